@@ -1,0 +1,48 @@
+# `make test` and `make demo` need git, GNU make and Python 3.11 to 3.13 with venv; all else is installed into .venv.
+.DEFAULT_GOAL := help
+.PHONY: help setup test lint types demo format clean
+
+PYTHON := .venv/bin/python
+SETUP_DONE := .venv/requirements.installed
+
+help: ## Show this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+
+setup: $(SETUP_DONE) ## Make .venv with all that requirements.txt names; does nothing if that is done
+
+# The first that runs is taken: a name may exist and yet not start, as with a version manager's shims.
+$(SETUP_DONE): requirements.txt
+	@for candidate in python3.13 python3.12 python3.11 python3; do \
+	  if "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2> /dev/null; \
+	  then python="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$${python:-}" ]; then \
+	  echo "make: no Python 3.11, 3.12 or 3.13 with venv found (tried python3.13 python3.12 python3.11 python3)." >&2; \
+	  echo "      Install one and have it on PATH; on Debian and Ubuntu venv is the package python3-venv." >&2; \
+	  exit 1; \
+	fi; \
+	echo "Setting up .venv with $$("$$python" --version) ..."; \
+	"$$python" -m venv --clear .venv
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+test: setup lint types ## Lint, types and all tests
+	$(PYTHON) -m pytest -q --durations=15
+
+lint: setup ## Style of every file
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+types: setup ## Types of configs, models and engine
+	$(PYTHON) -m mypy configs models engine
+
+demo: setup ## Make videos, train, fine-tune and evaluate a small TESTA: 6 minutes on 2 cores
+	$(PYTHON) -m scripts.demo
+
+format: setup ## Bring every file into the style that lint asks for
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+clean: ## Remove .venv and caches; outputs stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

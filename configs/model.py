@@ -1,0 +1,206 @@
+"""The sections that say what the model is: the video encoder, its input and its token aggregation, the text towers.
+
+`configs/schema.py` says how sections and their checks work, and holds the rest.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from configs.schedule import blocks_from_amount, blocks_from_keep, check_capacity, keep_per_axis
+
+Amount = int | tuple[int, ...]
+"""How many tokens leave per block: the same number in each, or one number a block."""
+
+AMOUNTS = ("frames_per_block", "patches_per_block", "tokens_per_block")
+
+# Which settings of `aggregation` mean something for which reducer; any other is refused.
+REDUCER_SETTINGS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "geometry": ("frames_per_block", "patches_per_block", "keep", "frame_match", "order"),
+    "importance": ("frames_per_block", "patches_per_block", "keep"),
+    "prune": ("frames_per_block", "patches_per_block", "keep"),
+    "tome": ("tokens_per_block", "keep"),
+}
+ATTENTION_REDUCERS: dict[str, tuple[str, ...]] = {
+    "divided": ("none", "geometry", "importance", "prune"),
+    "joint": ("none", "tome"),
+    "space": ("none",),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AggregationConfig:
+    """Which tokens merge, and how many; may be changed at evaluation on any checkpoint.
+
+    `keep` is the share of patch tokens left at the end, spread evenly over axes and blocks; it replaces the amounts.
+    `frame_match` and `order` belong to geometry. `proportional_attention` adds log(size) to attention's keys and
+    `weighted_pooling` weighs the pooled feature by size; both are off in every released TESTA number.
+    """
+
+    reducer: Literal["none", "geometry", "importance", "prune", "tome"] = "none"
+    frames_per_block: Amount = 0
+    patches_per_block: Amount = 0
+    tokens_per_block: Amount = 0
+    keep: float | None = None
+    frame_match: Literal["vote", "mean"] = "vote"
+    order: Literal["reference", "sorted"] = "reference"
+    proportional_attention: bool = False
+    weighted_pooling: bool = False
+
+    def __post_init__(self) -> None:
+        allowed = REDUCER_SETTINGS[self.reducer]
+        for name in (*AMOUNTS, "keep", "frame_match", "order"):
+            value = getattr(self, name)
+            if value != getattr(type(self), name) and name not in allowed:
+                takes = ", ".join(allowed) or "none of them"
+                raise ValueError(
+                    f"aggregation.{name}: {value} has no effect with reducer {self.reducer!r}, which takes {takes}"
+                )
+        for name in AMOUNTS:
+            amount = getattr(self, name)
+            if min((amount,) if isinstance(amount, int) else (*amount, 0)) < 0:
+                raise ValueError(f"aggregation.{name}: {amount} is negative; 0 leaves that axis alone")
+        if self.keep is not None:
+            if not 0 < self.keep <= 1:
+                raise ValueError(f"aggregation.keep: {self.keep} is not a share in (0, 1]")
+            if any(getattr(self, name) != 0 for name in AMOUNTS):
+                raise ValueError("aggregation.keep: give either keep or the numbers per block, not both")
+        if self.reducer in ("none", "prune") and (self.proportional_attention or self.weighted_pooling):
+            name = "proportional_attention" if self.proportional_attention else "weighted_pooling"
+            raise ValueError(f"aggregation.{name}: has no effect with reducer {self.reducer!r}: every size stays 1")
+
+    @staticmethod
+    def inherited(lower: dict, higher: dict) -> dict:
+        """What of a lower layer's section stands once a higher layer (a file over its base, an override) is put on it.
+
+        A new reducer drops the inherited settings that mean nothing to it, and `keep` and the numbers per block drop
+        each other, so `aggregation.reducer=none` alone switches a checkpoint's aggregation off.
+        """
+        kept = dict(lower)
+        reducer = higher.get("reducer", lower.get("reducer", "none"))
+        if reducer != lower.get("reducer", "none"):
+            own = (*REDUCER_SETTINGS.get(reducer, ()), "reducer")
+            own += () if reducer in ("none", "prune") else ("proportional_attention", "weighted_pooling")
+            kept = {name: value for name, value in kept.items() if name in own}
+        if higher.get("keep") is not None:
+            kept = {name: value for name, value in kept.items() if name not in AMOUNTS}
+        if any(name in higher for name in AMOUNTS):
+            kept.pop("keep", None)
+        return kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """The BERT towers. Defaults are bert-base-uncased with [DEC] and [ENC] added.
+
+    `tokenizer` is a folder, a hub name, or `from_data`: a small WordPiece vocabulary of at most `vocab_size` entries
+    made from the training captions and kept in every checkpoint.
+    """
+
+    tokenizer: str = "bert-base-uncased"
+    vocab_size: int = 30524
+    depth: int = 12
+    width: int = 768
+    heads: int = 12
+    intermediate: int = 3072
+    max_positions: int = 512
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The video encoder (ViT-B/16 by default), the text towers, and the size of the space they share.
+
+    `init` is how fresh weights are drawn: `vit` as the reference does, small and without effect of time, for a start
+    from image weights; `scratch` for a narrow model that is trained from nothing.
+    """
+
+    attention: Literal["divided", "joint", "space"] = "divided"
+    depth: int = 12
+    width: int = 768
+    heads: int = 12
+    patch_size: int = 16
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.0
+    temporal_scaling: bool = False
+    init: Literal["vit", "scratch"] = "vit"
+    embed_dim: int = 256
+    text: TextConfig = field(default_factory=TextConfig)
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"model.heads: {self.heads} does not divide model.width {self.width}")
+        if self.text.width % self.text.heads:
+            raise ValueError(f"model.text.heads: {self.text.heads} does not divide model.text.width {self.text.width}")
+        if self.temporal_scaling and self.attention != "divided":
+            raise ValueError("model.temporal_scaling: has no effect without divided attention")
+
+
+Sampling = Literal["uniform", "uniform_floor", "headtail", "random"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoConfig:
+    """How a video becomes the encoder's input: frames, pixels, and which frames.
+
+    `augment` is pre-training's: resize to `resize`, then one random crop and two random operations a clip.
+    """
+
+    num_frames: int = 32
+    image_size: int = 224
+    train_sampling: Sampling = "uniform"
+    eval_sampling: Literal["uniform", "uniform_floor"] = "uniform"
+    augment: bool = False
+    resize: int = 256
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1 or self.image_size < 1:
+            raise ValueError(f"video.num_frames: {self.num_frames} frames of {self.image_size} pixels make no clip")
+        if self.augment and self.resize < self.image_size:
+            raise ValueError(f"video.resize: {self.resize} is less than the crop, video.image_size {self.image_size}")
+        if not self.augment and self.resize != 256:
+            raise ValueError("video.resize: has no effect unless video.augment is true")
+
+
+def check_encoder(model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig) -> None:
+    """Refuse a video encoder that cannot be: patches that do not fit, a reducer of the other attention, a full axis."""
+    if video.image_size % model.patch_size:
+        raise ValueError(f"video.image_size: {video.image_size} is no multiple of model.patch_size {model.patch_size}")
+    if aggregation.reducer not in ATTENTION_REDUCERS[model.attention]:
+        takes = ", ".join(ATTENTION_REDUCERS[model.attention])
+        raise ValueError(
+            f"aggregation.reducer: {aggregation.reducer!r} does not go with {model.attention} attention, "
+            f"which takes {takes}"
+        )
+    schedules = block_schedules(model, video, aggregation)
+    if model.temporal_scaling and any(schedules["frames"]):
+        raise ValueError(
+            "model.temporal_scaling: has one factor a frame, so frames cannot merge; set frames_per_block to 0"
+        )
+
+
+def block_schedules(
+    model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig
+) -> dict[str, tuple[int, ...]]:
+    """How many frames, patches (divided attention) and tokens (joint) leave in each block; 0s where nothing does."""
+    patches = (video.image_size // model.patch_size) ** 2
+    # (axis, what it holds at first, how many of them the reference protects)
+    divided = (("frames", video.num_frames, 1), ("patches", patches, 0), ("tokens", 0, 0))
+    joint = (("frames", 0, 1), ("patches", 0, 0), ("tokens", video.num_frames * patches, 0))
+    axes = joint if model.attention == "joint" else divided
+    share = None
+    if aggregation.keep is not None:
+        # A single frame cannot merge in time: then space alone keeps the share.
+        merging = sum(held > 1 for _, held, _ in axes)
+        if not merging:
+            raise ValueError("aggregation.keep: one frame of one patch has nothing to merge")
+        share = keep_per_axis(aggregation.keep, merging)
+    schedules: dict[str, tuple[int, ...]] = {}
+    for axis, held, protected in axes:
+        if share is not None and held > 1:
+            schedules[axis] = blocks_from_keep(share, held, protected, model.depth, "aggregation.keep")
+        else:
+            name = f"aggregation.{axis}_per_block"
+            schedules[axis] = blocks_from_amount(getattr(aggregation, f"{axis}_per_block"), model.depth, name)
+            check_capacity(schedules[axis], held, protected, name, axis)
+    return schedules

@@ -1,0 +1,66 @@
+"""One YAML value as the type of its field, and both in words for the error when it does not fit."""
+
+import json
+import math
+from dataclasses import MISSING
+from difflib import get_close_matches
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+
+class WrongTypeError(Exception):
+    """A value is not what its field's type says."""
+
+
+def convert(expected: Any, value: Any) -> Any:
+    """`value` as the type `expected`: lists become tuples, whole numbers floats; nothing else is changed."""
+    kind, members = get_origin(expected), get_args(expected)
+    if expected is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if expected in (str, int, bool, NoneType) and type(value) is expected:  # not isinstance: a bool is no int here
+        return value
+    if kind is Literal and value in members:
+        return value
+    if kind is tuple and isinstance(value, list | tuple):
+        kinds = members[:1] * len(value) if members[-1] is Ellipsis else members
+        if len(kinds) == len(value):
+            return tuple(map(convert, kinds, value))
+    if kind in (Union, UnionType):
+        for member in members:
+            try:
+                return convert(member, value)
+            except WrongTypeError:
+                continue
+    raise WrongTypeError
+
+
+def described(expected: Any) -> str:
+    """A field's type in words."""
+    kind, members = get_origin(expected), get_args(expected)
+    if kind is Literal:
+        return f"one of {', '.join(members)}"
+    if kind is tuple and members[-1] is Ellipsis:
+        return f"a list, each {described(members[0])}"
+    if kind is tuple:
+        return f"a list of {len(members)}: {', '.join(map(described, members))}"
+    if kind in (Union, UnionType):
+        return " or ".join(map(described, members))
+    words = {str: "text", int: "a whole number", float: "a number", bool: "true or false", NoneType: "null"}
+    return words.get(expected, "a section of keys and values")
+
+
+def shown(value: Any) -> str:
+    """A value as YAML would have it, on one line."""
+    return "nothing" if value is MISSING else json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
+
+
+def remedy(key: str, names: list[str]) -> str:
+    """Which of `names` the unknown `key` means: one much like it in its section, a namesake elsewhere, the nearest."""
+    if key in names:  # "optim.lr: 1" in a file
+        return f"write it inside its section: {': {'.join(key.split('.'))}: ...{'}' * key.count('.')}"
+    section, _, leaf = key.rpartition(".")
+    siblings = {name.rpartition(".")[2]: name for name in names if name.rpartition(".")[0] == section}
+    similar = [siblings[name] for name in get_close_matches(leaf, siblings, n=1)]
+    namesakes = [name for name in names if name.rpartition(".")[2] == leaf]
+    nearest = [siblings[name] for name in get_close_matches(leaf, siblings, n=1, cutoff=0)]
+    return f"did you mean {(similar or namesakes or nearest)[0]}?"

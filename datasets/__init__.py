@@ -1,0 +1,1 @@
+"""Videos and texts: annotation files become records, records become batches."""

@@ -1,0 +1,156 @@
+"""Frames out of video files: decord reads, PyAV what decord cannot (AV1, say); images come through Pillow.
+
+Readers are opened where they are used and closed before the call ends, so nothing is shared with a forked worker and
+nothing piles up. Both decoders count frames in the order they are shown, turn them by the file's display matrix, and
+resize bilinearly in swscale, so that which of the two has read a file hardly shows in the pixels.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import decord
+import numpy as np
+import torch
+from av.container import InputContainer
+from av.video.stream import VideoStream
+from PIL import Image, ImageOps
+from torch import Tensor
+
+ChooseFrames = Callable[[int], np.ndarray]
+"""From a number of frames to the sorted indices of those wanted, repeats allowed; the same whenever it is asked."""
+
+
+class DecodeError(Exception):
+    """A file that cannot be read; `reason` is one line."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+def read_image(path: str) -> Tensor:
+    """Read an image, turned upright: uint8 (3, H, W). DecodeError if it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    # Pillow says SyntaxError of a broken PNG.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DecodeError(path, f"Pillow: {_one_line(error)}") from None
+    return torch.from_numpy(np.array(upright)).permute(2, 0, 1).contiguous()
+
+
+def read_video(
+    path: str, size: int, choose: ChooseFrames, start: float | None = None, end: float | None = None
+) -> Tensor:
+    """Read chosen frames of a video, squashed to a square: uint8 (T, 3, size, size).
+
+    `choose` gets the number of frames between `start` and `end` (seconds from the first frame; by default all) and
+    says which to take. DecodeError if neither decoder can read them. decord 0.6 cannot make frames of some small sizes
+    (8, 12, 16, 24, 48 and 72 pixels), so there PyAV reads them all, which takes longer.
+    """
+    if not Path(path).is_file():
+        raise DecodeError(path, "no such file")
+    if not Path(path).stat().st_size:
+        raise DecodeError(path, "the file is empty")
+    try:
+        frames = _read_with_decord(path, size, choose, start, end)
+    except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError) as first:
+        try:
+            frames = _read_with_pyav(path, size, choose, start, end)
+        except (av.FFmpegError, OSError, ValueError) as second:
+            raise DecodeError(path, f"decord: {_one_line(first)}; PyAV: {_one_line(second)}") from None
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
+
+
+def part(path: str, times: np.ndarray, start: float | None, end: float | None) -> tuple[int, int]:
+    """The first frame of the part from `start` to `end` and the one after its last, given all frames' times in seconds.
+
+    It begins with the frame that is on screen at `start`, so it is never empty. DecodeError if the video is over then.
+    """
+    last_frame = times[-1] - times[-2] if len(times) > 1 else 0.0
+    # Decoders round times to float32 or to ticks, so what is less than a millisecond apart is one moment.
+    if start and start >= times[-1] + last_frame - 1e-3:
+        raise DecodeError(path, f"start {start} s lies behind the last frame, which is at {times[-1]:.2f} s")
+    first = max(int(np.searchsorted(times, (start or 0.0) + 1e-3, side="right")) - 1, 0)
+    stop = len(times) if end is None else int(np.searchsorted(times, end - 1e-3, side="left"))
+    return first, max(stop, first + 1)
+
+
+def _read_with_decord(path: str, size: int, choose: ChooseFrames, start: float | None, end: float | None) -> np.ndarray:
+    """(T, size, size, 3) uint8. Errors as decord raises them; it gives up by itself (DECORD_EOF_RETRY_MAX, 10240)."""
+    decord.logging.set_level(decord.logging.FATAL)
+    reader = decord.VideoReader(path, width=size, height=size, num_threads=1)
+    length = len(reader)
+    if not length:
+        raise RuntimeError("no frames")
+    first, stop = 0, length
+    if start is not None or end is not None:
+        times = reader.get_frame_timestamp(np.arange(length))[:, 0]
+        # Frames that the file gives no time (AVI) have a huge negative one.
+        no_times = times[0] < -1e6
+        times = np.arange(length) / reader.get_avg_fps() if no_times else times - times[0]
+        first, stop = part(path, times, start, end)
+    return _gather(lambda wanted: reader.get_batch(wanted).asnumpy(), first + choose(stop - first))
+
+
+def _read_with_pyav(path: str, size: int, choose: ChooseFrames, start: float | None, end: float | None) -> np.ndarray:
+    """(T, size, size, 3) uint8, decoded from the beginning of the file. Errors as PyAV raises them, and ValueError."""
+    with av.open(path) as container:
+        times = _frame_times(container)
+    first, stop = part(path, times, start, end)
+    return _gather(lambda wanted: _decode(path, size, wanted), first + choose(stop - first))
+
+
+def _gather(read: Callable[[np.ndarray], np.ndarray], indices: np.ndarray) -> np.ndarray:
+    """Read every frame once, however often it is wanted."""
+    wanted, position = np.unique(indices, return_inverse=True)
+    frames = read(wanted)
+    return frames if len(wanted) == len(indices) else frames[position]
+
+
+def _video_stream(container: InputContainer) -> VideoStream:
+    # What the container calls best, as decord does; the first may be a cover or a preview.
+    stream = container.streams.best("video")
+    if not isinstance(stream, VideoStream):
+        raise ValueError("no video stream")
+    return stream
+
+
+def _frame_times(container: InputContainer) -> np.ndarray:
+    """Seconds from the first frame of every frame, sorted: what the packets say, nothing is decoded."""
+    stream = _video_stream(container)
+    packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
+    if not packets:
+        raise ValueError("no frames")
+    ticks = [packet.pts for packet in packets if packet.pts is not None]
+    if len(ticks) == len(packets) and stream.time_base:
+        return (np.sort(ticks) - min(ticks)) * float(stream.time_base)
+    if not stream.average_rate:
+        raise ValueError("neither times nor a frame rate")
+    return np.arange(len(packets)) / float(stream.average_rate)
+
+
+def _decode(path: str, size: int, wanted: np.ndarray) -> np.ndarray:
+    """The frames of sorted, distinct indices, one thread, only those converted and resized."""
+    frames: list[np.ndarray] = []
+    index = -1
+    with av.open(path) as container:
+        stream = _video_stream(container)
+        stream.codec_context.thread_count = 1
+        for index, frame in enumerate(container.decode(stream)):
+            if index == wanted[len(frames)]:
+                small = frame.reformat(width=size, height=size, format="rgb24", interpolation="BILINEAR").to_ndarray()
+                # Resized before it is turned, which is the same as both sides are equal.
+                frames.append(np.rot90(small, frame.rotation // 90))
+                if len(frames) == len(wanted):
+                    return np.stack(frames)
+    raise ValueError(f"ends after {index + 1} frames, before frame {wanted[len(frames)]}")
+
+
+def _one_line(error: Exception) -> str:
+    """What the error says, without decord's time stamps and source files, in one line of at most 200 characters."""
+    text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ", "", str(error))
+    return " ".join(text.split())[:200] or type(error).__name__

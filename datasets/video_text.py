@@ -1,0 +1,209 @@
+"""Records as samples: read, sample, clean up, augment; a file that cannot be read is remembered and replaced."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datasets import decode, sampling, transforms
+from datasets.records import PackedTexts, VideoTextRecord, is_image
+from datasets.text import clean_caption
+
+Sample = dict[str, Any]
+
+MAX_TRIES = 100
+"""So many items in place of one that cannot be read; a data set of which none of these can be read is lost."""
+
+
+class VideoTextDataset(Dataset):
+    """Clips and captions.
+
+    In training an item is a pair of a video and one of its captions, asked for as `dataset[epoch, index]`, and
+    everything random in it follows from (seed, epoch, index) alone. In evaluation an item is a video with its first
+    caption, `dataset[index]`; `captions` and `caption_video` then hold all captions.
+
+    A sample is `{"video": uint8 (T, 3, H, W), "text": str, "index": position of the video, "failed": [{"video": path,
+    "reason": one line}]}`. A video that cannot be read is replaced in training, the replacement follows from (seed,
+    epoch, index) too; in evaluation its `video` is None. Each process opens such a file once, or once an item where
+    sampling is random.
+
+    Args:
+        sampling: one of `sampling.SAMPLERS`.
+        augment: read videos at `resize` pixels, crop and transform them as in pre-training; for training only.
+        cache_bytes: keep the clips, before augmentation, in memory that all workers share, except for images that are
+            augmented; ValueError if they need more.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[VideoTextRecord],
+        *,
+        num_frames: int,
+        image_size: int,
+        sampling: str,
+        seed: int,
+        max_words: int = 64,
+        training: bool,
+        augment: bool = False,
+        resize: int = 256,
+        cache_bytes: int | None = None,
+    ) -> None:
+        assert records, "no records"
+        assert training or not augment, "evaluation is not augmented"
+        self.num_frames = num_frames
+        self.image_size = image_size
+        self.sampling = sampling
+        self.seed = seed
+        self.training = training
+        self.augment = augment
+        self.read_size = resize if augment else image_size
+        self._paths = PackedTexts(record.video for record in records)
+        self._spans = np.array([(record.start, record.end) for record in records], dtype=np.float64)  # None: nan
+        self._captions = PackedTexts(clean_caption(text, max_words) for record in records for text in record.captions)
+        self._caption_video = np.repeat(np.arange(len(records)), [len(record.captions) for record in records])
+        self._first_caption = np.searchsorted(self._caption_video, np.arange(len(records)))
+        self._reasons: dict[int, str] = {}
+        self._cache = None if cache_bytes is None else self._new_cache(len(records), cache_bytes)
+
+    def __len__(self) -> int:
+        return len(self._caption_video) if self.training else len(self._paths)
+
+    @property
+    def captions(self) -> list[str]:
+        """Every caption, cleaned, video by video."""
+        return [self._captions[position] for position in range(len(self._captions))]
+
+    @property
+    def caption_video(self) -> list[int]:
+        """The position of the video that each of `captions` describes."""
+        return self._caption_video.tolist()
+
+    def __getitem__(self, item: int | tuple[int, int]) -> Sample:
+        if isinstance(item, tuple):
+            assert self.training, "evaluation takes an index, not (epoch, index)"
+            return self._training_sample(*item)
+        assert not self.training, "training takes (epoch, index)"
+        text, failed, clip = self._captions[self._first_caption[item]], [], None
+        try:
+            clip = self._clip(item, epoch=0, index=item)
+        except decode.DecodeError as error:
+            failed.append({"video": error.path, "reason": error.reason})
+        return {"video": clip, "text": text, "index": item, "failed": failed}
+
+    def _training_sample(self, epoch: int, index: int) -> Sample:
+        failed: dict[int, dict[str, str]] = {}
+        for candidate in self._candidates(epoch, index):
+            video = int(self._caption_video[candidate])
+            if video in failed:
+                continue
+            try:
+                clip = self._clip(video, epoch, candidate)
+            except decode.DecodeError as error:
+                failed[video] = {"video": error.path, "reason": error.reason}
+                continue
+            return {"video": clip, "text": self._captions[candidate], "index": video, "failed": list(failed.values())}
+        first = next(iter(failed.values()))
+        raise ValueError(
+            f"{len(failed)} videos drawn one after the other cannot be read, the first is {first['video']} "
+            f"({first['reason']}); check the files of the manifest"
+        )
+
+    def _candidates(self, epoch: int, index: int) -> Iterator[int]:
+        """The item itself, then distinct items that may replace it."""
+        yield index
+        rng = sampling.generator("replacement", self.seed, epoch, index)
+        yield from rng.choice(len(self), min(len(self), MAX_TRIES), replace=False).tolist()
+
+    def _clip(self, video: int, epoch: int, index: int) -> Tensor:
+        """The clip as the model gets it. DecodeError, from memory the second time, if the file cannot be read."""
+        path = self._paths[video]
+        if video in self._reasons:
+            raise decode.DecodeError(path, self._reasons[video])
+        rng = sampling.generator("augmentation", self.seed, epoch, index)
+        try:
+            if self.augment and is_image(path):
+                image = transforms.augment_image(decode.read_image(path), self.image_size, rng)
+                return image.repeat(self.num_frames, 1, 1, 1)
+            clip = self._read(video, path, epoch, index)
+            return transforms.augment_clip(clip, self.image_size, rng) if self.augment else clip
+        except decode.DecodeError as error:
+            # Other frames of it may be readable: with random ones, what a process has seen must not decide.
+            if self.sampling not in sampling.RANDOM_SAMPLERS:
+                self._reasons[video] = error.reason
+            raise
+        except Exception as error:
+            error.add_note(f"while reading {path}")
+            raise
+
+    def _read(self, video: int, path: str, epoch: int, index: int) -> Tensor:
+        """The clip before augmentation, from the cache if it is there."""
+        if self._cache is not None and self._cache.filled[video]:
+            return self._cache.clips[video]
+        if is_image(path):
+            image = transforms.resize_image(decode.read_image(path), self.read_size)
+            clip = image.repeat(self.num_frames, 1, 1, 1)
+        else:
+
+            def choose(length: int) -> np.ndarray:
+                # A new generator each time: the second decoder has to get what the first one got.
+                rng = sampling.generator("frames", self.seed, epoch, index)
+                return sampling.SAMPLERS[self.sampling](self.num_frames, length, rng)
+
+            start, end = (None if np.isnan(time) else float(time) for time in self._spans[video])
+            clip = decode.read_video(path, self.read_size, choose, start, end)
+        if self._cache is not None:
+            self._cache.put(video, clip)
+        return clip
+
+    def _new_cache(self, num_videos: int, cache_bytes: int) -> "ClipCache":
+        if self.sampling in sampling.RANDOM_SAMPLERS:
+            raise ValueError(
+                f"data.cache: memory has no effect with {self.sampling} sampling, which takes other frames each epoch; "
+                "set data.cache=none"
+            )
+        shape = (num_videos, self.num_frames, 3, self.read_size, self.read_size)
+        needed = int(np.prod(shape, dtype=np.int64))
+        if needed > cache_bytes:
+            raise ValueError(
+                f"data.cache_gb: {num_videos} clips of {self.num_frames} frames of {self.read_size} pixels need "
+                f"{needed / 1e9:.3g} GB, more than {cache_bytes / 1e9:.3g}; raise it or set data.cache=none"
+            )
+        return ClipCache(shape)
+
+
+class ClipCache:
+    """Clips in memory that forked and spawned workers share.
+
+    Two workers may fill a place at once, with the same bytes, and a place counts only after it is filled: so no lock.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        try:
+            self.clips = torch.zeros(shape, dtype=torch.uint8).share_memory_()
+        except RuntimeError as error:
+            raise ValueError(
+                f"data.cache: no shared memory for the clips ({error}); make /dev/shm larger or set data.cache=none"
+            ) from None
+        self.filled = torch.zeros(shape[0], dtype=torch.bool).share_memory_()
+
+    def put(self, position: int, clip: Tensor) -> None:
+        """Keep a clip at its position."""
+        self.clips[position] = clip
+        self.filled[position] = True
+
+
+def collate(samples: Sequence[Sample]) -> dict[str, Any]:
+    """One batch: `video` uint8 (B, T, 3, H, W), `text`, `index` int64 (B,), and what failed in any sample.
+
+    Samples without a clip are left out; of none `video` is None.
+    """
+    whole = [sample for sample in samples if sample["video"] is not None]
+    return {
+        "video": torch.stack([sample["video"] for sample in whole]) if whole else None,
+        "text": [sample["text"] for sample in whole],
+        "index": torch.tensor([sample["index"] for sample in whole], dtype=torch.int64),
+        "failed": [failure for sample in samples for failure in sample["failed"]],
+    }

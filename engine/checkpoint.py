@@ -1,0 +1,159 @@
+"""Checkpoint folders: written beside their place and renamed into it, read with every key and shape compared.
+
+model.safetensors       task.state_dict(); a tensor of several names is stored under the first, and the file's
+                        metadata `aliases` (JSON, name -> stored name) lists the others
+config.yaml             the run's whole configuration
+state.json              task, step, epoch, step_in_epoch, steps_per_epoch, best, revision, ...
+optimizer.safetensors   AdamW's `PARAMETER/exp_avg` and so on                   } only in checkpoint_last
+random.json             the state of every rank's random generators            }
+whatever task.save_extras wrote
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+WEIGHTS = "model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+CONFIG = "config.yaml"
+STATE = "state.json"
+RANDOM = "random.json"
+
+
+@contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """A new folder to write into that becomes `target` at the end; until then, and on any error, the old one stands."""
+    temporary, aside = target.with_name(f"{target.name}.tmp"), _aside(target)
+    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed while writing
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for path in [*temporary.rglob("*"), temporary]:
+            _flush(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    if target.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        target.rename(aside)
+    temporary.rename(target)
+    _flush(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def find_folder(target: Path) -> Path | None:
+    """Where the whole checkpoint of the name `target` is: there, or moved aside by a run killed before its new one."""
+    return next((folder for folder in (target, _aside(target)) if folder.exists()), None)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write `path` as a whole or not at all."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    _flush(temporary)
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def save_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write named tensors, those of several names once."""
+    stored: dict[str, torch.Tensor] = {}
+    aliases: dict[str, str] = {}
+    names: dict[tuple, str] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage().data_ptr()
+        place = (storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
+        if tensor.numel() and place in names:
+            aliases[name] = names[place]
+            continue
+        names[place] = name
+        # safetensors refuses two views of one storage.
+        stored[name] = tensor.detach().clone() if storage in storages else tensor.detach()
+        storages.add(storage)
+    save_file(
+        {name: tensor.cpu().contiguous() for name, tensor in stored.items()}, path, {"aliases": json.dumps(aliases)}
+    )
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """All named tensors of a checkpoint folder or of a safetensors file, on the CPU; `ValueError` if there are none."""
+    path = path / WEIGHTS if path.is_dir() else path
+    if not path.exists():
+        raise ValueError(f"{path}: there is no such checkpoint")
+    try:
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            aliases = json.loads((file.metadata() or {}).get("aliases", "{}"))
+    except SafetensorError as error:
+        raise ValueError(f"{path}: is no safetensors file: {error}") from error
+    return {**tensors, **{name: tensors[stored] for name, stored in aliases.items()}}
+
+
+def load_weights(module: torch.nn.Module, path: Path) -> None:
+    """Put the weights of a checkpoint into `module`; `ValueError` with all keys and shapes that differ."""
+    tensors = read_weights(path)
+    check_same_tensors(module.state_dict(), tensors, str(path))
+    module.load_state_dict(tensors)
+
+
+def check_same_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], source: str) -> None:
+    """`ValueError` unless `found` has the names and shapes of `expected`."""
+    lines = [f"{name}: missing" for name in expected if name not in found]
+    lines += [f"{name}: not in this model" for name in found if name not in expected]
+    for name in expected:
+        if name in found and expected[name].shape != found[name].shape:
+            lines.append(f"{name}: has shape {tuple(found[name].shape)}, this model's is {tuple(expected[name].shape)}")
+    if lines:
+        more = [f"... and {len(lines) - 40} more"] if len(lines) > 40 else []
+        listing = "\n  ".join([*lines[:40], *more])
+        raise ValueError(f"{source}: is of another model than the configuration describes:\n  {listing}")
+
+
+def save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
+    """Write an optimizer's tensors by the names of its parameters; rates and decays are the configuration's."""
+    names = _parameter_names(optimizer)
+    state = optimizer.state_dict()["state"]
+    tensors = {f"{names[index]}/{key}": value for index, entry in state.items() for key, value in entry.items()}
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
+    """Go on with the optimizer that `save_optimizer` wrote."""
+    index_of = {name: index for index, name in enumerate(_parameter_names(optimizer))}
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in load_file(path).items():
+        parameter, key = name.rsplit("/", 1)
+        if parameter not in index_of:
+            raise ValueError(f"{path}: {parameter} was trained there and is not now; start in a new output_dir")
+        state.setdefault(index_of[parameter], {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _parameter_names(optimizer: torch.optim.Optimizer) -> list[str]:
+    return [name for group in optimizer.param_groups for name in group["param_names"]]
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f"{target.name}.old")
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

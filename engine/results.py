@@ -1,0 +1,57 @@
+"""results.json: an evaluation's metrics with all that is needed to know what they are of."""
+
+import json
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configs.load import to_dict
+from configs.schema import RunConfig
+from engine.checkpoint import write_json
+from engine.precision import Precision
+
+RESULTS = "results.json"
+HISTORY = "results_history.jsonl"
+"""Every result of the folder, oldest first: evaluating again replaces results.json, and no number is lost."""
+
+
+def write_results(
+    config: RunConfig, result: dict[str, Any], checkpoint: str, device: torch.device, precision: Precision
+) -> dict[str, Any]:
+    """Write an evaluation's `result` into the output folder, as a whole or not at all; what was written."""
+    assert config.output_dir is not None
+    results = {
+        "task": config.task,
+        **{name: value for name, value in result.items() if name != "metrics"},
+        "checkpoint": checkpoint,
+        "config": to_dict(config),
+        "metrics": result["metrics"],
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("torch", "torchvision", "transformers")},
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "precision": precision,
+            "revision": git_revision(),
+        },
+    }
+    write_json(Path(config.output_dir) / RESULTS, results)
+    with (Path(config.output_dir) / HISTORY).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(results) + "\n")
+    return results
+
+
+def git_revision() -> str | None:
+    """The commit of this code, with `+changes` if files differ from it; None outside a repository."""
+    root = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(("git", *arguments), cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None

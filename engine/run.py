@@ -1,0 +1,93 @@
+"""Run a task: train it, or evaluate a checkpoint. What every entry script calls."""
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from configs.schema import RunConfig
+from engine import checkpoint
+from engine.distributed import is_main, local_rank, start_distributed, stop_distributed
+from engine.logging import logger, start_logging
+from engine.loop import Trainer, evaluate
+from engine.precision import check_gpu_is_supported, resolve_precision
+from engine.random_state import seed_everything
+from engine.results import write_results
+from engine.resume import BEST, find_last
+from engine.task import Task, TaskClass
+
+
+def run(config: RunConfig, task_class: TaskClass, *, evaluate_only: bool = False) -> None:
+    """Train `task_class(config, device)`, or go on where its output folder stopped; or evaluate `config.checkpoint`.
+
+    Evaluations end in `results.json` of `config.output_dir`. A finished run is evaluated again with its best weights.
+    """
+    assert config.output_dir is not None, "the entry script names the output folder"
+    check_datasets_package()
+    start_distributed()
+    try:
+        start_logging()
+        if evaluate_only and config.checkpoint is None:
+            raise ValueError("checkpoint: nothing to evaluate; give checkpoint=FILE_OR_FOLDER")
+        last = None if evaluate_only else find_last(config, Path(config.output_dir))
+        device = choose_device()
+        if config.train.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(config.train.deterministic)
+        seed_everything(config.seed)  # the same on every rank, so that new weights are
+        task = task_class(config, device)
+        cast(nn.Module, task).to(device)
+        if evaluate_only:
+            write_evaluation(task, config, device, cast(str, config.checkpoint))
+        else:
+            train(task, config, device, last)
+    finally:
+        stop_distributed()
+
+
+def train(task: Task, config: RunConfig, device: torch.device, last: Path | None) -> None:
+    """Train to the end; a run that has been there already is evaluated instead, with its best weights."""
+    trainer = Trainer(task, config, device, last)
+    finished = trainer.progress.step == trainer.total_steps
+    if finished:
+        logger.info("this run is finished; raise train.max_epochs to train on")
+    trainer.train()
+    best = checkpoint.find_folder(trainer.folder / BEST)
+    if finished and best is not None:
+        logger.info("evaluating %s", best)
+        checkpoint.load_weights(trainer.module, best)
+        write_evaluation(task, config, device, str(best))
+
+
+def write_evaluation(task: Task, config: RunConfig, device: torch.device, source: str) -> dict[str, Any]:
+    """Evaluate `task`, whose weights are from `source`, and write results.json."""
+    result = evaluate(task, config, device)
+    if is_main():
+        Path(cast(str, config.output_dir)).mkdir(parents=True, exist_ok=True)
+        write_results(config, result, source, device, resolve_precision(config.train.precision, device))
+        logger.info(" ".join(f"{name} {value:.4g}" for name, value in result["metrics"].items()))
+    return result
+
+
+def choose_device() -> torch.device:
+    """This process's own GPU, or the CPU of a machine without."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank())
+    check_gpu_is_supported(device)
+    torch.cuda.set_device(device)
+    return device
+
+
+def check_datasets_package() -> None:
+    """`ValueError` if `import datasets` finds another package of that name than ours."""
+    specification = importlib.util.find_spec("datasets")
+    found = specification.origin if specification else None
+    root = Path(__file__).resolve().parent.parent
+    if found is None or not Path(found).resolve().is_relative_to(root / "datasets"):
+        raise ValueError(
+            f"another `datasets` package is imported first ({found}); run from the repository root, {root}"
+        )

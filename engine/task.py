@@ -1,0 +1,44 @@
+"""What the engine asks of a task, which is a `torch.nn.Module` with these besides and inherits from nothing else."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+Batch = dict[str, Any]
+
+
+class Task(Protocol):
+    """A model, its data and its objective. `state_dict()` holds all that training needs: weights, twin, queue."""
+
+    steps_per_epoch: int
+    best_metric: str | None
+    """The metric (higher is better) that chooses `checkpoint_best`; None if training is not to be evaluated."""
+
+    def train_epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        """The epoch's micro-batches from `first_step` on, `train.accumulate` a step, tensors on the CPU."""
+        ...
+
+    def begin_step(self, step: int, epoch: float) -> None:
+        """Called before the first forward pass of optimizer step `step`, counted over the whole run."""
+        ...
+
+    def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """The losses; their sum is trained. The mean over ranks of each is the loss of the global batch."""
+        ...
+
+    def evaluate(self) -> dict[str, Any]:
+        """`metrics`, `dataset`, `split`, `num_videos`, `num_texts`, `num_missing`; the same on all ranks.
+
+        `failed` may list files that could not be read; it and any other key is written to results.json too.
+        """
+        ...
+
+    def save_extras(self, folder: Path) -> None:
+        """Write what has to lie beside the weights, such as the tokenizer."""
+        ...
+
+
+TaskClass = Callable[[Any, torch.device], Task]
+"""How a task is made: from its configuration and the device to train on."""

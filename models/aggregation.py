@@ -1,0 +1,219 @@
+"""Merging and dropping tokens: plans made from keys or attention, and what a plan does to tokens, sizes and origins.
+
+Pure functions first, one thin module (`TokenAggregator`) last. TESTA (EMNLP 2023), section 3.2, after ToMe (ICLR 2023).
+Shapes: B batch, T frames, L patches, D width, K head width; N tokens along the axis that is reduced, r of which leave.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from configs.schedule import capacity
+from models.attention import Attended
+
+Order = Literal["reference", "sorted"]
+
+
+class MergePlan(NamedTuple):
+    """Which tokens of one axis stay, and where those that leave go. All indices int64, without gradient.
+
+    Attributes:
+        keep: (..., N - r) position of each token that stays, in output order.
+        source: (..., r) positions that leave.
+        destination: (..., r) place *in the output* that each source merges into; None when sources are dropped.
+    """
+
+    keep: Tensor
+    source: Tensor
+    destination: Tensor | None
+
+
+def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine of each row of a (..., N, K) with each of b (..., M, K), float32 (..., N, M), whatever autocast says.
+
+    Taken in float64 and rounded once, so that equal keys have equal cosines in every batch and on every kernel; matrix
+    products in float32 differ in the last bit by position, which would decide ties at random. Autocast leaves float64.
+    """
+    unit_a, unit_b = F.normalize(a.double(), dim=-1), F.normalize(b.double(), dim=-1)
+    return (unit_a @ unit_b.transpose(-1, -2)).float()
+
+
+def best_match(key_a: Tensor, key_b: Tensor) -> tuple[Tensor, Tensor]:
+    """For each row of key_a (..., N, K) its highest cosine with a row of key_b, and which row; of ties the first."""
+    similarity = cosine_similarity(key_a, key_b)
+    match = similarity.argmax(dim=-1, keepdim=True)
+    return similarity.gather(-1, match).squeeze(-1), match.squeeze(-1)
+
+
+def vote(score: Tensor, match: Tensor, candidates: int) -> tuple[Tensor, Tensor]:
+    """One score and match a frame from those of its patches, (B, L, N) to (B, N): the most frequent value of each.
+
+    Of equally frequent values the smallest wins, so where all scores differ a frame is judged by its worst patch. This
+    is the released TESTA's rule; the paper's is the mean key (`frame_match: mean`).
+    """
+    count = torch.zeros(*match.shape[::2], candidates, dtype=torch.int64, device=match.device)
+    count = count.scatter_add(-1, match.transpose(1, 2), torch.ones_like(match).transpose(1, 2))
+    ascending = score.transpose(1, 2).sort(dim=-1).values
+    position = torch.arange(ascending.shape[-1], device=score.device)
+    starts = torch.cat([torch.ones_like(ascending[..., :1], dtype=torch.bool), ascending.diff(dim=-1) != 0], dim=-1)
+    run_length = position - torch.where(starts, position, 0).cummax(dim=-1).values
+    longest = run_length.argmax(dim=-1, keepdim=True)
+    return ascending.gather(-1, longest).squeeze(-1), count.argmax(dim=-1)
+
+
+def plan_bipartite(score: Tensor, match: Tensor, r: int, in_a: Tensor, in_b: Tensor, order: Order) -> MergePlan:
+    """Merge the r best matched tokens of set A into their matches in set B.
+
+    Args:
+        score: (..., len(in_a)) how well each token of A is matched; equal scores leave in order of index.
+        match: (..., len(in_a)) its match, an index into `in_b`.
+        r: how many leave, at most len(in_a).
+        in_a, in_b: positions of the two sets, ascending.
+        order: `reference` puts what is left of A before B; `sorted` keeps all tokens in their order.
+    """
+    ranking = score.argsort(dim=-1, descending=True, stable=True)
+    source, left_of_a = in_a[ranking[..., :r]], in_a[ranking[..., r:].sort(dim=-1).values]
+    keep = torch.cat([left_of_a, in_b.expand(*match.shape[:-1], -1)], dim=-1)
+    if order == "sorted":
+        keep = keep.sort(dim=-1).values
+    position = in_b[match.gather(-1, ranking[..., :r])]
+    slots = output_slots(keep, len(in_a) + len(in_b))
+    return MergePlan(keep, source, slots.gather(-1, position))
+
+
+def plan_by_importance(importance: Tensor, r: int, key: Tensor | None) -> MergePlan:
+    """Take out the r tokens of least `importance` (..., N): merged into the most similar rest, or dropped without key.
+
+    Equation 1 of TESTA. The rest keep their order; of equally important tokens those of smaller index stay.
+    """
+    ranking = importance.argsort(dim=-1, descending=True, stable=True)
+    remaining = importance.shape[-1] - r
+    keep, source = ranking[..., :remaining].sort(dim=-1).values, ranking[..., remaining:].sort(dim=-1).values
+    if key is None:
+        return MergePlan(keep, source, None)
+    _, match = best_match(_take(key, source), _take(key, keep))
+    return MergePlan(keep, source, match)
+
+
+def merge(tokens: Tensor, size: Tensor, plan: MergePlan) -> tuple[Tensor, Tensor]:
+    """Size-weighted mean of tokens (..., N, *, D) along the plan's axis, and the summed size (..., N, *).
+
+    The plan's leading dimensions are those of `tokens`; what lies between its axis and D follows it unchanged (all
+    patches of a frame). A token that nothing merges into stays equal to the bit.
+    """
+    kept, kept_size = _take(tokens, plan.keep), _take(size, plan.keep)
+    if plan.destination is None:
+        return kept, kept_size
+    moved, moved_size = _take(tokens, plan.source), _take(size, plan.source)
+    axis = plan.keep.ndim - 1
+    merged_size = kept_size.scatter_add(axis, _spread(plan.destination, size), moved_size)
+    kept_share = (kept_size / merged_size).to(tokens.dtype).unsqueeze(-1)
+    moved_share = (moved_size / _take(merged_size, plan.destination)).to(tokens.dtype).unsqueeze(-1)
+    merged = (kept * kept_share).scatter_add(axis, _spread(plan.destination, tokens), moved * moved_share)
+    return merged, merged_size
+
+
+def unmerge(tokens: Tensor, origins: Tensor) -> Tensor:
+    """Give every original cell its final token: (B, N, D) and origins (B, T, L) to (B, T, L, D); 0 where dropped."""
+    spread = _take(tokens, origins.flatten(1).clamp(min=0)).unflatten(1, origins.shape[1:])
+    return spread * (origins >= 0).unsqueeze(-1)
+
+
+def output_slots(keep: Tensor, num_tokens: int) -> Tensor:
+    """The place in the output of each of `num_tokens` positions, (..., N); -1 for those that are not kept."""
+    slots = torch.full((*keep.shape[:-1], num_tokens), -1, dtype=torch.int64, device=keep.device)
+    return slots.scatter(-1, keep, torch.arange(keep.shape[-1], device=keep.device).expand_as(keep))
+
+
+def follow(origins: Tensor, plan: MergePlan, num_tokens: int, inner: int) -> Tensor:
+    """Carry `origins` through a plan.
+
+    Args:
+        origins: (B, T, L) for every original cell the flat index of the token that holds it, -1 if dropped.
+        plan: along an axis of `num_tokens`, with the dimensions outside that axis leading.
+        inner: number of tokens inside one step of the axis: L when frames merge, 1 when patches do.
+    """
+    slots = output_slots(plan.keep, num_tokens)
+    if plan.destination is not None:
+        slots = slots.scatter(-1, plan.source, plan.destination)
+    held = origins.clamp(min=0).flatten(1)
+    step, offset = held // inner, held % inner
+    slot = slots.flatten(1).gather(1, step)
+    moved = (step // num_tokens * plan.keep.shape[-1] + slot) * inner + offset
+    return torch.where((origins.flatten(1) < 0) | (slot < 0), -1, moved).view_as(origins)
+
+
+def _spread(index: Tensor, like: Tensor) -> Tensor:
+    """View an index (..., M) as one into `like` (..., N, *rest) along the index's last axis."""
+    shape = (*index.shape, *like.shape[index.ndim :])
+    return index.reshape(*index.shape, *(1,) * (like.ndim - index.ndim)).expand(shape)
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    return values.gather(index.ndim - 1, _spread(index, values))
+
+
+class TokenAggregator(nn.Module):
+    """One axis of one block: which of its tokens leave. Holds settings only; `r` may be changed at any time.
+
+    Args:
+        reducer: `geometry`, `importance`, `prune` or `tome`; see docs/ARCHITECTURE.md for the table.
+        axis: `time` merges frames, `space` patches within a frame, `joint` patches of all frames.
+        r: how many tokens leave, capped at what the axis holds; 0 leaves the block as it was, to the bit.
+        frame_match: how the patches of a frame agree, for geometry in time.
+        order: of the output, for geometry.
+    """
+
+    def __init__(
+        self,
+        reducer: Literal["none", "geometry", "importance", "prune", "tome"],
+        axis: Literal["time", "space", "joint"],
+        r: int,
+        frame_match: Literal["vote", "mean"] = "vote",
+        order: Order = "reference",
+    ) -> None:
+        super().__init__()
+        self.reducer, self.axis, self.r, self.frame_match, self.order = reducer, axis, r, frame_match, order
+
+    @property
+    def needs(self) -> Literal["nothing", "key", "probabilities"]:
+        """What attention has to return for `plan`: with r = 0 nothing, so that it takes its fast path."""
+        if self.r == 0:
+            return "nothing"
+        return "probabilities" if self.reducer in ("importance", "prune") else "key"
+
+    def num_leaving(self, num_tokens: int) -> int:
+        """How many of `num_tokens` really leave: r, or as many as the axis holds."""
+        return min(self.r, capacity(num_tokens, protected=int(self.axis == "time")))
+
+    @torch.no_grad()
+    def plan(self, attended: Attended, num_tokens: int) -> MergePlan | None:
+        """The plan for one axis of `num_tokens`, None where nothing leaves.
+
+        `attended` has its key (..., N, K) and importance (..., N) along the axis with the class token taken off; for
+        time the leading dimensions are (B, L) and the plan's are (B,).
+        """
+        r = self.num_leaving(num_tokens)
+        if self.reducer == "none" or r == 0:
+            return None
+        key, importance = attended.key, attended.importance
+        if self.reducer in ("importance", "prune"):
+            assert key is not None and importance is not None
+            if self.axis == "time":
+                key, importance = key.mean(dim=1), importance.mean(dim=1)
+            return plan_by_importance(importance, r, key if self.reducer == "importance" else None)
+        assert key is not None
+        # Frames alternate from an even one. Patches and joint tokens are counted with the class token as number 0, an
+        # even one that never leaves: with it kept apart, set A is their odd indices.
+        positions = torch.arange(num_tokens, device=key.device)
+        first = 0 if self.axis == "time" else 1
+        in_a, in_b = positions[first::2], positions[1 - first :: 2]
+        by_patch = self.axis == "time" and self.frame_match == "vote"
+        if self.axis == "time" and not by_patch:
+            key = key.mean(dim=1)
+        score, match = best_match(key[..., first::2, :], key[..., 1 - first :: 2, :])
+        if by_patch:
+            score, match = vote(score, match, len(in_b))
+        return plan_bipartite(score, match, r, in_a, in_b, self.order)

@@ -1,0 +1,106 @@
+"""Text to WordPiece ids and back, with BLIP's two more tokens: [DEC] starts a caption, [ENC] a text that sees video."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer as WordPieceTokenizer, decoders
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+FROM_DATA = "from_data"
+
+
+class TextTokenizer:
+    """BERT's tokenizer with [DEC] and [ENC]; texts are padded to the longest of their batch.
+
+    Args:
+        tokenizer: a BERT-style tokenizer; the two tokens are added if it lacks them (ids 30522 and 30523 for
+            bert-base-uncased).
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        if tokenizer.bos_token != "[DEC]":
+            tokenizer.add_special_tokens({"bos_token": "[DEC]"})
+        tokenizer.add_tokens(["[ENC]"], special_tokens=True)
+        self._tokenizer = tokenizer
+        self.pad_id, self.sep_id = _id(tokenizer, "[PAD]"), _id(tokenizer, "[SEP]")
+        self.dec_id, self.enc_id = _id(tokenizer, "[DEC]"), _id(tokenizer, "[ENC]")
+
+    def __len__(self) -> int:
+        return len(self._tokenizer)
+
+    def __call__(self, texts: Sequence[str], max_tokens: int) -> tuple[Tensor, Tensor]:
+        """Ids (B, S) and mask (B, S), int64: [CLS] words [SEP], cut to `max_tokens`, padded to the longest."""
+        encoded = self._tokenizer(
+            list(texts), padding="longest", truncation=True, max_length=max_tokens, return_tensors="pt"
+        )
+        return encoded["input_ids"], encoded["attention_mask"]
+
+    def decode(self, ids: Tensor) -> list[str]:
+        """Texts of ids (B, S), without special tokens."""
+        return [text.strip() for text in self._tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files into `folder`, from which `load_tokenizer` reads them."""
+        self._tokenizer.save_pretrained(folder)
+
+
+def load_tokenizer(source: str) -> TextTokenizer:
+    """Load from a local folder or from the hub by name (`bert-base-uncased`)."""
+    if Path(source).is_dir():
+        if not (Path(source) / "tokenizer.json").exists() and not (Path(source) / "vocab.txt").exists():
+            raise ValueError(f"model.text.tokenizer: {source} holds neither tokenizer.json nor vocab.txt")
+        return TextTokenizer(AutoTokenizer.from_pretrained(source))
+    try:
+        return TextTokenizer(AutoTokenizer.from_pretrained(source))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"model.text.tokenizer: {source!r} is no local folder and could not be had from the hub; give a folder "
+            f"with vocab.txt or tokenizer.json, or {FROM_DATA!r} for a small vocabulary made from the captions"
+        ) from error
+
+
+def make_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
+    """A WordPiece tokenizer of at most `vocab_size` entries: the characters of `texts`, then their commonest words.
+
+    Words that find no room are spelled; equal counts are settled alphabetically, so equal texts give equal ids.
+    """
+    normalizer, pre_tokenizer = BertNormalizer(lowercase=True), BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(word for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text)))
+    characters = sorted({character for word in words for character in word})
+    pieces = [*SPECIAL, *characters, *(f"##{character}" for character in characters)]
+    room = vocab_size - len(pieces) - len(("[DEC]", "[ENC]"))
+    if room < 0:
+        raise ValueError(
+            f"model.text.vocab_size: {vocab_size} is too few for the {len(characters)} characters of the captions"
+        )
+    by_count = sorted((word for word in words if len(word) > 1), key=lambda word: (-words[word], word))
+    vocabulary = {piece: index for index, piece in enumerate([*pieces, *by_count[:room]])}
+    tokenizer = WordPieceTokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = normalizer, pre_tokenizer, decoders.WordPiece()
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
+    )
+    named = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
+    return TextTokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named))
+
+
+def with_first(ids: Tensor, token_id: int) -> Tensor:
+    """The ids (B, S) with another first token; the given ones are left as they are."""
+    return torch.cat([torch.full_like(ids[:, :1], token_id), ids[:, 1:]], dim=1)
+
+
+def _id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    token_id = tokenizer.convert_tokens_to_ids(token)
+    if not isinstance(token_id, int) or token_id == tokenizer.unk_token_id:
+        raise ValueError(f"model.text.tokenizer: its vocabulary has no {token}; a BERT WordPiece vocabulary is needed")
+    return token_id

@@ -1,0 +1,222 @@
+"""The model: a video encoder, a text encoder, optionally a text decoder, and the heads that join them.
+
+Parameter names are BLIP's and TESTA's (`visual_encoder`, `text_encoder`, `text_decoder`, `vision_proj`, `text_proj`,
+`itm_head`, `temp`). Shapes: B batch, T frames, N video tokens, S text tokens, D width, E width of the shared space.
+"""
+
+import logging
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from configs.schema import AggregationConfig, ModelConfig, VideoConfig
+from models.generation import beam_search, nucleus_sampling
+from models.initialisation import initialise_from_scratch
+from models.text import TextDecoder, TextEncoder, tie_encoder_to_decoder
+from models.tokenizer import with_first
+from models.video_encoder import VideoEncoder
+
+PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+TEMPERATURE_RANGE = (0.001, 0.5)
+logger = logging.getLogger(__name__)
+
+
+class VideoFeatures(NamedTuple):
+    """Tokens (B, N, D) for cross-attention and the unit-length embedding (B, E), float32."""
+
+    tokens: Tensor
+    embedding: Tensor
+
+
+class TextFeatures(NamedTuple):
+    """Hidden states (B, S, D) and the unit-length embedding (B, E), float32."""
+
+    hidden: Tensor
+    embedding: Tensor
+
+
+class VisionLanguageModel(nn.Module):
+    """Video and text in one space, matching of pairs, captions and answers.
+
+    Args:
+        enc_token_id, dec_token_id, sep_token_id: ids of [ENC], [DEC] and [SEP] in the tokenizer.
+        decoder: `none`; `tied`, pre-training's, which shares all but self-attention with the encoder; or `separate`.
+        decoder_context: what the decoder attends to: video tokens (captions) or question states (answers).
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        video: VideoConfig,
+        aggregation: AggregationConfig,
+        *,
+        enc_token_id: int,
+        dec_token_id: int,
+        sep_token_id: int,
+        decoder: Literal["none", "tied", "separate"] = "none",
+        decoder_context: Literal["video", "question"] = "video",
+        label_smoothing: float = 0.1,
+        temperature: float = 0.07,
+        activation_checkpointing: Literal["none", "recompute", "offload"] = "none",
+    ) -> None:
+        super().__init__()
+        self.enc_token_id, self.dec_token_id, self.sep_token_id = enc_token_id, dec_token_id, sep_token_id
+        self.weighted_pooling = aggregation.weighted_pooling
+        self.label_smoothing = label_smoothing
+        self.visual_encoder = VideoEncoder(model, video, aggregation, activation_checkpointing)
+        self.text_encoder = TextEncoder(model.text, model.width)
+        self.vision_proj = nn.Linear(model.width, model.embed_dim)
+        self.text_proj = nn.Linear(model.text.width, model.embed_dim)
+        self.itm_head = nn.Linear(model.text.width, 2)
+        self.temp = nn.Parameter(torch.tensor(temperature))
+        self.text_decoder: TextDecoder | None = None
+        if decoder != "none":
+            context_width = model.width if decoder_context == "video" else model.text.width
+            self.text_decoder = TextDecoder(model.text, context_width)
+        if decoder == "tied" and self.text_decoder is not None:
+            tie_encoder_to_decoder(self.text_encoder, self.text_decoder)
+        if model.init == "scratch":
+            initialise_from_scratch(self.visual_encoder, self.text_encoder, self.text_decoder)
+        self._capped: set[tuple[int, int]] = set()
+
+    def encode_video(self, video_BTCHW: Tensor) -> VideoFeatures:
+        """Encode frames (B, T, 3, H, W): uint8 pixels, or floats that are normalised already."""
+        self._say_if_capped(video_BTCHW)
+        return video_features(self.visual_encoder, self.vision_proj, video_BTCHW, self.weighted_pooling)
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> TextFeatures:
+        """Encode texts alone; ids and mask (B, S), ids beginning with [CLS]."""
+        return text_features(self.text_encoder, self.text_proj, ids, mask)
+
+    def ground_text(self, video_tokens: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states (B, S, D) of texts, begun with [ENC], that attend to video tokens (B, N, D)."""
+        context = self.text_encoder.project(video_tokens)
+        return self.text_encoder(with_first(ids, self.enc_token_id), mask, context)
+
+    def match(self, video_tokens: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits (B, 2) of pairs that do not match and that do."""
+        return self.itm_head(self.ground_text(video_tokens, ids, mask)[:, 0])
+
+    def caption_loss(self, context: Tensor, ids: Tensor, mask: Tensor, context_mask: Tensor | None = None) -> Tensor:
+        """Loss (B,) of each text, summed over its tokens after the first, which becomes [DEC]; label-smoothed.
+
+        `context` (B, N, D) is what the decoder attends to: video tokens for captions, question states for answers.
+        """
+        decoder = self._decoder()
+        logits = decoder(with_first(ids, self.dec_token_id), mask, decoder.bert.project(context), context_mask)[:, :-1]
+        target = ids[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
+        loss = F.cross_entropy(
+            logits.float().transpose(1, 2), target, reduction="none", label_smoothing=self.label_smoothing
+        )
+        return loss.sum(dim=1)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        context: Tensor,
+        context_mask: Tensor | None = None,
+        *,
+        num_beams: int = 3,
+        min_tokens: int = 1,
+        max_tokens: int = 64,
+        top_p: float | None = None,
+    ) -> Tensor:
+        """Write a text for each context (B, N, D): ids (B, S) from [DEC] on, padded after [SEP].
+
+        Beam search, or nucleus sampling where `top_p` is given (`num_beams` is then not used).
+        """
+        decoder = self._decoder()
+        arguments = (decoder, decoder.bert.project(context), context_mask, self.dec_token_id, self.sep_token_id)
+        if top_p is not None:
+            return nucleus_sampling(*arguments, top_p=top_p, min_tokens=min_tokens, max_tokens=max_tokens)
+        return beam_search(*arguments, num_beams=num_beams, min_tokens=min_tokens, max_tokens=max_tokens)
+
+    @torch.no_grad()
+    def answer(
+        self,
+        question_states: Tensor,
+        question_mask: Tensor,
+        answer_ids: Tensor,
+        answer_mask: Tensor,
+        shortlist: int = 128,
+    ) -> Tensor:
+        """The best of a list of answers for each question, as rows (B,) of `answer_ids` (A, S).
+
+        The `shortlist` answers whose first word is likeliest are ranked by the loss of the whole answer.
+        `question_states` (B, S, D) come from `ground_text`.
+        """
+        decoder = self._decoder()
+        start = torch.full((len(question_states), 1), self.dec_token_id, dtype=torch.int64, device=answer_ids.device)
+        first, _ = decoder.step(start, decoder.bert.project(question_states), question_mask, past=None)
+        likelihood = first.float().softmax(dim=-1).index_select(1, answer_ids[:, 1])
+        candidates = likelihood.topk(min(shortlist, len(answer_ids)), dim=1).indices
+        losses = torch.stack(
+            [
+                self.caption_loss(
+                    states.expand(len(chosen), -1, -1),
+                    answer_ids[chosen],
+                    answer_mask[chosen],
+                    mask.expand(len(chosen), -1),
+                )
+                for states, mask, chosen in zip(question_states, question_mask, candidates, strict=True)
+            ]
+        )
+        return candidates.gather(1, losses.argmin(dim=1, keepdim=True)).squeeze(1)
+
+    @torch.no_grad()
+    def clamp_temperature(self) -> None:
+        """Keep the contrastive temperature in the range it is defined on; before every optimizer step."""
+        self.temp.clamp_(*TEMPERATURE_RANGE)
+
+    def freeze_unused(self, losses: tuple[str, ...]) -> None:
+        """Freeze what no loss reaches, so that gradients exist for all that is trained (as DDP requires)."""
+        if "vtm" not in losses:
+            self.itm_head.requires_grad_(False)
+            if self.text_decoder is None:
+                for layer in self.text_encoder.encoder.layer:
+                    layer.crossattention.requires_grad_(False)
+
+    def _decoder(self) -> TextDecoder:
+        if self.text_decoder is None:
+            raise ValueError("this model has no text decoder: it was built for a task that writes no text")
+        return self.text_decoder
+
+    def _say_if_capped(self, video_BTCHW: Tensor) -> None:
+        num_frames, (height, width) = video_BTCHW.shape[1], video_BTCHW.shape[-2:]
+        patch = self.visual_encoder.patch_size
+        size = (num_frames, (height // patch) * (width // patch))
+        if size not in self._capped:
+            self._capped.add(size)
+            for line in self.visual_encoder.capped(*size):
+                logger.warning("aggregation is capped: %s", line)
+
+
+def video_features(
+    encoder: VideoEncoder, projection: nn.Linear, video_BTCHW: Tensor, weighted_pooling: bool
+) -> VideoFeatures:
+    """Tokens and embedding of videos; the embedding is the projected mean of all tokens, weighed by size if asked."""
+    if video_BTCHW.dtype == torch.uint8:
+        video_BTCHW = normalise_pixels(video_BTCHW, projection.weight.dtype)
+    encoded = encoder(video_BTCHW)
+    if weighted_pooling:
+        weight = encoded.size / encoded.size.sum(dim=1, keepdim=True)
+        pooled = (encoded.tokens * weight.to(encoded.tokens.dtype).unsqueeze(-1)).sum(dim=1)
+    else:
+        pooled = encoded.tokens.mean(dim=1)
+    return VideoFeatures(encoded.tokens, F.normalize(projection(pooled).float(), dim=-1))
+
+
+def text_features(encoder: nn.Module, projection: nn.Linear, ids: Tensor, mask: Tensor) -> TextFeatures:
+    """Hidden states and embedding of texts; the embedding is the projected first state."""
+    hidden = encoder(ids, mask)
+    return TextFeatures(hidden, F.normalize(projection(hidden[:, 0]).float(), dim=-1))
+
+
+def normalise_pixels(video_BTCHW: Tensor, dtype: torch.dtype) -> Tensor:
+    """uint8 pixels to the mean and deviation that CLIP and BLIP use, on the tensor's own device."""
+    mean = torch.tensor(PIXEL_MEAN, device=video_BTCHW.device).view(3, 1, 1) * 255
+    std = torch.tensor(PIXEL_STD, device=video_BTCHW.device).view(3, 1, 1) * 255
+    return ((video_BTCHW - mean) / std).to(dtype)

@@ -1,0 +1,120 @@
+"""Count the multiply-accumulates of a video encoder, and the tokens it leaves, without running it.
+
+    python -m scripts.count_flops --config configs/retrieval/queryd_f32.yaml aggregation.keep=0.25
+    python -m scripts.count_flops --frames 32 --reducer geometry --frames-per-block 1 --patches-per-block 12 --json
+
+The paper's convention: the encoder alone, unfolded, one video, one multiply-accumulate counted as one, a LayerNorm as
+five per element; softmax, GELU, sorting, gathers and sums are not counted. Runs on the meta device, in seconds.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from configs.load import load_any
+from configs.schema import AggregationConfig, ModelConfig, PretrainConfig, RetrievalConfig, VideoConfig
+from models.video_encoder import VideoEncoder
+
+MACS_PER_NORM_ELEMENT = 5
+
+
+class Cost(NamedTuple):
+    """Giga multiply-accumulates of one video, and what is left: frames and patches (None for joint), all tokens."""
+
+    gmacs: float
+    frames: int | None
+    patches: int | None
+    tokens: int
+
+
+def count(model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig) -> Cost:
+    """The cost of encoding one video of the configured size."""
+    with torch.device("meta"):
+        encoder = VideoEncoder(model, video, aggregation).eval()
+        pixels = torch.empty(1, video.num_frames, 3, video.image_size, video.image_size)
+    # The counter counts two a multiply-accumulate.
+    norms = {torch.ops.aten.native_layer_norm: lambda *shapes, **_: 2 * MACS_PER_NORM_ELEMENT * _elements(shapes[0])}
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=norms) as counter:
+        encoded = encoder(pixels)
+    macs = counter.get_total_flops() / 2 + _class_token_matches(encoder, video.num_frames)
+    frames = patches = None
+    tokens = encoded.tokens.shape[1]
+    if model.attention == "divided":
+        frames = video.num_frames - sum(encoder.schedules["frames"])
+        patches = (tokens - 1) // frames
+    elif model.attention == "space":
+        frames, patches = video.num_frames, tokens // video.num_frames - 1
+    return Cost(round(macs / 1e9, 3), frames, patches, tokens)
+
+
+def _class_token_matches(encoder: VideoEncoder, num_frames: int) -> int:
+    """What the paper's count has on top: similarities of the class token, which it computes and we do not.
+
+    A class token in set A, where it never leaves, is compared with all of set B wherever patches or joint tokens merge.
+    """
+    macs = 0
+    patches = tokens = encoder.grid[0] * encoder.grid[1]
+    tokens *= num_frames
+    for block in encoder.blocks:
+        head_width = encoder.width // block.attn.heads
+        if encoder.attention == "divided":
+            num_frames -= block.merge_frames.num_leaving(num_frames)
+            leaving = block.merge_patches.num_leaving(patches)
+            if leaving and block.merge_patches.reducer == "geometry":
+                macs += num_frames * -(-patches // 2) * head_width
+            patches -= leaving
+        else:
+            leaving = block.merge_tokens.num_leaving(tokens)
+            macs += -(-tokens // 2) * head_width if leaving else 0
+            tokens -= leaving
+    return macs
+
+
+def _elements(shape: Any) -> int:
+    return torch.Size(shape).numel()
+
+
+def main() -> None:
+    """Parse the command line, count, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, help="a configuration; else ViT-B/16 at 224 px from the flags below")
+    parser.add_argument("overrides", nargs="*", help="of the configuration, such as video.num_frames=96")
+    parser.add_argument("--frames", type=int, default=32)
+    parser.add_argument("--attention", choices=("divided", "joint", "space"), default="divided")
+    parser.add_argument("--reducer", choices=("none", "geometry", "importance", "prune", "tome"), default="none")
+    for axis in ("frames", "patches", "tokens"):
+        parser.add_argument(f"--{axis}-per-block", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args()
+    try:
+        if arguments.config is not None:
+            config = load_any((PretrainConfig, RetrievalConfig), arguments.config, arguments.overrides)
+            cost = count(config.model, config.video, config.aggregation)
+        elif arguments.overrides:
+            raise ValueError(f"{arguments.overrides[0]}: overrides need --config")
+        else:
+            cost = count(
+                ModelConfig(attention=arguments.attention),
+                VideoConfig(num_frames=arguments.frames),
+                AggregationConfig(
+                    reducer=arguments.reducer,
+                    frames_per_block=arguments.frames_per_block,
+                    patches_per_block=arguments.patches_per_block,
+                    tokens_per_block=arguments.tokens_per_block,
+                ),
+            )
+    except ValueError as error:
+        parser.exit(2, f"error: {error}\n")
+    if arguments.json:
+        print(json.dumps(cost._asdict()))
+    else:
+        left = f"{cost.frames} frames x {cost.patches} patches, " if cost.frames is not None else ""
+        print(f"{cost.gmacs:.3f} GMACs, {left}{cost.tokens} tokens left")
+
+
+if __name__ == "__main__":
+    main()

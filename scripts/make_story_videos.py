@@ -1,0 +1,228 @@
+"""Make a story set: small procedural videos with paragraphs, questions and answers.
+
+    python -m scripts.make_story_videos outputs/stories --train 1500 --test 200 --seed 0
+
+A video is a few scenes of coloured shapes that move, grow, spin or blink; its paragraph has one sentence a scene. Some
+stories come in pairs of the same scenes in different orders. OUT then holds
+
+    videos/train_00000.mp4 ...              the videos
+    train.jsonl  test.jsonl                 {"video", "caption"}, one line a video
+    train_qa.jsonl  test_qa.jsonl           {"video", "question", "answer"}, several lines a video
+    order_pairs.jsonl                       {"video", "caption", "reordered"}: test videos with a partner; "reordered"
+                                            is the partner's paragraph, the same sentences in the partner's order
+    story_set.json                          the arguments; written last
+
+The seed fixes the annotations to the byte, and the pixels before encoding.
+"""
+
+import argparse
+import json
+import multiprocessing
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from scripts.story.pictures import render
+from scripts.story.sentences import paragraph, questions
+from scripts.story.stories import Story, draw_splits, num_paired
+
+# Raise it when the same arguments come to make other videos or words: sets of before are then refused, not reused.
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorySet:
+    """Everything that determines the content of a story set; the command line's options have the same names."""
+
+    train: int = 1500
+    test: int = 200
+    scenes: int = 3
+    frames_per_scene: int = 8
+    size: int = 64
+    fps: int = 8
+    seed: int = 0
+    pairs: float = 0.5
+
+    def __post_init__(self) -> None:
+        least = {"train": 1, "test": 1, "scenes": 1, "frames_per_scene": 2, "size": 32, "fps": 1, "seed": 0}
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                raise ValueError(f"{_option(name)} {getattr(self, name)}: must be at least {minimum}")
+        if self.size % 32:
+            raise ValueError(f"--size {self.size}: must be a multiple of 32; decord fails on some other small sizes")
+        if not 0 <= self.pairs <= 1:
+            raise ValueError(f"--pairs {self.pairs}: must be a share from 0 to 1")
+        if self.scenes == 1 and self.pairs > 0:
+            raise ValueError("--pairs: a story of one scene has no other order; add --pairs 0 or more --scenes")
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """One video to draw and encode; `rng_key` seeds its pixels, whichever worker draws it."""
+
+    path: Path
+    story: Story
+    rng_key: tuple[int, ...]
+    story_set: StorySet
+
+
+def make(out: Path, story_set: StorySet, workers: int) -> bool:
+    """Writes the story set to `out`, all of it or nothing; returns False if it was there already.
+
+    Raises ValueError if `out` holds anything else.
+    """
+    if is_finished(out, story_set):
+        return False
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+        folder = Path(temporary) / "set"
+        (folder / "videos").mkdir(parents=True)
+        jobs = write_annotations(folder, story_set)
+        total = story_set.train + story_set.test
+        for _ in tqdm(_run(jobs, workers), total=total, desc="story videos", unit="video"):
+            pass
+        arguments = {"version": VERSION, **asdict(story_set)}
+        (folder / "story_set.json").write_text(json.dumps(arguments, indent=2) + "\n", encoding="utf-8")
+        folder.rename(out)
+    return True
+
+
+def is_finished(out: Path, story_set: StorySet) -> bool:
+    """Tells whether `out` holds this story set; raises ValueError if it holds another, or something else."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    record = out / "story_set.json"
+    if not record.is_file():
+        raise ValueError(f"{out} exists and is no story set; name a new folder")
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{record} cannot be read ({error}); delete {out} or name a new folder") from error
+    wanted = {"version": VERSION, **asdict(story_set)}
+    different = [
+        f"{name} {found.get(name)} instead of {value}" for name, value in wanted.items() if found.get(name) != value
+    ]
+    if different:
+        raise ValueError(f"{out} was made with {', '.join(different)}; delete it or name a new folder")
+    return True
+
+
+def write_annotations(folder: Path, story_set: StorySet) -> list[VideoJob]:
+    """Writes every JSONL file to `folder` and returns the videos to make."""
+    rng = np.random.default_rng(story_set.seed)
+    counts = {"train": story_set.train, "test": story_set.test}
+    splits = draw_splits(rng, counts, story_set.scenes, story_set.pairs)
+    jobs = []
+    for split_index, (split, stories) in enumerate(splits.items()):
+        names = [f"{split}_{index:05d}.mp4" for index in range(len(stories))]
+        captions = [{"video": name, "caption": paragraph(story)} for name, story in zip(names, stories, strict=True)]
+        answers = [
+            {"video": name, "question": question, "answer": answer}
+            for name, story in zip(names, stories, strict=True)
+            for _, question, answer in questions(story, rng)
+        ]
+        _write_jsonl(folder / f"{split}.jsonl", captions)
+        _write_jsonl(folder / f"{split}_qa.jsonl", answers)
+        jobs += [
+            VideoJob(folder / "videos" / name, story, (story_set.seed, split_index, index), story_set)
+            for index, (name, story) in enumerate(zip(names, stories, strict=True))
+        ]
+        if split == "test":
+            paired = num_paired(story_set.test, story_set.pairs)
+            # Partners lie side by side: 0 and 1, 2 and 3, ...
+            pairs = [{**captions[i], "reordered": captions[i ^ 1]["caption"]} for i in range(paired)]
+            _write_jsonl(folder / "order_pairs.jsonl", pairs)
+    return jobs
+
+
+def make_video(job: VideoJob) -> None:
+    """Draws a video and encodes it."""
+    write_video(job.path, draw(job), job.story_set.fps)
+
+
+def draw(job: VideoJob) -> NDArray[np.uint8]:
+    """Returns the pixels of a video before encoding: (frames, size, size, 3), RGB."""
+    rng = np.random.default_rng(job.rng_key)
+    return render(job.story, job.story_set.size, job.story_set.frames_per_scene, rng)
+
+
+def write_video(path: Path, frames: NDArray[np.uint8], fps: int) -> None:
+    """Encodes RGB frames (frames, height, width, 3), of even height and width, as H.264 in mp4."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "20", "preset": "veryfast"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1  # the workers share the cores already
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _run(jobs: list[VideoJob], workers: int) -> Iterator[None]:
+    if workers == 1:
+        yield from map(make_video, jobs)
+        return
+    # Spawned, not forked: the caller may hold threads.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(make_video, jobs, chunksize=8)
+
+
+def _write_jsonl(path: Path, rows: list[dict[str, str]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Reads the command line; None means the process's own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = StorySet()
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write; must be new, empty or already finished")
+    helps = {
+        "train": "videos to train on",
+        "test": "held-out videos",
+        "scenes": "scenes, and sentences, a video",
+        "frames_per_scene": "frames a scene",
+        "size": "height and width in pixels, a multiple of 32",
+        "fps": "frames a second",
+        "seed": "fixes annotations and pixels",
+    }
+    for name, text in helps.items():
+        parser.add_argument(_option(name), type=int, default=getattr(default, name), help=f"{text} (%(default)s)")
+    parser.add_argument(
+        "--pairs",
+        type=float,
+        default=default.pairs,
+        metavar="SHARE",
+        help="share of the videos of each split whose scenes another one shows in another order (%(default)s)",
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes (%(default)s)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Makes the story set that the command line asks for; a bad argument ends it with one line and status 2."""
+    options = vars(parse_arguments(arguments))
+    out, workers = options.pop("out"), options.pop("workers")
+    try:
+        if workers < 1:
+            raise ValueError(f"--workers {workers}: must be at least 1")
+        made = make(out, StorySet(**options), workers)
+    except (ValueError, OSError) as error:
+        print(f"make_story_videos: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    print(f"story set {'written' if made else 'already complete, nothing to do'}: {out}")
+
+
+if __name__ == "__main__":
+    main()

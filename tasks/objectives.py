@@ -1,0 +1,145 @@
+"""The three objectives of TESTA over a model, its momentum twin and the feature queue.
+
+Contrastive (VTC), matching with hard negatives (VTM) and captioning (CAP), as in ALBEF, BLIP and TESTA, section 3.4.
+By default nothing depends on how many processes share the batch: VTC scores against the momentum features of all
+processes, negatives come from all of them, and VTM and CAP divide by global counts.
+
+Shapes: B rows of this process, G of all processes, E width of the shared space, S text tokens.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from configs.schema import ObjectiveConfig
+from engine.distributed import (
+    all_gather_rows,
+    all_gather_rows_with_grad,
+    all_reduce_max,
+    all_reduce_sum,
+    rank,
+    world_size,
+)
+from models.losses import contrastive, draw_negatives, matching, selection_noise
+from models.momentum import NO_INDEX, FeatureQueue, MomentumTwin
+from models.vision_language import VisionLanguageModel
+
+PRETRAINING_FLOOR = 1e-4
+"""What the reference's pre-training adds to every negative's weight; its fine-tuning adds nothing."""
+
+
+class Objectives(nn.Module):
+    """The losses of one batch, each scaled so that the mean over processes is the global loss.
+
+    Args:
+        positives: `row` takes each video's own text alone as its positive (pre-training); `index` all pairs of the same
+            video, in the batch and in the queue (fine-tuning).
+    """
+
+    def __init__(
+        self, model: VisionLanguageModel, objective: ObjectiveConfig, positives: Literal["row", "index"], seed: int
+    ) -> None:
+        super().__init__()
+        self.objective, self.positives, self.seed = objective, positives, seed
+        self.twin = MomentumTwin(model, objective.momentum)
+        self.queue = FeatureQueue(model.vision_proj.out_features, objective.queue_size, seed)
+        self.alpha, self.step, self.part = objective.alpha, 0, 0
+        model.freeze_unused(objective.losses)
+
+    def begin_step(self, model: VisionLanguageModel, step: int, epoch: float) -> None:
+        """Before an optimizer step: the twin follows, the temperature is clamped, alpha ramps up from 0."""
+        self.twin.update(model)
+        model.clamp_temperature()
+        ramp = self.objective.alpha_ramp_epochs
+        self.alpha = self.objective.alpha * (min(1.0, epoch / ramp) if ramp > 0 else 1.0)
+        self.step, self.part = step, 0
+
+    def forward(
+        self, model: VisionLanguageModel, video_BTCHW: Tensor, ids: Tensor, mask: Tensor, index: Tensor
+    ) -> dict[str, Tensor]:
+        """The losses by name; afterwards the batch is in the queue. `index` (B,) says which video each row shows."""
+        losses: dict[str, Tensor] = {}
+        video, text = model.encode_video(video_BTCHW), model.encode_text(ids, mask)
+        if "vtc" in self.objective.losses:
+            keys = [all_gather_rows(feature) for feature in self.twin.embed(video_BTCHW, ids, mask)]
+            row = torch.arange(len(ids), device=ids.device) + rank() * len(ids)
+            own = row if self.positives == "row" else index
+            every = all_gather_rows(own)
+            queries = (video.embedding, text.embedding)
+            losses["vtc"] = self._contrastive(queries, keys, own, every, model.temp)
+            if "vtm" in self.objective.losses:
+                similarity = [
+                    query.detach() @ key.T / model.temp.detach()
+                    for query, key in zip(queries, reversed(keys), strict=True)
+                ]
+                losses["vtm"] = self._matching(model, video.tokens, ids, mask, similarity, own, every)
+            self.queue.push(*keys, every if self.positives == "index" else torch.full_like(every, NO_INDEX))
+        if "cap" in self.objective.losses:
+            summed = model.caption_loss(video.tokens, ids, mask).sum()
+            losses["cap"] = summed * world_size() / all_reduce_sum(mask[:, 1:].sum())
+        self.part += 1
+        return losses
+
+    def _contrastive(
+        self, queries: tuple[Tensor, Tensor], keys: list[Tensor], own: Tensor, every: Tensor, temperature: Tensor
+    ) -> Tensor:
+        """VTC: the mean of video-to-text and text-to-video, against this batch's momentum features and the queue."""
+        rows = slice(rank() * len(own), (rank() + 1) * len(own))
+        if self.objective.vtc_keys == "local":
+            every = every[rows]
+        positives = own[:, None] == torch.cat([every, self.queue.index])[None]
+        loss = torch.zeros((), device=own.device)
+        for query, twin, other, stored in (
+            (queries[0], keys[0][rows], keys[1], self.queue.text),
+            (queries[1], keys[1][rows], keys[0], self.queue.video),
+        ):
+            against = torch.cat([other[rows] if self.objective.vtc_keys == "local" else other, stored])
+            similarity, soft = query @ against.T / temperature, twin @ against.T / temperature.detach()
+            loss = loss + contrastive(similarity, soft, positives, self.alpha).mean() / 2
+        return loss
+
+    def _matching(
+        self,
+        model: VisionLanguageModel,
+        tokens: Tensor,
+        ids: Tensor,
+        mask: Tensor,
+        similarity: list[Tensor],
+        own: Tensor,
+        every: Tensor,
+    ) -> Tensor:
+        """VTM: each pair, each text with a video that is not its own, and each video with such a text."""
+        batch, rows = len(ids), slice(rank() * len(ids), (rank() + 1) * len(ids))
+        noise = selection_noise(self.seed, self.step, self.part, len(every))[:, rows].to(ids.device, non_blocking=True)
+        all_tokens, all_ids, all_mask = tokens, ids, mask
+        if self.objective.negatives == "all":
+            all_tokens = all_gather_rows_with_grad(tokens)
+            all_ids, all_mask = gather_texts(ids, mask)
+            ids, mask = all_ids[rows], all_mask[rows]
+        else:
+            every, noise = every[rows], noise[:, :, rows]
+            similarity = [direction[:, rows] for direction in similarity]
+        positives = own[:, None] == every[None]
+        floor = PRETRAINING_FLOOR if self.positives == "row" else 0.0
+        text, has_text = draw_negatives(similarity[0], positives, noise[0], floor)
+        video, has_video = draw_negatives(similarity[1], positives, noise[1], floor)
+        logits = model.match(
+            torch.cat([tokens, all_tokens[video], tokens]),
+            torch.cat([ids, ids, all_ids[text]]),
+            torch.cat([mask, mask, all_mask[text]]),
+        )
+        matches = torch.zeros(3 * batch, dtype=torch.int64, device=ids.device)
+        matches[:batch] = 1
+        counted = torch.cat([torch.ones_like(has_video), has_video, has_text])
+        return matching(logits, matches, counted) * world_size() / all_reduce_sum(counted.sum())
+
+
+def gather_texts(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Ids and mask (G, S) of all processes, each padded to the longest text of any."""
+    if world_size() == 1:
+        return ids, mask
+    longest = int(all_reduce_max(torch.tensor(ids.shape[1], device=ids.device)))
+    padding = (0, longest - ids.shape[1])
+    return all_gather_rows(F.pad(ids, padding)), all_gather_rows(F.pad(mask, padding))

@@ -1,0 +1,301 @@
+"""Layers, errors and round trips of the configuration loader; error texts are compared whole."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.load import apply_overrides, differences, dump, from_dict, load, to_dict
+from configs.schema import (
+    AggregationConfig,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimConfig,
+    PretrainConfig,
+    RetrievalConfig,
+    TextConfig,
+    TrainConfig,
+    VideoConfig,
+)
+
+MINIMAL = """
+data: {root: /data}
+optim: {lr: 1e-5}
+train: {batch_size: 8, max_epochs: 2}
+"""
+
+# Every section of every task, no value at its default.
+FULL_SECTIONS: dict[str, Any] = {
+    "data": DataConfig(
+        root="1e-5", manifest="null", eval_manifest="é: #x", videos="a\nb", max_words=9, cache="memory", cache_gb=1e20
+    ),
+    "optim": OptimConfig(
+        lr=1 / 3, min_lr=1e-30, warmup_lr=1e-8, warmup_steps=7, weight_decay=0.0, betas=(0.5, 0.1 + 0.2), eps=1e-06,
+        clip_norm=2.0, layer_decay=0.75, freeze=("visual_encoder", "true"),
+    ),
+    "train": TrainConfig(
+        batch_size=16, max_epochs=3, accumulate=4, precision="fp16", activation_checkpointing="offload",
+        deterministic=True, workers=0, eval_every=2, save_every=5, log_every=1,
+    ),
+    "model": ModelConfig(
+        depth=2, width=24, heads=3, patch_size=8, mlp_ratio=2.5, drop_path=0.1, init="scratch", embed_dim=16,
+        text=TextConfig(
+            tokenizer="tok", vocab_size=99, depth=2, width=32, heads=4, intermediate=64, max_positions=40, dropout=0.0
+        ),
+    ),
+    "video": VideoConfig(
+        num_frames=9, image_size=64, train_sampling="random", eval_sampling="uniform_floor", augment=True, resize=80
+    ),
+    "aggregation": AggregationConfig(
+        reducer="geometry", frames_per_block=(0, 2), patches_per_block=3, frame_match="mean", order="sorted",
+        proportional_attention=True, weighted_pooling=True,
+    ),
+    "checkpoint": "2024-01-01", "output_dir": "~", "seed": 0, "wandb_project": "yes",
+}  # fmt: skip
+FULL = {
+    PretrainConfig: PretrainConfig(
+        **FULL_SECTIONS,
+        objective=ObjectiveConfig(
+            losses=("cap", "vtm", "vtc"), queue_size=5, alpha=0.1, alpha_ramp_epochs=0.0, momentum=0.9,
+            temperature=0.1, label_smoothing=0.2, vtc_keys="local", negatives="same_rank",
+        ),
+    ),
+    RetrievalConfig: RetrievalConfig(
+        **FULL_SECTIONS,
+        objective=ObjectiveConfig(losses=("vtm", "vtc"), queue_size=0),
+        evaluation=EvaluationConfig(batch_size=3, rerank=7, rerank_batch_size=2, best_metric="v2t_r5_cosine"),
+    ),
+}  # fmt: skip
+
+
+def write(folder: Path, text: str, name: str = "config.yaml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def keys(data: dict[str, Any]) -> list[str]:
+    """The dotted keys of all values in nested sections."""
+    return [
+        f"{name}.{key}" if key else name
+        for name, value in data.items()
+        for key in (keys(value) if isinstance(value, dict) else [""])
+    ]
+
+
+def error_of(path: Path, *overrides: str, config_class: type = RetrievalConfig) -> str:
+    """The text of the error that loading `path` must raise, the folder left out; always one line."""
+    with pytest.raises(ValueError) as caught:
+        load(config_class, path, list(overrides))
+    text = str(caught.value).replace(f"{path.parent}/", "")
+    assert "\n" not in text
+    return text
+
+
+def test_a_file_fills_sections_and_leaves_the_rest_at_its_defaults(tmp_path: Path) -> None:
+    config = load(RetrievalConfig, write(tmp_path, MINIMAL + "video: {num_frames: 4}\nseed: 3"), [])
+    assert config == RetrievalConfig(
+        data=DataConfig(root="/data"),
+        optim=OptimConfig(lr=0.00001),
+        train=TrainConfig(batch_size=8, max_epochs=2),
+        video=VideoConfig(num_frames=4),
+        seed=3,
+    )
+
+
+def test_bases_are_merged_in_order_under_the_file_and_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "bases").mkdir()
+    write(tmp_path, MINIMAL + "video: {num_frames: 4, image_size: 32}\nseed: 1", "bases/first.yaml")
+    write(tmp_path, "video: {num_frames: 5}\nseed: 2\ntrain: {max_epochs: 9}", "bases/second.yaml")
+    path = write(tmp_path, "base: [bases/first.yaml, bases/second.yaml]\nseed: 3")
+    config = load(RetrievalConfig, path, ["train.workers=0", "optim.betas=[0.8, 0.9]", "output_dir=runs/lr=3"])
+    assert (config.seed, config.video.num_frames, config.video.image_size, config.output_dir) == (3, 5, 32, "runs/lr=3")
+    assert config.train == TrainConfig(batch_size=8, max_epochs=9, workers=0)
+    assert config.optim == OptimConfig(lr=1e-5, betas=(0.8, 0.9))
+    swapped = write(tmp_path, "base: [bases/second.yaml, bases/first.yaml]")
+    assert load(RetrievalConfig, swapped, []).video.num_frames == 4
+
+
+def test_a_section_in_part_keeps_the_rest_of_its_task_default(tmp_path: Path) -> None:
+    config = load(PretrainConfig, write(tmp_path, MINIMAL + "objective: {alpha: 0.2}"), [])
+    expected = ObjectiveConfig(losses=("vtc", "vtm", "cap"), queue_size=57600, alpha_ramp_epochs=2.0, alpha=0.2)
+    assert config.objective == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "unknown", "meant"),
+    [
+        ("sed=1", "sed", "seed"),
+        ("otpim.lr=1", "otpim", "optim"),
+        ("optim.weight_decy=1", "optim.weight_decy", "optim.weight_decay"),
+        ("model.text.widht=1", "model.text.widht", "model.text.width"),
+        ("train.lr=1", "train.lr", "optim.lr"),
+        ("num_frames=1", "num_frames", "video.num_frames"),
+        ("optim.learning_rate=1", "optim.learning_rate", "optim.min_lr"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_right_one(tmp_path: Path, override: str, unknown: str, meant: str) -> None:
+    text = error_of(write(tmp_path, MINIMAL), override)
+    assert text == f"command line: {unknown}: unknown key; did you mean {meant}?"
+
+
+def test_an_unknown_key_in_a_file_or_base_names_that_file(tmp_path: Path) -> None:
+    write(tmp_path, MINIMAL + "video: {num_frame: 4}", "low.yaml")
+    path = write(tmp_path, "base: low.yaml\n")
+    assert error_of(path) == "low.yaml: video.num_frame: unknown key; did you mean video.num_frames?"
+    path = write(tmp_path, MINIMAL + "1: 2")
+    assert error_of(path).startswith("config.yaml: 1: unknown key; did you mean ")
+    path = write(tmp_path, "model.text.width: 3")
+    assert error_of(path) == (
+        "config.yaml: model.text.width: unknown key; write it inside its section: model: {text: {width: ...}}"
+    )
+
+
+def test_all_missing_keys_are_named_at_once(tmp_path: Path) -> None:
+    expected = "config.yaml: data.root, train.batch_size, train.max_epochs: missing, and without a default"
+    assert error_of(write(tmp_path, "optim: {lr: 1}")) == expected
+    assert error_of(write(tmp_path, "# nothing\n")).startswith("config.yaml: data.root, optim.lr, train.batch_size, ")
+
+
+def test_checks_of_the_schema_name_the_file_and_the_overrides(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL + "model: {heads: 7}")
+    assert error_of(path) == "config.yaml: model.heads: 7 does not divide model.width 768"
+    path = write(tmp_path, MINIMAL)
+    assert error_of(path, "seed=1", "video.image_size=50") == (
+        "config.yaml with seed=1 video.image_size=50: video.image_size: 50 is no multiple of model.patch_size 16"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: [1,\nb: 2", "config.yaml, line 2: expected ',' or ']', but got '<stream end>'"),
+        ("seed: 1\nvideo:\n\tnum_frames: 2", "config.yaml, line 3: found character '\\t' that cannot start any token"),
+        ("seed: 1\nseed: 2", 'config.yaml, line 2: found duplicate key "seed" with value "2" (original value: "1")'),
+        ("seed: 1\n---\nseed: 2", "config.yaml, line 2: but found another document"),
+        (
+            "seed: 1\ndata: !!python/object/apply:os.getcwd []",
+            "config.yaml, line 2: could not determine a constructor for the tag "
+            "'tag:yaml.org,2002:python/object/apply:os.getcwd'",
+        ),
+        ("seed: !mine 1", "config.yaml, line 1: could not determine a constructor for the tag '!mine'"),
+        ("[1, 2]", "config.yaml: found [1, 2], expected sections of keys and values"),
+        ("checkpoint: 2024-13-45", "config.yaml: month must be in 1..12"),
+    ],
+)
+def test_broken_yaml_names_file_and_line(tmp_path: Path, text: str, expected: str) -> None:
+    assert error_of(write(tmp_path, text)) == expected
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    assert error_of(tmp_path / "gone.yaml") == "gone.yaml: cannot be read: No such file or directory"
+    assert error_of(write(tmp_path, "base: gone.yaml")) == "gone.yaml: cannot be read: No such file or directory"
+    (tmp_path / "latin.yaml").write_bytes(b"seed: \xff")
+    assert error_of(tmp_path / "latin.yaml") == "latin.yaml: is no UTF-8 text"
+    assert error_of(write(tmp_path, "seed: \x07")).startswith("config.yaml: ")
+
+
+def test_a_base_has_no_base_of_its_own(tmp_path: Path) -> None:
+    write(tmp_path, "base: lowest.yaml\n", "low.yaml")
+    expected = "low.yaml: base: a base cannot have a base of its own; list both in config.yaml"
+    assert error_of(write(tmp_path, "base: low.yaml")) == expected
+    assert error_of(write(tmp_path, "base: config.yaml")).startswith("config.yaml: base: a base cannot have")
+    for value in ("3", "[1]", "null"):
+        expected = f"config.yaml: base: found {value}, expected a path or a list of paths"
+        assert error_of(write(tmp_path, f"base: {value}")) == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["optim.lr"], "command line: 'optim.lr': expected KEY=VALUE, such as optim.lr=1e-5"),
+        (["seed=1", "seed=2"], "command line: seed: given twice"),
+        (["seed=1", "seed.x=2"], "command line: seed.x: seed is a value, not a section"),
+        (["seed.x=2"], 'command line: seed: found {"x": 2}, expected a whole number'),
+        (["seed=[1"], "command line: seed, line 1: expected ',' or ']', but got '<stream end>'"),
+        (["seed="], "command line: seed: found null, expected a whole number"),
+        (["train=3"], "command line: train: found 3, expected a section of keys and values"),
+    ],
+)
+def test_overrides_that_cannot_be(tmp_path: Path, overrides: list[str], expected: str) -> None:
+    assert error_of(write(tmp_path, MINIMAL), *overrides) == expected
+
+
+def test_overrides_change_a_plain_dictionary_without_touching_it() -> None:
+    config = FULL[RetrievalConfig]
+    data = to_dict(config)
+    before = json.dumps(data)
+    changed = apply_overrides(
+        data, ["aggregation={reducer: none}", "model.text.depth=1", "checkpoint="], RetrievalConfig
+    )
+    assert json.dumps(data) == before
+    assert from_dict(RetrievalConfig, changed, "test") == replace(
+        config,
+        aggregation=AggregationConfig(),
+        checkpoint=None,
+        model=replace(config.model, text=replace(config.model.text, depth=1)),
+    )
+
+
+def test_a_new_reducer_or_amount_replaces_what_a_lower_layer_says(tmp_path: Path) -> None:
+    lower = "aggregation: {reducer: geometry, keep: 0.5, frame_match: mean, proportional_attention: true}"
+    write(tmp_path, MINIMAL + lower, "low.yaml")
+    path = write(tmp_path, "base: low.yaml")
+    assert load(RetrievalConfig, path, ["aggregation.reducer=none"]).aggregation == AggregationConfig()
+    assert load(RetrievalConfig, path, ["aggregation.reducer=prune"]).aggregation == AggregationConfig(
+        reducer="prune", keep=0.5
+    )
+    assert load(RetrievalConfig, path, ["aggregation.frames_per_block=1"]).aggregation == AggregationConfig(
+        reducer="geometry", frames_per_block=1, frame_match="mean", proportional_attention=True
+    )
+    # A setting without effect is still refused where it is in the same layer, and so is what the layers leave of it.
+    assert "frame_match: mean has no effect" in error_of(
+        path, "aggregation.reducer=importance", "aggregation.frame_match=mean"
+    )
+    path = write(tmp_path, "base: low.yaml\naggregation: {patches_per_block: 12}")
+    assert load(RetrievalConfig, path, ["aggregation.keep=0.9"]).aggregation.patches_per_block == 0
+
+
+@pytest.mark.parametrize("config_class", list(FULL))
+def test_dump_and_load_give_an_equal_configuration(tmp_path: Path, config_class: type) -> None:
+    for config in (FULL[config_class], load(config_class, write(tmp_path, MINIMAL), [])):
+        dump(config, tmp_path / "dumped.yaml")
+        assert load(config_class, tmp_path / "dumped.yaml", []) == config
+        assert from_dict(config_class, json.loads(json.dumps(to_dict(config))), "test") == config
+        assert (tmp_path / "dumped.yaml").read_text().startswith("task: "), "in the schema's order"
+
+
+def test_the_round_trip_above_moves_every_setting_off_its_default(tmp_path: Path) -> None:
+    known: set[str] = set()
+    moved: set[str] = set()
+    for config_class, full in FULL.items():
+        default = to_dict(load(config_class, write(tmp_path, MINIMAL), []))
+        known |= set(keys(default))
+        moved |= {line.partition(":")[0] for line in differences(default, to_dict(full))}
+    # What has one value, or would be refused beside another: joint attention's, what `keep` replaces, compiling while
+    # offloading.
+    assert known - moved == {
+        "aggregation.keep",
+        "aggregation.tokens_per_block",
+        "model.attention",
+        "model.temporal_scaling",
+        "train.compile",
+        "task",
+    }
+
+
+def test_differences_are_named_with_both_values() -> None:
+    config = FULL[RetrievalConfig]
+    a = to_dict(config)
+    assert differences(a, to_dict(config)) == []
+    b = to_dict(replace(config, seed=1, video=replace(config.video, num_frames=17), output_dir=None))
+    assert differences(a, b) == ["video.num_frames: 9 -> 17", 'output_dir: "~" -> null', "seed: 0 -> 1"]
+    assert differences({"a": {"b": [1, 2]}, "c": 1}, {"a": {"b": [1, 3]}, "d": 2}) == [
+        "a.b: [1, 2] -> [1, 3]",
+        "c: 1 -> nothing",
+        "d: nothing -> 2",
+    ]

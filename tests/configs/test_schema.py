@@ -1,0 +1,165 @@
+"""What the sections and tasks refuse, each with the key and the remedy, and the schedules they come to."""
+
+from typing import Any
+
+import pytest
+
+from configs.load import from_dict
+from configs.schema import (
+    AggregationConfig,
+    ModelConfig,
+    PretrainConfig,
+    RetrievalConfig,
+    RunConfig,
+    VideoConfig,
+    block_schedules,
+    check_encoder,
+)
+
+MINIMAL: dict[str, Any] = {
+    "data": {"root": "/data"},
+    "optim": {"lr": 1e-5},
+    "train": {"batch_size": 8, "max_epochs": 2},
+}
+
+
+def made(config_class: type[RunConfig], **sections: dict[str, Any]) -> RunConfig:
+    """A configuration of the required keys and those of `sections`."""
+    data = {name: {**MINIMAL.get(name, {}), **sections.get(name, {})} for name in {**MINIMAL, **sections}}
+    return from_dict(config_class, data, "test")
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        (
+            "aggregation",
+            {"frames_per_block": 1},
+            "frames_per_block: 1 has no effect with reducer 'none'",
+        ),
+        ("aggregation", {"keep": 1.0}, "keep: 1.0 has no effect with reducer 'none'"),
+        ("aggregation", {"reducer": "prune", "order": "sorted"}, "order: sorted has no effect with reducer 'prune'"),
+        (
+            "aggregation",
+            {"reducer": "importance", "frame_match": "mean"},
+            "frame_match: mean has no effect with",
+        ),
+        ("aggregation", {"reducer": "geometry", "tokens_per_block": 1}, "tokens_per_block: 1 has no effect with"),
+        ("aggregation", {"reducer": "geometry", "frames_per_block": -1}, "frames_per_block: -1 is negative"),
+        ("aggregation", {"reducer": "geometry", "patches_per_block": [1, -2]}, r"patches_per_block: \(1, -2\) is neg"),
+        ("aggregation", {"reducer": "geometry", "keep": 0.0}, r"keep: 0.0 is not a share in \(0, 1\]"),
+        ("aggregation", {"reducer": "geometry", "keep": 1.5}, r"keep: 1.5 is not a share in \(0, 1\]"),
+        ("aggregation", {"reducer": "prune", "keep": 0.5, "frames_per_block": 1}, "keep: give either keep or the numb"),
+        ("aggregation", {"proportional_attention": True}, "proportional_attention: has no effect with reducer 'none'"),
+        ("aggregation", {"reducer": "prune", "weighted_pooling": True}, "weighted_pooling: has no effect with"),
+        (
+            "aggregation",
+            {"reducer": "tome"},
+            "reducer: 'tome' does not go with divided attention, which takes",
+        ),
+        ("aggregation", {"reducer": "geometry", "frames_per_block": [1]}, "frames_per_block: 1 numbers for 12 blocks"),
+        (
+            "aggregation",
+            {"reducer": "geometry", "frames_per_block": 3},
+            "frames_per_block: block 9 is to lose 3 of",
+        ),
+        ("aggregation", {"reducer": "prune", "patches_per_block": 17}, "patches_per_block: block 10 is to lose 17 of"),
+        ("model", {"heads": 5}, "heads: 5 does not divide model.width 768"),
+        ("model", {"text": {"heads": 7}}, "text.heads: 7 does not divide model.text.width 768"),
+        ("model", {"attention": "joint", "temporal_scaling": True}, "temporal_scaling: has no effect without divided"),
+        ("video", {"image_size": 100}, "image_size: 100 is no multiple of model.patch_size 16"),
+        ("video", {"num_frames": 0}, "num_frames: 0 frames of 224 pixels make no clip"),
+        ("video", {"augment": True, "resize": 200}, "resize: 200 is less than the crop, video.image_size 224"),
+        ("video", {"resize": 300}, "resize: has no effect unless video.augment is true"),
+        ("data", {"max_words": 0}, "max_words: 0 leaves no word of a caption"),
+        ("data", {"cache_gb": 3.0}, "cache_gb: has no effect unless data.cache is memory"),
+        ("optim", {"lr": -1e-5}, "lr: -1e-05 is negative"),
+        ("optim", {"min_lr": 1e-4}, "min_lr: 0.0001 is above optim.lr 1e-05"),
+        ("optim", {"warmup_lr": 1e-6}, "warmup_lr: has no effect without optim.warmup_steps"),
+        ("optim", {"clip_norm": 0.0}, "clip_norm: 0.0 leaves no gradient; null does not clip"),
+        ("optim", {"layer_decay": 0.0}, r"layer_decay: 0.0 is not in \(0, 1\]"),
+        ("train", {"max_epochs": 0}, "max_epochs: 0 is less than 1"),
+        ("train", {"accumulate": 3}, "accumulate: 3 does not divide train.batch_size 8"),
+        ("train", {"save_every": 0}, "save_every: 0 is less than 1; null saves after every epoch only"),
+        ("train", {"workers": -1}, "workers: -1 is negative"),
+        ("train", {"compile": True, "activation_checkpointing": "offload"}, "compile: offloaded checkpoints cannot be"),
+        ("train", {"batch_size": 1}, "batch_size: matching needs a second sample as negative"),
+        ("train", {"accumulate": 8}, "batch_size: matching needs a second sample as negative"),
+        ("objective", {"losses": []}, r"losses: \[\] must name each loss once, and at least one"),
+        ("objective", {"losses": ["vtm", "vtm"]}, r"losses: \['vtm', 'vtm'\] must name each loss once"),
+        ("objective", {"queue_size": -1}, "queue_size: -1 is negative; 0 is no queue"),
+        ("objective", {"losses": ["vtm"], "vtc_keys": "local"}, "vtc_keys: has no effect without 'vtc' in"),
+        ("objective", {"losses": ["vtm"], "momentum": 0.9}, "momentum: has no effect without 'vtc' in"),
+        ("objective", {"losses": ["vtm", "cap"]}, "losses: 'vtm' draws its negatives by the similarities of 'vtc'"),
+    ],
+)
+def test_every_task_refuses(section: str, values: dict[str, Any], message: str) -> None:
+    for config_class in (PretrainConfig, RetrievalConfig):
+        with pytest.raises(ValueError, match=f"^test: {'train' if 'matching' in message else section}.{message}"):
+            made(config_class, **{section: values})
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"objective": {"losses": ["vtc", "vtm", "cap"]}}, "objective.losses: retrieval has no decoder"),
+        ({"objective": {"losses": ["vtc"]}}, "evaluation.rerank: matching is not trained without 'vtm'"),
+        ({"objective": {"label_smoothing": 0.2}}, "objective.label_smoothing: has no effect without 'cap'"),
+        ({"evaluation": {"rerank": -1}}, "evaluation.rerank: -1 is less than 0"),
+        ({"evaluation": {"batch_size": 0}}, "evaluation.batch_size: 0 is less than 1"),
+        ({"evaluation": {"rerank": 0, "rerank_batch_size": 8}}, "evaluation.rerank_batch_size: has no effect with"),
+        ({"evaluation": {"best_metric": "t2v_median_rank"}}, "evaluation.best_metric: 't2v_median_rank' is none of"),
+        ({"evaluation": {"best_metric": "r1"}}, "evaluation.best_metric: 'r1' is none of t2v_r1, t2v_r5"),
+    ],
+)
+def test_retrieval_refuses(sections: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^test: {message}"):
+        made(RetrievalConfig, **sections)
+
+
+def test_cosine_alone_is_allowed_with_a_batch_of_one() -> None:
+    cosine_alone: dict[str, Any] = {"objective": {"losses": ["vtc"]}, "evaluation": {"rerank": 0}}
+    assert made(RetrievalConfig, **cosine_alone, train={"batch_size": 1}).train.batch_size == 1
+
+
+@pytest.mark.parametrize("metric", ["t2v_r1", "v2t_r10", "t2v_mean_recall_cosine"])
+def test_recalls_choose_the_best_checkpoint(metric: str) -> None:
+    config = made(RetrievalConfig, evaluation={"best_metric": metric})
+    assert isinstance(config, RetrievalConfig) and config.evaluation.best_metric == metric
+
+
+def schedules(model: ModelConfig, num_frames: int = 32, **aggregation: Any) -> dict[str, tuple[int, ...]]:
+    """What leaves in each block of `model` on clips of 224 pixels."""
+    config = AggregationConfig(**aggregation)
+    check_encoder(model, VideoConfig(num_frames=num_frames), config)
+    return block_schedules(model, VideoConfig(num_frames=num_frames), config)
+
+
+def test_amounts_become_schedules_of_the_attentions_axes() -> None:
+    nothing = (0,) * 12
+    divided = schedules(ModelConfig(), reducer="geometry", frames_per_block=1, patches_per_block=12)
+    assert divided == {"frames": (1,) * 12, "patches": (12,) * 12, "tokens": nothing}
+    joint = schedules(ModelConfig(attention="joint"), reducer="tome", tokens_per_block=197)
+    assert joint == {"frames": nothing, "patches": nothing, "tokens": (197,) * 12}
+    assert set(schedules(ModelConfig(attention="space")).values()) == {nothing}
+
+
+@pytest.mark.parametrize("reducer", ["geometry", "importance", "prune"])
+def test_keep_leaves_its_share_of_all_patch_tokens(reducer: str) -> None:
+    amounts = schedules(ModelConfig(), reducer=reducer, keep=0.25)
+    frames, patches = 32 - sum(amounts["frames"]), 196 - sum(amounts["patches"])
+    assert (frames, patches) == (16, 98)
+    still = schedules(ModelConfig(), num_frames=1, reducer=reducer, keep=0.25)  # an image: space alone
+    assert (sum(still["frames"]), 196 - sum(still["patches"])) == (0, 49)
+    joint = schedules(ModelConfig(attention="joint"), reducer="tome", keep=0.25)
+    assert 32 * 196 - sum(joint["tokens"]) == 32 * 49
+
+
+def test_what_cannot_merge_is_refused() -> None:
+    with pytest.raises(ValueError, match="^model.temporal_scaling: has one factor a frame"):
+        schedules(ModelConfig(temporal_scaling=True), reducer="geometry", frames_per_block=1)
+    schedules(ModelConfig(temporal_scaling=True), reducer="geometry", patches_per_block=1)
+    with pytest.raises(ValueError, match="^aggregation.keep: one frame of one patch has nothing to merge"):
+        schedules(ModelConfig(patch_size=224), num_frames=1, reducer="geometry", keep=0.5)
+    with pytest.raises(ValueError, match="^aggregation.reducer: 'geometry' does not go with joint"):
+        schedules(ModelConfig(attention="joint"), reducer="geometry")

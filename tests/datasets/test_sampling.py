@@ -1,0 +1,89 @@
+"""Frame sampling against brute force and the reference's own expression."""
+
+from fractions import Fraction
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from configs.model import Sampling
+from datasets import sampling
+from datasets.sampling import SAMPLERS, generator, headtail, random, uniform, uniform_floor
+
+LENGTHS = [*range(1, 70), 95, 100, 190, 900, 20000]
+COUNTS = (1, 2, 5, 8, 32, 96)
+
+
+def rng(index: int = 0) -> np.random.Generator:
+    return generator("frames", 7, 0, index)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("count", COUNTS)
+def test_sorted_indices_of_the_video(name: str, count: int) -> None:
+    for length in LENGTHS:
+        indices = SAMPLERS[name](count, length, rng())
+        assert indices.dtype == np.int64 and len(indices) == count
+        assert 0 <= indices[0] and indices[-1] < length and (np.diff(indices) >= 0).all()
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_uniform_takes_the_middle_of_each_segment(count: int) -> None:
+    for length in LENGTHS:
+        middles = [int((Fraction(segment) + Fraction(1, 2)) * length / count) for segment in range(count)]
+        assert uniform(count, length, rng()).tolist() == middles
+
+
+def test_uniform_sees_the_whole_video_and_every_frame_of_a_short_one() -> None:
+    assert uniform(32, 63, rng())[-1] == 62
+    assert uniform(8, 4, rng()).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_uniform_floor_is_the_reference(count: int) -> None:
+    for length in LENGTHS:
+        reference = np.arange(0, length, length / count, dtype=int)[:count]
+        assert uniform_floor(count, length, rng()).tolist() == reference.tolist()
+
+
+def test_uniform_floor_misses_the_end_and_repeats_the_first_frame_of_short_videos() -> None:
+    assert uniform_floor(32, 63, rng())[-1] == 31
+    assert uniform_floor(96, 60, rng()).tolist() == [0] * 96
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_headtail_takes_half_of_its_frames_from_each_half(count: int) -> None:
+    for length in LENGTHS:
+        first_half = (headtail(count, length, rng()) < length // 2).sum()
+        assert first_half == (count // 2 if length > 1 else 0)
+
+
+def test_random_repeats_no_frame_before_all_are_taken() -> None:
+    for count in COUNTS:
+        for length in LENGTHS:
+            _, times = np.unique(random(count, length, rng()), return_counts=True)
+            # All frames are used equally often, give or take one; those left out count as 0.
+            least = times.min() if len(times) == length else 0
+            assert times.max() - least <= 1
+
+
+def test_random_reaches_every_frame() -> None:
+    drawn = np.concatenate([random(3, 12, rng(index)) for index in range(200)])
+    assert set(drawn.tolist()) == set(range(12))
+    tail = np.concatenate([headtail(3, 12, rng(index)) for index in range(200)])
+    assert set(tail.tolist()) == set(range(12))
+
+
+def test_generator_follows_from_its_arguments_and_each_of_them_counts() -> None:
+    def draw(stream: str, seed: int, epoch: int, index: int) -> float:
+        return generator(stream, seed, epoch, index).random()
+
+    base = draw("frames", 1, 2, 3)
+    assert base == draw("frames", 1, 2, 3)
+    others = [draw("order", 1, 2, 3), draw("frames", 0, 2, 3), draw("frames", 1, 0, 3), draw("frames", 1, 2, 0)]
+    assert len({base, *others}) == 5
+
+
+def test_samplers_are_those_of_the_config() -> None:
+    assert set(SAMPLERS) == set(get_args(Sampling))
+    assert set(sampling.RANDOM_SAMPLERS) < set(SAMPLERS)

@@ -1,0 +1,29 @@
+"""Caption clean-up, in particular where the reference departs from BLIP."""
+
+import pytest
+
+from datasets.text import clean_caption
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("A Dog RUNS", "a dog runs"),
+        ('say "hi"! (now) *#~x', "say hi now x"),
+        ("e.g. one; two: three.", "e.g. one; two: three."),  # BLIP removes these
+        ("who? me, it's 5% & more-or-less", "who? me, it's 5% & more-or-less"),
+        ("  much   space \n\n here  ", "much space here"),
+        ("a\tb\nc", "a\tb\nc"),  # single white space stays
+        ("the end\n", "the end"),
+        ("end \n", "end"),
+        ("!!!", ""),
+        ("ÉTÉ", "été"),
+    ],
+)
+def test_clean_up(raw: str, clean: str) -> None:
+    assert clean_caption(raw, max_words=50) == clean
+
+
+def test_longest_is_max_words() -> None:
+    assert clean_caption("One two  (three) four", max_words=3) == "one two three"
+    assert clean_caption("one two three", max_words=3) == "one two three"

@@ -1,0 +1,219 @@
+"""Samples: what is in them, what they depend on, and what happens to files that cannot be read."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets import decode, sampling, transforms
+from datasets.annotations import manifest
+from datasets.records import VideoTextRecord
+from datasets.video_text import MAX_TRIES, VideoTextDataset, collate
+from tests.videos import frame_numbers, grey_steps, write_video
+
+# A size that decord can make: see decode.read_video.
+SIZE = 32
+NOISE = np.random.default_rng(0).integers(0, 255, (10, 48, 48, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> list[VideoTextRecord]:
+    """A video with two captions, one that cannot be read with two, an image, and a part of a video."""
+    steps = str(write_video(tmp_path / "steps.mp4", grey_steps(20)))
+    (tmp_path / "broken.mp4").write_text("no video")
+    Image.fromarray(NOISE[0]).save(tmp_path / "image.png")
+    return [
+        VideoTextRecord(steps, ("A first!", "a second")),
+        VideoTextRecord(str(tmp_path / "broken.mp4"), ("broken one", "broken two")),
+        VideoTextRecord(str(tmp_path / "image.png"), ("an image of (noise)",)),
+        VideoTextRecord(steps, ("the last part",), 1.0, 1.8),
+    ]
+
+
+def dataset(records: list[VideoTextRecord], **changes: object) -> VideoTextDataset:
+    settings = {"num_frames": 4, "image_size": SIZE, "sampling": "uniform", "seed": 5, "training": True}
+    return VideoTextDataset(records, **{**settings, **changes})  # type: ignore[arg-type]
+
+
+def test_evaluation_has_a_sample_a_video_and_all_captions(records: list[VideoTextRecord]) -> None:
+    data = dataset(records, training=False)
+    assert len(data) == 4
+    assert data.captions == ["a first", "a second", "broken one", "broken two", "an image of noise", "the last part"]
+    assert data.caption_video == [0, 0, 1, 1, 2, 3]
+    first = ["a first", "broken one", "an image of noise", "the last part"]
+    assert [data[index]["text"] for index in range(4)] == first
+    assert [data[index]["index"] for index in range(4)] == [0, 1, 2, 3]
+    assert frame_numbers(data[0]["video"]) == [2, 7, 12, 17]
+    assert frame_numbers(data[3]["video"]) == [11, 13, 15, 17]
+    # An image is a still clip.
+    still = transforms.resize_image(torch.from_numpy(NOISE[0]).permute(2, 0, 1), SIZE)
+    assert torch.equal(data[2]["video"], still.expand(4, 3, SIZE, SIZE))
+
+
+def test_training_has_a_sample_a_pair(records: list[VideoTextRecord]) -> None:
+    data = dataset(records)
+    samples = [data[3, index] for index in (0, 1, 4, 5)]
+    assert len(data) == 6
+    assert [sample["text"] for sample in samples] == ["a first", "a second", "an image of noise", "the last part"]
+    assert [sample["index"] for sample in samples] == [0, 0, 2, 3]
+    assert all(sample["failed"] == [] for sample in samples)
+
+
+def test_max_words(records: list[VideoTextRecord]) -> None:
+    assert dataset(records, max_words=2, training=False).captions[-2:] == ["an image", "the last"]
+
+
+@pytest.mark.parametrize("name", ["headtail", "random"])
+def test_random_frames_follow_from_seed_epoch_and_index(records: list[VideoTextRecord], name: str) -> None:
+    data = dataset(records, sampling=name)
+
+    def frames(epoch: int, index: int, seed: int = 5) -> list[int]:
+        return frame_numbers(dataset(records, sampling=name, seed=seed)[epoch, index]["video"])
+
+    expected = sampling.SAMPLERS[name](4, 20, sampling.generator("frames", 5, 2, 1))
+    assert frame_numbers(data[2, 1]["video"]) == frames(2, 1) == expected.tolist()
+    assert len({tuple(frames(epoch, 1)) for epoch in range(6)}) > 3
+    assert frames(2, 0) != frames(2, 1) or frames(3, 0) != frames(3, 1)
+    assert frames(2, 1, seed=6) != frames(2, 1) or frames(3, 1, seed=6) != frames(3, 1)
+
+
+def test_augmented_clips(tmp_path: Path) -> None:
+    path = str(write_video(tmp_path / "noise.mp4", NOISE))
+    Image.fromarray(NOISE[0]).save(tmp_path / "still.png")
+    records = [VideoTextRecord(path, ("a",)), VideoTextRecord(str(tmp_path / "still.png"), ("b",))]
+    data = dataset(records, augment=True, resize=40)
+    clip = decode.read_video(path, 40, lambda length: sampling.uniform(4, length, np.random.default_rng(0)))
+    by_hand = transforms.augment_clip(clip, SIZE, sampling.generator("augmentation", 5, 1, 0))
+    assert torch.equal(data[1, 0]["video"], by_hand) and not torch.equal(data[2, 0]["video"], by_hand)
+    still = data[1, 1]["video"]
+    assert still.shape == (4, 3, SIZE, SIZE) and torch.equal(still[0], still[3])
+    assert not torch.equal(still, data[2, 1]["video"])
+
+
+def test_evaluation_names_what_it_cannot_read(records: list[VideoTextRecord]) -> None:
+    sample = dataset(records, training=False)[1]
+    assert sample["video"] is None and sample["text"] == "broken one" and sample["index"] == 1
+    assert [failure["video"] for failure in sample["failed"]] == [records[1].video]
+    assert "PyAV" in sample["failed"][0]["reason"] and "\n" not in sample["failed"][0]["reason"]
+
+
+def test_training_replaces_what_it_cannot_read(records: list[VideoTextRecord]) -> None:
+    data = dataset(records)
+    chosen = set()
+    for epoch in range(12):
+        sample, again = data[epoch, 2], dataset(records)[epoch, 2]
+        assert sample["index"] != 1 and [failure["video"] for failure in sample["failed"]] == [records[1].video]
+        assert torch.equal(sample["video"], again["video"]) and sample["text"] == again["text"]
+        # The replacement is the sample that its own place in the epoch has.
+        place = data.captions.index(sample["text"])
+        assert torch.equal(sample["video"], data[epoch, place]["video"])
+        chosen.add(sample["text"])
+    assert len(chosen) > 1
+
+
+def test_a_bad_file_is_opened_once(records: list[VideoTextRecord], monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    real = decode.read_video
+    monkeypatch.setattr(decode, "read_video", lambda path, *rest: opened.append(path) or real(path, *rest))
+    data = dataset(records)
+    reasons = {str(data[epoch, index]["failed"]) for epoch in range(5) for index in (2, 3)}
+    assert opened.count(records[1].video) == 1 and len(reasons) == 1
+
+
+def test_what_was_read_before_does_not_show(records: list[VideoTextRecord], monkeypatch: pytest.MonkeyPatch) -> None:
+    def half_broken(path: str, size: int, choose: decode.ChooseFrames, *span: float | None) -> torch.Tensor:
+        if choose(20)[-1] > 16:
+            raise decode.DecodeError(path, "the end is missing")
+        return torch.full((4, 3, size, size), int(choose(20)[0]), dtype=torch.uint8)
+
+    monkeypatch.setattr(decode, "read_video", half_broken)
+    data = dataset(records, sampling="random")
+    failures = set()
+    for epoch in range(10):
+        sample, fresh = data[epoch, 0], dataset(records, sampling="random")[epoch, 0]
+        assert torch.equal(sample["video"], fresh["video"]) and sample["failed"] == fresh["failed"]
+        failures.add(len(sample["failed"]) > 0)
+    assert failures == {True, False}
+
+
+def test_all_bad_is_an_error(tmp_path: Path) -> None:
+    records = [VideoTextRecord(str(tmp_path / f"{number}.mp4"), ("x",)) for number in range(2 * MAX_TRIES)]
+    for count in (1, 3, 2 * MAX_TRIES):
+        tried = min(count, MAX_TRIES + 1)
+        with pytest.raises(ValueError, match=r"videos drawn .* cannot be read.*/0.mp4 \(no such file\)") as error:
+            dataset(records[:count])[0, 0]
+        assert int(str(error.value).split()[0]) in (tried, tried - 1)
+
+
+def test_one_good_file_among_bad_ones_is_found(records: list[VideoTextRecord], tmp_path: Path) -> None:
+    bad = [VideoTextRecord(str(tmp_path / f"{number}.mp4"), ("x",)) for number in range(60)]
+    data = dataset([*bad, records[0]])
+    assert data[0, 7]["index"] == 60 and len(data[0, 7]["failed"]) <= 60
+
+
+def test_our_own_mistakes_name_the_file(records: list[VideoTextRecord], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise TypeError("a mistake")
+
+    monkeypatch.setattr(decode, "read_video", fail)
+    with pytest.raises(TypeError, match="a mistake") as error:
+        dataset(records)[0, 0]
+    assert error.value.__notes__ == [f"while reading {records[0].video}"]
+
+
+def test_cache_reads_a_video_once_and_keeps_what_precedes_augmentation(
+    records: list[VideoTextRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for settings in ({}, {"augment": True, "resize": 40}, {"training": False}):
+        plain, cached = dataset(records, **settings), dataset(records, **settings, cache_bytes=10**6)
+        items = [0, 2, 3] if "training" in settings else [(epoch, index) for epoch in (0, 1) for index in (0, 1, 4, 5)]
+        for item in items:
+            assert torch.equal(plain[item]["video"], cached[item]["video"])
+        monkeypatch.setattr(decode, "read_video", lambda *rest: pytest.fail("read again"))
+        for item in items:
+            cached[item]
+        monkeypatch.undo()
+
+
+def test_cache_that_does_not_fit_or_has_no_effect(records: list[VideoTextRecord]) -> None:
+    needed = 4 * 4 * 3 * SIZE * SIZE
+    dataset(records, cache_bytes=needed)
+    with pytest.raises(ValueError, match=r"data.cache_gb: 4 clips of 4 frames of 32 pixels need 4.92e-05 GB"):
+        dataset(records, cache_bytes=needed - 1)
+    with pytest.raises(ValueError, match="data.cache: memory has no effect with headtail sampling"):
+        dataset(records, cache_bytes=10**6, sampling="headtail")
+
+
+def test_a_pickled_dataset_is_the_same_and_small(records: list[VideoTextRecord]) -> None:
+    data = dataset(records)
+    copy = pickle.loads(pickle.dumps(data))
+    assert torch.equal(copy[1, 5]["video"], data[1, 5]["video"]) and copy.captions == data.captions
+    many = [VideoTextRecord(f"/v/{number:06}.mp4", ("five words are in it",)) for number in range(1000)]
+    # Text, two positions, a caption's video, a video's first caption, start and end: 13 + 20 + 6 * 8 bytes.
+    assert len(pickle.dumps(dataset(many))) < 1000 * 81 + 5000
+
+
+def test_collate_leaves_out_what_could_not_be_read(records: list[VideoTextRecord]) -> None:
+    data = dataset(records, training=False)
+    batch = collate([data[0], data[1], data[3]])
+    assert torch.equal(batch["video"], torch.stack([data[0]["video"], data[3]["video"]]))
+    assert batch["text"] == ["a first", "the last part"] and batch["index"].tolist() == [0, 3]
+    assert batch["index"].dtype == torch.int64
+    assert [failure["video"] for failure in batch["failed"]] == [records[1].video]
+    empty = collate([data[1]])
+    assert empty["video"] is None and empty["text"] == [] and empty["index"].shape == (0,) and len(empty["failed"]) == 1
+
+
+def test_real_clips_and_hard_files(real_data: Path) -> None:
+    clips = real_data / "clips"
+    records = manifest.read(clips / "captions.jsonl", clips / "videos")
+    records += [VideoTextRecord(str(path), ("x",)) for path in sorted((clips / "hard").iterdir())]
+    data = dataset(records, training=False, num_frames=8, image_size=64)
+    samples = [data[index] for index in range(len(data))]
+    bad = {Path(sample["failed"][0]["video"]).name for sample in samples if sample["video"] is None}
+    assert bad == {"corrupted.mp4", "truncated.mp4", "empty.mp4", "not_a_video.mp4"}
+    clips_seen = [sample["video"] for sample in samples if sample["video"] is not None]
+    assert len(clips_seen) == len(records) - 4 and all(clip.shape == (8, 3, 64, 64) for clip in clips_seen)

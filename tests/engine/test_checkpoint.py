@@ -1,0 +1,148 @@
+"""Checkpoint folders hold what was put in, whole, whatever happens while they are written."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from engine.checkpoint import (
+    check_same_tensors,
+    find_folder,
+    load_optimizer,
+    load_weights,
+    read_weights,
+    replacing_folder,
+    save_optimizer,
+    save_weights,
+    write_json,
+)
+
+
+def write(target: Path, text: str) -> None:
+    with replacing_folder(target) as folder:
+        (folder / "a.txt").write_text(text)
+
+
+def test_weights_come_back_and_shared_ones_are_stored_once(tmp_path: Path) -> None:
+    base = torch.arange(12.0).reshape(3, 4)
+    tensors = {
+        "first": base,
+        "tied": base,
+        "view": base[1:],  # shares memory, and is another tensor
+        "transposed": base.T,
+        "count": torch.tensor(7),
+        "flags": torch.tensor([True, False]),
+        "half": torch.tensor([1.5], dtype=torch.bfloat16),
+        "empty": torch.zeros(0, 4),
+        "also_empty": torch.zeros(0, 4),
+    }
+    save_weights(tensors, tmp_path / "model.safetensors")
+    assert set(load_file(tmp_path / "model.safetensors")) == set(tensors) - {"tied"}
+    for source in (tmp_path, tmp_path / "model.safetensors"):
+        found = read_weights(source)
+        assert set(found) == set(tensors)
+        for name, tensor in tensors.items():
+            assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor), name
+
+
+def test_a_file_without_aliases_is_read_too(tmp_path: Path) -> None:
+    save_file({"weight": torch.ones(2)}, tmp_path / "other.safetensors")
+    assert torch.equal(read_weights(tmp_path / "other.safetensors")["weight"], torch.ones(2))
+
+
+def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"model\.safetensors: there is no such checkpoint"):
+        read_weights(tmp_path)
+    (tmp_path / "model.pth").write_bytes(b"PK\x03\x04 something else")
+    with pytest.raises(ValueError, match=r"model\.pth: is no safetensors file"):
+        read_weights(tmp_path / "model.pth")
+
+
+def test_weights_of_another_model_are_refused_with_keys_and_shapes(tmp_path: Path) -> None:
+    save_weights({"weight": torch.zeros(3, 2), "extra": torch.zeros(1)}, tmp_path / "model.safetensors")
+    module = nn.Linear(4, 3)
+    before = module.weight.detach().clone()
+    with pytest.raises(ValueError) as error:
+        load_weights(module, tmp_path)
+    lines = [line.strip() for line in str(error.value).splitlines()[1:]]
+    shapes = "weight: has shape (3, 2), this model's is (3, 4)"
+    assert lines == ["bias: missing", "extra: not in this model", shapes]
+    assert torch.equal(module.weight, before)
+
+
+def test_a_long_list_of_differences_is_cut(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"weight39: missing\n  \.\.\. and 60 more$"):
+        check_same_tensors({f"weight{number}": torch.zeros(1) for number in range(100)}, {}, "here")
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    target = tmp_path / "checkpoint_last"
+    write(target, "old")
+    with pytest.raises(KeyboardInterrupt), replacing_folder(target) as folder:
+        (folder / "a.txt").write_text("half")
+        raise KeyboardInterrupt
+    assert (target / "a.txt").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_last"]
+
+
+def test_a_crash_between_the_two_renames_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "checkpoint_last"
+    write(target, "old")
+    rename = Path.rename
+
+    def crash_on_the_second(path: Path, to: Path) -> Path:
+        if path.name.endswith(".tmp"):
+            raise SystemExit
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", crash_on_the_second)
+    with pytest.raises(SystemExit):
+        write(target, "new")
+    monkeypatch.undo()
+    found = find_folder(target)
+    assert found is not None and (found / "a.txt").read_text() == "old"
+    write(target, "newer")
+    assert find_folder(target) == target and (target / "a.txt").read_text() == "newer"
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_last"]
+
+
+def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint_last.tmp").mkdir()
+    (tmp_path / "checkpoint_last.tmp" / "stale").write_text("")
+    assert find_folder(tmp_path / "checkpoint_last") is None
+    write(tmp_path / "checkpoint_last", "new")
+    assert [path.name for path in (tmp_path / "checkpoint_last").iterdir()] == ["a.txt"]
+
+
+def test_json_is_written_whole(tmp_path: Path) -> None:
+    write_json(tmp_path / "results.json", {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "results.json", {"a": object()})
+    assert (tmp_path / "results.json").read_text() == '{\n  "a": 1\n}\n'
+
+
+def adamw(module: nn.Module) -> torch.optim.AdamW:
+    return torch.optim.AdamW([{"params": list(module.named_parameters())}], lr=0.1)
+
+
+def test_an_optimizer_goes_on_by_the_names_of_its_parameters(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, copy = nn.Linear(3, 2), nn.Linear(3, 2)
+    optimizer = adamw(module)
+    for _ in range(2):
+        module(torch.ones(1, 3)).square().sum().backward()
+        optimizer.step()
+    save_optimizer(optimizer, tmp_path / "optimizer.safetensors")
+    copy.load_state_dict(module.state_dict())
+    # The same parameters in the other order.
+    other = torch.optim.AdamW([{"params": list(reversed(list(copy.named_parameters())))}], lr=0.1)
+    load_optimizer(other, tmp_path / "optimizer.safetensors")
+    for one, steps in ((module, optimizer), (copy, other)):
+        steps.zero_grad()
+        one(torch.ones(1, 3)).square().sum().backward()
+        steps.step()
+    assert torch.equal(module.weight, copy.weight) and torch.equal(module.bias, copy.bias)
+    with pytest.raises(ValueError, match="(weight|bias) was trained there and is not now"):
+        load_optimizer(adamw(nn.Sequential(nn.Linear(3, 2))), tmp_path / "optimizer.safetensors")

@@ -1,0 +1,120 @@
+"""The learning rate by hand, and which parameters decay, lag behind or stand still."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from configs.schema import OptimConfig
+from engine.optim import build_optimizer, check_warmup, lr_at, lr_scales, set_lr
+
+CPU = torch.device("cpu")
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4)
+        self.temporal_attn = nn.Linear(4, 4)
+
+
+class Encoder(nn.Module):
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, 4))
+        self.time_embed = nn.Parameter(torch.zeros(1, 3, 4))
+        self.blocks = nn.ModuleList(Block() for _ in range(depth))
+        self.norm = nn.LayerNorm(4)
+
+
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.visual_encoder = Encoder(depth=11)
+        self.text_encoder = Encoder(depth=2)
+        self.vision_proj = nn.Linear(4, 4)
+        self.temp = nn.Parameter(torch.tensor(0.07))
+
+
+class Task(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Pair()
+
+
+def frozen_names(*prefixes: str) -> set[str]:
+    task = Task()
+    build_optimizer(task, OptimConfig(lr=1.0, freeze=prefixes), CPU)
+    return {name for name, parameter in task.named_parameters() if not parameter.requires_grad}
+
+
+def test_lr_warms_up_in_a_line_and_falls_in_a_cosine() -> None:
+    config = OptimConfig(lr=1.0, min_lr=0.2, warmup_lr=0.5, warmup_steps=4)
+    rates = [lr_at(step, config, total_steps=12) for step in range(12)]
+    assert rates[:5] == [0.5, 0.625, 0.75, 0.875, 1.0]
+    assert rates[8] == pytest.approx(0.6)  # half of the cosine: the mean of lr and min_lr
+    assert rates[6] == pytest.approx(0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2)
+    assert 0.2 < rates[11] < 0.25 and rates[4:] == sorted(rates[4:], reverse=True)
+
+
+def test_a_warmup_of_the_whole_run_is_the_longest() -> None:
+    check_warmup(OptimConfig(lr=1.0, warmup_steps=12), total_steps=12)
+    assert lr_at(11, OptimConfig(lr=1.2, warmup_steps=12), total_steps=12) == pytest.approx(1.1)
+    with pytest.raises(ValueError, match=r"optim\.warmup_steps: 13 are more than the 12 steps"):
+        check_warmup(OptimConfig(lr=1.0, warmup_steps=13), total_steps=12)
+
+
+def test_only_matrices_that_are_no_embeddings_decay() -> None:
+    optimizer = build_optimizer(Task(), OptimConfig(lr=1.0, weight_decay=0.3), CPU)
+    decaying = {name for group in optimizer.param_groups if group["weight_decay"] for name in group["param_names"]}
+    expected = {f"model.visual_encoder.blocks.{block}.temporal_attn.weight" for block in range(11)}
+    expected |= {f"model.text_encoder.blocks.{block}.temporal_attn.weight" for block in range(2)}
+    assert decaying == expected | {"model.vision_proj.weight"}
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.3}
+
+
+def test_rates_fall_towards_the_input_of_each_tower() -> None:
+    scales = lr_scales([name for name, _ in Task().named_parameters()], layer_decay=0.5)
+    assert scales["model.visual_encoder.blocks.10.norm.weight"] == 0.5
+    assert scales["model.visual_encoder.blocks.0.norm.weight"] == 0.5**11
+    assert scales["model.visual_encoder.time_embed"] == 0.5**12
+    assert scales["model.text_encoder.blocks.0.norm.weight"] == 0.25
+    assert scales["model.text_encoder.cls_token"] == 0.125
+    for name in ("model.visual_encoder.norm.weight", "model.vision_proj.weight", "model.temp"):
+        assert scales[name] == 1
+    bert = lr_scales(["text_decoder.bert.encoder.layer.3.output.dense.weight", "text_decoder.bert.embeddings.a"], 0.5)
+    assert list(bert.values()) == [0.5, 0.5**5]
+
+
+def test_set_lr_reaches_every_parameter_by_its_scale() -> None:
+    optimizer = build_optimizer(Task(), OptimConfig(lr=1.0, layer_decay=0.5), CPU)
+    set_lr(optimizer, 0.1)
+    rates = {name: group["lr"] for group in optimizer.param_groups for name in group["param_names"]}
+    assert rates["model.text_encoder.blocks.0.norm.bias"] == pytest.approx(0.025)
+    assert rates["model.temp"] == pytest.approx(0.1)
+
+
+def test_freezing_takes_whole_parts_of_names() -> None:
+    every = {f"model.visual_encoder.blocks.1.{rest}" for rest in ("norm.weight", "norm.bias")}
+    every |= {f"model.visual_encoder.blocks.1.temporal_attn.{rest}" for rest in ("weight", "bias")}
+    assert frozen_names("visual_encoder.blocks.1") == every  # and not those of block 10
+    assert frozen_names("model.temp") == {"model.temp"}
+    assert frozen_names() == set()
+
+
+def test_a_frozen_parameter_keeps_its_value() -> None:
+    task = Task()
+    optimizer = build_optimizer(task, OptimConfig(lr=1.0, freeze=("vision_proj",)), CPU)
+    before = {name: parameter.detach().clone() for name, parameter in task.named_parameters()}
+    sum((parameter - 1).square().sum() for parameter in task.parameters()).backward()
+    optimizer.step()
+    still = {name for name, parameter in task.named_parameters() if torch.equal(before[name], parameter)}
+    assert {"model.vision_proj.weight", "model.vision_proj.bias"} <= still and "model.temp" not in still
+
+
+def test_freezing_nothing_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ValueError, match=r"'visual_encodr'.*visual_encoder"):
+        frozen_names("visual_encodr")
+    with pytest.raises(ValueError, match="leaves nothing to train"):
+        frozen_names("visual_encoder", "text_encoder", "vision_proj", "temp")

@@ -1,0 +1,88 @@
+"""Run a function on several CPU processes that torchrun could have started, and collect what each returns."""
+
+import multiprocessing
+import os
+import pickle
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+
+def run_ranks(world_size: int, function: Callable[..., Any], *arguments: Any, timeout: float = 120.0) -> list[Any]:
+    """`function(*arguments)` in `world_size` new processes within one gloo group; what they return, by rank.
+
+    `function` is one at the top level of a module. `RuntimeError` with the traceback of the first rank that fails;
+    `TimeoutError` naming the ranks that are not done after `timeout` seconds. No process is left behind.
+    """
+    context = multiprocessing.get_context("spawn")
+    port = _free_port()
+    pipes, processes = [], []
+    try:
+        for rank in range(world_size):
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_child, args=(rank, world_size, port, sender, function, arguments))
+            process.start()
+            sender.close()
+            pipes.append(receiver)
+            processes.append(process)
+        return _collect(pipes, time.monotonic() + timeout)
+    finally:
+        for process in processes:
+            process.join(timeout=0.5)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def _collect(pipes: list[Connection], deadline: float) -> list[Any]:
+    results: dict[int, Any] = {}
+    while len(results) < len(pipes):
+        waiting = {pipe: rank for rank, pipe in enumerate(pipes) if rank not in results}
+        ready = multiprocessing.connection.wait(list(waiting), timeout=max(0.0, deadline - time.monotonic()))
+        if not ready:
+            raise TimeoutError(f"ranks {sorted(waiting.values())} are not done in time")
+        for pipe in ready:
+            rank = waiting[pipe]  # type: ignore[index]
+            try:
+                succeeded, value = pickle.loads(pipe.recv_bytes())  # type: ignore[union-attr]
+            except EOFError:
+                raise RuntimeError(f"rank {rank} ended without a word") from None
+            if not succeeded:
+                raise RuntimeError(f"rank {rank} failed:\n{value}")
+            results[rank] = value
+    return [results[rank] for rank in range(len(pipes))]
+
+
+def _child(
+    rank: int, world_size: int, port: int, sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world_size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        CUDA_VISIBLE_DEVICES="",
+    )
+    import torch
+
+    from engine.distributed import start_distributed, stop_distributed
+
+    torch.set_num_threads(1)
+    try:
+        start_distributed()
+        # Plain pickle copies tensors; the pipe's own would share memory that ends with this process.
+        answer = pickle.dumps((True, function(*arguments)))
+    except BaseException:  # whatever it was, the parent raises it
+        answer = pickle.dumps((False, traceback.format_exc()))
+    sender.send_bytes(answer)
+    stop_distributed()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

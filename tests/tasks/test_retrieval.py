@@ -1,0 +1,224 @@
+"""Evaluation: the same for any batch size and number of processes, each pair once, what is missing is named."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from datasets.decode import read_video
+from datasets.sampling import uniform
+from engine.loop import evaluate
+from tasks import retrieval
+from tasks.metrics.retrieval import both_directions
+from tasks.retrieval import RetrievalTask
+from tests.gloo import run_ranks
+from tests.models.tiny import randomise
+from tests.tiny_runs import FRAMES, IMAGE, caption, config, write_data
+
+CAPTIONS = [1, 2, 1, 1, 3, 1, 1, 2]
+UNREADABLE, MISSING = 1, 4
+READABLE = [video for video in range(len(CAPTIONS)) if video not in (UNREADABLE, MISSING)]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight videos, of which one is missing and one is no video."""
+    root = write_data(tmp_path_factory.mktemp("data"), CAPTIONS)
+    (root / "videos" / f"{MISSING}.mp4").unlink()
+    (root / "videos" / f"{UNREADABLE}.mp4").write_bytes(b"no video " * 100)
+    return root
+
+
+def build(root: Path, **evaluation: Any) -> RetrievalTask:
+    task = RetrievalTask(config("retrieval", root, evaluation=evaluation), CPU)
+    torch.manual_seed(1)
+    randomise(task.model)
+    return task
+
+
+class Recorder:
+    """What an evaluation computed: its scores, how many videos it encoded, and each pair it matched."""
+
+    def __init__(self, task: RetrievalTask, patch: pytest.MonkeyPatch) -> None:
+        self.scores: dict[str, tuple[NDArray, NDArray]] = {}
+        self.encoded = 0
+        self.pairs: list[tuple[float, tuple[int, ...]]] = []
+        match, encode_video = task.model.match, task.model.encode_video
+
+        def both(t2v: NDArray, v2t: NDArray, text_video: NDArray, suffix: str = "") -> dict[str, float]:
+            self.scores[suffix] = (t2v, v2t)
+            return both_directions(t2v, v2t, text_video, suffix)
+
+        def counted_encode(video: torch.Tensor) -> Any:
+            self.encoded += len(video)
+            return encode_video(video)
+
+        def counted_match(tokens: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            texts = [tuple(row[kept].tolist()) for row, kept in zip(ids, mask.bool(), strict=True)]
+            self.pairs += [(float(tokens.sum()), text) for text in texts]
+            return match(tokens, ids, mask)
+
+        patch.setattr(retrieval, "both_directions", both)
+        patch.setattr(task.model, "encode_video", counted_encode)
+        patch.setattr(task.model, "match", counted_match)
+
+
+def evaluated(root: Path, batch_size: int, most: int) -> tuple[dict[str, Any], Recorder]:
+    """The result of an evaluation and what was computed for it; runs in a rank, too."""
+    task = build(root, batch_size=batch_size, rerank=most, rerank_batch_size=3)
+    with pytest.MonkeyPatch.context() as patch:
+        recorder = Recorder(task, patch)
+        result = evaluate(task, task.config, CPU)
+    return result, recorder
+
+
+def evaluated_in_rank(root: Path, batch_sizes: list[int]) -> list[tuple[Any, ...]]:
+    results = [evaluated(root, size, most=2) for size in batch_sizes]
+    return [(result, recorder.scores, recorder.encoded, recorder.pairs) for result, recorder in results]
+
+
+def by_hand(root: Path) -> tuple[NDArray, NDArray, NDArray]:
+    """Cosines and matching logits (texts, videos), pair by pair, and the video of each text."""
+    task = build(root)
+    task.eval()
+
+    def choose(length: int) -> NDArray:
+        return uniform(FRAMES, length, np.random.default_rng())
+
+    clips = [read_video(str(root / "videos" / f"{video}.mp4"), IMAGE, choose)[None] for video in READABLE]
+    texts = [(row, caption(video, n)) for row, video in enumerate(READABLE) for n in range(CAPTIONS[video])]
+    cosine, logits = np.zeros((2, len(texts), len(clips)))
+    with torch.no_grad():
+        for column, clip in enumerate(clips):
+            video = task.model.encode_video(clip)
+            for row, (_, text) in enumerate(texts):
+                ids, mask = task.tokenize([text])
+                cosine[row, column] = video.embedding[0] @ task.model.encode_text(ids, mask).embedding[0]
+                logits[row, column] = task.model.match(video.tokens, ids, mask)[0, 1]
+    return cosine, logits, np.array([row for row, _ in texts])
+
+
+def test_reranked_scores_are_those_of_all_pairs_where_all_are_reranked(data: Path) -> None:
+    cosine, logits, text_video = by_hand(data)
+    result, recorder = evaluated(data, batch_size=3, most=100)
+    for found, expected in ((recorder.scores[""], cosine + logits), (recorder.scores["_cosine"], cosine)):
+        assert np.abs(found[0] - expected).max() < 1e-5 and np.abs(found[1] - expected.T).max() < 1e-5
+    scores = cosine + logits
+    assert result["metrics"] == pytest.approx(
+        both_directions(scores, scores.T, text_video) | both_directions(cosine, cosine.T, text_video, "_cosine")
+    )
+    assert (scores.argmax(axis=1) != cosine.argmax(axis=1)).any()  # it made a difference
+
+
+def test_the_best_by_cosine_are_rescored_and_stand_before_the_others(data: Path) -> None:
+    cosine, logits, _ = by_hand(data)
+    _, recorder = evaluated(data, batch_size=8, most=2)
+    for found, near, pair in zip(recorder.scores[""], (cosine, cosine.T), (logits, logits.T), strict=True):
+        for row in range(len(near)):
+            order = np.argsort(-near[row])
+            best = sorted(order[:2], key=lambda index: -(pair[row, index] + near[row, index]))
+            assert np.argsort(-found[row]).tolist() == [*best, *order[2:]]
+
+
+@pytest.mark.parametrize("most", [2, 100])
+def test_each_video_is_encoded_and_each_pair_scored_once(data: Path, most: int) -> None:
+    _, recorder = evaluated(data, batch_size=3, most=most)
+    assert recorder.encoded == len(READABLE)
+    cosine = recorder.scores["_cosine"][0]
+    chosen = np.zeros(cosine.shape, dtype=bool)
+    for text in range(len(cosine)):
+        chosen[text, np.argsort(-cosine[text])[:most]] = True
+    for video in range(cosine.shape[1]):
+        chosen[np.argsort(-cosine[:, video])[:most], video] = True
+    assert len(recorder.pairs) == len(set(recorder.pairs)) == chosen.sum()
+    assert (chosen.sum() < chosen.size) == (most == 2)
+
+
+def test_without_reranking_nothing_is_matched(data: Path) -> None:
+    result, recorder = evaluated_without_reranking(data)
+    assert recorder.pairs == []
+    metrics = result["metrics"]
+    assert len(metrics) == 20 and all(metrics[name] == metrics[f"{name}_cosine"] for name in list(metrics)[:10])
+
+
+def evaluated_without_reranking(root: Path) -> tuple[dict[str, Any], Recorder]:
+    task = build(root, rerank=0)
+    with pytest.MonkeyPatch.context() as patch:
+        recorder = Recorder(task, patch)
+        return evaluate(task, task.config, CPU), recorder
+
+
+def test_missing_and_unreadable_videos_are_left_out_counted_and_named(data: Path) -> None:
+    result, _ = evaluated(data, batch_size=3, most=100)
+    texts = sum(CAPTIONS[video] for video in READABLE)
+    assert (result["num_videos"], result["num_texts"], result["num_missing"]) == (len(READABLE), texts, 2)
+    missing, unreadable = result["failed"]
+    assert missing == {"video": str(data / "videos" / f"{MISSING}.mp4"), "reason": "no such file"}
+    assert unreadable["video"] == str(data / "videos" / f"{UNREADABLE}.mp4")
+    assert unreadable["reason"] and "\n" not in unreadable["reason"]
+    assert (result["dataset"], result["split"]) == (data.name, "captions")
+
+
+def test_batch_size_and_number_of_processes_change_nothing(data: Path) -> None:
+    """Six of the seven videos can be read: with two ranks and batches of 3 the last batch of one rank is ragged."""
+    expected, recorder = evaluated(data, batch_size=3, most=2)
+    alone = [evaluated_in_rank(data, [size])[0] for size in (1, 8)]
+    ranks = run_ranks(2, evaluated_in_rank, data, [1, 3, 8])
+    for result, scores, encoded, _ in alone:
+        assert result == expected and encoded == len(READABLE)
+        assert_same_scores(scores, recorder.scores)
+    for runs in zip(*ranks, strict=True):
+        for result, scores, _, _ in runs:
+            assert result == expected
+            assert_same_scores(scores, recorder.scores)
+        assert sum(encoded for _, _, encoded, _ in runs) == len(READABLE)
+        assert sum(len(pairs) for _, _, _, pairs in runs) == len(recorder.pairs)
+        assert min(encoded for _, _, encoded, _ in runs) >= 2
+
+
+def assert_same_scores(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    for suffix in ("", "_cosine"):
+        for one, other in zip(found[suffix], expected[suffix], strict=True):
+            assert np.abs(one - other).max() < 1e-5
+
+
+def test_more_processes_than_videos(tmp_path: Path) -> None:
+    write_data(tmp_path, [1])
+    alone = evaluated(tmp_path, batch_size=3, most=2)[0]
+    assert [runs[0][0] for runs in run_ranks(2, evaluated_in_rank, tmp_path, [3])] == [alone] * 2
+    assert alone["metrics"]["t2v_r1"] == 100.0
+
+
+def test_of_no_readable_video_nothing_can_be_said(tmp_path: Path) -> None:
+    write_data(tmp_path, [1, 1], real=False)
+    task = build(tmp_path)
+    with pytest.raises(ValueError, match="captions.jsonl: none of its 2 videos could be read"):
+        evaluate(task, task.config, CPU)
+
+
+def test_evaluation_needs_no_training_data(data: Path, tmp_path: Path) -> None:
+    """A checkpoint brings its tokenizer, so only the manifest to evaluate on is opened."""
+    task = build(data)
+    task.save_extras(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    root = write_data(tmp_path / "other", [1, 1], manifest="test.jsonl")
+    sections = {"data": {"manifest": "no_such_file.jsonl", "eval_manifest": "test.jsonl"}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.base.read_weights", lambda path: task.state_dict())
+        other = RetrievalTask(config("retrieval", root, checkpoint=str(tmp_path), **sections), CPU)
+    result = evaluate(other, other.config, CPU)
+    assert (result["num_videos"], result["split"]) == (2, "test")
+    for name, tensor in task.model.state_dict().items():
+        assert torch.equal(other.model.state_dict()[name], tensor)
+    with pytest.raises(ValueError, match="no_such_file.jsonl: no such manifest"):
+        other.steps_per_epoch  # noqa: B018
+
+
+def test_fine_tuning_says_when_it_evaluates_on_what_it_trains_on(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="tasks"):
+        build(data)
+    assert "no data.eval_manifest: evaluation is on captions.jsonl" in caplog.text

@@ -1,0 +1,37 @@
+"""What the documentation names exists: tests of docs/NUMERICS.md, files of README.md's tree and commands."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NUMERICS = (ROOT / "docs" / "NUMERICS.md").read_text()
+README = (ROOT / "README.md").read_text()
+
+
+def test_every_departure_names_a_test() -> None:
+    rows = [line for line in NUMERICS.splitlines() if line.startswith("|") and not line.startswith(("|---", "| what"))]
+    assert len(rows) > 20
+    for row in rows:
+        assert re.search(r"`\S+test_\S+\.py(::\w+)?` \|$", row), row
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(\S+\.py(?:::\w+)?)`", NUMERICS))))
+def test_tests_that_numerics_names_are_there(name: str) -> None:
+    path, _, test = name.partition("::")
+    text = (ROOT / "tests" / path).read_text()
+    assert f"def {test}" in text or not test
+
+
+@pytest.mark.parametrize("config", sorted(set(re.findall(r"configs/\w+/\w+\.yaml", README))))
+def test_configs_that_the_readme_names_are_there(config: str) -> None:
+    assert (ROOT / config).is_file()
+
+
+def test_files_of_the_readme_tree_are_there() -> None:
+    tree = README.split("```\npretrain.py")[1].split("```")[0]
+    names = re.findall(r"\b(\w+\.(?:py|md))\b", tree)
+    assert len(names) > 25
+    everything = {path.name for path in ROOT.rglob("*") if ".venv" not in path.parts}
+    assert not set(names) - everything

@@ -1,0 +1,139 @@
+"""The shape of the house: which way imports go, whose `datasets` is imported, and that every config file loads."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+import datasets
+from configs.load import load_any
+from configs.schema import PretrainConfig, RetrievalConfig, RunConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("configs", "models", "datasets", "tasks", "engine", "scripts", "tests")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+ENTRY_SCRIPTS = sorted(ROOT.glob("*.py"))
+# Each folder may import itself, other people's libraries, and of ours only:
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "configs": (),
+    "models": ("configs",),
+    "datasets": ("configs",),
+    # The format of the weights' files is the engine's.
+    "tasks": ("configs", "models", "datasets", "engine.distributed", "engine.checkpoint"),
+    "engine": ("configs",),
+    "scripts": ("configs", "models", "datasets", "tasks", "engine"),
+    "tests": PACKAGES,
+}
+CONFIG_CLASSES: tuple[type[RunConfig], ...] = (PretrainConfig, RetrievalConfig)
+# Files that only others name under `base:`.
+BASES = sorted(path for prefix in ("base", "recipe_") for path in (ROOT / "configs").rglob(f"{prefix}*.yaml"))
+CONFIGS = sorted(set((ROOT / "configs").rglob("*.yaml")) - set(BASES))
+
+
+def name_of(path: Path) -> str:
+    """A file's path in the repository, by which pytest calls its case."""
+    return str(path.relative_to(ROOT))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The dotted names that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported_of_ours(path: Path) -> set[str]:
+    """Those of `imported` that lie in this repository."""
+    ours = {*PACKAGES, *(script.stem for script in ENTRY_SCRIPTS)}
+    return {name for name in imported(path) if name.partition(".")[0] in ours}
+
+
+def is_within(name: str, allowed: tuple[str, ...]) -> bool:
+    return any(name == module or name.startswith(f"{module}.") for module in allowed)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_go_one_way(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    allowed = (package, *MAY_IMPORT[package])
+    if package == "tests":
+        allowed += tuple(script.stem for script in ENTRY_SCRIPTS)
+    assert {name for name in imported_of_ours(path) if not is_within(name, allowed)} == set()
+
+
+@pytest.mark.parametrize("path", ENTRY_SCRIPTS, ids=name_of)
+def test_entry_scripts_import_configs_the_command_line_and_one_task(path: Path) -> None:
+    names = imported_of_ours(path)
+    assert {name for name in names if not is_within(name, ("configs", "engine.command_line", "tasks"))} == set()
+    assert len({name for name in names if is_within(name, ("tasks",))}) == 1
+
+
+def test_the_import_check_sees_every_form_of_import(tmp_path: Path) -> None:
+    path = tmp_path / "sample.py"
+    path.write_text("import models.text as t, os\nfrom tasks import base\ndef f():\n    from engine.run import run\n")
+    assert imported_of_ours(path) == {"models.text", "tasks.base", "engine.run.run"}
+    assert is_within("engine.run.run", ("engine.run",)) and not is_within("engine.runner", ("engine.run",))
+
+
+def test_datasets_is_ours_and_its_package_file_imports_nothing() -> None:
+    assert datasets.__file__ is not None and Path(datasets.__file__) == ROOT / "datasets" / "__init__.py"
+    assert list(imported(ROOT / "datasets" / "__init__.py")) == []
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.parts[len(ROOT.parts)] != "tests"], ids=name_of)
+def test_every_module_imports(path: Path) -> None:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+
+
+def test_entry_scripts_never_import_the_trainer_that_wants_another_datasets() -> None:
+    code = "".join(f"import {script.stem}\n" for script in ENTRY_SCRIPTS)
+    code += "import sys; print({'transformers.trainer', 'evaluate'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("set()\n", 0), done.stderr
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *ENTRY_SCRIPTS], ids=name_of)
+def test_files_stay_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 350
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *ENTRY_SCRIPTS, *CONFIGS, *BASES, *ROOT.glob("*.yml")], ids=name_of)
+def test_no_file_names_the_folder_of_real_data(path: Path) -> None:
+    """Tests find it by REAL_DATA and users name their own."""
+    folder = "sha" + "red"
+    assert re.findall(rf"\.\./{folder}\b|/{folder}/|[\"']{folder}[\"']", path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+def test_every_config_loads(path: Path) -> None:
+    """Every file says its task; the folders other than debug/ are named after theirs."""
+    # Where the data lie is the user's to say.
+    config = load_any(CONFIG_CLASSES, path, ["data.root=/data"])
+    assert path.relative_to(ROOT / "configs").parts[0] in ("debug", config.task)
+
+
+def test_every_base_is_named_by_a_config() -> None:
+    named = set()
+    for path in CONFIGS:
+        base = YAML(typ="safe", pure=True).load(path).get("base", [])
+        named |= {(path.parent / name).resolve() for name in ([base] if isinstance(base, str) else base)}
+    assert set(BASES) - named == set()
+
+
+def test_the_cluster_environment_differs_from_the_requirements_in_torch_alone() -> None:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    conda = YAML(typ="safe", pure=True).load(ROOT / "environment.yml")
+    cluster = dict(line.split("==") for line in conda["dependencies"][-1]["pip"])
+    assert cluster.keys() == pinned.keys()
+    assert {name for name in pinned if pinned[name] != cluster[name]} == {"torch", "torchvision"}

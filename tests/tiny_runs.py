@@ -1,0 +1,82 @@
+"""Runs of a size for tests: a folder of small videos with captions, and configurations to train on it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from configs.load import from_dict
+from configs.schema import PretrainConfig, RetrievalConfig, RunConfig
+from tests.videos import write_video
+
+FRAMES, IMAGE = 4, 32
+COLOURS = ("red", "green", "blue", "grey", "white", "pink", "brown", "olive", "black", "cyan")
+MOVES = ("grows", "falls and stops", "turns round three times", "is still", "leaves to the left side of the room")
+SETTINGS: dict[str, Any] = {
+    "optim": {"lr": 1e-3},
+    "train": {"batch_size": 4, "max_epochs": 2, "workers": 0, "log_every": 1},
+    "video": {"num_frames": FRAMES, "image_size": IMAGE},
+    "aggregation": {"reducer": "geometry", "frames_per_block": 1, "patches_per_block": 1},
+    "model": {
+        "depth": 2, "width": 16, "heads": 2, "embed_dim": 8,
+        "text": {
+            "tokenizer": "from_data", "vocab_size": 200, "depth": 2, "width": 16, "heads": 2, "intermediate": 32,
+            "max_positions": 24, "dropout": 0.0,
+        },
+    },
+}  # fmt: skip
+CONFIGS: dict[str, type[RunConfig]] = {"pretrain": PretrainConfig, "retrieval": RetrievalConfig}
+QUEUES = {"pretrain": 13, "retrieval": 6}
+
+
+def caption(video: int, number: int = 0) -> str:
+    """A sentence that no other (video, number) has, of 4 to 11 words."""
+    return f"{COLOURS[number]} {COLOURS[video % 10]} {MOVES[video % 5]} {COLOURS[video // 10]}"
+
+
+def write_data(root: Path, captions_of: list[int], manifest: str = "captions.jsonl", real: bool = True) -> Path:
+    """A data folder of one video an entry of `captions_of`, which says how many captions it has; returns the folder.
+
+    Videos are 8 frames of noise over a colour. Without `real` their files are there, but empty.
+    """
+    rng = np.random.default_rng(3)
+    lines = []
+    (root / "videos").mkdir(parents=True, exist_ok=True)
+    for video, count in enumerate(captions_of):
+        path = root / "videos" / f"{video}.mp4"
+        colour, noise = rng.integers(0, 192, 3), rng.integers(0, 64, (8, 4, 4, 3))
+        if real and not path.exists():
+            write_video(path, (colour + noise).repeat(8, axis=1).repeat(8, axis=2).astype(np.uint8))
+        elif not real:
+            path.touch()
+        lines.append({"video": path.name, "caption": [caption(video, number) for number in range(count)]})
+    (root / manifest).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return root
+
+
+def settings(task: str, root: Path, **sections: Any) -> dict[str, Any]:
+    """All settings of a small run as nested plain values; `sections` come over them, key by key."""
+    losses = ["vtc", "vtm", "cap"] if task == "pretrain" else ["vtc", "vtm"]
+    data = {
+        **SETTINGS,
+        "task": task,
+        "data": {"root": str(root)},
+        "objective": {"losses": losses, "queue_size": QUEUES[task], "alpha_ramp_epochs": 1.0},
+        "output_dir": str(root / "run"),
+    }
+    for name, value in sections.items():
+        data[name] = {**data[name], **value} if isinstance(value, dict) and name in data else value
+    return data
+
+
+def config(task: str, root: Path, **sections: Any) -> Any:
+    """The configuration of `settings`."""
+    return from_dict(CONFIGS[task], settings(task, root, **sections), "test")
+
+
+def clips(batch: int, seed: int = 0) -> torch.Tensor:
+    """Random pixels (B, T, 3, H, W), uint8."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (batch, FRAMES, 3, IMAGE, IMAGE), generator=generator, dtype=torch.uint8)
