@@ -158,13 +158,10 @@ class Trainer:
         self.report_time = time.perf_counter()
 
     def _distributed(self) -> DistributedDataParallel:
-        # A loss left out leaves parameters without gradient (without VTM, cross-attention's), so DDP has to look for
-        # them. It cannot look into fairscale's offloading checkpoints: with those, freeze what is not trained.
         return DistributedDataParallel(
             self.module,
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
             broadcast_buffers=False,
-            find_unused_parameters=self.config.train.activation_checkpointing != "offload",
         )
 
     def _gradients_averaged(self, *, last: bool) -> AbstractContextManager:

@@ -25,7 +25,10 @@ class Task(Protocol):
         ...
 
     def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """The losses; their sum is trained. The mean over ranks of each is the loss of the global batch."""
+        """The losses, whose sum is trained; the mean over ranks of each is the loss of the global batch.
+
+        The sum gives every parameter that requires a gradient one: what no loss reaches has to be frozen.
+        """
         ...
 
     def evaluate(self) -> dict[str, Any]:

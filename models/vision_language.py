@@ -172,12 +172,19 @@ class VisionLanguageModel(nn.Module):
         self.temp.clamp_(*TEMPERATURE_RANGE)
 
     def freeze_unused(self, losses: tuple[str, ...]) -> None:
-        """Freeze what no loss reaches, so that gradients exist for all that is trained (as DDP requires)."""
-        if "vtm" not in losses:
-            self.itm_head.requires_grad_(False)
-            if self.text_decoder is None:
-                for layer in self.text_encoder.encoder.layer:
-                    layer.crossattention.requires_grad_(False)
+        """Freeze what no loss reaches, so that all that is trained has a gradient (as DDP requires)."""
+        reached: list[nn.Module] = [self.visual_encoder]
+        if "vtc" in losses:
+            reached += [self.vision_proj, self.text_proj, self.text_encoder.embeddings]
+            for layer in self.text_encoder.encoder.layer:
+                reached += [part for name, part in layer.named_children() if name != "crossattention"]
+        if "vtm" in losses:
+            reached += [self.text_encoder, self.itm_head]
+        if "cap" in losses:
+            reached.append(self._decoder())
+        trained = {id(parameter) for part in reached for parameter in part.parameters()}
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(id(parameter) in trained or (name == "temp" and "vtc" in losses))
 
     def _decoder(self) -> TextDecoder:
         if self.text_decoder is None:

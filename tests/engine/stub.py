@@ -54,7 +54,7 @@ class StubTask(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(WIDTH, WIDTH)
         self.head.weight = self.blocks[0].weight
-        self.never_used = nn.Linear(2, 2)
+        self.never_used = nn.Linear(2, 2).requires_grad_(False)
         self.register_buffer("queue", torch.zeros(12, WIDTH))
         self.register_buffer("pointer", torch.zeros(1, dtype=torch.long))
         self.register_buffer("batches_seen", torch.zeros((), dtype=torch.long))

@@ -66,7 +66,14 @@ def test_workers_change_nothing(small_set: Path, tmp_path: Path) -> None:
     files = [path.relative_to(small_set) for path in sorted(small_set.rglob("*")) if path.is_file()]
     assert len(files) == 9 + 6 + len(ANNOTATIONS) + 1
     for name in files:
-        assert (tmp_path / "set" / name).read_bytes() == (small_set / name).read_bytes(), name
+        if name.suffix == ".mp4":  # the seed fixes what is drawn; an encoder may round otherwise in another process
+            found, expected = (
+                np.stack([frame.asnumpy() for frame in VideoReader(str(root / name))]).astype(float)
+                for root in (tmp_path / "set", small_set)
+            )
+            assert found.shape == expected.shape and np.abs(found - expected).mean() < 1, name
+        else:
+            assert (tmp_path / "set" / name).read_bytes() == (small_set / name).read_bytes(), name
 
 
 def test_order_pairs_are_partners_among_the_test_videos(tmp_path: Path) -> None:
