@@ -12,7 +12,7 @@ stories come in pairs of the same scenes in different orders. OUT then holds
                                             is the partner's paragraph, the same sentences in the partner's order
     story_set.json                          the arguments; written last
 
-The seed fixes the annotations to the byte, and the pixels before encoding.
+The seed fixes all files to the byte, on one machine with one version of the encoder.
 """
 
 import argparse
@@ -157,7 +157,8 @@ def draw(job: VideoJob) -> NDArray[np.uint8]:
 def write_video(path: Path, frames: NDArray[np.uint8], fps: int) -> None:
     """Encodes RGB frames (frames, height, width, 3), of even height and width, as H.264 in mp4."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "20", "preset": "veryfast"})
+        # A constant quantiser: with x264's rate control a video in thirty has other bytes from one encoding to the next.
+        stream = container.add_stream("libx264", rate=fps, options={"qp": "20", "preset": "veryfast"})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1  # the workers share the cores already
