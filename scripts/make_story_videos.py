@@ -157,7 +157,7 @@ def draw(job: VideoJob) -> NDArray[np.uint8]:
 def write_video(path: Path, frames: NDArray[np.uint8], fps: int) -> None:
     """Encodes RGB frames (frames, height, width, 3), of even height and width, as H.264 in mp4."""
     with av.open(str(path), "w") as container:
-        # A constant quantiser: with x264's rate control a video in thirty has other bytes from one encoding to the next.
+        # A constant quantiser: under x264's rate control a video in thirty has other bytes when it is encoded again.
         stream = container.add_stream("libx264", rate=fps, options={"qp": "20", "preset": "veryfast"})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
