@@ -6,10 +6,10 @@ A configuration is made of layers, each put on the ones before: defaults, the fi
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -30,26 +30,34 @@ def load(config_class: type[Config], path: Path, overrides: list[str]) -> Config
     return from_dict(config_class, data, f"{path} with {' '.join(overrides)}" if overrides else str(path))
 
 
-def load_to_evaluate(config_class: type[Config], path: Path | None, overrides: list[str]) -> Config:
+def load_to_evaluate(
+    config_class: type[Config],
+    path: Path | None,
+    overrides: list[str],
+    local_path: Callable[[str], Path] = Path,
+) -> Config:
     """The configuration to evaluate the `checkpoint=` of `overrides` with: the checkpoint's own model and input.
 
-    The file `path` says the rest (data, evaluation); without it the checkpoint's own configuration says that too. Over
-    both stand the overrides, so `aggregation`, frames and image size may differ from what was trained. A checkpoint
-    that is a lone file has no configuration: then `path` says everything.
+    The file `path` says the rest (data, evaluation); without it the checkpoint's own configuration says that too. A
+    file whose purpose is another input or aggregation than was trained lists those sections under `evaluate_with:`.
+    Over all stand the overrides. A checkpoint that is a lone file has no configuration: then `path` says everything.
+    `local_path` says where on this machine a checkpoint with an address is.
     """
     data = _read_layers(config_class, path) if path is not None else {}
     asked = apply_overrides({}, overrides, config_class)
     checkpoint = asked.get("checkpoint") or data.get("checkpoint")
     if checkpoint is None:
         raise ValueError("command line: checkpoint: nothing to evaluate; give checkpoint=FILE_OR_FOLDER")
-    if not Path(checkpoint).exists():
+    local = local_path(checkpoint)
+    if not local.exists():
         raise ValueError(f"command line: checkpoint: {checkpoint} does not exist")
-    folder = Path(checkpoint) if Path(checkpoint).is_dir() else Path(checkpoint).parent
+    folder = local if local.is_dir() else local.parent
     trained = folder / "config.yaml"
     if trained.exists():
         own = _read_file(trained)
         if path is not None:
-            own = {name: own[name] for name in EVALUATED_AS_TRAINED if name in own}
+            kept = _evaluated_with(_read_file(path), path)
+            own = {name: own[name] for name in EVALUATED_AS_TRAINED if name in own and name not in kept}
         elif own.get("task") != config_class.task:  # type: ignore[attr-defined]
             raise ValueError(f"{trained}: is of {shown(own.get('task'))}; say with --config what to evaluate it on")
         else:
@@ -160,13 +168,23 @@ def _read_file(path: Path) -> dict[Any, Any]:
 def _read_layers(config_class: type, path: Path) -> dict[str, Any]:
     """The values of a file over those of its bases; keys and types are checked, missing keys are not."""
     own = _read_file(path)
+    _evaluated_with(own, path)  # refused here as well, so that training finds the mistake
     data: dict[str, Any] = {}
-    for base in _base_paths(own.pop("base", []), path):
+    for base in _base_paths(own.get("base", []), path):
         layer = _read_file(base)
         if "base" in layer:
             raise ValueError(f"{base}: base: a base cannot have a base of its own; list both in {path}")
         data = _merge(config_class, data, _check(config_class, layer, str(base)))
-    return _merge(config_class, data, _check(config_class, own, str(path)))
+    settings = {name: value for name, value in own.items() if name not in ("base", "evaluate_with")}
+    return _merge(config_class, data, _check(config_class, settings, str(path)))
+
+
+def _evaluated_with(own: dict[Any, Any], path: Path) -> list[str]:
+    """The sections that a file, with its bases, puts over those of the checkpoint it evaluates."""
+    names, allowed = own.get("evaluate_with", []), ("video", "aggregation")
+    if not isinstance(names, list) or not all(name in allowed for name in names):
+        raise ValueError(f"{path}: evaluate_with: found {shown(names)}, expected a list of {' and '.join(allowed)}")
+    return names
 
 
 def _base_paths(base: Any, path: Path) -> list[Path]:
@@ -185,21 +203,27 @@ def _check(config_class: type, layer: dict[Any, Any], source: str) -> dict[str, 
         for name, value in values.items():
             key = f"{prefix}{name}"
             if name not in types:
-                raise ValueError(f"{source}: {key}: unknown key; {remedy(key, _dotted_names(config_class))}")
-            try:
-                if _is_section(types[name]) and isinstance(value, dict):
-                    checked[name] = check_section(types[name], value, f"{key}.")
-                else:
-                    checked[name] = convert(types[name], value)
-            except WrongTypeError:
-                raise ValueError(f"{source}: {key}: found {shown(value)}, expected {described(types[name])}") from None
+                known = [*_dotted_names(config_class), *_dotted_names(section, prefix)]
+                raise ValueError(f"{source}: {key}: unknown key; {remedy(key, known)}")
+            checked[name] = check_value(types[name], value, key)
         return checked
+
+    def check_value(expected: Any, value: Any, key: str) -> Any:
+        if _is_section(expected) and isinstance(value, dict):
+            return check_section(expected, value, f"{key}.")
+        listed = _section_of_list(expected)
+        if listed is not None and isinstance(value, list | tuple):
+            return tuple(check_value(listed, item, f"{key}[{position}]") for position, item in enumerate(value))
+        try:
+            return convert(expected, value)
+        except WrongTypeError:
+            raise ValueError(f"{source}: {key}: found {shown(value)}, expected {described(expected)}") from None
 
     return check_section(config_class, layer, "")
 
 
 def _merge(section: type, lower: dict[str, Any], higher: dict[str, Any]) -> dict[str, Any]:
-    """A section's values with those of a higher layer put on them, nested sections key by key.
+    """A section's values with those of a higher layer put on them, nested sections key by key, lists as a whole.
 
     A section class may have a static `inherited(lower, higher)` that says what of `lower` stands.
     """
@@ -221,15 +245,34 @@ def _complete(section: type, values: dict[str, Any], missing: list[str], prefix:
             default = {} if item.default_factory is MISSING else asdict(item.default_factory())
             nested = _merge(types[item.name], default, values.get(item.name, {}))
             completed[item.name] = _complete(types[item.name], nested, missing, f"{prefix}{item.name}.")
+        elif item.name in values and (listed := _section_of_list(types[item.name])) is not None:
+            completed[item.name] = [
+                _complete(listed, value, missing, f"{prefix}{item.name}[{position}].")
+                for position, value in enumerate(values[item.name])
+            ]
         elif item.name not in values and item.default is MISSING and item.default_factory is MISSING:
             missing.append(f"{prefix}{item.name}")
     return completed
 
 
-def _construct(section: type[Config], values: dict[str, Any]) -> Config:
+def _construct(section: type[Config], values: dict[str, Any], prefix: str = "") -> Config:
     types = _field_types(section)
-    nested = {name: _construct(types[name], value) for name, value in values.items() if _is_section(types[name])}
-    return section(**{**values, **nested})
+    built = dict(values)
+    for name, value in values.items():
+        listed = _section_of_list(types[name])
+        if _is_section(types[name]):
+            built[name] = _construct(types[name], value, f"{prefix}{name}.")
+        elif listed is not None:
+            built[name] = tuple(_construct_item(listed, item, f"{prefix}{name}[{n}].") for n, item in enumerate(value))
+    return section(**built)
+
+
+def _construct_item(section: type[Config], values: dict[str, Any], prefix: str) -> Config:
+    """A section of a list, which does not know its place in it: its errors begin with its own keys."""
+    try:
+        return _construct(section, values)
+    except ValueError as error:
+        raise ValueError(f"{prefix}{error}") from error
 
 
 def _field_types(section: type) -> dict[str, Any]:
@@ -239,6 +282,13 @@ def _field_types(section: type) -> dict[str, Any]:
 
 def _is_section(expected: Any) -> bool:
     return isinstance(expected, type) and is_dataclass(expected)
+
+
+def _section_of_list(expected: Any) -> type | None:
+    """The section class of a `tuple[Section, ...]`; None for any other type."""
+    members = get_args(expected)
+    is_list = get_origin(expected) is tuple and members[-1] is Ellipsis and _is_section(members[0])
+    return members[0] if is_list else None
 
 
 def _dotted_names(section: type, prefix: str = "") -> list[str]:

@@ -143,7 +143,8 @@ Sampling = Literal["uniform", "uniform_floor", "headtail", "random"]
 class VideoConfig:
     """How a video becomes the encoder's input: frames, pixels, and which frames.
 
-    `augment` is pre-training's: resize to `resize`, then one random crop and two random operations a clip.
+    `augment` is pre-training's: resize to `resize`, then one random crop and two random operations a clip. Pixels are
+    normalised to `pixel_mean` and `pixel_std` of a scale from 0 to 1, by default CLIP's and BLIP's.
     """
 
     num_frames: int = 32
@@ -152,10 +153,14 @@ class VideoConfig:
     eval_sampling: Literal["uniform", "uniform_floor"] = "uniform"
     augment: bool = False
     resize: int = 256
+    pixel_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    pixel_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.image_size < 1:
             raise ValueError(f"video.num_frames: {self.num_frames} frames of {self.image_size} pixels make no clip")
+        if min(self.pixel_std) <= 0:
+            raise ValueError(f"video.pixel_std: {list(self.pixel_std)} must be above 0")
         if self.augment and self.resize < self.image_size:
             raise ValueError(f"video.resize: {self.resize} is less than the crop, video.image_size {self.image_size}")
         if not self.augment and self.resize != 256:

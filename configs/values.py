@@ -55,12 +55,23 @@ def shown(value: Any) -> str:
 
 
 def remedy(key: str, names: list[str]) -> str:
-    """Which of `names` the unknown `key` means: one much like it in its section, a namesake elsewhere, the nearest."""
+    """Which of `names` the unknown `key` means.
+
+    One of the same initials in its section (`lr` for `learning_rate`), one much like it, a namesake elsewhere, the
+    nearest.
+    """
     if key in names:  # "optim.lr: 1" in a file
         return f"write it inside its section: {': {'.join(key.split('.'))}: ...{'}' * key.count('.')}"
     section, _, leaf = key.rpartition(".")
     siblings = {name.rpartition(".")[2]: name for name in names if name.rpartition(".")[0] == section}
+    initials = [siblings[name] for name in siblings if name == _initials(leaf) or leaf == _initials(name)]
     similar = [siblings[name] for name in get_close_matches(leaf, siblings, n=1)]
     namesakes = [name for name in names if name.rpartition(".")[2] == leaf]
     nearest = [siblings[name] for name in get_close_matches(leaf, siblings, n=1, cutoff=0)]
-    return f"did you mean {(similar or namesakes or nearest)[0]}?"
+    anywhere = get_close_matches(key, names, n=1, cutoff=0)
+    return f"did you mean {(initials or similar or namesakes or nearest or anywhere)[0]}?"
+
+
+def _initials(name: str) -> str:
+    words = name.split("_")
+    return "".join(word[:1] for word in words) if len(words) > 1 else name

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from datasets import sampling
+from datasets.mixing import Item, Mixture, Source
 from datasets.video_text import VideoTextDataset, collate
 
 Batch = dict[str, Any]
@@ -15,15 +15,15 @@ Batch = dict[str, Any]
 class TrainLoader:
     """Micro-batches of one rank; neither the number of workers nor that of ranks changes what a step sees.
 
-    `batch_size` is that of one optimizer step over all ranks, and `accumulate` cuts it into as many slices. In each,
-    the rows of all ranks one after the other are those one process would get. Workers live on from epoch to epoch.
-    What does not fill a last batch is left out of its epoch. ValueError if sizes do not divide, or if the data set
-    does not fill a single batch.
+    `batch_size` is that of one optimizer step over all ranks, unless a source of a mixture has its own, and
+    `accumulate` cuts it into as many slices. In each, the rows of all ranks one after the other are those one process
+    would get. Workers live on from epoch to epoch. What does not fill a last batch is left out of its epoch.
+    ValueError if sizes do not divide, or if the data, or a source with batches of its own, do not fill a single batch.
     """
 
     def __init__(
         self,
-        dataset: VideoTextDataset,
+        data: VideoTextDataset | Mixture,
         *,
         batch_size: int,
         accumulate: int,
@@ -32,19 +32,12 @@ class TrainLoader:
         world_size: int,
         workers: int,
     ) -> None:
-        if batch_size % (accumulate * world_size):
-            raise ValueError(
-                f"train.batch_size: {batch_size} is not a multiple of {accumulate * world_size}, that is "
-                f"train.accumulate {accumulate} times {world_size} processes"
-            )
-        self.steps_per_epoch = len(dataset) // batch_size
-        if not self.steps_per_epoch:
-            raise ValueError(
-                f"train.batch_size: {batch_size} is more than the {len(dataset)} training pairs; make it smaller"
-            )
-        self._batches = _RankBatches(len(dataset), batch_size, batch_size // accumulate, seed, rank, world_size)
+        mixture = data if isinstance(data, Mixture) else Mixture([Source("data.manifest", data)])
+        _check_sizes(mixture, batch_size, accumulate, world_size)
+        self.steps_per_epoch = sum(mixture.steps_per_epoch(batch_size))
+        self._batches = _RankBatches(mixture, batch_size, accumulate, seed, rank, world_size)
         self._loader = DataLoader(
-            dataset,
+            mixture,
             batch_sampler=self._batches,
             collate_fn=collate,
             num_workers=workers,
@@ -60,24 +53,45 @@ class TrainLoader:
         return iter(self._loader)
 
 
-class _RankBatches(Sampler):
-    """Lists of (epoch, index) of one rank, a list a micro-batch, for the epoch that `epoch` and `first_step` name."""
+def _check_sizes(mixture: Mixture, batch_size: int, accumulate: int, world_size: int) -> None:
+    parts = accumulate * world_size
+    sizes, steps = mixture.batch_sizes(batch_size), mixture.steps_per_epoch(batch_size)
+    for number, size in enumerate(sizes):
+        source = mixture.sources[number]
+        own = mixture.mixing == "batch" and source.batch_size is not None
+        found = f"data.sources: batch_size {size} of {source.name}" if own else f"train.batch_size: {size}"
+        if size % parts:
+            raise ValueError(
+                f"{found} is not a multiple of {parts}, that is train.accumulate {accumulate} times {world_size} "
+                "processes"
+            )
+        if not steps[number]:
+            alone = mixture.mixing == "batch"
+            pairs = f"{source.rows_per_epoch if alone else len(mixture)} training pairs"
+            raise ValueError(
+                f"{found} is more than the {pairs}{f' an epoch of {source.name}' if alone else ''}; make it smaller"
+            )
 
-    def __init__(self, length: int, batch_size: int, slice_size: int, seed: int, rank: int, world_size: int) -> None:
-        self.length, self.batch_size, self.slice_size, self.seed = length, batch_size, slice_size, seed
-        rows = slice_size // world_size
-        self.own = slice(rank * rows, (rank + 1) * rows)
+
+class _RankBatches(Sampler):
+    """Lists of items of one rank, a list a micro-batch, for the epoch that `epoch` and `first_step` name."""
+
+    def __init__(
+        self, mixture: Mixture, batch_size: int, accumulate: int, seed: int, rank: int, world_size: int
+    ) -> None:
+        self.mixture, self.batch_size, self.accumulate, self.seed = mixture, batch_size, accumulate, seed
+        self.rank, self.world_size = rank, world_size
         self.epoch, self.first_step = 0, 0
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[Item]]:
         return self._of_epoch(self.epoch, self.first_step)
 
-    def _of_epoch(self, epoch: int, first_step: int) -> Iterator[list[tuple[int, int]]]:
-        order = sampling.generator("order", self.seed, epoch).permutation(self.length)
-        whole_steps = self.length // self.batch_size * self.batch_size
-        for start in range(first_step * self.batch_size, whole_steps, self.slice_size):
-            rows = order[start : start + self.slice_size][self.own]
-            yield [(epoch, index) for index in rows.tolist()]
+    def _of_epoch(self, epoch: int, first_step: int) -> Iterator[list[Item]]:
+        for items in self.mixture.steps(self.batch_size, self.seed, epoch, first_step):
+            rows = len(items) // (self.accumulate * self.world_size)
+            for part in range(self.accumulate):
+                start = (part * self.world_size + self.rank) * rows
+                yield items[start : start + rows]
 
 
 def evaluation_loader(

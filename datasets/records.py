@@ -1,12 +1,13 @@
-"""What every annotation file becomes: records, one a video or a part of one, and their compact storage."""
+"""What every annotation file becomes: records, one a video or a part of one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import Generic, TypeVar
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+SINGLE_ANSWER_WEIGHT = 0.2
+"""The weight of the answer where a dataset gives one a question, as in the reference: one annotator of five."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,49 @@ class VideoTextRecord:
     end: float | None = None
 
 
+@dataclass(frozen=True)
+class QuestionRecord:
+    """A question about a video, or about its part from `start` to `end` in seconds, and the answers it was given.
+
+    `weights` are those of the answers in the training loss, `kind` is the dataset's own type of question in words.
+    `question_id` is unique in its file. `video` is as in `VideoTextRecord`.
+    """
+
+    video: str
+    question: str
+    answers: tuple[str, ...]
+    weights: tuple[float, ...]
+    question_id: str
+    kind: str | None = None
+    start: float | None = None
+    end: float | None = None
+
+
+Record = TypeVar("Record", VideoTextRecord, QuestionRecord)
+
+
+@dataclass(frozen=True)
+class Annotations(Generic[Record]):
+    """One part of a dataset, as its files describe it; whether the videos are there is not looked at.
+
+    `split` is the honest name of the part: ActivityNet Captions' "test" is read from its validation set and called
+    "val_1". `source` says in words which format was found in which files, and what was left out. Where the authors keep
+    to themselves which caption belongs to which video, `labelled` is False, and a record holds what one row holds.
+    """
+
+    records: list[Record]
+    dataset: str
+    split: str
+    source: str
+    labelled: bool = True
+
+
 def is_image(path: str) -> bool:
     """Whether the file is taken as a still clip, which its suffix decides."""
     return path.lower().endswith(IMAGE_SUFFIXES)
 
 
-def split_missing(
-    records: Sequence[VideoTextRecord], videos: Path
-) -> tuple[list[VideoTextRecord], list[VideoTextRecord]]:
+def split_missing(records: Sequence[Record], videos: Path) -> tuple[list[Record], list[Record]]:
     """Split the records into those whose file is there and those whose file is not, both in order.
 
     `videos` is the folder the error names: ValueError if no file at all is there.
@@ -43,24 +79,3 @@ def split_missing(
             "set data.videos to the folder that holds them"
         )
     return present, missing
-
-
-class PackedTexts:
-    """Many strings in two arrays, read by position.
-
-    Worker processes share arrays with their parent; a list they would copy page by page, as every look at a string
-    writes its reference count.
-    """
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        # "surrogatepass", because JSON may spell what UTF-8 cannot.
-        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
-        self._ends = np.cumsum([len(item) for item in encoded], dtype=np.int64)
-        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, position: int) -> str:
-        start = self._ends[position - 1] if position else 0
-        return self._bytes[start : self._ends[position]].tobytes().decode("utf-8", "surrogatepass")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 # What numbers are drawn for. Apart, so that an epoch's order and its first item, say, do not share their draws.
-STREAMS = {"order": 1, "frames": 2, "augmentation": 3, "replacement": 4}
+STREAMS = {"order": 1, "frames": 2, "augmentation": 3, "replacement": 4, "words": 5, "rows": 6, "sources": 7}
 
 
 def generator(stream: str, seed: int, epoch: int, index: int = 0) -> np.random.Generator:

@@ -1,4 +1,4 @@
-"""Clean-up of captions, as the reference's `pre_caption`; needs nothing but the standard library."""
+"""Clean-up of captions and questions, as the reference's; needs nothing but the standard library."""
 
 import re
 
@@ -12,4 +12,14 @@ def clean_caption(text: str, max_words: int) -> str:
     text = re.sub(r'[!"()*#~]', " ", text.lower())
     text = re.sub(r"\s{2,}", " ", text)
     text = text.rstrip("\n").strip(" ")
+    return " ".join(text.split(" ")[:max_words])
+
+
+def clean_question(text: str, max_words: int = 50) -> str:
+    """Lower the case, delete . ! " ( ) * # : ; ~ and keep the first `max_words` words.
+
+    As the reference's `pre_question`: deleted, not blanked out, and white space inside is left as it is. Words are what
+    spaces separate.
+    """
+    text = re.sub(r'[.!"()*#:;~]', "", text.lower()).rstrip()
     return " ".join(text.split(" ")[:max_words])

@@ -1,6 +1,6 @@
 """Records as samples: read, sample, clean up, augment; a file that cannot be read is remembered and replaced."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets import decode, sampling, transforms
-from datasets.records import PackedTexts, VideoTextRecord, is_image
-from datasets.text import clean_caption
+from datasets.pairs import PairTable
+from datasets.records import is_image
 
 Sample = dict[str, Any]
 
@@ -19,18 +19,20 @@ MAX_TRIES = 100
 
 
 class VideoTextDataset(Dataset):
-    """Clips and captions.
+    """Clips and texts.
 
-    In training an item is a pair of a video and one of its captions, asked for as `dataset[epoch, index]`, and
-    everything random in it follows from (seed, epoch, index) alone. In evaluation an item is a video with its first
-    caption, `dataset[index]`; `captions` and `caption_video` then hold all captions.
+    In training an item is a pair of a video and one of its texts, asked for as `dataset[epoch, row]`, and everything
+    random in it follows from (seed, epoch, row) alone. An epoch that shows a row several times asks for it as
+    `dataset[epoch, row, draw]`, and `draw` takes the place of the row in what is random. In evaluation an item is a
+    video with its first text, `dataset[index]`; `captions` and `caption_video` then hold all texts.
 
-    A sample is `{"video": uint8 (T, 3, H, W), "text": str, "index": position of the video, "failed": [{"video": path,
-    "reason": one line}]}`. A video that cannot be read is replaced in training, the replacement follows from (seed,
-    epoch, index) too; in evaluation its `video` is None. Each process opens such a file once, or once an item where
-    sampling is random.
+    A sample is `{"video": uint8 (T, 3, H, W), "text": str, "index": position of the video, "row": position of the text,
+    "failed": [{"video": path, "reason": one line}]}`. A video that cannot be read is replaced in training, by a row
+    that follows from (seed, epoch, draw) too and is then the sample's `row`; in evaluation its `video` is None. Each
+    process opens such a file once, or once an item where sampling is random.
 
     Args:
+        clean: what is done to every text; it is given to worker processes, so no nested function.
         sampling: one of `sampling.SAMPLERS`.
         augment: read videos at `resize` pixels, crop and transform them as in pre-training; for training only.
         cache_bytes: keep the clips, before augmentation, in memory that all workers share, except for images that are
@@ -39,20 +41,22 @@ class VideoTextDataset(Dataset):
 
     def __init__(
         self,
-        records: Sequence[VideoTextRecord],
+        table: PairTable,
         *,
         num_frames: int,
         image_size: int,
         sampling: str,
         seed: int,
-        max_words: int = 64,
+        clean: Callable[[str], str] = str,
         training: bool,
         augment: bool = False,
         resize: int = 256,
         cache_bytes: int | None = None,
     ) -> None:
-        assert records, "no records"
+        assert len(table), "no records"
         assert training or not augment, "evaluation is not augmented"
+        self.table = table
+        self.clean = clean
         self.num_frames = num_frames
         self.image_size = image_size
         self.sampling = sampling
@@ -60,74 +64,77 @@ class VideoTextDataset(Dataset):
         self.training = training
         self.augment = augment
         self.read_size = resize if augment else image_size
-        self._paths = PackedTexts(record.video for record in records)
-        self._spans = np.array([(record.start, record.end) for record in records], dtype=np.float64)  # None: nan
-        self._captions = PackedTexts(clean_caption(text, max_words) for record in records for text in record.captions)
-        self._caption_video = np.repeat(np.arange(len(records)), [len(record.captions) for record in records])
-        self._first_caption = np.searchsorted(self._caption_video, np.arange(len(records)))
         self._reasons: dict[int, str] = {}
-        self._cache = None if cache_bytes is None else self._new_cache(len(records), cache_bytes)
+        self._cache = None if cache_bytes is None else self._new_cache(table.num_videos, cache_bytes)
+        # Of the texts of each video the first; training has no use for it.
+        self._first_row = None if training else np.unique(table.text_video, return_index=True)[1]
 
     def __len__(self) -> int:
-        return len(self._caption_video) if self.training else len(self._paths)
+        return len(self.table) if self.training else self.table.num_videos
 
     @property
     def captions(self) -> list[str]:
-        """Every caption, cleaned, video by video."""
-        return [self._captions[position] for position in range(len(self._captions))]
+        """Every text, cleaned, in the order of the table: row by row."""
+        return [self.clean(text) for text in self.table.texts]
 
     @property
     def caption_video(self) -> list[int]:
-        """The position of the video that each of `captions` describes."""
-        return self._caption_video.tolist()
+        """The position of the video that each of `captions` belongs to."""
+        return self.table.text_video.tolist()
 
-    def __getitem__(self, item: int | tuple[int, int]) -> Sample:
+    def __getitem__(self, item: int | tuple[int, ...]) -> Sample:
         if isinstance(item, tuple):
-            assert self.training, "evaluation takes an index, not (epoch, index)"
-            return self._training_sample(*item)
-        assert not self.training, "training takes (epoch, index)"
-        text, failed, clip = self._captions[self._first_caption[item]], [], None
+            assert self.training, "evaluation takes an index, not (epoch, row)"
+            epoch, row, *draw = item
+            return self._training_sample(epoch, row, *draw or (row,))
+        assert self._first_row is not None, "training takes (epoch, row)"
+        row, failed, clip = int(self._first_row[item]), [], None
         try:
-            clip = self._clip(item, epoch=0, index=item)
+            clip = self._clip(item, epoch=0, draw=item)
         except decode.DecodeError as error:
             failed.append({"video": error.path, "reason": error.reason})
-        return {"video": clip, "text": text, "index": item, "failed": failed}
+        return self._sample(clip, row, failed)
 
-    def _training_sample(self, epoch: int, index: int) -> Sample:
+    def _sample(self, clip: Tensor | None, row: int, failed: list[dict[str, str]]) -> Sample:
+        index = int(self.table.text_video[row])
+        return {"video": clip, "text": self.clean(self.table.texts[row]), "index": index, "row": row, "failed": failed}
+
+    def _training_sample(self, epoch: int, row: int, draw: int) -> Sample:
         failed: dict[int, dict[str, str]] = {}
-        for candidate in self._candidates(epoch, index):
-            video = int(self._caption_video[candidate])
+        for candidate, candidate_draw in self._candidates(epoch, row, draw):
+            video = int(self.table.text_video[candidate])
             if video in failed:
                 continue
             try:
-                clip = self._clip(video, epoch, candidate)
+                clip = self._clip(video, epoch, candidate_draw)
             except decode.DecodeError as error:
                 failed[video] = {"video": error.path, "reason": error.reason}
                 continue
-            return {"video": clip, "text": self._captions[candidate], "index": video, "failed": list(failed.values())}
+            return self._sample(clip, candidate, list(failed.values()))
         first = next(iter(failed.values()))
         raise ValueError(
             f"{len(failed)} videos drawn one after the other cannot be read, the first is {first['video']} "
             f"({first['reason']}); check the files of the manifest"
         )
 
-    def _candidates(self, epoch: int, index: int) -> Iterator[int]:
-        """The item itself, then distinct items that may replace it."""
-        yield index
-        rng = sampling.generator("replacement", self.seed, epoch, index)
-        yield from rng.choice(len(self), min(len(self), MAX_TRIES), replace=False).tolist()
+    def _candidates(self, epoch: int, row: int, draw: int) -> Iterator[tuple[int, int]]:
+        """The row itself, then distinct rows that may replace it; with each what its own randomness follows from."""
+        yield row, draw
+        rng = sampling.generator("replacement", self.seed, epoch, draw)
+        others = rng.choice(len(self), min(len(self), MAX_TRIES), replace=False).tolist()
+        yield from zip(others, others, strict=True)
 
-    def _clip(self, video: int, epoch: int, index: int) -> Tensor:
+    def _clip(self, video: int, epoch: int, draw: int) -> Tensor:
         """The clip as the model gets it. DecodeError, from memory the second time, if the file cannot be read."""
-        path = self._paths[video]
+        path = self.table.path(video)
         if video in self._reasons:
             raise decode.DecodeError(path, self._reasons[video])
-        rng = sampling.generator("augmentation", self.seed, epoch, index)
+        rng = sampling.generator("augmentation", self.seed, epoch, draw)
         try:
             if self.augment and is_image(path):
                 image = transforms.augment_image(decode.read_image(path), self.image_size, rng)
                 return image.repeat(self.num_frames, 1, 1, 1)
-            clip = self._read(video, path, epoch, index)
+            clip = self._read(video, path, epoch, draw)
             return transforms.augment_clip(clip, self.image_size, rng) if self.augment else clip
         except decode.DecodeError as error:
             # Other frames of it may be readable: with random ones, what a process has seen must not decide.
@@ -138,7 +145,7 @@ class VideoTextDataset(Dataset):
             error.add_note(f"while reading {path}")
             raise
 
-    def _read(self, video: int, path: str, epoch: int, index: int) -> Tensor:
+    def _read(self, video: int, path: str, epoch: int, draw: int) -> Tensor:
         """The clip before augmentation, from the cache if it is there."""
         if self._cache is not None and self._cache.filled[video]:
             return self._cache.clips[video]
@@ -149,11 +156,10 @@ class VideoTextDataset(Dataset):
 
             def choose(length: int) -> np.ndarray:
                 # A new generator each time: the second decoder has to get what the first one got.
-                rng = sampling.generator("frames", self.seed, epoch, index)
+                rng = sampling.generator("frames", self.seed, epoch, draw)
                 return sampling.SAMPLERS[self.sampling](self.num_frames, length, rng)
 
-            start, end = (None if np.isnan(time) else float(time) for time in self._spans[video])
-            clip = decode.read_video(path, self.read_size, choose, start, end)
+            clip = decode.read_video(path, self.read_size, choose, *self.table.span(video))
         if self._cache is not None:
             self._cache.put(video, clip)
         return clip
@@ -196,7 +202,7 @@ class ClipCache:
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:
-    """One batch: `video` uint8 (B, T, 3, H, W), `text`, `index` int64 (B,), and what failed in any sample.
+    """One batch: `video` uint8 (B, T, 3, H, W), `text`, `index` and `row` int64 (B,), and what failed in any sample.
 
     Samples without a clip are left out; of none `video` is None.
     """
@@ -205,5 +211,6 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
         "video": torch.stack([sample["video"] for sample in whole]) if whole else None,
         "text": [sample["text"] for sample in whole],
         "index": torch.tensor([sample["index"] for sample in whole], dtype=torch.int64),
+        "row": torch.tensor([sample["row"] for sample in whole], dtype=torch.int64),
         "failed": [failure for sample in samples for failure in sample["failed"]],
     }

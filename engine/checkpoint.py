@@ -10,22 +10,31 @@ whatever task.save_extras wrote
 """
 
 import json
+import logging
 import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+logger = logging.getLogger("engine")
 WEIGHTS = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 CONFIG = "config.yaml"
 STATE = "state.json"
 RANDOM = "random.json"
+PICKLED = (".pth", ".pt", ".bin")
+"""Suffixes of the files that `torch.save` writes."""
+UNDER = ("model", "state_dict")
+"""Keys under which such files have their weights, beside an optimizer and the like."""
 
 
 @contextmanager
@@ -49,6 +58,20 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+@contextmanager
+def replacing_file(target: Path) -> Iterator[Path]:
+    """A path to write to that becomes the file `target` at the end; until then, or on an error, the old one stands."""
+    temporary = target.with_name(f"{target.name}.tmp")
+    try:
+        yield temporary
+        _flush(temporary)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    temporary.replace(target)
+    _flush(target.parent)
+
+
 def find_folder(target: Path) -> Path | None:
     """Where the whole checkpoint of the name `target` is: there, or moved aside by a run killed before its new one."""
     return next((folder for folder in (target, _aside(target)) if folder.exists()), None)
@@ -56,10 +79,15 @@ def find_folder(target: Path) -> Path | None:
 
 def write_json(path: Path, data: Any) -> None:
     """Write `path` as a whole or not at all."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    _flush(temporary)
-    temporary.replace(path)
+    text = json.dumps(data, indent=2) + "\n"
+    with replacing_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_lines(rows: Iterable[dict[str, Any]], path: Path) -> None:
+    """Write a JSONL file of one row a line."""
+    # Escaped, so that what JSON may spell and UTF-8 cannot does no harm.
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
@@ -89,10 +117,16 @@ def save_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """All named tensors of a checkpoint folder or of a safetensors file, on the CPU; `ValueError` if there are none."""
+    """All named tensors of a checkpoint folder, a safetensors file or a file of `torch.save`, on the CPU.
+
+    A file of `torch.save` (.pth, .pt, .bin) holds the tensors by name, or so under `model` or `state_dict`; whatever
+    lies beside those is not read. Nothing in it is run: `ValueError` for a file that holds more than plain data.
+    """
     path = path / WEIGHTS if path.is_dir() else path
-    if not path.exists():
+    if not path.is_file():
         raise ValueError(f"{path}: there is no such checkpoint")
+    if path.suffix in PICKLED:
+        return _read_pickled(path)
     try:
         tensors = load_file(path)
         with safe_open(path, "pt") as file:
@@ -100,6 +134,34 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     except SafetensorError as error:
         raise ValueError(f"{path}: is no safetensors file: {error}") from error
     return {**tensors, **{name: tensors[stored] for name, stored in aliases.items()}}
+
+
+def _read_pickled(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        # Mapped, so that twins, optimizer and whatever else is not taken never come into memory.
+        held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except UnpicklingError as error:
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        if wanted is None:
+            raise ValueError(f"{path}: is no file of torch.save") from error
+        raise ValueError(
+            f"{path}: wants {wanted[1]}, which is no plain data, and is not opened; if you trust it, save its weights "
+            "alone: torch.save({'model': torch.load(FILE, weights_only=False)['model']}, NEW_FILE)"
+        ) from error
+    except Exception as error:  # bytes that are no pickle can make the reader stumble over anything
+        raise ValueError(f"{path}: is no file of torch.save, or is damaged: {_first_sentence(error)}") from error
+    for key in UNDER:
+        if isinstance(held, dict) and isinstance(held.get(key), dict):
+            beside = sorted(str(other) for other in held if other != key)
+            if beside:
+                logger.info("%s: taken are its weights, under %r; beside them: %s", path, key, ", ".join(beside))
+            held = held[key]
+    if not isinstance(held, dict) or not held:
+        raise ValueError(f"{path}: holds {type(held).__name__}, not tensors by name")
+    strange = next((name for name, tensor in held.items() if not isinstance(tensor, torch.Tensor)), None)
+    if strange is not None:
+        raise ValueError(f"{path}: {strange}: is {type(held[strange]).__name__}, not a tensor; keep the weights alone")
+    return {str(name): tensor.detach() for name, tensor in held.items()}
 
 
 def load_weights(module: torch.nn.Module, path: Path) -> None:
@@ -148,6 +210,10 @@ def _parameter_names(optimizer: torch.optim.Optimizer) -> list[str]:
 
 def _aside(target: Path) -> Path:
     return target.with_name(f"{target.name}.old")
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
 
 
 def _flush(path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from configs.load import load, load_to_evaluate
 from configs.schema import RunConfig
+from engine.hub import local_path
 from engine.run import run
 from engine.task import TaskClass
 
@@ -23,7 +24,7 @@ def main(description: str | None, config_class: type[RunConfig], task_class: Tas
         parser.error("--config FILE is needed to train")
     try:
         if arguments.evaluate:
-            config = load_to_evaluate(config_class, arguments.config, arguments.overrides)
+            config = load_to_evaluate(config_class, arguments.config, arguments.overrides, local_path)
         else:
             config = load(config_class, arguments.config, arguments.overrides)
         if config.output_dir is None:

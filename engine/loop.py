@@ -17,7 +17,7 @@ from configs.schema import RunConfig
 from engine import checkpoint
 from engine.distributed import all_reduce_sum, barrier, gather_objects, is_main, rank, world_size
 from engine.logging import RunLog, logger
-from engine.optim import build_optimizer, check_warmup, lr_at, set_lr
+from engine.optim import build_optimizer, lr_at, set_lr, warmup_steps
 from engine.precision import autocast, resolve_precision
 from engine.random_state import preserved_random_state, random_state, random_state_to_json, seed_everything
 from engine.results import git_revision, write_results
@@ -37,7 +37,7 @@ class Trainer:
         self.folder = Path(config.output_dir)
         self.module = cast(nn.Module, task)
         self.total_steps = config.train.max_epochs * task.steps_per_epoch
-        check_warmup(config.optim, self.total_steps)
+        warmup_steps(config.optim, self.total_steps)  # refuses one that is too long before anything is written
         self.precision = resolve_precision(config.train.precision, device)
         self.optimizer = build_optimizer(self.module, config.optim, device)
         self.trainable = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
@@ -56,6 +56,7 @@ class Trainer:
         self.log = RunLog(self.folder, config, self.progress.step, self.total_steps)
         self.unreported: list[dict[str, torch.Tensor]] = []
         self.failed: list[dict[str, str]] = []
+        self.samples = 0  # of this rank since the last report; steps may differ in size
         self.report_time = time.perf_counter()
 
     def train(self) -> None:
@@ -90,6 +91,7 @@ class Trainer:
             with preserved_random_state():  # loaders draw from the generators when they start, we resume
                 batch = next(batches)
             self.failed += batch.pop("failed", [])
+            self.samples += len(next(value for value in batch.values() if isinstance(value, torch.Tensor)))
             with self._gradients_averaged(last=micro_step == accumulate - 1):
                 with autocast(self.device, self.precision):
                     losses = self.model(self._to_device(batch))
@@ -116,9 +118,12 @@ class Trainer:
         self.unreported = []
         for number, row in enumerate(rows.tolist(), start=self.progress.step - steps + 1):
             self._check_finite(number, dict(zip(names, row, strict=True)))
-        seconds = (time.perf_counter() - self.report_time) / steps
-        self.report_time = time.perf_counter()
-        speed = {"samples_per_second": self.config.train.batch_size / seconds, "seconds_per_step": seconds}
+        seconds = time.perf_counter() - self.report_time
+        speed = {
+            "samples_per_second": self.samples * world_size() / seconds,
+            "seconds_per_step": seconds / steps,
+        }
+        self.samples, self.report_time = 0, time.perf_counter()
         values = {**dict(zip(names, rows[-1].tolist(), strict=True)), "lr": self._lr(self.progress.step - 1), **speed}
         self.log.bar.update(steps)
         self.log.training(self.progress.step, self.progress.step / self.task.steps_per_epoch, values)
@@ -143,13 +148,13 @@ class Trainer:
             return
         if gather_objects(progress.step in self.log.evaluated)[0]:
             return
-        result = evaluate(self.task, self.config, self.device)
+        result = evaluate(self.task, self.config, self.device, final=False)
         self.log.quarantine(result.get("failed", []))
         metrics, name = result["metrics"], self.task.best_metric
         if name not in metrics:
             raise ValueError(f"evaluation.best_metric: no metric is named {name!r}; there are {', '.join(metrics)}")
         if is_main():
-            if metrics[name] > self._best_before():
+            if metrics[name] > self._best_before(name):
                 with checkpoint.replacing_folder(self.folder / BEST) as folder:
                     self._write_model(folder, {"best_metric": name, "best_value": metrics[name]})
                 write_results(self.config, result, str(self.folder / BEST), self.device, self.precision)
@@ -171,7 +176,7 @@ class Trainer:
         return nullcontext()
 
     def _lr(self, step: int) -> float:
-        return lr_at(step, self.config.optim, self.total_steps)
+        return lr_at(step, self.config.optim, self.task.steps_per_epoch, self.config.train.max_epochs)
 
     def _to_device(self, batch: Batch) -> Batch:
         move = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
@@ -195,9 +200,17 @@ class Trainer:
                 f"train.precision=fp32; {self.folder / LAST}, if there is one, is from before it"
             )
 
-    def _best_before(self) -> float:
+    def _best_before(self, metric: str) -> float:
         best = checkpoint.find_folder(self.folder / BEST)
-        return checkpoint.read_json(best / checkpoint.STATE)["best_value"] if best else -math.inf
+        if best is None:
+            return -math.inf
+        state = checkpoint.read_json(best / checkpoint.STATE)
+        if state["best_metric"] == metric:
+            return state["best_value"]
+        logger.warning(
+            "%s was chosen by %s and is now by %s: the two do not compare", best, state["best_metric"], metric
+        )
+        return -math.inf
 
     def _write_model(self, folder: Path, state: dict[str, Any]) -> None:
         checkpoint.save_weights(self.module.state_dict(), folder / checkpoint.WEIGHTS)
@@ -214,13 +227,13 @@ class Trainer:
         self.task.save_extras(folder)
 
 
-def evaluate(task: Task, config: RunConfig, device: torch.device) -> dict[str, Any]:
-    """`task.evaluate()` in the run's precision, without gradients; leaves modes and random generators as they were."""
+def evaluate(task: Task, config: RunConfig, device: torch.device, *, final: bool) -> dict[str, Any]:
+    """`task.evaluate` in the run's precision, without gradients; leaves modes and random generators as they were."""
     module = cast(nn.Module, task)
     training = module.training
     module.eval()
     precision = resolve_precision(config.train.precision, device)
     with preserved_random_state(), torch.no_grad(), autocast(device, precision):
-        result = task.evaluate()
+        result = task.evaluate(final)
     module.train(training)
     return result

@@ -13,21 +13,36 @@ from configs.schema import OptimConfig
 _BLOCK = re.compile(r"(?:^|\.)(?:blocks|layer)\.(\d+)\.")
 
 
-def lr_at(step: int, config: OptimConfig, total_steps: int) -> float:
-    """The learning rate of step `step` (from 0): a line to `lr` over the warm-up, then a cosine to `min_lr`."""
-    if step < config.warmup_steps:
-        return config.warmup_lr + (config.lr - config.warmup_lr) * step / config.warmup_steps
-    progress = (step - config.warmup_steps) / (total_steps - config.warmup_steps)
+def lr_at(step: int, config: OptimConfig, steps_per_epoch: int, max_epochs: int) -> float:
+    """The learning rate of step `step` (from 0): a line to `lr` over the warm-up, then what `schedule` says.
+
+    A cosine falls from the end of the warm-up to `min_lr` at the end of the run. With `update: epoch` a step has the
+    rate of its epoch's first step, or of the end of the warm-up where that is later. The exponential is `lr` times
+    `decay_rate` for each epoch since the beginning of the run, and not below `min_lr`.
+    """
+    total_steps = steps_per_epoch * max_epochs
+    warmup = warmup_steps(config, total_steps)
+    if step < warmup:
+        return config.warmup_lr + (config.lr - config.warmup_lr) * step / warmup
+    epoch = step // steps_per_epoch
+    if config.schedule == "exponential":
+        assert config.decay_rate is not None
+        return max(config.min_lr, config.lr * config.decay_rate**epoch)
+    if config.update == "epoch":
+        step = max(epoch * steps_per_epoch, warmup)
+    progress = (step - warmup) / (total_steps - warmup)
     return config.min_lr + (config.lr - config.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def check_warmup(config: OptimConfig, total_steps: int) -> None:
-    """Refuse a warm-up that the run does not reach the end of."""
-    if config.warmup_steps > total_steps:
+def warmup_steps(config: OptimConfig, total_steps: int) -> int:
+    """How many steps the warm-up takes; `ValueError` if the run does not reach its end."""
+    steps = config.warmup_steps or round(config.warmup_ratio * total_steps)
+    if steps > total_steps:
         raise ValueError(
-            f"optim.warmup_steps: {config.warmup_steps} are more than the {total_steps} steps of the run; "
+            f"optim.warmup_steps: {steps} are more than the {total_steps} steps of the run; "
             "lower it or raise train.max_epochs"
         )
+    return steps
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -39,7 +54,8 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 def build_optimizer(module: nn.Module, config: OptimConfig, device: torch.device) -> torch.optim.AdamW:
     """Freeze what `config.freeze` names, then AdamW over the rest, in groups of the same decay and rate.
 
-    Every group has `param_names` and `lr_scale`, the factor that `layer_decay` gives it.
+    `config.decay: all` lets every parameter decay. Every group has `param_names` and `lr_scale`, the factor that
+    `layer_decay` gives it.
     """
     freeze(module, config.freeze)
     trainable = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
@@ -48,7 +64,7 @@ def build_optimizer(module: nn.Module, config: OptimConfig, device: torch.device
     scales = lr_scales([name for name, _ in module.named_parameters()], config.layer_decay)
     members: dict[tuple[float, float], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in trainable:
-        decay = config.weight_decay if decays(name, parameter) else 0.0
+        decay = config.weight_decay if config.decay == "all" or decays(name, parameter) else 0.0
         members.setdefault((decay, scales[name]), []).append((name, parameter))
     groups = [
         {"params": parameters, "weight_decay": decay, "lr_scale": scale}
@@ -76,7 +92,7 @@ def freeze(module: nn.Module, prefixes: Iterable[str]) -> None:
 
 
 def decays(name: str, parameter: torch.Tensor) -> bool:
-    """Whether weight decay is for this parameter: not for norms, biases, other vectors and scalars, and embeddings."""
+    """Whether a parameter is one that `decay: matrices` is for: no norm, bias, other vector or scalar, no embedding."""
     return parameter.ndim > 1 and "embed" not in name and "cls_token" not in name
 
 

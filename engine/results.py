@@ -3,6 +3,8 @@
 import json
 import platform
 import subprocess
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,12 @@ import torch
 
 from configs.load import to_dict
 from configs.schema import RunConfig
-from engine.checkpoint import write_json
+from engine.checkpoint import write_json, write_lines
 from engine.precision import Precision
 
 RESULTS = "results.json"
+FAILED = "missing_videos.jsonl"
+FAILED_SHOWN = 20
 HISTORY = "results_history.jsonl"
 """Every result of the folder, oldest first: evaluating again replaces results.json, and no number is lost."""
 
@@ -22,11 +26,21 @@ HISTORY = "results_history.jsonl"
 def write_results(
     config: RunConfig, result: dict[str, Any], checkpoint: str, device: torch.device, precision: Precision
 ) -> dict[str, Any]:
-    """Write an evaluation's `result` into the output folder, as a whole or not at all; what was written."""
+    """Write an evaluation's `result` into the output folder, each file as a whole or not at all; what was written.
+
+    All videos that were left out are in missing_videos.jsonl with their reasons, the first of them in results.json too.
+    """
     assert config.output_dir is not None
+    folder = Path(config.output_dir)
+    failed, files = result.get("failed", []), dict(result.get("files", {}))
+    files[FAILED] = partial(write_lines, failed)
+    for name, write in files.items():
+        _write_whole(folder / name, write)
     results = {
         "task": config.task,
-        **{name: value for name, value in result.items() if name != "metrics"},
+        **{name: value for name, value in result.items() if name not in ("metrics", "files")},
+        "failed": failed[:FAILED_SHOWN],
+        "files": sorted(files),
         "checkpoint": checkpoint,
         "config": to_dict(config),
         "metrics": result["metrics"],
@@ -38,10 +52,16 @@ def write_results(
             "revision": git_revision(),
         },
     }
-    write_json(Path(config.output_dir) / RESULTS, results)
-    with (Path(config.output_dir) / HISTORY).open("a", encoding="utf-8") as file:
+    write_json(folder / RESULTS, results)
+    with (folder / HISTORY).open("a", encoding="utf-8") as file:
         file.write(json.dumps(results) + "\n")
     return results
+
+
+def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    temporary = path.with_name(f"{path.name}.tmp")
+    write(temporary)
+    temporary.replace(path)
 
 
 def git_revision() -> str | None:

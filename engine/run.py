@@ -10,7 +10,7 @@ from torch import nn
 
 from configs.schema import RunConfig
 from engine import checkpoint
-from engine.distributed import is_main, local_rank, start_distributed, stop_distributed
+from engine.distributed import barrier, is_main, local_rank, start_distributed, stop_distributed
 from engine.logging import logger, start_logging
 from engine.loop import Trainer, evaluate
 from engine.precision import check_gpu_is_supported, resolve_precision
@@ -23,7 +23,8 @@ from engine.task import Task, TaskClass
 def run(config: RunConfig, task_class: TaskClass, *, evaluate_only: bool = False) -> None:
     """Train `task_class(config, device)`, or go on where its output folder stopped; or evaluate `config.checkpoint`.
 
-    Evaluations end in `results.json` of `config.output_dir`. A finished run is evaluated again with its best weights.
+    Evaluations end in `results.json` of `config.output_dir`. A run whose test set is apart ends with the evaluation of
+    its best weights on that; a finished run is evaluated again.
     """
     assert config.output_dir is not None, "the entry script names the output folder"
     check_datasets_package()
@@ -49,26 +50,31 @@ def run(config: RunConfig, task_class: TaskClass, *, evaluate_only: bool = False
 
 
 def train(task: Task, config: RunConfig, device: torch.device, last: Path | None) -> None:
-    """Train to the end; a run that has been there already is evaluated instead, with its best weights."""
+    """Train to the end and evaluate the best weights on the test set if that is apart.
+
+    A run that has been there already is evaluated again with its best weights, whatever it is tested on.
+    """
     trainer = Trainer(task, config, device, last)
     finished = trainer.progress.step == trainer.total_steps
     if finished:
         logger.info("this run is finished; raise train.max_epochs to train on")
     trainer.train()
+    barrier()  # rank 0 has written the best weights
     best = checkpoint.find_folder(trainer.folder / BEST)
-    if finished and best is not None:
+    if best is not None and (finished or config.data.test_is_apart):
         logger.info("evaluating %s", best)
         checkpoint.load_weights(trainer.module, best)
         write_evaluation(task, config, device, str(best))
 
 
 def write_evaluation(task: Task, config: RunConfig, device: torch.device, source: str) -> dict[str, Any]:
-    """Evaluate `task`, whose weights are from `source`, and write results.json."""
-    result = evaluate(task, config, device)
+    """Evaluate `task`, whose weights are from `source`, on what counts, and write results.json."""
+    result = evaluate(task, config, device, final=True)
     if is_main():
         Path(cast(str, config.output_dir)).mkdir(parents=True, exist_ok=True)
         write_results(config, result, source, device, resolve_precision(config.train.precision, device))
-        logger.info(" ".join(f"{name} {value:.4g}" for name, value in result["metrics"].items()))
+        shown = " ".join(f"{name} {value:.4g}" for name, value in result["metrics"].items())
+        logger.info("%s: %s", result["split"], shown or result.get("note", "no metrics"))
     return result
 
 

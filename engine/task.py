@@ -14,7 +14,10 @@ class Task(Protocol):
 
     steps_per_epoch: int
     best_metric: str | None
-    """The metric (higher is better) that chooses `checkpoint_best`; None if training is not to be evaluated."""
+    """The metric (higher is better) that chooses `checkpoint_best`; None if training is not to be evaluated.
+
+    It is looked up after each evaluation, which may settle which of several metrics can be had on this machine.
+    """
 
     def train_epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """The epoch's micro-batches from `first_step` on, `train.accumulate` a step, tensors on the CPU."""
@@ -31,10 +34,12 @@ class Task(Protocol):
         """
         ...
 
-    def evaluate(self) -> dict[str, Any]:
+    def evaluate(self, final: bool) -> dict[str, Any]:
         """`metrics`, `dataset`, `split`, `num_videos`, `num_texts`, `num_missing`; the same on all ranks.
 
-        `failed` may list files that could not be read; it and any other key is written to results.json too.
+        `final` is on the test set, where there is one apart; else on the set that chooses the best weights. `failed`
+        may list files that could not be read, and `files` what to write beside results.json: file name -> a function
+        that writes it to the path it is given. Any other key is written to results.json too.
         """
         ...
 

@@ -78,25 +78,30 @@ def nucleus_sampling(
     context_mask: Tensor | None,
     start_id: int,
     end_id: int,
+    noise: Tensor,
     *,
     top_p: float,
     min_tokens: int,
-    max_tokens: int,
-    generator: torch.Generator | None = None,
 ) -> Tensor:
-    """A text for each context, each word drawn from the likeliest ones that together hold `top_p`: ids (B, S)."""
-    batch, device = context[0].keys.shape[0], context[0].keys.device
-    texts = torch.zeros((batch, max_tokens + 1), dtype=torch.int64, device=device)
+    """A text for each context, each word drawn from the likeliest ones that together hold `top_p`: ids (B, S).
+
+    `noise` (B, max_tokens), uniform in [0, 1), decides every draw, so that a text depends on its own row alone.
+    """
+    batch, max_tokens = noise.shape
+    texts = torch.zeros((batch, max_tokens + 1), dtype=torch.int64, device=noise.device)
     texts[:, 0] = start_id
-    done, past = torch.zeros(batch, dtype=torch.bool, device=device), None
+    done, past = torch.zeros(batch, dtype=torch.bool, device=noise.device), None
     for written in range(1, max_tokens + 1):
         logits, past = decoder.step(texts[:, written - 1 : written], context, context_mask, past)
         if written <= min_tokens:
             logits[:, end_id] = -torch.inf
-        likelihood, word = logits.float().softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
-        before = likelihood.cumsum(dim=-1) - likelihood
-        drawn = torch.multinomial(likelihood.masked_fill(before >= top_p, 0), 1, generator=generator)
-        texts[:, written] = torch.where(done, 0, word.gather(1, drawn).squeeze(1))
+        likelihood, word = logits.double().softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
+        held = likelihood.cumsum(dim=-1)
+        inside = held - likelihood < top_p
+        size = inside.sum(dim=-1, keepdim=True)
+        # The word in whose share of the nucleus the noise falls; rounding may not push it out of the nucleus.
+        drawn = (held <= noise[:, written - 1 : written] * held.gather(1, size - 1)).sum(dim=-1, keepdim=True)
+        texts[:, written] = torch.where(done, 0, word.gather(1, drawn.minimum(size - 1)).squeeze(1))
         done = done | (texts[:, written] == end_id)
         if bool(done.all()):
             break

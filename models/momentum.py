@@ -36,6 +36,11 @@ class MomentumTwin(nn.Module):
             vars(part).pop("forward", None)
         self.requires_grad_(False)
 
+    def copy_from(self, model: VisionLanguageModel) -> None:
+        """Become equal to the trained parts, in place."""
+        for name in TWINNED:
+            getattr(self, f"{name}_m").load_state_dict(getattr(model, name).state_dict())
+
     @torch.no_grad()
     def update(self, model: VisionLanguageModel) -> None:
         """Move every parameter to momentum * itself + (1 - momentum) * the trained one, in place."""

@@ -59,6 +59,7 @@ class VideoEncoder(nn.Module):
         check_encoder(model, video, aggregation)
         self.attention, self.patch_size, self.width = model.attention, model.patch_size, model.width
         self.grid = (video.image_size // model.patch_size,) * 2
+        self.pixel_mean, self.pixel_std = video.pixel_mean, video.pixel_std
         self.schedules = block_schedules(model, video, aggregation)
         self.patch_embed = PatchEmbed(
             img_size=None, patch_size=model.patch_size, embed_dim=model.width, strict_img_size=False

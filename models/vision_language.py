@@ -1,4 +1,4 @@
-"""The model: a video encoder, a text encoder, optionally a text decoder, and the heads that join them.
+"""The model: a video encoder and, as its task needs them, a text encoder, heads that join the two, a text decoder.
 
 Parameter names are BLIP's and TESTA's (`visual_encoder`, `text_encoder`, `text_decoder`, `vision_proj`, `text_proj`,
 `itm_head`, `temp`). Shapes: B batch, T frames, N video tokens, S text tokens, D width, E width of the shared space.
@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from configs.schema import AggregationConfig, ModelConfig, VideoConfig
 from models.generation import beam_search, nucleus_sampling
 from models.initialisation import initialise_from_scratch
-from models.text import TextDecoder, TextEncoder, tie_encoder_to_decoder
+from models.text import KeysValues, TextDecoder, TextEncoder, tie_encoder_to_decoder
 from models.tokenizer import with_first
-from models.video_encoder import VideoEncoder
+from models.video_encoder import EncodedVideo, VideoEncoder
 
-PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 TEMPERATURE_RANGE = (0.001, 0.5)
+PAIRS_AT_ONCE = 256
+"""Pairs of question and answer that are scored together: 0.7 GB of keys and values in the base model."""
 logger = logging.getLogger(__name__)
 
 
@@ -43,9 +43,17 @@ class VisionLanguageModel(nn.Module):
 
     Args:
         enc_token_id, dec_token_id, sep_token_id: ids of [ENC], [DEC] and [SEP] in the tokenizer.
+        text_encoder: False for a task that reads no text; there is then no such part, nor a name of it.
+        heads: False for a task without contrast and matching: no projections, `itm_head` and `temp`.
         decoder: `none`; `tied`, pre-training's, which shares all but self-attention with the encoder; or `separate`.
         decoder_context: what the decoder attends to: video tokens (captions) or question states (answers).
     """
+
+    text_encoder: TextEncoder
+    vision_proj: nn.Linear
+    text_proj: nn.Linear
+    itm_head: nn.Linear
+    temp: nn.Parameter
 
     def __init__(
         self,
@@ -56,6 +64,8 @@ class VisionLanguageModel(nn.Module):
         enc_token_id: int,
         dec_token_id: int,
         sep_token_id: int,
+        text_encoder: bool = True,
+        heads: bool = True,
         decoder: Literal["none", "tied", "separate"] = "none",
         decoder_context: Literal["video", "question"] = "video",
         label_smoothing: float = 0.1,
@@ -63,15 +73,18 @@ class VisionLanguageModel(nn.Module):
         activation_checkpointing: Literal["none", "recompute", "offload"] = "none",
     ) -> None:
         super().__init__()
+        assert text_encoder or not (heads or decoder == "tied"), "heads and a tied decoder go with a text encoder"
         self.enc_token_id, self.dec_token_id, self.sep_token_id = enc_token_id, dec_token_id, sep_token_id
         self.weighted_pooling = aggregation.weighted_pooling
         self.label_smoothing = label_smoothing
         self.visual_encoder = VideoEncoder(model, video, aggregation, activation_checkpointing)
-        self.text_encoder = TextEncoder(model.text, model.width)
-        self.vision_proj = nn.Linear(model.width, model.embed_dim)
-        self.text_proj = nn.Linear(model.text.width, model.embed_dim)
-        self.itm_head = nn.Linear(model.text.width, 2)
-        self.temp = nn.Parameter(torch.tensor(temperature))
+        if text_encoder:
+            self.text_encoder = TextEncoder(model.text, model.width)
+        if heads:
+            self.vision_proj = nn.Linear(model.width, model.embed_dim)
+            self.text_proj = nn.Linear(model.text.width, model.embed_dim)
+            self.itm_head = nn.Linear(model.text.width, 2)
+            self.temp = nn.Parameter(torch.tensor(temperature))
         self.text_decoder: TextDecoder | None = None
         if decoder != "none":
             context_width = model.width if decoder_context == "video" else model.text.width
@@ -79,7 +92,8 @@ class VisionLanguageModel(nn.Module):
         if decoder == "tied" and self.text_decoder is not None:
             tie_encoder_to_decoder(self.text_encoder, self.text_decoder)
         if model.init == "scratch":
-            initialise_from_scratch(self.visual_encoder, self.text_encoder, self.text_decoder)
+            encoder = self.text_encoder if text_encoder else None
+            initialise_from_scratch(self.visual_encoder, encoder, self.text_decoder)
         self._capped: set[tuple[int, int]] = set()
 
     def encode_video(self, video_BTCHW: Tensor) -> VideoFeatures:
@@ -87,13 +101,23 @@ class VisionLanguageModel(nn.Module):
         self._say_if_capped(video_BTCHW)
         return video_features(self.visual_encoder, self.vision_proj, video_BTCHW, self.weighted_pooling)
 
+    def video_tokens(self, video_BTCHW: Tensor) -> Tensor:
+        """The same video's tokens (B, N, D) alone, for tasks that put no video into the shared space."""
+        self._say_if_capped(video_BTCHW)
+        return encoded_video(self.visual_encoder, video_BTCHW).tokens
+
     def encode_text(self, ids: Tensor, mask: Tensor) -> TextFeatures:
         """Encode texts alone; ids and mask (B, S), ids beginning with [CLS]."""
         return text_features(self.text_encoder, self.text_proj, ids, mask)
 
-    def ground_text(self, video_tokens: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Hidden states (B, S, D) of texts, begun with [ENC], that attend to video tokens (B, N, D)."""
+    def ground_text(self, video_tokens: Tensor, ids: Tensor, mask: Tensor, about: Tensor | None = None) -> Tensor:
+        """Hidden states (B, S, D) of texts, begun with [ENC], that attend to video tokens (B, N, D).
+
+        With `about` (B,), the row in `video_tokens` (V, N, D) of each text's video, each video is projected once.
+        """
         context = self.text_encoder.project(video_tokens)
+        if about is not None:
+            context = [KeysValues(layer.keys[about], layer.values[about]) for layer in context]
         return self.text_encoder(with_first(ids, self.enc_token_id), mask, context)
 
     def match(self, video_tokens: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
@@ -105,8 +129,10 @@ class VisionLanguageModel(nn.Module):
 
         `context` (B, N, D) is what the decoder attends to: video tokens for captions, question states for answers.
         """
-        decoder = self._decoder()
-        logits = decoder(with_first(ids, self.dec_token_id), mask, decoder.bert.project(context), context_mask)[:, :-1]
+        return self._text_loss(self._decoder().bert.project(context), ids, mask, context_mask)
+
+    def _text_loss(self, context: list[KeysValues], ids: Tensor, mask: Tensor, context_mask: Tensor | None) -> Tensor:
+        logits = self._decoder()(with_first(ids, self.dec_token_id), mask, context, context_mask)[:, :-1]
         target = ids[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
         loss = F.cross_entropy(
             logits.float().transpose(1, 2), target, reduction="none", label_smoothing=self.label_smoothing
@@ -123,16 +149,20 @@ class VisionLanguageModel(nn.Module):
         min_tokens: int = 1,
         max_tokens: int = 64,
         top_p: float | None = None,
+        noise: Tensor | None = None,
     ) -> Tensor:
         """Write a text for each context (B, N, D): ids (B, S) from [DEC] on, padded after [SEP].
 
-        Beam search, or nucleus sampling where `top_p` is given (`num_beams` is then not used).
+        Beam search, or nucleus sampling where `top_p` is given (`num_beams` is then not used); `noise`
+        (B, max_tokens), uniform in [0, 1), decides its draws and is drawn afresh unless it is given.
         """
         decoder = self._decoder()
         arguments = (decoder, decoder.bert.project(context), context_mask, self.dec_token_id, self.sep_token_id)
-        if top_p is not None:
-            return nucleus_sampling(*arguments, top_p=top_p, min_tokens=min_tokens, max_tokens=max_tokens)
-        return beam_search(*arguments, num_beams=num_beams, min_tokens=min_tokens, max_tokens=max_tokens)
+        if top_p is None:
+            return beam_search(*arguments, num_beams=num_beams, min_tokens=min_tokens, max_tokens=max_tokens)
+        if noise is None:
+            noise = torch.rand((len(context), max_tokens), device=context.device)
+        return nucleus_sampling(*arguments, noise, top_p=top_p, min_tokens=min_tokens)
 
     @torch.no_grad()
     def answer(
@@ -145,26 +175,29 @@ class VisionLanguageModel(nn.Module):
     ) -> Tensor:
         """The best of a list of answers for each question, as rows (B,) of `answer_ids` (A, S).
 
-        The `shortlist` answers whose first word is likeliest are ranked by the loss of the whole answer.
-        `question_states` (B, S, D) come from `ground_text`.
+        The `shortlist` answers whose first word is likeliest are ranked by the loss of the whole answer; of equal ones
+        the first in the list counts. `question_states` (B, S, D) come from `ground_text`.
         """
         decoder = self._decoder()
+        context = decoder.bert.project(question_states)
         start = torch.full((len(question_states), 1), self.dec_token_id, dtype=torch.int64, device=answer_ids.device)
-        first, _ = decoder.step(start, decoder.bert.project(question_states), question_mask, past=None)
-        likelihood = first.float().softmax(dim=-1).index_select(1, answer_ids[:, 1])
-        candidates = likelihood.topk(min(shortlist, len(answer_ids)), dim=1).indices
-        losses = torch.stack(
-            [
-                self.caption_loss(
-                    states.expand(len(chosen), -1, -1),
-                    answer_ids[chosen],
-                    answer_mask[chosen],
-                    mask.expand(len(chosen), -1),
-                )
-                for states, mask, chosen in zip(question_states, question_mask, candidates, strict=True)
-            ]
-        )
-        return candidates.gather(1, losses.argmin(dim=1, keepdim=True)).squeeze(1)
+        word_scores, _ = decoder.step(start, context, question_mask, past=None)
+        likelihood = word_scores.float().softmax(dim=-1).index_select(1, answer_ids[:, 1])
+        # Answers that begin alike are equally likely here: a stable order settles which of them are ranked.
+        best_first = likelihood.sort(dim=1, descending=True, stable=True).indices
+        candidates = best_first[:, :shortlist]
+        asked = torch.arange(len(question_states), device=answer_ids.device).repeat_interleave(candidates.shape[1])
+        losses = []
+        for questions, answers in zip(
+            asked.split(PAIRS_AT_ONCE), candidates.flatten().split(PAIRS_AT_ONCE), strict=True
+        ):
+            own = [KeysValues(*(part[questions] for part in layer)) for layer in context]
+            length = int(answer_mask[answers].sum(dim=1).max())  # one long answer in the list is not to slow down all
+            ids, mask = answer_ids[answers, :length], answer_mask[answers, :length]
+            losses.append(self._text_loss(own, ids, mask, question_mask[questions]))
+        loss = torch.cat(losses).view_as(candidates).nan_to_num(nan=torch.inf)
+        best = loss == loss.min(dim=1, keepdim=True).values
+        return candidates.masked_fill(~best, len(answer_ids)).min(dim=1).values
 
     @torch.no_grad()
     def clamp_temperature(self) -> None:
@@ -172,7 +205,7 @@ class VisionLanguageModel(nn.Module):
         self.temp.clamp_(*TEMPERATURE_RANGE)
 
     def freeze_unused(self, losses: tuple[str, ...]) -> None:
-        """Freeze what no loss reaches, so that all that is trained has a gradient (as DDP requires)."""
+        """Freeze what none of vtc, vtm, cap and vqa reaches: all that is trained has a gradient, as DDP requires."""
         reached: list[nn.Module] = [self.visual_encoder]
         if "vtc" in losses:
             reached += [self.vision_proj, self.text_proj, self.text_encoder.embeddings]
@@ -180,7 +213,9 @@ class VisionLanguageModel(nn.Module):
                 reached += [part for name, part in layer.named_children() if name != "crossattention"]
         if "vtm" in losses:
             reached += [self.text_encoder, self.itm_head]
-        if "cap" in losses:
+        if "vqa" in losses:
+            reached.append(self.text_encoder)
+        if "cap" in losses or "vqa" in losses:
             reached.append(self._decoder())
         trained = {id(parameter) for part in reached for parameter in part.parameters()}
         for name, parameter in self.named_parameters():
@@ -201,13 +236,18 @@ class VisionLanguageModel(nn.Module):
                 logger.warning("aggregation is capped: %s", line)
 
 
+def encoded_video(encoder: VideoEncoder, video_BTCHW: Tensor) -> EncodedVideo:
+    """Videos through the encoder, uint8 pixels normalised as it was configured."""
+    if video_BTCHW.dtype == torch.uint8:
+        video_BTCHW = normalise_pixels(video_BTCHW, encoder.pixel_mean, encoder.pixel_std, encoder.cls_token.dtype)
+    return encoder(video_BTCHW)
+
+
 def video_features(
     encoder: VideoEncoder, projection: nn.Linear, video_BTCHW: Tensor, weighted_pooling: bool
 ) -> VideoFeatures:
     """Tokens and embedding of videos; the embedding is the projected mean of all tokens, weighed by size if asked."""
-    if video_BTCHW.dtype == torch.uint8:
-        video_BTCHW = normalise_pixels(video_BTCHW, projection.weight.dtype)
-    encoded = encoder(video_BTCHW)
+    encoded = encoded_video(encoder, video_BTCHW)
     if weighted_pooling:
         weight = encoded.size / encoded.size.sum(dim=1, keepdim=True)
         pooled = (encoded.tokens * weight.to(encoded.tokens.dtype).unsqueeze(-1)).sum(dim=1)
@@ -222,8 +262,10 @@ def text_features(encoder: nn.Module, projection: nn.Linear, ids: Tensor, mask: 
     return TextFeatures(hidden, F.normalize(projection(hidden[:, 0]).float(), dim=-1))
 
 
-def normalise_pixels(video_BTCHW: Tensor, dtype: torch.dtype) -> Tensor:
-    """uint8 pixels to the mean and deviation that CLIP and BLIP use, on the tensor's own device."""
-    mean = torch.tensor(PIXEL_MEAN, device=video_BTCHW.device).view(3, 1, 1) * 255
-    std = torch.tensor(PIXEL_STD, device=video_BTCHW.device).view(3, 1, 1) * 255
-    return ((video_BTCHW - mean) / std).to(dtype)
+def normalise_pixels(
+    video_BTCHW: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float], dtype: torch.dtype
+) -> Tensor:
+    """uint8 pixels to zero mean and unit deviation, given those of a scale from 0 to 1, on the tensor's own device."""
+    subtracted = torch.tensor(mean, device=video_BTCHW.device).view(3, 1, 1) * 255
+    divided = torch.tensor(std, device=video_BTCHW.device).view(3, 1, 1) * 255
+    return ((video_BTCHW - subtracted) / divided).to(dtype)

@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from configs.load import load_any
-from configs.schema import AggregationConfig, ModelConfig, PretrainConfig, RetrievalConfig, VideoConfig
+from configs.schema import CONFIG_CLASSES, AggregationConfig, ModelConfig, VideoConfig
 from models.video_encoder import VideoEncoder
 
 MACS_PER_NORM_ELEMENT = 5
@@ -92,7 +92,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         if arguments.config is not None:
-            config = load_any((PretrainConfig, RetrievalConfig), arguments.config, arguments.overrides)
+            config = load_any(CONFIG_CLASSES, arguments.config, arguments.overrides)
             cost = count(config.model, config.video, config.aggregation)
         elif arguments.overrides:
             raise ValueError(f"{arguments.overrides[0]}: overrides need --config")

@@ -2,9 +2,10 @@
 
     make demo        or        python -m scripts.demo [--out outputs/demo]
 
-Everything goes through the public commands, which are printed. The same fine-tuned weights are evaluated on held-out
-videos without and with token aggregation; the table is also left in OUT/summary.json. Run again, it goes on where it
-stopped.
+Everything goes through the public commands, which are printed. One pre-trained model is fine-tuned for retrieval, for
+question answering and for captioning, with token aggregation. The retrieval weights are evaluated on held-out videos
+without and with it; answers and captions are of the same held-out videos. The tables are also left in OUT/summary.json.
+Run again, it goes on where it stopped.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from datasets.loaders import evaluation_loader
 from datasets.records import VideoTextRecord
 from engine.checkpoint import write_json
 from scripts.count_flops import count
-from tasks.base import video_text
+from tasks.data import video_text
 from tasks.retrieval import RetrievalTask
 
 REDUCERS = ("none", "geometry")
@@ -40,17 +42,24 @@ def command(*words: str) -> None:
         sys.exit(status)
 
 
-def train(out: Path) -> Path:
-    """Make the story set, pre-train and fine-tune; the fine-tuned checkpoint."""
-    root = f"data.root={out / 'stories'}"
+def pretrain(out: Path) -> Path:
+    """Make the story set and pre-train on it; the checkpoint."""
     command("-m", "scripts.make_story_videos", str(out / "stories"), "--train", "1500", "--test", "200")
-    pretrained, finetuned = out / "pretrain", out / "finetune"
-    command("pretrain.py", "--config", "configs/debug/pretrain_stories.yaml", root, f"output_dir={pretrained}")
     command(
-        "train_retrieval.py", "--config", "configs/debug/stories.yaml", root,
-        f"checkpoint={pretrained / 'checkpoint_last'}", f"output_dir={finetuned}",
+        "pretrain.py", "--config", "configs/debug/pretrain_stories.yaml", f"data.root={out / 'stories'}",
+        f"output_dir={out / 'pretrain'}",
     )  # fmt: skip
-    return finetuned / "checkpoint_best"
+    return out / "pretrain" / "checkpoint_last"
+
+
+def finetune(script: str, config: str, pretrained: Path, out: Path) -> Path:
+    """Fine-tune for one task; the folder, whose results.json is of the held-out videos."""
+    folder = out / config
+    command(
+        script, "--config", f"configs/debug/{config}.yaml", f"data.root={out / 'stories'}",
+        f"checkpoint={pretrained}", f"output_dir={folder}",
+    )  # fmt: skip
+    return folder
 
 
 def evaluate(checkpoint: Path, reducer: str, out: Path) -> dict[str, Any]:
@@ -63,6 +72,40 @@ def evaluate(checkpoint: Path, reducer: str, out: Path) -> dict[str, Any]:
         "held_out_videos": results["num_videos"],
         **{name: results["metrics"][name] for name in ("t2v_r1", "t2v_r5", "t2v_r10")},
     }
+
+
+def answers_and_captions(questions: Path, captions: Path, stories: Path) -> dict[str, Any]:
+    """How well held-out videos are answered about and described, and what answers without a look are worth."""
+    answered, written = (json.loads((folder / "results.json").read_text()) for folder in (questions, captions))
+    # Without Java their names end in _plain.
+    scores = {name.removesuffix("_plain"): value for name, value in written["metrics"].items()}
+    return {
+        "num_questions": answered["num_texts"],
+        "vqa_accuracy": answered["metrics"]["accuracy"],
+        "majority_accuracy": answered["metrics"]["majority_accuracy"],
+        "question_only_accuracy": question_only_accuracy(stories),
+        "num_captions": written["num_videos"],
+        **{f"caption_{name}": scores[name] for name in ("cider", "bleu4", "rouge_l")},
+    }
+
+
+def question_only_accuracy(stories: Path) -> float:
+    """Accuracy, in percent, of the commonest training answer to the very question, or to those that begin like it."""
+    train, test = (
+        [json.loads(line) for line in (stories / name).read_text().splitlines()]
+        for name in ("train_qa.jsonl", "test_qa.jsonl")
+    )
+    counts: dict[str, Counter[str]] = {}
+    for line in train:
+        for known in (line["question"], _beginning(line["question"])):
+            counts.setdefault(known, Counter())[line["answer"]] += 1
+    nearest = (counts.get(line["question"], counts[_beginning(line["question"])]) for line in test)
+    right = [seen.most_common(1)[0][0] == line["answer"] for seen, line in zip(nearest, test, strict=True)]
+    return 100 * sum(right) / len(right)
+
+
+def _beginning(question: str) -> str:
+    return " ".join(question.split()[:2])
 
 
 def load_task(checkpoint: Path, reducer: str) -> RetrievalTask:
@@ -112,6 +155,15 @@ def print_table(summary: dict[str, Any]) -> None:
             f"{row['order_accuracy']:5.1f}   {row['gmacs']:5.3f}   {row['tokens']:6d}   {row['ms_per_video']:8.2f}"
         )
     print("\nAll in percent. Order: how often the right one of two paragraphs that differ only in order ranks higher.")
+    print(f"\n{summary['num_questions']} questions about them, and a caption for each of {summary['num_captions']}\n")
+    print("accuracy   without a look   commonest answer   |   CIDEr   BLEU-4   ROUGE-L")
+    print(
+        f"{summary['vqa_accuracy']:8.1f}   {summary['question_only_accuracy']:14.1f}   "
+        f"{summary['majority_accuracy']:16.1f}   |   {summary['caption_cider']:5.2f}   "
+        f"{summary['caption_bleu4']:6.1f}   {summary['caption_rouge_l']:7.1f}"
+    )
+    print("\nIn percent, but CIDEr, which is 10 for exact copies. Without a look: the commonest training answer to the")
+    print("very question, or to questions that begin alike.")
 
 
 def main() -> None:
@@ -120,7 +172,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/demo"))
     out = parser.parse_args().out
     start = time.perf_counter()
-    checkpoint = train(out)
+    pretrained = pretrain(out)
+    checkpoint = finetune("train_retrieval.py", "stories", pretrained, out) / "checkpoint_best"
+    questions = finetune("train_vqa.py", "stories_qa", pretrained, out)
+    captions = finetune("train_caption.py", "stories_caption", pretrained, out)
     rows = {reducer: evaluate(checkpoint, reducer, out) for reducer in REDUCERS}
     tasks = {reducer: load_task(checkpoint, reducer) for reducer in REDUCERS}
     speed = milliseconds_per_video(tasks)
@@ -135,6 +190,7 @@ def main() -> None:
             "ms_per_video": speed[reducer],
             "order_accuracy": order_accuracy(task, out / "stories"),
         }
+    summary |= answers_and_captions(questions, captions, out / "stories")
     write_json(out / "summary.json", summary)
     print_table(summary)
     print(f"\n{out / 'summary.json'} written; {time.perf_counter() - start:.0f} seconds in all")

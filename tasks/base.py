@@ -1,67 +1,82 @@
-"""What the tasks over pairs of videos and texts share: how they are built, and one training forward.
+"""What the tasks over videos and texts share: how they are built, trained on their data, and shown what to evaluate.
 
 A task is an nn.Module that turns batches into losses; `engine/task.py` says what the engine asks of it.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from configs.schema import PretrainConfig, RetrievalConfig, RunConfig
-from datasets.annotations import manifest
-from datasets.loaders import TrainLoader
-from datasets.records import VideoTextRecord, split_missing
+from datasets.loaders import TrainLoader, evaluation_loader
 from datasets.video_text import VideoTextDataset
-from engine.checkpoint import read_weights
-from engine.distributed import rank, world_size
-from models.checkpoints.native import load_model
-from models.tokenizer import FROM_DATA, TextTokenizer, load_tokenizer, make_tokenizer
-from models.vision_language import VisionLanguageModel
+from engine.distributed import gather_objects, is_main, rank, world_size
+from models.momentum import MomentumTwin
+from tasks.build import TOKENIZER, build_model, build_tokenizer, load_checkpoint
+from tasks.data import Part, Split, name_of, read_split, setting_of, video_text
 from tasks.objectives import Objectives
 
 logger = logging.getLogger(__name__)
-TOKENIZER = "tokenizer"
 
 
-class PairTask(nn.Module):
-    """Train a model on pairs of videos and texts with the configured objectives.
+class VideoTextTask(nn.Module):
+    """A model with its tokenizer, the data it is trained on, and those it is evaluated on.
+
+    What is evaluated is read when it is first asked for, so that evaluating a checkpoint needs no training data.
 
     Args:
-        config: of pre-training or retrieval.
+        config: of any task.
         device: where the batches will be; the module itself is moved by the engine.
-        decoder, positives: see `VisionLanguageModel` and `Objectives`.
     """
 
-    def __init__(
-        self,
-        config: PretrainConfig | RetrievalConfig,
-        device: torch.device,
-        decoder: Literal["none", "tied"],
-        positives: Literal["row", "index"],
-    ) -> None:
+    def __init__(self, config: RunConfig, device: torch.device) -> None:
         super().__init__()
         self.config, self.device = config, device
-        self.tokenizer = build_tokenizer(config)
-        self.model = build_model(config, self.tokenizer, decoder)
-        if config.checkpoint is not None:
-            left = load_model(self.model, read_weights(Path(config.checkpoint)), config.checkpoint)
-            logger.info("weights from %s%s", config.checkpoint, f"; not taken: {', '.join(left)}" if left else "")
-        self.objectives = Objectives(self.model, config.objective, positives, config.seed)
-        if config.train.compile:
+        self._splits: dict[Part, Split] = {}
+        self.tokenizer = build_tokenizer(config, self.training_texts)
+        self.model = build_model(config, self.tokenizer)
+
+    def start_from_checkpoint(self, twin: MomentumTwin | None = None) -> None:
+        """Take the weights the run starts from, if it has any, and compile what is to be compiled."""
+        load_checkpoint(self.config, self.model, twin)
+        if self.config.train.compile:
             self.model.visual_encoder.compile(fullgraph=True)
 
-    @cached_property
-    def _train_loader(self) -> TrainLoader:
-        present, missing = read_records(self.config, self.config.data.manifest)
+    def split(self, part: Part) -> Split:
+        """The records of a part of the data, read once, also where one set of records is several parts."""
+        if part not in self._splits:
+            name = name_of(self.config, part)
+            first = part != "train" and not self._splits.keys() - {"train"}
+            if first and name == name_of(self.config, "train"):
+                logger.info("no %s: evaluation is on %s, which training sees", setting_of(self.config, "eval"), name)
+            same = (read for other, read in self._splits.items() if name_of(self.config, other) == name)
+            self._splits[part] = next(same, None) or read_split(self.config, part)
+        return self._splits[part]
+
+    def training_texts(self) -> Iterable[str]:
+        """All texts that a vocabulary is made from, where none is given."""
+        return video_text(self.config, self.split("train").present, training=False).captions
+
+    def training_samples(self) -> VideoTextDataset:
+        """What is trained on: a sample for each text."""
+        return video_text(self.config, self.split("train").present, training=True)
+
+    def build_train_loader(self) -> TrainLoader:
+        """The training set in batches; what training evaluates is read too, so that its faults end no epoch's work."""
+        missing = self.split("train").missing_videos
         if missing:
-            logger.warning("%d of %d videos are missing and left out", len(missing), len(missing) + len(present))
+            logger.warning("%d of %d videos are missing and left out", len(missing), self.split("train").num_annotated)
+        if self.best_metric is not None:
+            for part in ("eval", "test"):
+                self.split(part)
         return TrainLoader(
-            video_text(self.config, present, training=True),
+            self.training_samples(),
             batch_size=self.config.train.batch_size,
             accumulate=self.config.train.accumulate,
             seed=self.config.seed,
@@ -69,6 +84,10 @@ class PairTask(nn.Module):
             world_size=world_size(),
             workers=self.config.train.workers,
         )
+
+    @cached_property
+    def _train_loader(self) -> TrainLoader:
+        return self.build_train_loader()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -81,6 +100,78 @@ class PairTask(nn.Module):
 
     def begin_step(self, step: int, epoch: float) -> None:
         """Before the first forward of an optimizer step."""
+
+    def tokenize(self, texts: list[str], max_tokens: int | None = None) -> tuple[Tensor, Tensor]:
+        """Ids and mask on the task's device, cut to `max_tokens`, by default `data.max_tokens`.
+
+        Without either, and in any case, texts are cut to as many tokens as the model has positions for.
+        """
+        limits = (max_tokens or self.config.data.max_tokens, self.config.model.text.max_positions)
+        ids, mask = self.tokenizer(texts, min(limit for limit in limits if limit is not None))
+        return ids.to(self.device), mask.to(self.device)
+
+    def save_extras(self, folder: Path) -> None:
+        """Put the tokenizer beside the weights."""
+        self.tokenizer.save(folder / TOKENIZER)
+
+    def each_video(
+        self, data: VideoTextDataset, batch_size: int, failed: list[dict[str, str]]
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """This process's share of the videos: positions and pixels (B, T, 3, H, W); adds to `failed` what has none."""
+        loader = evaluation_loader(
+            data, batch_size=batch_size, rank=rank(), world_size=world_size(), workers=self.config.train.workers
+        )
+        for batch in progress_bar(loader, "videos"):
+            failed += batch["failed"]
+            if batch["video"] is not None:
+                yield batch["index"].tolist(), batch["video"].to(self.device, non_blocking=True)
+
+    def evaluated(self, final: bool) -> Split:
+        """The part of the data that an evaluation is of."""
+        return self.split("test" if final else "eval")
+
+    def described(self, final: bool, num_videos: int, num_texts: int, failed: list[dict[str, str]]) -> dict[str, Any]:
+        """What an evaluation says it is of; `failed` is this process's part of what could not be read.
+
+        `ValueError` if `num_videos`, those that could be read, are none.
+        """
+        split = self.evaluated(final)
+        left_out = split.missing_videos + [failure for part in gather_objects(failed) for failure in part]
+        if not num_videos:
+            name = name_of(self.config, "test" if final else "eval")
+            raise ValueError(f"{name}: none of its {split.num_annotated} videos could be read")
+        return {
+            "dataset": split.annotations.dataset,
+            "split": split.annotations.split,
+            "source": split.annotations.source,
+            "labelled": split.annotations.labelled,
+            "num_annotated": split.num_annotated,
+            "num_videos": num_videos,
+            "num_texts": num_texts,
+            "num_missing": len(left_out),
+            "failed": left_out,
+        }
+
+
+class PairTask(VideoTextTask):
+    """Train a model on pairs of videos and texts with the configured objectives.
+
+    Args:
+        config: of pre-training or retrieval.
+        positives: see `Objectives`.
+    """
+
+    best_metric: str | None = None
+
+    def __init__(
+        self, config: PretrainConfig | RetrievalConfig, device: torch.device, positives: Literal["row", "index"]
+    ) -> None:
+        super().__init__(config, device)
+        self.objectives = Objectives(self.model, config.objective, positives, config.seed)
+        self.start_from_checkpoint(self.objectives.twin)
+
+    def begin_step(self, step: int, epoch: float) -> None:
+        """Before the first forward of an optimizer step: the momentum twin follows."""
         self.objectives.begin_step(self.model, step, epoch)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -88,75 +179,7 @@ class PairTask(nn.Module):
         ids, mask = self.tokenize(batch["text"])
         return self.objectives(self.model, batch["video"], ids, mask, batch["index"])
 
-    def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Ids and mask on the task's device; texts are cut to as many tokens as the model has positions for."""
-        ids, mask = self.tokenizer(texts, self.config.model.text.max_positions)
-        return ids.to(self.device), mask.to(self.device)
 
-    def save_extras(self, folder: Path) -> None:
-        """Put the tokenizer beside the weights."""
-        self.tokenizer.save(folder / TOKENIZER)
-
-
-def read_records(config: RunConfig, name: str) -> tuple[list[VideoTextRecord], list[VideoTextRecord]]:
-    """The records of a manifest of the configuration: those whose video is there, and the missing."""
-    root = Path(config.data.root)
-    videos = Path(config.data.videos) if config.data.videos else root / "videos"
-    return split_missing(manifest.read(root / name, videos), videos)
-
-
-def video_text(config: RunConfig, records: list[VideoTextRecord], training: bool) -> VideoTextDataset:
-    """Records as samples of the configured frames and pixels."""
-    video, data = config.video, config.data
-    return VideoTextDataset(
-        records,
-        num_frames=video.num_frames,
-        image_size=video.image_size,
-        sampling=video.train_sampling if training else video.eval_sampling,
-        seed=config.seed,
-        max_words=data.max_words,
-        training=training,
-        augment=training and video.augment,
-        resize=video.resize,
-        cache_bytes=int(data.cache_gb * 2**30) if data.cache == "memory" and training else None,
-    )
-
-
-def build_tokenizer(config: RunConfig) -> TextTokenizer:
-    """The checkpoint's own tokenizer where it has one, else the configured one."""
-    text = config.model.text
-    own = None if config.checkpoint is None else _folder_of(Path(config.checkpoint)) / TOKENIZER
-    if own is not None and own.is_dir():
-        tokenizer = load_tokenizer(str(own))
-    elif text.tokenizer == FROM_DATA:
-        present, _ = read_records(config, config.data.manifest)
-        tokenizer = make_tokenizer(video_text(config, present, training=False).captions, text.vocab_size)
-    else:
-        tokenizer = load_tokenizer(text.tokenizer)
-    if len(tokenizer) > text.vocab_size:
-        raise ValueError(
-            f"model.text.vocab_size: {text.vocab_size} rows for a vocabulary of {len(tokenizer)}; raise it to that"
-        )
-    return tokenizer
-
-
-def build_model(
-    config: PretrainConfig | RetrievalConfig, tokenizer: TextTokenizer, decoder: Literal["none", "tied"]
-) -> VisionLanguageModel:
-    """The configured model with fresh weights."""
-    return VisionLanguageModel(
-        config.model,
-        config.video,
-        config.aggregation,
-        enc_token_id=tokenizer.enc_id,
-        dec_token_id=tokenizer.dec_id,
-        sep_token_id=tokenizer.sep_id,
-        decoder=decoder,
-        label_smoothing=config.objective.label_smoothing,
-        temperature=config.objective.temperature,
-        activation_checkpointing=config.train.activation_checkpointing,
-    )
-
-
-def _folder_of(checkpoint: Path) -> Path:
-    return checkpoint if checkpoint.is_dir() else checkpoint.parent
+def progress_bar(items: Iterable[Any], description: str) -> tqdm:
+    """A bar for people who watch; none where the output is no terminal, nor from other processes than the first."""
+    return tqdm(items, desc=description, disable=None if is_main() else True, leave=False)

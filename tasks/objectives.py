@@ -43,14 +43,16 @@ class Objectives(nn.Module):
     ) -> None:
         super().__init__()
         self.objective, self.positives, self.seed = objective, positives, seed
-        self.twin = MomentumTwin(model, objective.momentum)
+        # A twin that follows at once is the model itself.
+        self.twin = MomentumTwin(model, objective.momentum) if objective.momentum > 0 else None
         self.queue = FeatureQueue(model.vision_proj.out_features, objective.queue_size, seed)
         self.alpha, self.step, self.part = objective.alpha, 0, 0
         model.freeze_unused(objective.losses)
 
     def begin_step(self, model: VisionLanguageModel, step: int, epoch: float) -> None:
         """Before an optimizer step: the twin follows, the temperature is clamped, alpha ramps up from 0."""
-        self.twin.update(model)
+        if self.twin is not None:
+            self.twin.update(model)
         model.clamp_temperature()
         ramp = self.objective.alpha_ramp_epochs
         self.alpha = self.objective.alpha * (min(1.0, epoch / ramp) if ramp > 0 else 1.0)
@@ -63,7 +65,10 @@ class Objectives(nn.Module):
         losses: dict[str, Tensor] = {}
         video, text = model.encode_video(video_BTCHW), model.encode_text(ids, mask)
         if "vtc" in self.objective.losses:
-            keys = [all_gather_rows(feature) for feature in self.twin.embed(video_BTCHW, ids, mask)]
+            own_keys = (video.embedding.detach(), text.embedding.detach())
+            if self.twin is not None:
+                own_keys = self.twin.embed(video_BTCHW, ids, mask)
+            keys = [all_gather_rows(feature) for feature in own_keys]
             row = torch.arange(len(ids), device=ids.device) + rank() * len(ids)
             own = row if self.positives == "row" else index
             every = all_gather_rows(own)

@@ -1,22 +1,124 @@
 """Pre-training: contrastive, matching and captioning losses on pairs of short videos, or images, and captions."""
 
+import logging
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from configs.schema import PretrainConfig
+from configs.schema import PretrainConfig, SourceConfig
+from datasets.loaders import TrainLoader
+from datasets.mixing import Mixture, Source
+from datasets.sources import missing_of_some, open_source
+from datasets.video_text import VideoTextDataset
+from engine.distributed import rank, world_size
 from tasks.base import PairTask
+from tasks.data import clean_up, video_folder
+
+logger = logging.getLogger(__name__)
 
 
 class PretrainTask(PairTask):
-    """TESTA's pre-training: the decoder shares all but self-attention with the text encoder, each pair stands alone."""
+    """TESTA's pre-training: the decoder shares all but self-attention with the text encoder, each pair stands alone.
+
+    `data.sources`, or `data.manifest` alone, are read through indices on disk and not looked for file by file: what is
+    missing or broken is replaced when its turn comes. A public dataset is read as by the other tasks.
+    """
 
     best_metric = None
 
     def __init__(self, config: PretrainConfig, device: torch.device) -> None:
-        decoder = "tied" if "cap" in config.objective.losses else "none"
-        super().__init__(config, device, decoder=decoder, positives="row")
+        check_sources(config)
+        super().__init__(config, device, positives="row")
 
-    def evaluate(self) -> dict[str, Any]:
+    @cached_property
+    def _mixture(self) -> Mixture | None:
+        """The sources as one set to train on; None for a public dataset."""
+        config = self.config
+        if config.data.dataset != "manifest":
+            return None
+        sources = config.data.sources or (SourceConfig(file=config.data.manifest),)
+        return Mixture([read_source(config, source) for source in sources], config.data.mixing)
+
+    def training_texts(self) -> Iterable[str]:
+        """All texts that a vocabulary is made from, where none is given."""
+        if self._mixture is None:
+            return super().training_texts()
+        return (source.data.clean(text) for source in self._mixture.sources for text in source.data.table.texts)
+
+    def build_train_loader(self) -> TrainLoader:
+        """The sources in batches, mixed as `data.mixing` says."""
+        if self._mixture is None:
+            return super().build_train_loader()
+        return TrainLoader(
+            self._mixture,
+            batch_size=self.config.train.batch_size,
+            accumulate=self.config.train.accumulate,
+            seed=self.config.seed,
+            rank=rank(),
+            world_size=world_size(),
+            workers=self.config.train.workers,
+        )
+
+    def evaluate(self, final: bool) -> dict[str, Any]:
         """Not part of pre-training: its checkpoints are judged by the tasks that start from them."""
         raise ValueError("pre-training has no evaluation; evaluate a checkpoint with train_retrieval.py --evaluate")
+
+
+def read_source(config: PretrainConfig, source: SourceConfig) -> Source:
+    """Open one source and say what is in it; ValueError if none of its files is there.
+
+    A relative file or media folder is in `data.root`. Augmentation reads videos larger than the source's own
+    `image_size` by as much as `video.resize` is larger than `video.image_size`.
+    """
+    root, video, data = Path(config.data.root), config.video, config.data
+    path = root / source.file
+    table = open_source(path, root / source.media if source.media else video_folder(config))
+    missing, looked_for = missing_of_some(path, table)
+    image_size = source.image_size or video.image_size
+    num_frames = source.num_frames or video.num_frames
+    logger.info(
+        "%s: %d pairs, each %g times an epoch as %d frames of %d pixels; %d rows without words left out",
+        *(path, len(table), source.weight, num_frames, image_size, table.left_out),
+    )
+    if missing:
+        logger.warning("%s: %d of %d files looked for are missing; such are replaced", path, missing, looked_for)
+    samples = VideoTextDataset(
+        table,
+        num_frames=num_frames,
+        image_size=image_size,
+        sampling=video.train_sampling,
+        seed=config.seed,
+        clean=clean_up(config),
+        training=True,
+        augment=video.augment,
+        resize=round(video.resize * image_size / video.image_size),
+        cache_bytes=int(data.cache_gb * 2**30) if data.cache == "memory" else None,
+    )
+    return Source(str(path), samples, source.weight, source.batch_size)
+
+
+def check_sources(config: PretrainConfig) -> None:
+    """Refuse sources whose sizes the model or its losses cannot take."""
+    if config.data.sources and config.data.cache != "none":
+        raise ValueError("data.cache: memory is for one small set of videos; set data.cache=none with data.sources")
+    for source in config.data.sources:
+        if source.image_size is not None and source.image_size % config.model.patch_size:
+            raise ValueError(
+                f"data.sources: image_size {source.image_size} of {source.file} is no multiple of model.patch_size "
+                f"{config.model.patch_size}"
+            )
+        if config.model.temporal_scaling and source.num_frames not in (None, config.video.num_frames):
+            raise ValueError(
+                f"data.sources: num_frames {source.num_frames} of {source.file} needs as many factors of "
+                "model.temporal_scaling; leave one of them out"
+            )
+        # The train section's own was checked with it.
+        batch_size = source.batch_size or config.train.batch_size
+        if "vtm" in config.objective.losses and batch_size // config.train.accumulate < 2:
+            raise ValueError(
+                f"data.sources: batch_size {batch_size} of {source.file} leaves matching no second sample as negative; "
+                "make it larger, or leave 'vtm' out of objective.losses"
+            )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from configs.load import from_dict
-from configs.schema import PretrainConfig, RetrievalConfig, RunConfig
+from configs.schema import CaptionConfig, PretrainConfig, RetrievalConfig, RunConfig, VqaConfig
 from tests.videos import write_video
 
 FRAMES, IMAGE = 4, 32
@@ -27,8 +27,19 @@ SETTINGS: dict[str, Any] = {
         },
     },
 }  # fmt: skip
-CONFIGS: dict[str, type[RunConfig]] = {"pretrain": PretrainConfig, "retrieval": RetrievalConfig}
-QUEUES = {"pretrain": 13, "retrieval": 6}
+CONFIGS: dict[str, type[RunConfig]] = {
+    "pretrain": PretrainConfig,
+    "retrieval": RetrievalConfig,
+    "vqa": VqaConfig,
+    "caption": CaptionConfig,
+}
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "pretrain": {"losses": ["vtc", "vtm", "cap"], "queue_size": 13, "alpha_ramp_epochs": 1.0},
+    "retrieval": {"losses": ["vtc", "vtm"], "queue_size": 6, "alpha_ramp_epochs": 1.0},
+    "vqa": {},
+    "caption": {},
+}
+QUESTIONS = ("what colour is it", "does it move", "how many colours are there in all of the video")
 
 
 def caption(video: int, number: int = 0) -> str:
@@ -56,14 +67,25 @@ def write_data(root: Path, captions_of: list[int], manifest: str = "captions.jso
     return root
 
 
+def write_questions(root: Path, questions_of: list[int], manifest: str = "questions.jsonl") -> Path:
+    """Questions about the videos of `write_data`, as many for each as `questions_of` says, at most three."""
+    lines = []
+    for video, count in enumerate(questions_of):
+        answers = (COLOURS[video % 10], "no" if video % 5 == 3 else "yes", ["two", "2", "two"])
+        for number in range(count):
+            line = {"video": f"{video}.mp4", "question": QUESTIONS[number] + "?", "answer": answers[number]}
+            lines.append({**line, "question_id": f"{video}-{number}", "type": ("colour", "yes/no", "number")[number]})
+    (root / manifest).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return root
+
+
 def settings(task: str, root: Path, **sections: Any) -> dict[str, Any]:
     """All settings of a small run as nested plain values; `sections` come over them, key by key."""
-    losses = ["vtc", "vtm", "cap"] if task == "pretrain" else ["vtc", "vtm"]
     data = {
         **SETTINGS,
         "task": task,
-        "data": {"root": str(root)},
-        "objective": {"losses": losses, "queue_size": QUEUES[task], "alpha_ramp_epochs": 1.0},
+        "data": {"root": str(root), **({"manifest": "questions.jsonl"} if task == "vqa" else {})},
+        "objective": OBJECTIVES[task],
         "output_dir": str(root / "run"),
     }
     for name, value in sections.items():

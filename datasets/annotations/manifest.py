@@ -1,17 +1,26 @@
-"""Our own format: a JSONL file with one `{"video": path, "caption": text or list of texts}` a line.
+"""Our own formats, JSONL: one `{"video": path, "caption": text or list of texts}` a line, or one question.
 
-`start` and `end`, in seconds, choose a part of a video. A line may name an image, which becomes a still clip.
+A question is `{"video": path, "question": text, "answer": text or list of what each annotator said}`, perhaps with
+`question_id` and `type`. `start` and `end`, in seconds, choose a part of a video. A line may name an image, which
+becomes a still clip.
 """
 
 import difflib
 import json
 import math
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from datasets.records import VideoTextRecord, is_image
+from datasets.records import QuestionRecord, VideoTextRecord, is_image
 
-KEYS = ("video", "caption", "start", "end")
+# Whether a line must have the key.
+CAPTION_KEYS = {"video": True, "caption": True, "start": False, "end": False}
+QUESTION_KEYS = {
+    **{"video": True, "question": True, "answer": True},
+    **{"question_id": False, "type": False, "start": False, "end": False},
+}
 
 
 def read(path: Path, videos: Path) -> list[VideoTextRecord]:
@@ -20,56 +29,134 @@ def read(path: Path, videos: Path) -> list[VideoTextRecord]:
     A relative `video` is looked for in `videos`. Whether the files are there is not checked. ValueError, with file and
     line, for anything that is not as described.
     """
+    captions: dict[tuple[str, float | None, float | None], list[str]] = {}
+    for _, row in _rows(path, videos, CAPTION_KEYS, _check_captions):
+        captions.setdefault((row["video"], row.get("start"), row.get("end")), []).extend(row["caption"])
+    return [VideoTextRecord(video, tuple(texts), start, end) for (video, start, end), texts in captions.items()]
+
+
+def caption_row(line: bytes) -> dict[str, Any]:
+    """One line as a dict with `video` as it is written, a list `caption`, and perhaps `start` and `end`.
+
+    ValueError, without file and line, for anything that is not as described: for whoever reads millions of them.
+    """
+    row = _parse(line, CAPTION_KEYS)
+    _check_captions(row)
+    return row
+
+
+def read_questions(path: Path, videos: Path) -> list[QuestionRecord]:
+    """Read a manifest of questions into one record a line, in the order of the file; all else is as in `read`.
+
+    The weight of an answer is its share among those of the question. A question without `question_id` is called by the
+    number of its line; two of one name are an error.
+    """
+    records: dict[str, QuestionRecord] = {}
+    for number, row in _rows(path, videos, QUESTION_KEYS, _check_question):
+        given = row.get("question_id")
+        question_id = str(number if given is None else given)
+        if question_id in records:
+            raise ValueError(f"{path}:{number}: question_id {question_id!r} is an earlier line's too; make it another")
+        counts = Counter(row["answer"])
+        records[question_id] = QuestionRecord(
+            video=row["video"],
+            question=row["question"],
+            answers=tuple(counts),
+            weights=tuple(count / counts.total() for count in counts.values()),
+            question_id=question_id,
+            kind=row.get("type"),
+            start=row.get("start"),
+            end=row.get("end"),
+        )
+    return list(records.values())
+
+
+def _rows(
+    path: Path, videos: Path, keys: dict[str, bool], check: Callable[[dict[str, Any]], None]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The checked lines after their numbers, each `video` an absolute path; `check` looks at what is not shared."""
     if not path.is_file():
         raise ValueError(f"{path}: no such manifest; set data.manifest to a JSONL file, relative ones are in data.root")
-    captions: dict[tuple[str, float | None, float | None], list[str]] = {}
+    empty = True
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
+            empty = False
             try:
-                row = _parse(line)
+                row = _parse(line, keys)
+                check(row)
             except ValueError as error:
                 raise ValueError(f"{path}:{number}: {error}") from None
             if not Path(row["video"]).is_absolute() and not videos.is_dir():
                 raise ValueError(f"{path}:{number}: no folder {videos} for {row['video']!r}; set data.videos to it")
-            video = str((videos / row["video"]).absolute())
-            captions.setdefault((video, row.get("start"), row.get("end")), []).extend(row["caption"])
-    if not captions:
-        raise ValueError(f'{path}: the manifest is empty; write one {{"video": ..., "caption": ...}} a line')
-    return [VideoTextRecord(video, tuple(texts), start, end) for (video, start, end), texts in captions.items()]
+            row["video"] = str((videos / row["video"]).absolute())
+            yield number, row
+    if empty:
+        raise ValueError(f"{path}: the manifest is empty; write one {_example(keys)} a line")
 
 
-def _parse(line: bytes) -> dict[str, Any]:
-    """The line as a dict with `video`, a list `caption`, and `start` and `end` if given. ValueError says what to do."""
+def _example(keys: dict[str, bool]) -> str:
+    return f"{{{', '.join(f'{json.dumps(key)}: ...' for key, needed in keys.items() if needed)}}}"
+
+
+def _parse(line: bytes, keys: dict[str, bool]) -> dict[str, Any]:
+    """The line as a dict with the keys it takes, and those it needs; video and times are checked."""
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON ({error}); write one object a line") from None
     if not isinstance(row, dict):
-        raise ValueError(f'found {type(row).__name__}, not an object; write {{"video": ..., "caption": ...}}')
-    _check_keys(row)
+        raise ValueError(f"found {type(row).__name__}, not an object; write {_example(keys)}")
+    _check_keys(row, keys)
     if not isinstance(row["video"], str) or not row["video"]:
         raise ValueError(f"video is {row['video']!r}; write the path of a video or an image")
-    texts = [row["caption"]] if isinstance(row["caption"], str) else row["caption"]
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"caption is {row['caption']!r}; write a text or a list of at least one text")
-    for text in texts:
-        if not any(character.isalnum() for character in text):
-            raise ValueError(f"caption {text!r} has no words; describe the video or remove the line")
     _check_times(row)
-    return row | {"caption": texts}
+    return row
 
 
-def _check_keys(row: dict[str, Any]) -> None:
+def _check_keys(row: dict[str, Any], keys: dict[str, bool]) -> None:
     for key in row:
-        if key not in KEYS:
-            near = difflib.get_close_matches(key, KEYS, n=1)
-            advice = f"did you mean {near[0]!r}?" if near else f"a line takes {', '.join(KEYS)}"
+        if key not in keys:
+            near = difflib.get_close_matches(key, keys, n=1)
+            advice = f"did you mean {near[0]!r}?" if near else f"a line takes {', '.join(keys)}"
             raise ValueError(f"unknown key {key!r}; {advice}")
-    for key in ("video", "caption"):
-        if key not in row:
+    for key, needed in keys.items():
+        if needed and key not in row:
             raise ValueError(f"no key {key!r}; add it")
+
+
+def _check_captions(row: dict[str, Any]) -> None:
+    row["caption"] = _texts(row["caption"], "caption")
+    for text in row["caption"]:
+        if not _has_words(text):
+            raise ValueError(f"caption {text!r} has no words; describe the video or remove the line")
+
+
+def _check_question(row: dict[str, Any]) -> None:
+    if not isinstance(row["question"], str) or not _has_words(row["question"]):
+        raise ValueError(f"question is {row['question']!r}; write a text with words")
+    row["answer"] = _texts(row["answer"], "answer")
+    for text in row["answer"]:
+        if not _has_words(text):
+            raise ValueError(f"answer {text!r} has no words; write what is answered or remove the line")
+    question_id = row.get("question_id")
+    if question_id is not None and (isinstance(question_id, bool) or not isinstance(question_id, (str, int))):
+        raise ValueError(f"question_id is {question_id!r}; write a text or a whole number")
+    kind = row.get("type")
+    if kind is not None and (not isinstance(kind, str) or not _has_words(kind)):
+        raise ValueError(f"type is {kind!r}; write the type of the question in words, or remove it")
+
+
+def _texts(value: Any, key: str) -> list[str]:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{key} is {value!r}; write a text or a list of at least one text")
+    return texts
+
+
+def _has_words(text: str) -> bool:
+    return any(character.isalnum() for character in text)
 
 
 def _check_times(row: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from configs.load import dump, from_dict, load_any, load_to_evaluate
+from configs.load import dump, from_dict, load, load_any, load_to_evaluate
 from configs.schema import PretrainConfig, RetrievalConfig
 
 TRAINED: dict[str, Any] = {
@@ -65,6 +65,29 @@ def test_a_file_says_all_but_the_model_and_its_input(checkpoint: Path, file: Pat
     assert (config.data.root, config.evaluation.rerank, config.output_dir) == ("/file", 64, "/file/run")
     assert (config.optim.lr, config.train.batch_size, config.seed) == (1e-5, 2, 42)
     assert config.checkpoint == str(checkpoint)
+
+
+def test_a_file_may_put_its_input_and_aggregation_over_the_checkpoints(checkpoint: Path, file: Path) -> None:
+    file.write_text(f"{FILE}evaluate_with: [aggregation]\nvideo: {{image_size: 32}}\n")
+    config = load_to_evaluate(RetrievalConfig, file, [f"checkpoint={checkpoint}"])
+    assert (config.aggregation.reducer, config.aggregation.patches_per_block, config.aggregation.keep) == (
+        "prune", 2, None,
+    )  # fmt: skip
+    assert (config.model.depth, config.video.num_frames, config.video.image_size) == (4, 8, 64)
+    file.write_text(f"{FILE}evaluate_with: [video]\nvideo: {{image_size: 32}}\n")
+    config = load_to_evaluate(RetrievalConfig, file, [f"checkpoint={checkpoint}"])
+    assert (config.video.num_frames, config.video.image_size, config.aggregation.keep) == (32, 32, 0.5)
+
+
+@pytest.mark.parametrize("found", ['"video"', '["model"]', "[3]", "null"])
+def test_what_a_file_cannot_put_over_the_checkpoints(checkpoint: Path, file: Path, found: str) -> None:
+    file.write_text(f"{FILE}evaluate_with: {found}\n")
+    expected = f"{file}: evaluate_with: found {found}, expected a list of video and aggregation"
+    for read in (lambda: load_to_evaluate(RetrievalConfig, file, [f"checkpoint={checkpoint}"]),
+                 lambda: load(RetrievalConfig, file, [])):  # fmt: skip
+        with pytest.raises(ValueError) as caught:
+            read()
+        assert str(caught.value) == expected
 
 
 def test_the_file_may_name_the_checkpoint(checkpoint: Path, file: Path) -> None:

@@ -6,12 +6,16 @@ import pytest
 
 from configs.load import from_dict
 from configs.schema import (
+    CONFIG_CLASSES,
     AggregationConfig,
+    CaptionConfig,
     ModelConfig,
     PretrainConfig,
     RetrievalConfig,
     RunConfig,
+    SourceConfig,
     VideoConfig,
+    VqaConfig,
     block_schedules,
     check_encoder,
 )
@@ -70,12 +74,45 @@ def made(config_class: type[RunConfig], **sections: dict[str, Any]) -> RunConfig
         ("video", {"image_size": 100}, "image_size: 100 is no multiple of model.patch_size 16"),
         ("video", {"num_frames": 0}, "num_frames: 0 frames of 224 pixels make no clip"),
         ("video", {"augment": True, "resize": 200}, "resize: 200 is less than the crop, video.image_size 224"),
+        ("video", {"pixel_std": [0.5, 0.0, 0.5]}, r"pixel_std: \[0.5, 0.0, 0.5\] must be above 0"),
         ("video", {"resize": 300}, "resize: has no effect unless video.augment is true"),
         ("data", {"max_words": 0}, "max_words: 0 leaves no word of a caption"),
         ("data", {"cache_gb": 3.0}, "cache_gb: has no effect unless data.cache is memory"),
+        ("data", {"max_tokens": 2}, r"max_tokens: 2 leaves no word between \[CLS\] and \[SEP\]"),
+        ("data", {"clean_captions": False, "max_words": 9}, "max_words: has no effect with data.clean_captions false"),
+        ("data", {"train_split": "val"}, "train_split: has no effect with data.dataset manifest"),
+        ("data", {"eval_split": "val"}, "eval_split: has no effect with data.dataset manifest"),
+        ("data", {"test_split": "test"}, "test_split: has no effect with data.dataset manifest"),
+        ("data", {"dataset": "didemo", "manifest": "a.jsonl"}, "manifest: has no effect with data.dataset didemo"),
+        ("data", {"dataset": "didemo", "eval_manifest": "a"}, "eval_manifest: has no effect with data.dataset didemo"),
+        ("data", {"dataset": "msrvtt_qa", "test_manifest": "a"}, "test_manifest: has no effect with data.dataset msrv"),
+        ("data", {"sources": [{"file": "a"}], "manifest": "b"}, "manifest: has no effect with data.sources"),
+        ("data", {"sources": [{"file": "a"}], "test_split": "b"}, "test_split: has no effect with data.sources"),
+        ("data", {"sources": [{"file": "a"}], "dataset": "didemo"}, "dataset: has no effect with data.sources"),
+        ("data", {"mixing": "batch"}, "mixing: has no effect without data.sources"),
+        (
+            "data",
+            {"sources": [{"file": "a"}, {"file": "b", "image_size": 32}]},
+            r"sources\[1\].image_size: takes data.mix",
+        ),
         ("optim", {"lr": -1e-5}, "lr: -1e-05 is negative"),
         ("optim", {"min_lr": 1e-4}, "min_lr: 0.0001 is above optim.lr 1e-05"),
-        ("optim", {"warmup_lr": 1e-6}, "warmup_lr: has no effect without optim.warmup_steps"),
+        ("optim", {"warmup_lr": 1e-6}, "warmup_lr: has no effect without optim.warmup_steps or optim.warmup_ratio"),
+        (
+            "optim",
+            {"warmup_ratio": 0.1, "warmup_steps": 3},
+            "warmup_ratio: give either the ratio or optim.warmup_steps",
+        ),
+        ("optim", {"warmup_ratio": 1.0}, "warmup_ratio: 1.0 leaves nothing of the run after the warm-up"),
+        ("optim", {"warmup_ratio": -0.1}, "warmup_ratio: -0.1 is negative"),
+        ("optim", {"decay_rate": 0.9}, "decay_rate: belongs to optim.schedule exponential, which needs it"),
+        ("optim", {"schedule": "exponential"}, "decay_rate: belongs to optim.schedule exponential, which needs it"),
+        ("optim", {"schedule": "exponential", "decay_rate": 1.5}, r"decay_rate: 1.5 is not in \(0, 1\]"),
+        (
+            "optim",
+            {"schedule": "exponential", "decay_rate": 0.9, "update": "epoch"},
+            "update: has no effect with optim.schedule exponential",
+        ),
         ("optim", {"clip_norm": 0.0}, "clip_norm: 0.0 leaves no gradient; null does not clip"),
         ("optim", {"layer_decay": 0.0}, r"layer_decay: 0.0 is not in \(0, 1\]"),
         ("train", {"max_epochs": 0}, "max_epochs: 0 is less than 1"),
@@ -94,7 +131,8 @@ def made(config_class: type[RunConfig], **sections: dict[str, Any]) -> RunConfig
     ],
 )
 def test_every_task_refuses(section: str, values: dict[str, Any], message: str) -> None:
-    for config_class in (PretrainConfig, RetrievalConfig):
+    contrasting = section == "objective" or "matching" in message
+    for config_class in (PretrainConfig, RetrievalConfig) if contrasting else CONFIG_CLASSES:
         with pytest.raises(ValueError, match=f"^test: {'train' if 'matching' in message else section}.{message}"):
             made(config_class, **{section: values})
 
@@ -115,6 +153,98 @@ def test_every_task_refuses(section: str, values: dict[str, Any], message: str) 
 def test_retrieval_refuses(sections: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^test: {message}"):
         made(RetrievalConfig, **sections)
+
+
+SOURCES = {"data": {"sources": [{"file": "a.csv"}]}}
+NO_SOURCES = "data.sources: are for pre-training alone; name one data.dataset or data.manifest"
+
+
+@pytest.mark.parametrize(
+    ("config_class", "sections", "message"),
+    [
+        (PretrainConfig, {"data": {"dataset": "msrvtt_qa"}}, "data.dataset: msrvtt_qa has questions, not captions"),
+        (PretrainConfig, {"data": {"eval_manifest": "a"}}, "data: pre-training is not evaluated"),
+        (PretrainConfig, {"data": {"test_manifest": "a"}}, "data: pre-training is not evaluated"),
+        (PretrainConfig, {"data": {"dataset": "didemo", "eval_split": "val"}}, "data: pre-training is not evaluated"),
+        (RetrievalConfig, SOURCES, NO_SOURCES),
+        (CaptionConfig, SOURCES, NO_SOURCES),
+        (VqaConfig, SOURCES, NO_SOURCES),
+        (RetrievalConfig, {"data": {"dataset": "activitynet_qa"}}, "data.dataset: activitynet_qa has questions, not"),
+        (CaptionConfig, {"data": {"dataset": "activitynet_qa"}}, "data.dataset: activitynet_qa has questions, not"),
+        (VqaConfig, {"data": {"dataset": "didemo"}}, "data.dataset: didemo has captions, not questions; use train_"),
+        (VqaConfig, {"data": {"max_words": 9}}, "data.max_words: has no effect on questions"),
+        (VqaConfig, {"data": {"max_tokens": 9}}, "data.max_tokens: has no effect on questions"),
+        (VqaConfig, {"data": {"clean_captions": False}}, "data.clean_captions: has no effect on questions"),
+        (VqaConfig, {"objective": {"label_smoothing": 1.0}}, r"objective.label_smoothing: 1.0 is not in \[0, 1\)"),
+        (VqaConfig, {"objective": {"queue_size": 3}}, "objective.queue_size: unknown key"),
+        (VqaConfig, {"evaluation": {"shortlist": 0}}, "evaluation.shortlist: 0 is less than 1"),
+        (VqaConfig, {"evaluation": {"num_beams": 4}}, "evaluation.num_beams: has no effect with evaluation.inference"),
+        (
+            VqaConfig,
+            {"evaluation": {"max_tokens": 4}},
+            "evaluation.max_tokens: has no effect with evaluation.inference",
+        ),
+        (
+            VqaConfig,
+            {"evaluation": {"inference": "generate", "answers": "evaluated_split"}},
+            "evaluation.answers: has no effect with evaluation.inference generate",
+        ),
+        (
+            VqaConfig,
+            {"evaluation": {"inference": "generate", "shortlist": 3}},
+            "evaluation.shortlist: has no effect with evaluation.inference generate",
+        ),
+        (
+            VqaConfig,
+            {"evaluation": {"best_metric": "acuracy"}},
+            "evaluation.best_metric: 'acuracy' is neither accuracy",
+        ),
+        (CaptionConfig, {"evaluation": {"min_tokens": 0}}, "evaluation.min_tokens: 0 is less than 1"),
+        (CaptionConfig, {"evaluation": {"top_p": 0.5}}, "evaluation.top_p: has no effect with evaluation.method beam"),
+        (
+            CaptionConfig,
+            {"evaluation": {"method": "nucleus", "num_beams": 4}},
+            "evaluation.num_beams: has no effect with evaluation.method nucleus",
+        ),
+        (
+            CaptionConfig,
+            {"evaluation": {"method": "nucleus", "top_p": 0.0}},
+            r"evaluation.top_p: 0.0 is not in \(0, 1\]",
+        ),
+        (
+            CaptionConfig,
+            {"evaluation": {"min_tokens": 5, "max_tokens": 4}},
+            "evaluation.max_tokens: 4 is less than evaluation.min_tokens 5",
+        ),
+        (CaptionConfig, {"evaluation": {"best_metric": "accuracy"}}, 'evaluation.best_metric: found "accuracy", expec'),
+    ],
+)
+def test_a_task_refuses_what_is_another_tasks(
+    config_class: type[RunConfig], sections: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^test: {message}"):
+        made(config_class, **sections)
+
+
+@pytest.mark.parametrize(
+    ("data", "apart"),
+    [
+        ({}, False),
+        ({"eval_manifest": "a"}, False),
+        ({"eval_manifest": "a", "test_manifest": "b"}, True),
+        ({"test_manifest": "b"}, True),
+        ({"dataset": "queryd", "eval_split": "val"}, False),
+        ({"dataset": "queryd", "eval_split": "val", "test_split": "test"}, True),
+    ],
+)
+def test_a_test_set_is_apart_where_one_is_named(data: dict[str, Any], apart: bool) -> None:
+    assert made(RetrievalConfig, data=data).data.test_is_apart == apart
+
+
+def test_sources_may_differ_in_size_where_each_batch_is_of_one() -> None:
+    source = {"file": "a.tsv", "num_frames": 1, "image_size": 32, "batch_size": 4}
+    config = made(PretrainConfig, data={"sources": [source], "mixing": "batch"})
+    assert config.data.sources == (SourceConfig(file="a.tsv", num_frames=1, image_size=32, batch_size=4),)
 
 
 def test_cosine_alone_is_allowed_with_a_batch_of_one() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from datasets.loaders import TrainLoader, evaluation_loader
+from datasets.pairs import PairTable
 from datasets.records import VideoTextRecord
 from datasets.video_text import VideoTextDataset
 from tests.videos import grey_steps, write_video
@@ -23,7 +24,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[VideoTextRecord]:
 
 def dataset(records: list[VideoTextRecord], **changes: Any) -> VideoTextDataset:
     settings: dict[str, Any] = {"num_frames": 3, "image_size": 32, "sampling": "headtail", "seed": 1, "training": True}
-    return VideoTextDataset(records, **{**settings, **changes})
+    return VideoTextDataset(PairTable.of(records), **{**settings, **changes})
 
 
 def loader(data: VideoTextDataset, rank: int = 0, world_size: int = 1, workers: int = 0, **changes: int) -> TrainLoader:
@@ -68,7 +69,7 @@ def test_an_epoch_is_a_permutation_of_all_pairs_but_the_last_few(records: list[V
     assert texts[0] != texts[1]
     good = [text for text in texts[0] if text not in ("video 3", "again 3")]
     assert len(good) == 16  # the unreadable video is replaced
-    order = [index for batch in train._batches for _, index in batch]
+    order = [item.row for batch in train._batches for item in batch]
     assert len(set(order)) == 16 and set(order) < set(range(20))
 
 

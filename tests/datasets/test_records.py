@@ -1,11 +1,10 @@
-"""Missing files and packed texts."""
+"""Missing files."""
 
-import pickle
 from pathlib import Path
 
 import pytest
 
-from datasets.records import PackedTexts, VideoTextRecord, is_image, split_missing
+from datasets.records import QuestionRecord, VideoTextRecord, is_image, split_missing
 
 
 def test_split_missing_keeps_order(tmp_path: Path) -> None:
@@ -16,23 +15,19 @@ def test_split_missing_keeps_order(tmp_path: Path) -> None:
     assert present == [records[1], records[3]] and missing == [records[0], records[2]]
 
 
+def test_questions_are_split_as_captions_are(tmp_path: Path) -> None:
+    (tmp_path / "b.mp4").touch()
+    records = [
+        QuestionRecord(str(tmp_path / name), "who", ("dog",), (1.0,), str(number))
+        for number, name in enumerate(("b.mp4", "a.mp4", "b.mp4"))
+    ]
+    assert split_missing(records, tmp_path) == ([records[0], records[2]], [records[1]])
+
+
 def test_all_missing_is_an_error_that_names_the_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"none of the 1 videos is in {tmp_path}.*a.mp4.*data.videos") as error:
         split_missing([VideoTextRecord(str(tmp_path / "a.mp4"), ("x",))], tmp_path)
     assert "\n" not in str(error.value)
-
-
-def test_packed_texts_are_a_list_of_strings() -> None:
-    texts = ["", "a dog", "été", "", "\ud800", "last"]
-    packed = PackedTexts(texts)
-    assert [packed[position] for position in range(len(packed))] == texts
-    assert PackedTexts([]).__len__() == 0
-
-
-def test_packed_texts_are_small() -> None:
-    texts = [f"/videos/{number:08}.mp4" for number in range(1000)]
-    # 20 bytes of text and 8 of position a string.
-    assert len(pickle.dumps(PackedTexts(texts))) < 1000 * 28 + 1000
 
 
 def test_images_go_by_suffix() -> None:

@@ -1,8 +1,8 @@
-"""Caption clean-up, in particular where the reference departs from BLIP."""
+"""Clean-up of captions and questions, in particular where the reference departs from BLIP."""
 
 import pytest
 
-from datasets.text import clean_caption
+from datasets.text import clean_caption, clean_question
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,23 @@ def test_clean_up(raw: str, clean: str) -> None:
 def test_longest_is_max_words() -> None:
     assert clean_caption("One two  (three) four", max_words=3) == "one two three"
     assert clean_caption("one two three", max_words=3) == "one two three"
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("Is the Dog RUNNING?", "is the dog running?"),
+        ('e.g. "no.3" (red) *#:;~!', "eg no3 red"),  # deleted, where captions get spaces
+        ("who, me? it's 5% & more-or-less", "who, me? it's 5% & more-or-less"),
+        ("  two  spaces stay \n", "  two  spaces stay"),
+        ("end .", "end"),
+        ("?", "?"),
+    ],
+)
+def test_questions(raw: str, clean: str) -> None:
+    assert clean_question(raw) == clean
+
+
+def test_longest_question_is_max_words() -> None:
+    assert clean_question("One two. three four", max_words=3) == "one two three"
+    assert clean_question(" ".join(["word"] * 60)) == " ".join(["word"] * 50)

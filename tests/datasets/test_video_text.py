@@ -1,6 +1,7 @@
 """Samples: what is in them, what they depend on, and what happens to files that cannot be read."""
 
 import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from PIL import Image
 
 from datasets import decode, sampling, transforms
 from datasets.annotations import manifest
-from datasets.records import VideoTextRecord
+from datasets.pairs import PairTable
+from datasets.records import QuestionRecord, VideoTextRecord
+from datasets.text import clean_caption
 from datasets.video_text import MAX_TRIES, VideoTextDataset, collate
 from tests.videos import frame_numbers, grey_steps, write_video
 
@@ -34,8 +37,11 @@ def records(tmp_path: Path) -> list[VideoTextRecord]:
 
 
 def dataset(records: list[VideoTextRecord], **changes: object) -> VideoTextDataset:
-    settings = {"num_frames": 4, "image_size": SIZE, "sampling": "uniform", "seed": 5, "training": True}
-    return VideoTextDataset(records, **{**settings, **changes})  # type: ignore[arg-type]
+    settings = {
+        "num_frames": 4, "image_size": SIZE, "sampling": "uniform", "seed": 5, "training": True,
+        "clean": partial(clean_caption, max_words=64),
+    }  # fmt: skip
+    return VideoTextDataset(PairTable.of(records), **{**settings, **changes})  # type: ignore[arg-type]
 
 
 def test_evaluation_has_a_sample_a_video_and_all_captions(records: list[VideoTextRecord]) -> None:
@@ -62,8 +68,9 @@ def test_training_has_a_sample_a_pair(records: list[VideoTextRecord]) -> None:
     assert all(sample["failed"] == [] for sample in samples)
 
 
-def test_max_words(records: list[VideoTextRecord]) -> None:
-    assert dataset(records, max_words=2, training=False).captions[-2:] == ["an image", "the last"]
+def test_texts_are_cleaned_as_told(records: list[VideoTextRecord]) -> None:
+    clean = partial(clean_caption, max_words=2)
+    assert dataset(records, clean=clean, training=False).captions[-2:] == ["an image", "the last"]
 
 
 @pytest.mark.parametrize("name", ["headtail", "random"])
@@ -78,6 +85,44 @@ def test_random_frames_follow_from_seed_epoch_and_index(records: list[VideoTextR
     assert len({tuple(frames(epoch, 1)) for epoch in range(6)}) > 3
     assert frames(2, 0) != frames(2, 1) or frames(3, 0) != frames(3, 1)
     assert frames(2, 1, seed=6) != frames(2, 1) or frames(3, 1, seed=6) != frames(3, 1)
+
+
+def test_row_is_the_position_of_the_text(records: list[VideoTextRecord]) -> None:
+    data = dataset(records)
+    for row in range(6):
+        sample = data[3, row]
+        assert data.captions[sample["row"]] == sample["text"] and data.caption_video[sample["row"]] == sample["index"]
+        if row not in (2, 3):
+            assert sample["row"] == row  # those two are of the broken video, and are replaced
+    evaluated = dataset(records, training=False)
+    assert [evaluated[index]["row"] for index in range(4)] == [0, 2, 4, 5]
+    batch = collate([data[3, 5], data[3, 1]])
+    assert batch["row"].tolist() == [5, 1] and batch["row"].dtype == torch.int64
+
+
+def test_texts_need_not_stand_video_by_video(records: list[VideoTextRecord]) -> None:
+    """As of questions, whose order is that of their file."""
+    names = [records[2].video, records[0].video, records[2].video]
+    table = PairTable.of([QuestionRecord(name, f"q {row}", ("a",), (1.0,), str(row)) for row, name in enumerate(names)])
+    settings = {"num_frames": 2, "image_size": SIZE, "sampling": "uniform", "seed": 5}
+    trained = VideoTextDataset(table, training=True, **settings)
+    assert [(trained[0, row]["index"], trained[0, row]["text"]) for row in range(3)] == [
+        (0, "q 0"),
+        (1, "q 1"),
+        (0, "q 2"),
+    ]
+    evaluated = VideoTextDataset(table, training=False, **settings)
+    assert [(evaluated[index]["row"], evaluated[index]["text"]) for index in range(2)] == [(0, "q 0"), (1, "q 1")]
+    assert torch.equal(evaluated[1]["video"], trained[0, 1]["video"])
+
+
+def test_a_row_shown_again_in_an_epoch_is_drawn_again(records: list[VideoTextRecord]) -> None:
+    data = dataset(records, sampling="random")
+    assert torch.equal(data[2, 1, 1]["video"], data[2, 1]["video"])
+    again = [data[2, 1, draw] for draw in (7, 13, 19)]
+    assert {(sample["row"], sample["text"]) for sample in again} == {(1, "a second")}
+    assert len({tuple(frame_numbers(sample["video"])) for sample in [data[2, 1], *again]}) > 2
+    assert torch.equal(dataset(records, sampling="random")[2, 1, 13]["video"], again[1]["video"])
 
 
 def test_augmented_clips(tmp_path: Path) -> None:
@@ -192,8 +237,8 @@ def test_a_pickled_dataset_is_the_same_and_small(records: list[VideoTextRecord])
     copy = pickle.loads(pickle.dumps(data))
     assert torch.equal(copy[1, 5]["video"], data[1, 5]["video"]) and copy.captions == data.captions
     many = [VideoTextRecord(f"/v/{number:06}.mp4", ("five words are in it",)) for number in range(1000)]
-    # Text, two positions, a caption's video, a video's first caption, start and end: 13 + 20 + 6 * 8 bytes.
-    assert len(pickle.dumps(dataset(many))) < 1000 * 81 + 5000
+    # Text, two positions, a text's video, start and end: 13 + 20 + 5 * 8 bytes.
+    assert len(pickle.dumps(dataset(many))) < 1000 * 73 + 5000
 
 
 def test_collate_leaves_out_what_could_not_be_read(records: list[VideoTextRecord]) -> None:

@@ -1,9 +1,12 @@
 """Checkpoint folders hold what was put in, whole, whatever happens while they are written."""
 
+import argparse
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
+from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -13,6 +16,7 @@ from engine.checkpoint import (
     load_optimizer,
     load_weights,
     read_weights,
+    replacing_file,
     replacing_folder,
     save_optimizer,
     save_weights,
@@ -55,9 +59,89 @@ def test_a_file_without_aliases_is_read_too(tmp_path: Path) -> None:
 def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"model\.safetensors: there is no such checkpoint"):
         read_weights(tmp_path)
-    (tmp_path / "model.pth").write_bytes(b"PK\x03\x04 something else")
-    with pytest.raises(ValueError, match=r"model\.pth: is no safetensors file"):
-        read_weights(tmp_path / "model.pth")
+    (tmp_path / "model.safetensors").write_bytes(b"something else")
+    with pytest.raises(ValueError, match=r"model\.safetensors: is no safetensors file"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_files_of_torch_save_are_read(
+    tmp_path: Path, suffix: str, zipped: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, shared = tmp_path / f"weights{suffix}", torch.randn(3, 2)
+    weights = OrderedDict(a=shared, b=shared, half=torch.ones(2, dtype=torch.float16), n=torch.tensor([7]))
+    beside = {"optimizer": {"state": {0: torch.zeros(2)}}, "epoch": 3, "config": {"lr": 1e-5, "r": [1, 12]}}
+    parameter = {"w": nn.Parameter(torch.ones(2))}
+    for held in (weights, {"model": weights, **beside}, {"state_dict": weights}, {"model": {"state_dict": weights}}):
+        torch.save(held, path, _use_new_zipfile_serialization=zipped)
+        with caplog.at_level("INFO"):
+            found = read_weights(path)
+        assert found.keys() == weights.keys()
+        assert all(torch.equal(found[n], t) and found[n].dtype == t.dtype for n, t in weights.items())
+        assert found["a"].data_ptr() == found["b"].data_ptr()
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"{path}: taken are its weights, under 'model'; beside them: config, epoch, optimizer"]
+    torch.save(parameter, path, _use_new_zipfile_serialization=zipped)
+    assert not read_weights(path)["w"].requires_grad
+
+
+class Trap:
+    """Makes a file as soon as it is unpickled by a reader that runs what it is told."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_with_more_than_plain_data_is_refused_and_nothing_of_it_runs(tmp_path: Path, zipped: bool) -> None:
+    path, sprung = tmp_path / "weights.pth", tmp_path / "sprung"
+    for more, wanted in (
+        (Trap(sprung), r"pathlib\.Path\.touch|builtins?\.getattr|getattr"),
+        (argparse.Namespace(lr=1), r"argparse\.Namespace"),
+        (YAML().load("testa_r: [1, 12]"), r"ruamel\.yaml\.comments\.CommentedMap"),
+    ):
+        torch.save({"model": {"w": torch.ones(1)}, "config": more}, path, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(
+            ValueError, match=rf"weights\.pth: wants ({wanted}), which is no plain data, and is"
+        ) as caught:
+            read_weights(path)
+        assert "save its weights alone" in str(caught.value) and "\n" not in str(caught.value)
+        assert not sprung.exists()
+    torch.load(path, weights_only=False)
+    torch.save({"config": Trap(sprung)}, path)
+    torch.load(path, weights_only=False)
+    assert sprung.exists()  # the trap works
+
+
+@pytest.mark.parametrize(
+    ("held", "words"),
+    [
+        ([torch.ones(1)], "holds list, not tensors by name"),
+        ({}, "holds dict, not tensors by name"),
+        ({"w": torch.ones(1), "epoch": 3}, "epoch: is int, not a tensor; keep the weights alone"),
+    ],
+)
+def test_files_of_torch_save_without_weights(tmp_path: Path, held: object, words: str) -> None:
+    torch.save(held, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=rf"a\.pt: {words}$"):
+        read_weights(tmp_path / "a.pt")
+
+
+def test_damaged_files_of_torch_save(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"w": torch.ones(1000)}, path)
+    whole = path.read_bytes()
+    torch.save({"w": torch.ones(1000)}, path, _use_new_zipfile_serialization=False)
+    old = path.read_bytes()
+    for content in (b"", b"hello world", b"PK\x03\x04 something", whole[:-100], whole[:200], old[:-8], old[:30]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.pth: is no file of torch\.save") as caught:
+            read_weights(path)
+        assert "\n" not in str(caught.value)
 
 
 def test_weights_of_another_model_are_refused_with_keys_and_shapes(tmp_path: Path) -> None:
@@ -121,6 +205,16 @@ def test_json_is_written_whole(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(tmp_path / "results.json", {"a": object()})
     assert (tmp_path / "results.json").read_text() == '{\n  "a": 1\n}\n'
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "weights.pth"
+    with replacing_file(target) as path:
+        path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), replacing_file(target) as path:
+        path.write_text("half")
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.pth"] and target.read_text() == "old"
 
 
 def adamw(module: nn.Module) -> torch.optim.AdamW:

@@ -30,12 +30,12 @@ def written_out(config: StubConfig) -> tuple[StubTask, list[float]]:
         scale = {"blocks.0": 0.9**2, "blocks.1": 0.9}.get(name[:8], 1.0)
         groups.append({"params": [parameter], "weight_decay": 0.05 if name.endswith("weight") else 0.0, "scale": scale})
     optimizer = torch.optim.AdamW(groups, lr=1.0)
-    total_steps, step, losses = config.train.max_epochs * STEPS, 0, []
+    step, losses = 0, []
     for epoch in range(config.train.max_epochs):
         batches = task.train_epoch(epoch, 0)
         for _ in range(STEPS):
             for group in optimizer.param_groups:
-                group["lr"] = lr_at(step, config.optim, total_steps) * group["scale"]
+                group["lr"] = lr_at(step, config.optim, STEPS, config.train.max_epochs) * group["scale"]
             task.begin_step(step, step / STEPS)
             parts = []
             for _ in range(config.train.accumulate):
@@ -69,7 +69,7 @@ def test_every_line_adds_up(tmp_path: Path) -> None:
     assert [line["step"] for line in lines] == list(range(1, 3 * STEPS + 1))
     for number, line in enumerate(lines):
         assert line["loss"] == pytest.approx(line["loss_rebuild"] + line["loss_queue"], rel=1e-5)
-        assert line["lr"] == lr_at(number, config.optim, 3 * STEPS)
+        assert line["lr"] == lr_at(number, config.optim, STEPS, 3)
         assert line["epoch"] == (number + 1) / STEPS and line["grad_norm"] > 0
 
 

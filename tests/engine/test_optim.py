@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from configs.schema import OptimConfig
-from engine.optim import build_optimizer, check_warmup, lr_at, lr_scales, set_lr
+from engine.optim import build_optimizer, lr_at, lr_scales, set_lr, warmup_steps
 
 CPU = torch.device("cpu")
 
@@ -49,20 +49,62 @@ def frozen_names(*prefixes: str) -> set[str]:
     return {name for name, parameter in task.named_parameters() if not parameter.requires_grad}
 
 
+def rates(config: OptimConfig, steps_per_epoch: int, max_epochs: int) -> list[float]:
+    """The learning rates of a whole run."""
+    return [lr_at(step, config, steps_per_epoch, max_epochs) for step in range(steps_per_epoch * max_epochs)]
+
+
 def test_lr_warms_up_in_a_line_and_falls_in_a_cosine() -> None:
     config = OptimConfig(lr=1.0, min_lr=0.2, warmup_lr=0.5, warmup_steps=4)
-    rates = [lr_at(step, config, total_steps=12) for step in range(12)]
-    assert rates[:5] == [0.5, 0.625, 0.75, 0.875, 1.0]
-    assert rates[8] == pytest.approx(0.6)  # half of the cosine: the mean of lr and min_lr
-    assert rates[6] == pytest.approx(0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2)
-    assert 0.2 < rates[11] < 0.25 and rates[4:] == sorted(rates[4:], reverse=True)
+    run = rates(config, 3, 4)
+    assert run[:5] == [0.5, 0.625, 0.75, 0.875, 1.0]
+    assert run[8] == pytest.approx(0.6)  # half of the cosine: the mean of lr and min_lr
+    assert run[6] == pytest.approx(0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2)
+    assert 0.2 < run[11] < 0.25 and run[4:] == sorted(run[4:], reverse=True)
+    assert run == rates(config, 12, 1), "epochs are nothing to it"
 
 
 def test_a_warmup_of_the_whole_run_is_the_longest() -> None:
-    check_warmup(OptimConfig(lr=1.0, warmup_steps=12), total_steps=12)
-    assert lr_at(11, OptimConfig(lr=1.2, warmup_steps=12), total_steps=12) == pytest.approx(1.1)
+    assert warmup_steps(OptimConfig(lr=1.0, warmup_steps=12), total_steps=12) == 12
+    assert rates(OptimConfig(lr=1.2, warmup_steps=12), 12, 1)[11] == pytest.approx(1.1)
     with pytest.raises(ValueError, match=r"optim\.warmup_steps: 13 are more than the 12 steps"):
-        check_warmup(OptimConfig(lr=1.0, warmup_steps=13), total_steps=12)
+        warmup_steps(OptimConfig(lr=1.0, warmup_steps=13), total_steps=12)
+
+
+@pytest.mark.parametrize(("ratio", "steps"), [(0.0, 0), (0.1, 4), (0.5, 20), (0.99, 40)])
+def test_a_warmup_may_be_a_share_of_the_run(ratio: float, steps: int) -> None:
+    assert warmup_steps(OptimConfig(lr=1.0, warmup_ratio=ratio), total_steps=40) == steps
+    assert rates(OptimConfig(lr=1.0, warmup_ratio=ratio), 10, 4) == rates(
+        OptimConfig(lr=1.0, warmup_steps=steps), 10, 4
+    )
+
+
+def test_a_rate_by_epoch_is_the_references_cosine() -> None:
+    """Of epoch e of E: (lr - min_lr) / 2 * (1 + cos(pi e / E)) + min_lr, from the first step of the run on."""
+    run = rates(OptimConfig(lr=1e-5, min_lr=1e-6, update="epoch"), 7, 10)
+    expected = [(1e-5 - 1e-6) * 0.5 * (1 + math.cos(math.pi * epoch / 10)) + 1e-6 for epoch in range(10)]
+    assert run == pytest.approx([rate for rate in expected for _ in range(7)], rel=1e-12)
+    assert len(set(run)) == 10 and run[0] == 1e-5
+
+
+def test_a_warmup_goes_by_step_before_a_rate_by_epoch() -> None:
+    run = rates(OptimConfig(lr=1.0, warmup_steps=6, update="epoch"), 4, 4)
+    assert run[:6] == pytest.approx([step / 6 for step in range(6)])
+    assert run[6:8] == [1.0, 1.0]  # the rest of the epoch that the warm-up ends in
+    assert run[8:12] == pytest.approx([0.5 * (1 + math.cos(math.pi * 2 / 10))] * 4)
+    assert run[12:] == pytest.approx([0.5 * (1 + math.cos(math.pi * 6 / 10))] * 4)
+
+
+def test_an_exponential_is_the_references_pretraining() -> None:
+    """Of epoch e: max(min_lr, lr * rate ** e), and in epoch 0 a line from warmup_lr to lr over the first steps."""
+    settings = {"lr": 5e-6, "min_lr": 5e-7, "warmup_lr": 1e-6, "warmup_steps": 50}
+    run = rates(OptimConfig(schedule="exponential", decay_rate=0.8, **settings), 60, 20)
+    for epoch in range(20):
+        expected = [max(5e-7, 5e-6 * 0.8**epoch)] * 60
+        if epoch == 0:
+            expected[:50] = [1e-6 + (5e-6 - 1e-6) * step / 50 for step in range(50)]
+        assert run[60 * epoch : 60 * (epoch + 1)] == pytest.approx(expected, rel=1e-12)
+    assert run[-1] == 5e-7 and run[60 * 10] > 5e-7
 
 
 def test_only_matrices_that_are_no_embeddings_decay() -> None:
@@ -72,6 +114,14 @@ def test_only_matrices_that_are_no_embeddings_decay() -> None:
     expected |= {f"model.text_encoder.blocks.{block}.temporal_attn.weight" for block in range(2)}
     assert decaying == expected | {"model.vision_proj.weight"}
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.3}
+
+
+def test_everything_decays_where_that_is_asked_for() -> None:
+    task = Task()
+    optimizer = build_optimizer(task, OptimConfig(lr=1.0, weight_decay=0.3, decay="all"), CPU)
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.3}
+    members = [name for group in optimizer.param_groups for name in group["param_names"]]
+    assert sorted(members) == sorted(name for name, _ in task.named_parameters())
 
 
 def test_rates_fall_towards_the_input_of_each_tower() -> None:

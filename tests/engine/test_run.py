@@ -38,6 +38,12 @@ class LoadingTask(StubTask):
         raise AssertionError("an evaluation trains nothing")
 
 
+def times(folder: Path) -> dict[Path, int]:
+    """When each file of a run was written, other than those of its results."""
+    of_results = {"results.json", "results_history.jsonl", "missing_videos.jsonl", "predictions.txt"}
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name not in of_results}
+
+
 def test_a_finished_run_evaluates_its_best_weights_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -55,7 +61,7 @@ def test_a_finished_run_evaluates_its_best_weights_and_says_so(
 def test_evaluating_gives_the_numbers_of_training_and_leaves_the_run_alone(tmp_path: Path) -> None:
     run(stub_config(tmp_path), StubTask)
     trained = json.loads((tmp_path / "results.json").read_text())
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if not path.name.startswith("results")}
+    before = times(tmp_path)
     best = str(tmp_path / "checkpoint_best")
     config = stub_config(tmp_path, checkpoint=best, seed=9)
     run(config, LoadingTask, evaluate_only=True)
@@ -65,14 +71,11 @@ def test_evaluating_gives_the_numbers_of_training_and_leaves_the_run_alone(tmp_p
     history = [json.loads(line) for line in (tmp_path / "results_history.jsonl").read_text().splitlines()]
     assert history[-2:] == [trained, results]
     assert [results[name] for name in ("task", "dataset", "split", "num_videos", "num_texts", "num_missing")] == [
-        "stub", "stub", "test", 3, 4, 1,
+        "stub", "stub", "eval", 3, 4, 1,
     ]  # fmt: skip
     assert results["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert (results["versions"]["device"], results["versions"]["precision"]) == ("cpu", "fp32")
-    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if not path.name.startswith("results")}
-    assert {path: after[path] for path in before if path != tmp_path} == {
-        path: time for path, time in before.items() if path != tmp_path
-    }
+    assert times(tmp_path) == before
 
 
 def test_evaluating_needs_a_checkpoint(tmp_path: Path) -> None:

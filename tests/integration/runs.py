@@ -18,6 +18,7 @@ from tests.tiny_runs import settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BASE = ROOT / "configs" / "debug" / "base.yaml"
+SCRIPTS = {"pretrain": "pretrain", "retrieval": "train_retrieval", "vqa": "train_vqa", "caption": "train_caption"}
 SHORT: dict[str, Any] = {
     "optim": {"lr": 5e-3, "clip_norm": 1.0},
     "train": {"max_epochs": 4, "batch_size": 4, "eval_every": 2},
@@ -71,7 +72,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
 def train(root: Path, folder: Path, task: str = "retrieval", **sections: Any) -> Path:
     """Train in a new folder; returns it."""
     config = write_config(task, root, f"{folder.name}.yaml", output_dir=str(folder), **sections)
-    assert start("pretrain" if task == "pretrain" else "train_retrieval", "--config", config) == 0
+    assert start(SCRIPTS[task], "--config", config) == 0
     return folder
 
 

@@ -2,6 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.integration.runs import ROOT, losses_of, results_of, start, write_config
 
@@ -62,3 +65,43 @@ def test_real_clips_are_learned_by_heart(real_data: Path, tmp_path: Path) -> Non
     checkpoint = run / "checkpoint_best"
     assert start("train_retrieval", "--evaluate", f"checkpoint={checkpoint}", data, f"output_dir={again}") == 0
     assert results_of(again)["metrics"] == results["metrics"]
+
+
+def evaluated_again(script: str, run: Path, data: str, folder: Path, *overrides: str) -> dict[str, Any]:
+    """The results of evaluating a run's best weights in a new folder."""
+    checkpoint = f"checkpoint={run / 'checkpoint_best'}"
+    assert start(script, "--evaluate", checkpoint, data, f"output_dir={folder}", *overrides) == 0
+    return results_of(folder)
+
+
+def test_questions_about_real_clips_are_answered(real_data: Path, tmp_path: Path) -> None:
+    """All 16, by ranking and in its own words; two of them are the same question about different clips."""
+    run, data = tmp_path / "run", f"data.root={real_data / 'clips'}"
+    assert start("train_vqa", "--config", ROOT / "configs/debug/clips_qa.yaml", data, f"output_dir={run}") == 0
+    results = results_of(run)
+    assert (results["num_texts"], results["num_missing"], results["answers"]) == (16, 0, "train")
+    assert results["metrics"]["accuracy"] == results["metrics"]["answer_list_coverage"] == 100.0
+    assert results["metrics"]["majority_accuracy"] == 12.5
+    rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    same = [row["predicted"] for row in rows if row["question"] == "what is the woman doing"]
+    assert same == ["dancing", "yoga"]
+    written = evaluated_again("train_vqa", run, data, tmp_path / "written", "evaluation.inference=generate")
+    assert (written["answers"], written["metrics"]["accuracy"]) == ("generated", 100.0)
+
+
+def test_real_clips_are_described(real_data: Path, tmp_path: Path) -> None:
+    """Nearly word by word; with Java or without."""
+    run, data = tmp_path / "run", f"data.root={real_data / 'clips'}"
+    assert start("train_caption", "--config", ROOT / "configs/debug/clips_caption.yaml", data, f"output_dir={run}") == 0
+    results = results_of(run)
+    assert (results["num_videos"], results["num_texts"], results["num_missing"]) == (16, 16, 0)
+    name = "cider" if "cider" in results["metrics"] else "cider_plain"
+    assert results["metrics"][name] > 5
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", "")
+        plain = evaluated_again("train_caption", run, data, tmp_path / "plain")
+        nucleus = ("evaluation.method=nucleus", "evaluation.top_p=0.5")
+        sampled = evaluated_again("train_caption", run, data, tmp_path / "sampled", *nucleus)
+    assert plain["metrics"]["cider_plain"] > 5 and "meteor" not in plain["metrics"]
+    assert (tmp_path / "plain" / "predictions.jsonl").read_text() == (run / "predictions.jsonl").read_text()
+    assert sampled["generation"]["top_p"] == 0.5 and sampled["metrics"]["cider_plain"] > 5

@@ -118,7 +118,11 @@ def test_evaluating_a_checkpoint_gives_trainings_numbers(
     results = evaluate(tmp_path, f"checkpoint={checkpoint}", config=root / "config.yaml" if with_config else None)
     assert results["metrics"] == results_of(learned)["metrics"]
     assert results["checkpoint"] == checkpoint
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "results_history.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "missing_videos.jsonl",
+        "results.json",
+        "results_history.jsonl",
+    ]
 
 
 def test_evaluation_writes_beside_the_current_folder_where_nothing_else_is_said(

@@ -1,4 +1,4 @@
-"""Beam search against transformers' generate on the same weights, and nucleus sampling against greedy decoding."""
+"""Beam search against transformers' generate on the same weights, and nucleus sampling against a loop."""
 
 import pytest
 import torch
@@ -97,7 +97,7 @@ def test_a_tiny_nucleus_and_a_single_beam_are_greedy_decoding() -> None:
         ours, _ = decoders(1, end_bias)
         context = torch.randn(3, 6, CONTEXT_WIDTH)
         projected = ours.bert.project(context)
-        sampled = nucleus_sampling(ours, projected, None, DEC, SEP, top_p=1e-9, min_tokens=0, max_tokens=9)
+        sampled = nucleus_sampling(ours, projected, None, DEC, SEP, torch.rand(3, 9), top_p=1e-9, min_tokens=0)
         searched = beam_search(ours, projected, None, DEC, SEP, num_beams=1, min_tokens=0, max_tokens=9)
         for index in range(3):
             expected = torch.tensor(greedy(ours, context[index : index + 1], 9))[None]
@@ -109,9 +109,7 @@ def test_a_tiny_nucleus_and_a_single_beam_are_greedy_decoding() -> None:
 def test_words_are_drawn_from_the_nucleus_in_proportion() -> None:
     ours, _ = decoders(2, 0.0)
     context = ours.bert.project(torch.randn(1, 6, CONTEXT_WIDTH).expand(4000, -1, -1))
-    drawn = nucleus_sampling(
-        ours, context, None, DEC, SEP, top_p=0.6, min_tokens=1, max_tokens=1, generator=torch.Generator().manual_seed(0)
-    )[:, 1]
+    drawn = nucleus_sampling(ours, context, None, DEC, SEP, torch.rand(4000, 1), top_p=0.6, min_tokens=1)[:, 1]
     logits = ours.step(torch.tensor([[DEC]]), [type(layer)(*(p[:1] for p in layer)) for layer in context], None, None)[
         0
     ]
@@ -130,11 +128,67 @@ def test_words_are_drawn_from_the_nucleus_in_proportion() -> None:
         assert float(counts[word]) / 4000 == pytest.approx(likelihood[word] / held, abs=0.03)
 
 
+def sampled_by_hand(
+    decoder: TextDecoder, context: Tensor, noise: list[float], top_p: float, min_tokens: int
+) -> list[int]:
+    """One text, each word from a forward of all before it; `noise` says how far into the nucleus each is taken."""
+    text = [DEC]
+    for written, place in enumerate(noise, start=1):
+        scores = decoder(torch.tensor([text]), None, decoder.bert.project(context))[0, -1].double()
+        if written <= min_tokens:
+            scores[SEP] = -torch.inf
+        likelihood = scores.softmax(dim=-1).tolist()
+        nucleus: list[int] = []
+        for word in sorted(range(VOCABULARY), key=lambda word: -likelihood[word]):
+            nucleus.append(word)
+            if sum(likelihood[word] for word in nucleus) >= top_p:
+                break
+        left = place * sum(likelihood[word] for word in nucleus)
+        for word in nucleus:
+            left -= likelihood[word]
+            if left < 0:
+                break
+        text.append(word)
+        if word == SEP:
+            break
+    return text
+
+
+@pytest.mark.parametrize(("top_p", "min_tokens"), [(0.9, 2), (0.5, 1), (1.0, 0)])
+@torch.no_grad()
+def test_nucleus_sampling_equals_a_loop_with_the_same_noise(top_p: float, min_tokens: int) -> None:
+    words: set[int] = set()
+    for end_bias in (0.0, 3.0):
+        ours, _ = decoders(4, end_bias)
+        context, noise = torch.randn(8, 6, CONTEXT_WIDTH), torch.rand(8, 9)
+        noise[0] = 1 - 2**-24  # the largest there is
+        found = nucleus_sampling(
+            ours, ours.bert.project(context), None, DEC, SEP, noise, top_p=top_p, min_tokens=min_tokens
+        )
+        for row in range(8):
+            expected = sampled_by_hand(ours, context[row : row + 1], noise[row].tolist(), top_p, min_tokens)
+            assert torch.equal(*of_one_length(found[row : row + 1], torch.tensor(expected)[None]))
+        words.update(found.flatten().tolist())
+    assert len(words) > 10  # it was not always the likeliest
+
+
+@torch.no_grad()
+def test_a_sampled_text_does_not_depend_on_the_rest_of_its_batch() -> None:
+    ours, _ = decoders(0, 3.0)
+    context, noise = torch.randn(6, 6, CONTEXT_WIDTH), torch.rand(6, 12)
+    settings = {"top_p": 0.9, "min_tokens": 1}
+    together = nucleus_sampling(ours, ours.bert.project(context), None, DEC, SEP, noise, **settings)
+    for index in range(6):
+        row = slice(index, index + 1)
+        alone = nucleus_sampling(ours, ours.bert.project(context[row]), None, DEC, SEP, noise[row], **settings)
+        assert torch.equal(*of_one_length(alone, together[row]))
+
+
 @torch.no_grad()
 def test_sampled_texts_end_once_and_not_too_early() -> None:
     ours, _ = decoders(0, 4.0)
     context = ours.bert.project(torch.randn(50, 6, CONTEXT_WIDTH))
-    found = nucleus_sampling(ours, context, None, DEC, SEP, top_p=0.9, min_tokens=2, max_tokens=10)
+    found = nucleus_sampling(ours, context, None, DEC, SEP, torch.rand(50, 10), top_p=0.9, min_tokens=2)
     for text in found.tolist():
         if SEP in text:
             end = text.index(SEP)

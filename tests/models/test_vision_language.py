@@ -1,16 +1,32 @@
 """The whole model: what its parts give together, against the same taken apart by hand."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from configs.schema import AggregationConfig
+from configs.schema import AggregationConfig, VideoConfig
+from models.momentum import MomentumTwin
 from models.tokenizer import with_first
-from models.vision_language import PIXEL_MEAN, PIXEL_STD, VisionLanguageModel, normalise_pixels
-from tests.models.tiny import DEC, ENC, FRAMES, IMAGE, SEP, VOCABULARY, clips, encoder, texts, vision_language
+from models.vision_language import VisionLanguageModel, normalise_pixels
+from tests.models.tiny import (
+    DEC,
+    ENC,
+    FRAMES,
+    IMAGE,
+    SEP,
+    TEXT,
+    VIDEO,
+    VOCABULARY,
+    WIDTH,
+    clips,
+    encoder,
+    texts,
+    vision_language,
+)
 
 MERGING = AggregationConfig(reducer="geometry", frames_per_block=1, patches_per_block=3)
 
@@ -43,15 +59,27 @@ def test_weighted_pooling_weighs_by_size() -> None:
     assert not torch.allclose(unweighted, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("statistics", [{}, {"pixel_mean": (0.5, 0.4, 0.3), "pixel_std": (0.5, 0.25, 0.1)}])
 @torch.no_grad()
-def test_pixels_equal_normalised_floats() -> None:
-    model = vision_language()
+def test_pixels_equal_normalised_floats(statistics: dict[str, tuple[float, float, float]]) -> None:
+    video = replace(VIDEO, **statistics)
+    model = vision_language(video=video)
     pixels = torch.randint(0, 256, (2, FRAMES, 3, IMAGE, IMAGE), dtype=torch.uint8)
-    by_hand = torch.stack([(pixels[:, :, c].float() / 255 - PIXEL_MEAN[c]) / PIXEL_STD[c] for c in range(3)], dim=2)
-    torch.testing.assert_close(normalise_pixels(pixels, torch.float32), by_hand, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(
-        model.encode_video(pixels).tokens, model.encode_video(by_hand).tokens, atol=1e-5, rtol=1e-5
-    )
+    mean, std = video.pixel_mean, video.pixel_std
+    by_hand = torch.stack([(pixels[:, :, c].float() / 255 - mean[c]) / std[c] for c in range(3)], dim=2)
+    torch.testing.assert_close(normalise_pixels(pixels, mean, std, torch.float32), by_hand, atol=1e-5, rtol=1e-5)
+    tokens = model.encode_video(by_hand).tokens
+    torch.testing.assert_close(model.encode_video(pixels).tokens, tokens, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.video_tokens(pixels), tokens, atol=1e-5, rtol=1e-5)
+    ids, mask = texts((6, 4))
+    embedding = MomentumTwin(model, 0.9).embed(pixels, ids, mask)[0]
+    torch.testing.assert_close(embedding, model.encode_video(by_hand).embedding, atol=1e-5, rtol=1e-5)
+
+
+def test_the_published_statistics_are_the_default() -> None:
+    """CLIP's, which BLIP and TESTA use."""
+    assert VideoConfig().pixel_mean == (0.48145466, 0.4578275, 0.40821073)
+    assert VideoConfig().pixel_std == (0.26862954, 0.26130258, 0.27577711)
 
 
 @torch.no_grad()
@@ -80,6 +108,10 @@ def test_caption_loss_by_hand(smoothing: float) -> None:
             scores = model.text_decoder(before, None, context)[0, -1].log_softmax(dim=-1)
             expected -= float((1 - smoothing) * scores[ids[row, position]] + smoothing * scores.mean())
         assert float(found[row]) == pytest.approx(expected, abs=1e-4)
+
+
+def answering() -> VisionLanguageModel:
+    return vision_language("separate", "question", heads=False)
 
 
 def best_by_hand(model: VisionLanguageModel, states: Tensor, mask: Tensor, answers: tuple[Tensor, Tensor]) -> list[int]:
@@ -168,12 +200,41 @@ def test_every_parameter_that_is_trained_has_a_gradient(losses: tuple[str, ...],
     if "cap" in losses:
         loss = loss + model.caption_loss(video.tokens, ids, mask).sum()
     loss.backward()
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    reached = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
-    assert trained == reached
-    frozen = {name.split(".")[0] for name, _ in model.named_parameters()} - {name.split(".")[0] for name in trained}
+    frozen = trained_and_reached(model)
     without = {"vtm": {"itm_head"}, "vtc": {"vision_proj", "text_proj", "temp"}, "cap": set()}
     assert frozen == set().union(*(parts for loss_name, parts in without.items() if loss_name not in losses))
+
+
+def trained_and_reached(model: VisionLanguageModel) -> set[str]:
+    """The parts of which nothing is trained, once what is trained is exactly what has a gradient."""
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return {name.split(".")[0] for name, _ in model.named_parameters()} - {name.split(".")[0] for name in trained}
+
+
+def test_a_model_that_answers_trains_all_it_has() -> None:
+    model, (ids, mask), (answers, kept) = answering(), texts((6, 4)), texts((3, 5), seed=1)
+    model.freeze_unused(("vqa",))
+    states = model.ground_text(model.video_tokens(clips(2)), ids, mask)
+    model.caption_loss(states, answers, kept, mask).sum().backward()
+    assert trained_and_reached(model) == set()
+    assert {name.split(".")[0] for name in model.state_dict()} == {"visual_encoder", "text_encoder", "text_decoder"}
+
+
+def test_a_model_that_captions_trains_all_it_has() -> None:
+    model, (ids, mask) = vision_language("separate", text_encoder=False, heads=False), texts((6, 4))
+    model.freeze_unused(("cap",))
+    model.caption_loss(model.video_tokens(clips(2)), ids, mask).sum().backward()
+    assert trained_and_reached(model) == set()
+    assert {name.split(".")[0] for name in model.state_dict()} == {"visual_encoder", "text_decoder"}
+
+
+def test_a_decoder_of_questions_is_as_wide_as_the_questions() -> None:
+    narrow = replace(TEXT, width=16)
+    for context, width in (("video", WIDTH), ("question", 16)):
+        model = vision_language("separate", context, heads=False, text=narrow)
+        key = model.text_decoder.bert.encoder.layer[0].crossattention.self.key
+        assert (key.in_features, key.out_features) == (width, 16)
 
 
 def test_the_temperature_is_kept_in_its_range() -> None:

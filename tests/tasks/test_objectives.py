@@ -229,3 +229,32 @@ def test_the_twin_runs_its_own_weights(tmp_path: Path, checkpointing: str) -> No
     assert torch.equal(task.objectives.twin.embed(given["video"], ids, mask)[0], before)
     randomise(task.objectives.twin)
     assert not torch.allclose(task.objectives.twin.embed(given["video"], ids, mask)[0], before, atol=1e-2)
+
+
+def test_without_momentum_the_model_is_its_own_twin(tmp_path: Path) -> None:
+    """The same losses and gradients as of a twin that follows at once, without the cost of one."""
+    gradients, found = [], []
+    for momentum in (0.0, 1e-12):
+        task = build_fresh(tmp_path, momentum)
+        assert (task.objectives.twin is None) == (momentum == 0)
+        for step in range(3):
+            taken = losses(task, batch([0, 1, 2, 3], seed=step), step=step, epoch=1.0)
+            task.zero_grad()
+            sum(taken.values()).backward()
+            found.append({name: loss.item() for name, loss in taken.items()})
+            with torch.no_grad():
+                for parameter in task.model.parameters():
+                    parameter -= 0.1 * (0 if parameter.grad is None else parameter.grad)
+        gradients.append(torch.cat([p.grad.flatten() for p in task.model.parameters() if p.grad is not None]))
+    assert found[:3] == [pytest.approx(losses_of, abs=1e-5) for losses_of in found[3:]]
+    assert found[0] != found[1]
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-4)
+
+
+def build_fresh(root: Path, momentum: float) -> PairTask:
+    write_data(root, [1, 2, 1, 1, 1, 1], real=False)
+    torch.manual_seed(1)
+    task = PretrainTask(config("pretrain", root, objective={"momentum": momentum}), torch.device("cpu"))
+    torch.manual_seed(1)
+    randomise(task.model)
+    return task

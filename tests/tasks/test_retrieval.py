@@ -1,5 +1,8 @@
 """Evaluation: the same for any batch size and number of processes, each pair once, what is missing is named."""
 
+import io
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from datasets.annotations import public
 from datasets.decode import read_video
+from datasets.records import Annotations, VideoTextRecord
 from datasets.sampling import uniform
 from engine.loop import evaluate
 from tasks import retrieval
@@ -72,7 +77,7 @@ def evaluated(root: Path, batch_size: int, most: int) -> tuple[dict[str, Any], R
     task = build(root, batch_size=batch_size, rerank=most, rerank_batch_size=3)
     with pytest.MonkeyPatch.context() as patch:
         recorder = Recorder(task, patch)
-        result = evaluate(task, task.config, CPU)
+        result = evaluate(task, task.config, CPU, final=True)
     return result, recorder
 
 
@@ -149,7 +154,7 @@ def evaluated_without_reranking(root: Path) -> tuple[dict[str, Any], Recorder]:
     task = build(root, rerank=0)
     with pytest.MonkeyPatch.context() as patch:
         recorder = Recorder(task, patch)
-        return evaluate(task, task.config, CPU), recorder
+        return evaluate(task, task.config, CPU, final=True), recorder
 
 
 def test_missing_and_unreadable_videos_are_left_out_counted_and_named(data: Path) -> None:
@@ -197,7 +202,7 @@ def test_of_no_readable_video_nothing_can_be_said(tmp_path: Path) -> None:
     write_data(tmp_path, [1, 1], real=False)
     task = build(tmp_path)
     with pytest.raises(ValueError, match="captions.jsonl: none of its 2 videos could be read"):
-        evaluate(task, task.config, CPU)
+        evaluate(task, task.config, CPU, final=True)
 
 
 def test_evaluation_needs_no_training_data(data: Path, tmp_path: Path) -> None:
@@ -208,9 +213,9 @@ def test_evaluation_needs_no_training_data(data: Path, tmp_path: Path) -> None:
     root = write_data(tmp_path / "other", [1, 1], manifest="test.jsonl")
     sections = {"data": {"manifest": "no_such_file.jsonl", "eval_manifest": "test.jsonl"}}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.base.read_weights", lambda path: task.state_dict())
+        patch.setattr("tasks.build.read_weights", lambda path: task.state_dict())
         other = RetrievalTask(config("retrieval", root, checkpoint=str(tmp_path), **sections), CPU)
-    result = evaluate(other, other.config, CPU)
+    result = evaluate(other, other.config, CPU, final=True)
     assert (result["num_videos"], result["split"]) == (2, "test")
     for name, tensor in task.model.state_dict().items():
         assert torch.equal(other.model.state_dict()[name], tensor)
@@ -220,5 +225,67 @@ def test_evaluation_needs_no_training_data(data: Path, tmp_path: Path) -> None:
 
 def test_fine_tuning_says_when_it_evaluates_on_what_it_trains_on(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="tasks"):
-        build(data)
+        assert build(data).steps_per_epoch == 2
     assert "no data.eval_manifest: evaluation is on captions.jsonl" in caplog.text
+
+
+def not_labelled(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[VideoTextRecord]:
+    """A public dataset whose test set has nine rows, a video and some text in each, and whose pairs are not known."""
+    rows = [VideoTextRecord(str(root / "videos" / f"{video}.mp4"), (caption(video),)) for video in range(len(CAPTIONS))]
+    rows = rows[::-1]  # the order of the file, not of names
+
+    def read(dataset: str, folder: Path, split: str, videos: Path) -> Annotations:
+        return Annotations(rows, dataset, split, "the challenge's files", labelled=split != "test")
+
+    monkeypatch.setattr(public, "read", read)
+    return rows
+
+
+CHALLENGE = {"dataset": "condensed_movies", "eval_split": "val", "test_split": "test"}
+
+
+def test_a_test_set_whose_pairs_are_not_public_ends_in_a_submission(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = not_labelled(data, monkeypatch)
+    task = RetrievalTask(config("retrieval", data, data=CHALLENGE, evaluation={"rerank": 3}), CPU)
+    torch.manual_seed(1)
+    randomise(task.model)
+    with pytest.MonkeyPatch.context() as patch:
+        recorder = Recorder(task, patch)
+        result = evaluate(task, task.config, CPU, final=True)
+        labelled = evaluate(task, task.config, CPU, final=False)
+    assert result["metrics"] == {} and not result["labelled"] and "challenge's server" in result["note"]
+    assert (result["num_annotated"], result["num_videos"], result["num_texts"], result["num_missing"]) == (8, 6, 8, 2)
+    for name, write in result["files"].items():
+        write(tmp_path / name)
+    t2v, v2t = np.load(tmp_path / "t2v_scores.npy"), np.load(tmp_path / "v2t_scores.npy")
+    with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
+        assert archive.namelist() == ["sim_matrix_test.npy"]
+        submitted = np.load(io.BytesIO(archive.read("sim_matrix_test.npy")))
+    assert np.array_equal(submitted, t2v) and t2v.shape == v2t.shape == (8, 8) and submitted.dtype == np.float32
+    # Of the texts that also have a labelled video, the scores are those of an evaluation with labels, row by row.
+    readable = [row for row, record in enumerate(rows) if Path(record.video).stem in map(str, READABLE)]
+    gone = [row for row in range(8) if row not in readable]
+    assert (t2v[:, gone] < t2v[:, readable].min()).all() and (v2t[gone] < v2t[readable].min()).all()
+    task.evaluation = replace(task.evaluation, rerank=0)
+    cosine = evaluate(task, task.config, CPU, final=True)
+    cosine["files"]["t2v_scores.npy"](tmp_path / "cosine.npy")
+    expected = recorder.scores["_cosine"][0]
+    assert np.abs(np.load(tmp_path / "cosine.npy")[np.ix_(readable, readable)] - expected).max() < 1e-5
+    assert labelled["labelled"] and labelled["num_texts"] == 6
+    assert "2 of 8 videos have no scores: in the submission they come last for every text" in caplog.text
+
+
+def test_a_set_without_public_pairs_cannot_choose_the_best_weights(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    not_labelled(data, monkeypatch)
+    given = {"dataset": "condensed_movies", "eval_split": "test"}
+    task = RetrievalTask(config("retrieval", data, data=given), CPU)
+    with pytest.raises(ValueError, match=r"data\.eval_split: its pairs are not public"):
+        task.steps_per_epoch  # noqa: B018
+
+
+def test_texts_are_cut_to_max_tokens_in_training_and_evaluation(data: Path) -> None:
+    task = RetrievalTask(config("retrieval", data, data={"max_tokens": 5}), CPU)
+    assert task.tokenize([caption(1)])[0].shape == (1, 5)
+    assert build(data).tokenize([caption(1)])[0].shape[1] > 5

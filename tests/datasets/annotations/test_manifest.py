@@ -1,4 +1,4 @@
-"""Our own manifests: what they become, and what is said of bad ones."""
+"""Our own manifests, of captions and of questions: what they become, and what is said of bad ones."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from datasets.annotations import manifest
-from datasets.records import VideoTextRecord
+from datasets.records import QuestionRecord, VideoTextRecord
 
 
 @pytest.fixture
@@ -113,3 +113,68 @@ def test_no_videos_folder_matters_to_relative_videos_only(tmp_path: Path) -> Non
 def test_real_captions(real_data: Path) -> None:
     records = manifest.read(real_data / "clips/captions.jsonl", real_data / "clips/videos")
     assert len(records) == 16 and all(Path(record.video).is_file() for record in records)
+
+
+def test_one_record_a_question_with_the_share_of_each_answer(tmp_path: Path, videos: Path) -> None:
+    path = write(
+        tmp_path,
+        {"video": "a.mp4", "question": "Who runs?", "answer": "dog"},
+        "",
+        {"video": "/else/b.jpg", "question": "is it red", "answer": ["no", "yes", "no", "no"], "question_id": "q"},
+        {"video": "a.mp4", "question": "where", "answer": ["x", "y"], "question_id": 7, "type": "place", "end": 2},
+        {"video": "a.mp4", "question": "Who runs?", "answer": ["cat"], "question_id": None, "type": None, "start": 1},
+    )
+    a = str(videos / "a.mp4")
+    assert manifest.read_questions(path, videos) == [
+        QuestionRecord(a, "Who runs?", ("dog",), (1.0,), "1"),
+        QuestionRecord("/else/b.jpg", "is it red", ("no", "yes"), (0.75, 0.25), "q"),
+        QuestionRecord(a, "where", ("x", "y"), (0.5, 0.5), "7", "place", None, 2),
+        QuestionRecord(a, "Who runs?", ("cat",), (1.0,), "5", None, 1, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "found", "remedy"),
+    [
+        ("[]", "found list, not an object", 'write {"video": ..., "question": ..., "answer": ...}'),
+        ({"video": "a.mp4", "caption": "x"}, "unknown key 'caption'", "a line takes video, question, answer"),
+        ({"video": "a.mp4", "question": "x", "anwser": "y"}, "unknown key 'anwser'", "did you mean 'answer'"),
+        ({"video": "a.mp4", "question": "x"}, "no key 'answer'", "add it"),
+        ({"video": "a.mp4", "answer": "x"}, "no key 'question'", "add it"),
+        ({"question": "x", "answer": "x"}, "no key 'video'", "add it"),
+        ({"video": "a.mp4", "question": ["x"], "answer": "y"}, "question is ['x']", "write a text with words"),
+        ({"video": "a.mp4", "question": "?", "answer": "y"}, "question is '?'", "write a text with words"),
+        ({"video": "a.mp4", "question": "x", "answer": 3}, "answer is 3", "write a text or a list"),
+        ({"video": "a.mp4", "question": "x", "answer": []}, "answer is []", "at least one text"),
+        (
+            {"video": "a.mp4", "question": "x", "answer": ["y", " "]},
+            "answer ' ' has no words",
+            "write what is answered",
+        ),
+        ({"video": "a.mp4", "question": "x", "answer": "y", "type": 3}, "type is 3", "in words"),
+        ({"video": "a.mp4", "question": "x", "answer": "y", "question_id": 1.5}, "question_id is 1.5", "write a text"),
+        (
+            {"video": "a.mp4", "question": "x", "answer": "y", "question_id": "1"},
+            "question_id '1' is an earlier",
+            "make",
+        ),
+        ({"video": "a.mp4", "question": "x", "answer": "y", "start": -1}, "start is -1", "0 or more"),
+    ],
+)
+def test_bad_questions(tmp_path: Path, videos: Path, line: object, found: str, remedy: str) -> None:
+    path = write(tmp_path, {"video": "a.mp4", "question": "x", "answer": "fine"}, line)
+    with pytest.raises(ValueError) as error:
+        manifest.read_questions(path, videos)
+    text = str(error.value)
+    assert text.startswith(f"{path}:2: ") and found in text and remedy in text and "\n" not in text
+
+
+def test_an_empty_manifest_of_questions_says_what_a_line_is(tmp_path: Path, videos: Path) -> None:
+    with pytest.raises(ValueError, match='is empty; write one {"video": ..., "question": ..., "answer": ...} a line'):
+        manifest.read_questions(write(tmp_path), videos)
+
+
+def test_real_questions(real_data: Path) -> None:
+    records = manifest.read_questions(real_data / "clips/qa.jsonl", real_data / "clips/videos")
+    assert len(records) == 16 and all(Path(record.video).is_file() for record in records)
+    assert records[0].question == "what color is the shirt of the man" and records[0].answers == ("orange",)

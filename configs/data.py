@@ -1,0 +1,115 @@
+"""The sections that say where videos and texts are, and which of them a run trains, chooses and reports on."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Dataset = Literal[
+    "manifest",
+    "queryd",
+    "didemo",
+    "activitynet_captions",
+    "condensed_movies",
+    "msrvtt",
+    "activitynet_qa",
+    "msrvtt_qa",
+]
+QUESTION_DATASETS = ("activitynet_qa", "msrvtt_qa")
+"""Those that hold questions and answers; the others hold captions."""
+MANIFESTS = ("manifest", "eval_manifest", "test_manifest")
+SPLITS = ("train_split", "eval_split", "test_split")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """One set of pre-training pairs: `file` (relative ones in `data.root`) names them, `media` is their folder.
+
+    The suffix of `file` says its format: `.jsonl` is a manifest, `.csv` WebVid's table, `.tsv` captions and images, and
+    `.json` a list of paths and captions. An epoch shows each row `weight` times. `num_frames`, `image_size` and
+    `batch_size` are the video section's and the train section's unless given, which takes `data.mixing: batch`.
+    """
+
+    file: str
+    media: str | None = None
+    weight: float = 1.0
+    num_frames: int | None = None
+    image_size: int | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight <= 0:
+            raise ValueError(f"weight: {self.weight} shows nothing of {self.file}; remove the source")
+        for name in ("num_frames", "image_size", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: {value} is less than 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the pairs are: manifests of one's own, a public dataset's own files, or several sources to pre-train on.
+
+    `dataset: manifest` reads JSONL files, relative ones in `root`; any other name reads that dataset's files below
+    `root` and takes splits instead. Training is on `manifest` or `train_split`; evaluation in between, which chooses
+    the best weights, on `eval_manifest` or `eval_split`; the result that counts is of `test_manifest` or `test_split`.
+    Without the last it is that of the evaluation set, and without that, of the training set, and says so.
+    A relative `video` is looked for in `videos` (by default `<root>/videos`). Captions are cut to `max_words` words and
+    to `max_tokens` word pieces ([CLS] and [SEP] counted); `clean_captions: false` leaves them as they are written.
+    `cache: memory` keeps decoded clips of small sets, up to `cache_gb`.
+    """
+
+    root: str
+    dataset: Dataset = "manifest"
+    manifest: str = "captions.jsonl"
+    eval_manifest: str | None = None
+    test_manifest: str | None = None
+    train_split: str = "train"
+    eval_split: str | None = None
+    test_split: str | None = None
+    sources: tuple[SourceConfig, ...] = ()
+    mixing: Literal["sample", "batch"] = "sample"
+    videos: str | None = None
+    clean_captions: bool = True
+    max_words: int = 64
+    max_tokens: int | None = None
+    cache: Literal["none", "memory"] = "none"
+    cache_gb: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.max_words < 1:
+            raise ValueError(f"data.max_words: {self.max_words} leaves no word of a caption")
+        if self.max_tokens is not None and self.max_tokens < 3:
+            raise ValueError(f"data.max_tokens: {self.max_tokens} leaves no word between [CLS] and [SEP]")
+        if not self.clean_captions and self.max_words != 64:
+            raise ValueError("data.max_words: has no effect with data.clean_captions false; cut with data.max_tokens")
+        if self.cache == "none" and self.cache_gb != 2.0:
+            raise ValueError("data.cache_gb: has no effect unless data.cache is memory")
+        self._refuse_what_is_not_read()
+
+    @property
+    def test_is_apart(self) -> bool:
+        """Whether the result that counts is of other videos than those the best weights are chosen on."""
+        return (self.test_manifest if self.dataset == "manifest" else self.test_split) is not None
+
+    def _refuse_what_is_not_read(self) -> None:
+        unread: tuple[str, ...] = SPLITS
+        why = "data.dataset manifest, whose files data.manifest, eval_manifest and test_manifest name"
+        if self.sources:
+            unread, why = (*MANIFESTS, *SPLITS), "data.sources, which name their own files"
+        elif self.dataset != "manifest":
+            unread, why = (
+                MANIFESTS,
+                f"data.dataset {self.dataset}, which is read by train_split, eval_split, test_split",
+            )
+        for name in unread:
+            if getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"data.{name}: has no effect with {why}")
+        if self.sources and self.dataset != "manifest":
+            raise ValueError("data.dataset: has no effect with data.sources; remove one of them")
+        if self.mixing == "batch" and not self.sources:
+            raise ValueError("data.mixing: has no effect without data.sources")
+        for position, source in enumerate(self.sources if self.mixing == "sample" else ()):
+            for name in ("num_frames", "image_size", "batch_size"):
+                if getattr(source, name) is not None:
+                    raise ValueError(
+                        f"data.sources[{position}].{name}: takes data.mixing batch; samples of one batch are alike"
+                    )

@@ -1,0 +1,90 @@
+"""The `evaluation` section of each task that has one."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Retrieval evaluation: the `rerank` best of each direction are rescored by matching (0: cosine alone)."""
+
+    batch_size: int = 8
+    rerank: int = 128
+    rerank_batch_size: int = 64
+    best_metric: str = "t2v_mean_recall"
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("rerank", 0), ("rerank_batch_size", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"evaluation.{name}: {getattr(self, name)} is less than {least}")
+        if not self.rerank and self.rerank_batch_size != 64:
+            raise ValueError("evaluation.rerank_batch_size: has no effect with evaluation.rerank 0")
+        # Higher must be better, so the median rank cannot choose a checkpoint.
+        if not re.fullmatch("(t2v|v2t)_(r1|r5|r10|mean_recall)(_cosine)?", self.best_metric):
+            raise ValueError(
+                f"evaluation.best_metric: {self.best_metric!r} is none of t2v_r1, t2v_r5, t2v_r10, t2v_mean_recall, "
+                "the same with v2t, and each of them with _cosine at its end"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnsweringConfig:
+    """Evaluation of question answering: `rank` a list of answers, or `generate` one by beam search.
+
+    `answers: train` lists those of the training split; `answers: evaluated_split` those of the questions that are
+    evaluated, which is the release's protocol and gives the answers away. The `shortlist` likeliest by first word are
+    ranked. `batch_size` counts videos.
+    """
+
+    batch_size: int = 8
+    inference: Literal["rank", "generate"] = "rank"
+    answers: Literal["train", "evaluated_split"] = "train"
+    shortlist: int = 128
+    num_beams: int = 3
+    max_tokens: int = 10
+    best_metric: str = "accuracy"
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "shortlist", "num_beams", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"evaluation.{name}: {getattr(self, name)} is less than 1")
+        if not re.fullmatch("accuracy(_[a-z0-9_]+)?", self.best_metric):
+            raise ValueError(
+                f"evaluation.best_metric: {self.best_metric!r} is neither accuracy nor accuracy_ and a type of question"
+            )
+        other = ("answers", "shortlist") if self.inference == "generate" else ("num_beams", "max_tokens")
+        for name in other:
+            if getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"evaluation.{name}: has no effect with evaluation.inference {self.inference}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptioningConfig:
+    """Evaluation of captioning: `beam` search, or `nucleus` sampling from the words that together hold `top_p`.
+
+    A caption has at most `max_tokens` word pieces, by default as many as the longest training caption. `best_metric`
+    chooses the checkpoint; where Java is missing it is read as its `_plain` form.
+    """
+
+    batch_size: int = 8
+    method: Literal["beam", "nucleus"] = "beam"
+    num_beams: int = 3
+    top_p: float = 0.9
+    min_tokens: int = 1
+    max_tokens: int | None = None
+    best_metric: Literal["bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider"] = "cider"
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "num_beams", "min_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"evaluation.{name}: {getattr(self, name)} is less than 1")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"evaluation.top_p: {self.top_p} is not in (0, 1]")
+        if self.max_tokens is not None and self.max_tokens < self.min_tokens:
+            raise ValueError(
+                f"evaluation.max_tokens: {self.max_tokens} is less than evaluation.min_tokens {self.min_tokens}"
+            )
+        other = "num_beams" if self.method == "nucleus" else "top_p"
+        if getattr(self, other) != getattr(type(self), other):
+            raise ValueError(f"evaluation.{other}: has no effect with evaluation.method {self.method}")

@@ -1,0 +1,149 @@
+"""The sections that say how a model is trained: the optimizer, the loop, the losses."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with linear warm-up, over `warmup_steps` steps or `warmup_ratio` of the run, and a falling rate after it.
+
+    `schedule` is a cosine, or exponential: times `decay_rate` every epoch, not below `min_lr`. `update: epoch` holds
+    the cosine's rate for an epoch, as the reference does. `decay: all` lets norms, biases and embeddings decay too.
+    `layer_decay` < 1 lowers the rate towards the input. `freeze` lists name prefixes of parameters, such as
+    `visual_encoder` or `text_encoder.embeddings`.
+    """
+
+    lr: float
+    min_lr: float = 0.0
+    warmup_lr: float = 0.0
+    warmup_steps: int = 0
+    warmup_ratio: float = 0.0
+    schedule: Literal["cosine", "exponential"] = "cosine"
+    decay_rate: float | None = None
+    update: Literal["step", "epoch"] = "step"
+    weight_decay: float = 0.05
+    decay: Literal["matrices", "all"] = "matrices"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    clip_norm: float | None = None
+    layer_decay: float = 1.0
+    freeze: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "min_lr", "warmup_lr", "warmup_steps", "warmup_ratio", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"optim.{name}: {getattr(self, name)} is negative")
+        if self.min_lr > self.lr:
+            raise ValueError(f"optim.min_lr: {self.min_lr} is above optim.lr {self.lr}")
+        if self.warmup_steps and self.warmup_ratio:
+            raise ValueError("optim.warmup_ratio: give either the ratio or optim.warmup_steps, not both")
+        if self.warmup_ratio >= 1:
+            raise ValueError(f"optim.warmup_ratio: {self.warmup_ratio} leaves nothing of the run after the warm-up")
+        if self.warmup_lr and not (self.warmup_steps or self.warmup_ratio):
+            raise ValueError("optim.warmup_lr: has no effect without optim.warmup_steps or optim.warmup_ratio")
+        if (self.schedule == "exponential") != (self.decay_rate is not None):
+            raise ValueError("optim.decay_rate: belongs to optim.schedule exponential, which needs it")
+        if self.decay_rate is not None and not 0 < self.decay_rate <= 1:
+            raise ValueError(f"optim.decay_rate: {self.decay_rate} is not in (0, 1]")
+        if self.schedule == "exponential" and self.update != "step":
+            raise ValueError("optim.update: has no effect with optim.schedule exponential, which falls by epoch")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ValueError(f"optim.clip_norm: {self.clip_norm} leaves no gradient; null does not clip")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"optim.layer_decay: {self.layer_decay} is not in (0, 1]; 1 is the same rate everywhere")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The loop. `batch_size` is that of one optimizer step over all processes; `accumulate` cuts it into that many
+    forward passes. `precision: auto` is bf16 on GPUs from sm_80 on, fp16 with loss scaling on older ones, fp32 on CPUs.
+    `eval_every` is in epochs, `save_every` and `log_every` in steps; a checkpoint is written after every epoch anyway.
+    """
+
+    batch_size: int
+    max_epochs: int
+    accumulate: int = 1
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    activation_checkpointing: Literal["none", "recompute", "offload"] = "none"
+    compile: bool = False
+    deterministic: bool = False
+    workers: int = 4
+    eval_every: int = 1
+    save_every: int | None = None
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "max_epochs", "accumulate", "eval_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name}: {getattr(self, name)} is less than 1")
+        if self.save_every is not None and self.save_every < 1:
+            raise ValueError(f"train.save_every: {self.save_every} is less than 1; null saves after every epoch only")
+        if self.workers < 0:
+            raise ValueError(f"train.workers: {self.workers} is negative; 0 reads in the main process")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"train.accumulate: {self.accumulate} does not divide train.batch_size {self.batch_size}")
+        if self.compile and self.activation_checkpointing == "offload":
+            raise ValueError(
+                "train.compile: offloaded checkpoints cannot be traced; use activation_checkpointing: recompute"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """Contrastive (`vtc`), matching (`vtm`) and captioning (`cap`) losses, each of weight 1.
+
+    `momentum` is the twin's, `alpha` the share of its soft targets after a ramp of `alpha_ramp_epochs`. With momentum 0
+    there is no twin: the features of the batch itself, without gradient, are the contrastive keys.
+    `vtc_keys: local` and `negatives: same_rank` are the reference's; results then depend on the number of processes.
+    """
+
+    losses: tuple[Literal["vtc", "vtm", "cap"], ...]
+    queue_size: int
+    alpha: float = 0.4
+    alpha_ramp_epochs: float = 1.0
+    momentum: float = 0.995
+    temperature: float = 0.07
+    label_smoothing: float = 0.1
+    vtc_keys: Literal["all", "local"] = "all"
+    negatives: Literal["all", "same_rank"] = "all"
+
+    def __post_init__(self) -> None:
+        if not self.losses or len(set(self.losses)) != len(self.losses):
+            raise ValueError(f"objective.losses: {list(self.losses)} must name each loss once, and at least one")
+        if self.queue_size < 0:
+            raise ValueError(f"objective.queue_size: {self.queue_size} is negative; 0 is no queue")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderObjectiveConfig:
+    """Fine-tuning that trains the decoder alone: the cross-entropy of answers or captions."""
+
+    label_smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"objective.label_smoothing: {self.label_smoothing} is not in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnsweringObjectiveConfig(DecoderObjectiveConfig):
+    """The same for answers. `questions: one` makes each question a sample with its video, as the reference does; `all`
+    makes each video one, which is encoded once for all of its questions: `train.batch_size` then counts videos.
+    """
+
+    questions: Literal["one", "all"] = "one"
+
+
+def check_objective(objective: ObjectiveConfig, train: TrainConfig) -> None:
+    """Refuse what the losses cannot be taken of."""
+    if "vtm" in objective.losses and train.batch_size // train.accumulate < 2:
+        raise ValueError(
+            "train.batch_size: matching needs a second sample as negative; make it 2 or more, or leave out 'vtm'"
+        )
+    needed = {"alpha": "vtc", "momentum": "vtc", "vtc_keys": "vtc", "negatives": "vtm", "label_smoothing": "cap"}
+    for name, loss in needed.items():
+        if loss not in objective.losses and getattr(objective, name) != getattr(ObjectiveConfig, name):
+            raise ValueError(f"objective.{name}: has no effect without {loss!r} in objective.losses")
+    if "vtm" in objective.losses and "vtc" not in objective.losses:
+        raise ValueError("objective.losses: 'vtm' draws its negatives by the similarities of 'vtc'; add that")

@@ -1,0 +1,48 @@
+"""ActivityNet-QA: ten questions a video with one answer each, of nine types."""
+
+from pathlib import Path
+
+from datasets.annotations.files import GET_IT_AGAIN, Row, by_unique, items_of, json_of
+from datasets.annotations.layout import AUTHORS, Format, VideoFolder, check_split, choose
+from datasets.records import SINGLE_ANSWER_WEIGHT, Annotations, QuestionRecord
+
+SPLITS = ("train", "val", "test")
+KINDS = (
+    *("motion", "spatial relationship", "temporal relationship"),
+    *("yes/no", "color", "object", "location", "number", "other"),
+)
+"""The authors' types 0 to 8: three of questions, and for free questions six of answers."""
+
+
+def read(root: Path, split: str, videos: Path) -> Annotations:
+    """Read `{split}_q.json` (video_name, question, question_id) and `{split}_a.json` (question_id, answer, type).
+
+    Videos are `v_` and the name. Departs from the reference: its validation set is a random fiftieth of this one.
+    """
+    check_split("activitynet_qa", split, SPLITS)
+    found = choose("activitynet_qa", split, root, (Format(AUTHORS, (f"{split}_q.json", f"{split}_a.json")),))
+    questions, answers = (by_unique(items_of(json_of(path), str(path)), "question_id") for path in found.paths)
+    for asked, given, path in ((questions, answers, found.paths[1]), (answers, questions, found.paths[0])):
+        for question_id, row in asked.items():
+            if question_id not in given:
+                raise ValueError(f"{row.place}: {question_id!r} is not in {path}; get both files from one place")
+    folder = VideoFolder(videos)
+    records = [
+        QuestionRecord(
+            video=folder.path(f"v_{row.text('video_name')}"),
+            question=row.text("question"),
+            answers=(answers[question_id].text("answer"),),
+            weights=(SINGLE_ANSWER_WEIGHT,),
+            question_id=question_id,
+            kind=_kind(answers[question_id]),
+        )
+        for question_id, row in questions.items()
+    ]
+    return Annotations(records, "activitynet_qa", split, found.source)
+
+
+def _kind(answer: Row) -> str:
+    number = answer.value("type")
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(KINDS):
+        raise ValueError(f"{answer.place}: type is {number!r}, not a number from 0 to {len(KINDS) - 1}; {GET_IT_AGAIN}")
+    return KINDS[number]

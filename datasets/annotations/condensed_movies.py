@@ -1,0 +1,72 @@
+"""Condensed Movies: one description a clip, in the authors' tables or in those of their challenge."""
+
+from pathlib import Path
+
+from datasets.annotations.files import GET_IT_AGAIN, by_unique, csv_of
+from datasets.annotations.layout import AUTHORS, Format, Found, VideoFolder, check_split, choose
+from datasets.records import Annotations, VideoTextRecord
+
+SPLITS = ("train", "val", "test")
+CHALLENGE = "the challenge's annotations"
+
+
+def read(root: Path, split: str, videos: Path) -> Annotations:
+    """Read the challenge's `train_val_challf0.csv` and `test_challf0.csv`, or the authors' clips, descriptions, split.
+
+    The challenge's, which the reference uses, come first. They keep to themselves which caption of the test set belongs
+    to which clip: what stands in one row is then not a pair, and `labelled` is False. The authors' tables split whole
+    movies; clips without a description are left out, and `source` says how many. Clips are `.mkv`, in one folder or in
+    one for each year.
+    """
+    check_split("condensed_movies", split, SPLITS)
+    table = "test_challf0.csv" if split == "test" else "train_val_challf0.csv"
+    authors = Format(AUTHORS, ("clips.csv", "descriptions.csv", "split.csv"))
+    found = choose("condensed_movies", split, root, (Format(CHALLENGE, (table,)), authors))
+    folder = VideoFolder(videos, expected=".mkv")
+    if found.format is authors:
+        return _read_authors(found, split, folder)
+    records = _read_challenge(found.paths[0], split, folder)
+    return Annotations(records, "condensed_movies", split, found.source, labelled=split != "test")
+
+
+def _read_challenge(path: Path, split: str, folder: VideoFolder) -> list[VideoTextRecord]:
+    rows = by_unique(csv_of(path, ("videoid", "caption", "split")), "videoid")
+    for row in rows.values():
+        _check_split_of_row(row.place, row.text("split"))
+    records = [
+        VideoTextRecord(folder.path(name), (row.text("caption"),))
+        for name, row in rows.items()
+        if row.text("split") == split
+    ]
+    if not records:
+        raise ValueError(f"{path}: no row of split {split!r}; {GET_IT_AGAIN}")
+    return records
+
+
+def _read_authors(found: Found, split: str, folder: VideoFolder) -> Annotations:
+    clips_path, descriptions_path, split_path = found.paths
+    split_of_movie = by_unique(csv_of(split_path, ("imdbid", "split")), "imdbid")
+    for row in split_of_movie.values():
+        _check_split_of_row(row.place, row.text("split"))
+    descriptions = by_unique(csv_of(descriptions_path, ("videoid", "description")), "videoid")
+    records: list[VideoTextRecord] = []
+    undescribed = 0
+    for name, clip in by_unique(csv_of(clips_path, ("videoid", "imdbid")), "videoid").items():
+        movie = clip.text("imdbid")
+        if movie not in split_of_movie:
+            raise ValueError(f"{clip.place}: movie {movie!r} is not in {split_path}; get all tables from one place")
+        if split_of_movie[movie].text("split") != split:
+            continue
+        if name in descriptions:
+            records.append(VideoTextRecord(folder.path(name), (descriptions[name].text("description"),)))
+        else:
+            undescribed += 1
+    if not records:
+        raise ValueError(f"{split_path}: no clip of split {split!r} has a description; {GET_IT_AGAIN}")
+    source = f"{found.source}; {undescribed} clips without a description are left out"
+    return Annotations(records, "condensed_movies", split, source)
+
+
+def _check_split_of_row(place: str, split: str) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"{place}: split is {split!r}, not one of {', '.join(SPLITS)}; {GET_IT_AGAIN}")

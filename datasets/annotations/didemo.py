@@ -1,0 +1,56 @@
+"""DiDeMo as the field retrieves it: one paragraph a video, of all its descriptions."""
+
+from pathlib import Path
+
+from datasets.annotations.files import items_of, join_sentences, json_lines_of, json_of
+from datasets.annotations.layout import AUTHORS, RELEASE, Format, VideoFolder, check_split, choose
+from datasets.records import Annotations, VideoTextRecord
+
+MERGED = "_merged"
+SPLITS = ("train", "val", "test", *(f"{split}{MERGED}" for split in ("train", "val", "test")))
+
+
+def read(root: Path, split: str, videos: Path) -> Annotations:
+    """Read the reference's `{split}.jsonl` (clip_name, caption), or the authors' `{split}_data.json`.
+
+    The authors describe moments: a list of (video, description, times) in which one video comes several times, not in
+    a row. As the field does, its descriptions are joined in the order of the file; the times are not used. Their names
+    keep the suffix the upload had, or a bare dot; what people have is often called `.mp4` instead, or as well.
+
+    Some videos stand there under two suffixes, each with descriptions of its own. They are two paragraphs here: 1094 in
+    "val" and 1037 in "test". "val_merged" and "test_merged" make one of them, which gives the 1065 and 1004 paragraphs
+    that published results are of.
+    """
+    check_split("didemo", split, SPLITS)
+    file = f"{split.removesuffix(MERGED)}_data.json"
+    formats = [Format(AUTHORS, (file,))]
+    if not split.endswith(MERGED):
+        formats.insert(0, Format(RELEASE, (f"{split}.jsonl",)))
+    found = choose("didemo", split, root, formats)
+    path = found.paths[0]
+    if found.format.whose == RELEASE:
+        texts = _paragraphs(path)
+    else:
+        texts = _joined_descriptions(path, merge=split.endswith(MERGED))
+    folder = VideoFolder(videos)
+    records = [VideoTextRecord(folder.path(name), captions) for name, captions in texts.items()]
+    return Annotations(records, "didemo", split, found.source)
+
+
+def _paragraphs(path: Path) -> dict[str, tuple[str, ...]]:
+    texts: dict[str, list[str]] = {}
+    for row in json_lines_of(path):
+        texts.setdefault(row.text("clip_name"), []).append(row.text("caption"))
+    return {name: tuple(captions) for name, captions in texts.items()}
+
+
+def _joined_descriptions(path: Path, merge: bool) -> dict[str, tuple[str, ...]]:
+    """The paragraph of each video by the first of its names; `merge` takes names for one that differ by the suffix."""
+    descriptions: dict[str, list[str]] = {}
+    first_names: dict[str, str] = {}
+    for row in items_of(json_of(path), str(path)):
+        name = row.text("video")
+        if merge:
+            name = first_names.setdefault(name.rpartition(".")[0] or name, name)
+        descriptions.setdefault(name, []).append(row.text("description"))
+    return {name: (join_sentences(sentences),) for name, sentences in descriptions.items()}

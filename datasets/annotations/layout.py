@@ -1,0 +1,141 @@
+"""How a public dataset lies on disk: which of its known files are there, and which file a video's name means."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+RELEASE = "the reference's repackaged annotations"
+AUTHORS = "the authors' own annotations"
+VIDEO_SUFFIXES = (
+    *(".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".flv"),
+    *(".mpg", ".mpeg", ".wmv", ".3gp", ".3g2", ".mts", ".m2ts", ".ts", ".ogv"),
+)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to lay out a part of a dataset: whose files they are, and their names, all of which it takes.
+
+    `split` is the honest name of what they hold; by default it is the one asked for.
+    """
+
+    whose: str
+    files: tuple[str, ...]
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """The format that was found, the paths of its files in the order of their names, and both in words."""
+
+    format: Format
+    paths: tuple[Path, ...]
+    source: str
+
+
+def check_split(dataset: str, split: str, splits: Sequence[str]) -> None:
+    """ValueError, which lists them, if the dataset has no such split."""
+    if split not in splits:
+        raise ValueError(f"data.dataset: {dataset} has no split {split!r}; it has {', '.join(splits)}")
+
+
+def choose(dataset: str, split: str, root: Path, formats: Sequence[Format]) -> Found:
+    """The first of `formats` whose files are all in `root` or `root/annotations`.
+
+    `source` says which it is, and which others are there as well and are not read. ValueError if none is there.
+    """
+    complete = [found for each in formats if (found := _find(each, root)) is not None]
+    if not complete:
+        wanted = ", or ".join(" and ".join(each.files) for each in formats)
+        names = dict.fromkeys(name for each in formats for name in each.files)
+        there = [name for name in names if _path_of(name, root) is not None]
+        only = f" and holds only {', '.join(there)}" if there else ""
+        raise ValueError(
+            f"data.root: {root} (or its folder annotations) lacks the annotations of {dataset}'s {split!r}{only}; "
+            f"put {wanted} there, docs/DATASETS.md says where to get them"
+        )
+    found = complete[0]
+    unread = [path.name for other in complete[1:] for path in other.paths if path not in found.paths]
+    also = f"; there but not read: {', '.join(dict.fromkeys(unread))}" if unread else ""
+    return Found(found.format, found.paths, found.source + also)
+
+
+def _find(wanted: Format, root: Path) -> Found | None:
+    paths = [path for name in wanted.files if (path := _path_of(name, root)) is not None]
+    if len(paths) < len(wanted.files):
+        return None
+    names = ", ".join(str(path.relative_to(root)) for path in paths)
+    return Found(wanted, tuple(paths), f"{wanted.whose} ({names})")
+
+
+def _path_of(name: str, root: Path) -> Path | None:
+    for folder in (root, root / "annotations"):
+        if (folder / name).is_file():
+            return folder / name
+    return None
+
+
+class VideoFolder:
+    """The files in a folder of videos and the folders below it, listed once and found by a video's name.
+
+    A file nearer to the top counts before one further down; of files in one folder that differ by suffix, the
+    `expected` suffix counts first, then the order of VIDEO_SUFFIXES. A folder that is not there holds nothing.
+    """
+
+    def __init__(self, videos: Path, expected: str = ".mp4") -> None:
+        self._videos = videos.absolute()
+        self._expected = expected
+        self._by_name: dict[str, str] = {}
+        self._by_stem: dict[str, str] = {}
+        order = dict.fromkeys((expected, *VIDEO_SUFFIXES))
+        rank = {suffix: position for position, suffix in enumerate(order)}
+        for folder, names in _folders(self._videos):
+            videos_first = sorted(names, key=lambda name: (rank.get(_suffix(name), len(rank)), name))
+            for name in videos_first:
+                path = os.path.join(folder, name)
+                self._by_name.setdefault(name, path)
+                if _suffix(name) in VIDEO_SUFFIXES:
+                    self._by_stem.setdefault(_stem(name), path)
+
+    def path(self, name: str) -> str:
+        """The absolute path of the video called `name`: that file, or one that differs by the suffix of a video only.
+
+        `name.avi` is `name.avi`, `name.avi.mp4` or `name.mp4`, whichever is there. Of a video that is not there, the
+        path where it is expected.
+        """
+        spellings = [name, _stem(name)] if _suffix(name) in VIDEO_SUFFIXES or name.endswith(".") else [name]
+        for spelling in spellings:
+            for files in (self._by_name, self._by_stem):
+                if spelling in files:
+                    return files[spelling]
+        return str(self._videos / (name if len(spellings) == 2 else name + self._expected))
+
+
+def _folders(top: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each folder from the top down, level by level, and the names of its files; links to folders are followed."""
+    seen: set[str] = set()
+    level = [str(top)]
+    while level:
+        below: list[str] = []
+        for folder in level:
+            real = os.path.realpath(folder)
+            # A link may lead back up.
+            if real in seen or not os.path.isdir(folder):
+                continue
+            seen.add(real)
+            with os.scandir(folder) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+            below += [entry.path for entry in listed if entry.is_dir()]
+            yield folder, [entry.name for entry in listed if not entry.is_dir()]
+        level = below
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _suffix(name: str) -> str:
+    """The last part with its dot, in small letters; nothing where there is no dot."""
+    before, dot, last = name.rpartition(".")
+    return f".{last.lower()}" if dot and before else ""

@@ -1,0 +1,57 @@
+"""MSR-VTT-QA: questions made from MSR-VTT's captions, with one answer each, on the authors' split of the videos."""
+
+from pathlib import Path
+
+from datasets.annotations.files import GET_IT_AGAIN, Row, by_unique, items_of, json_lines_of, json_of
+from datasets.annotations.layout import AUTHORS, RELEASE, Format, VideoFolder, check_split, choose
+from datasets.records import SINGLE_ANSWER_WEIGHT, Annotations, QuestionRecord
+
+SPLITS = ("train", "val", "test")
+KINDS = ("what", "who", "how", "when", "where")
+"""The dataset's types are the first words of its questions."""
+
+
+def read(root: Path, split: str, videos: Path) -> Annotations:
+    """Read the reference's `{split}.jsonl` (video_id, question, answer), or the authors' `{split}_qa.json`.
+
+    The authors' are a list of (id, video_id, question, answer, category_id) in which `video_id` is a number; the
+    reference's rows have no id and get their position, counted from 0.
+    """
+    check_split("msrvtt_qa", split, SPLITS)
+    formats = (Format(RELEASE, (f"{split}.jsonl",)), Format(AUTHORS, (f"{split}_qa.json",)))
+    found = choose("msrvtt_qa", split, root, formats)
+    path = found.paths[0]
+    if found.format.whose == RELEASE:
+        rows = {str(position): row for position, row in enumerate(json_lines_of(path))}
+        names = {question_id: row.text("video_id") for question_id, row in rows.items()}
+    else:
+        numbered = [
+            Row(row.place, row.fields | {"id": _number(row, "id")}) for row in items_of(json_of(path), str(path))
+        ]
+        rows = by_unique(numbered, "id")
+        names = {question_id: f"video{_number(row, 'video_id')}" for question_id, row in rows.items()}
+    folder = VideoFolder(videos)
+    records = [
+        QuestionRecord(
+            video=folder.path(names[question_id]),
+            question=row.text("question"),
+            answers=(row.text("answer"),),
+            weights=(SINGLE_ANSWER_WEIGHT,),
+            question_id=question_id,
+            kind=_kind(row.text("question")),
+        )
+        for question_id, row in rows.items()
+    ]
+    return Annotations(records, "msrvtt_qa", split, found.source)
+
+
+def _number(row: Row, key: str) -> str:
+    number = row.value(key)
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise ValueError(f"{row.place}: {key} is {number!r}, not a number; {GET_IT_AGAIN}")
+    return str(number)
+
+
+def _kind(question: str) -> str:
+    word = question.split()[0].lower()
+    return word if word in KINDS else "other"

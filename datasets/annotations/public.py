@@ -1,0 +1,34 @@
+"""The public datasets: which parser reads which, each from the files that its authors or the reference hand out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from datasets.annotations import (
+    activitynet_captions,
+    activitynet_qa,
+    condensed_movies,
+    didemo,
+    msrvtt,
+    msrvtt_qa,
+    queryd,
+)
+from datasets.records import Annotations
+
+READERS: dict[str, Callable[[Path, str, Path], Annotations]] = {
+    "queryd": queryd.read,
+    "didemo": didemo.read,
+    "activitynet_captions": activitynet_captions.read,
+    "condensed_movies": condensed_movies.read,
+    "msrvtt": msrvtt.read,
+    "activitynet_qa": activitynet_qa.read,
+    "msrvtt_qa": msrvtt_qa.read,
+}
+
+
+def read(dataset: str, root: Path, split: str, videos: Path) -> Annotations:
+    """Read a part of a public dataset from the files in `root` or `root/annotations`.
+
+    A video that is in `videos` or a folder below it, under any suffix of a video, gets that path; one that is not, the
+    path where it is expected. ValueError, in one line, says which file would do or where one is not as it should be.
+    """
+    return READERS[dataset](root, split, videos)

@@ -1,0 +1,41 @@
+"""Rows of files of millions of pairs, read one after the other: what all such formats share.
+
+A parser is a function `rows(path, file)` over the open file, so that whoever reads it can tell how far it is.
+"""
+
+import codecs
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+
+class SourceRow(NamedTuple):
+    """A video or an image as the file names it, its captions (none: to be left out), and its part in seconds."""
+
+    video: str
+    captions: tuple[str, ...]
+    start: float | None = None
+    end: float | None = None
+
+
+RowParser = Callable[[Path, BinaryIO], Iterator[SourceRow]]
+"""Gives the rows of an open file in order; ValueError with file and row (`path` is the name in it) for a bad one."""
+
+
+def captions_with_words(*texts: str) -> tuple[str, ...]:
+    """Those of the captions that have a letter or a digit: collections from the web hold some that do not."""
+    return tuple(text for text in texts if any(character.isalnum() for character in text))
+
+
+def text_lines(path: Path, file: BinaryIO) -> Iterator[str]:
+    """The lines with their ends; ValueError with file and line where they are no UTF-8."""
+    for number, line in enumerate(file, start=1):
+        try:
+            yield (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}:{number}: {not_utf8(error)}") from None
+
+
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """What to do about text that is not UTF-8."""
+    return f"byte {error.object[error.start]:#04x} is no UTF-8; save the file in that encoding"

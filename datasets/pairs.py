@@ -1,0 +1,176 @@
+"""Pairs of videos and texts as a few arrays, so that millions of them cost their bytes and are shared by all workers.
+
+Worker processes share arrays with their parent; lists they would copy page by page, as every look at a string writes
+its reference count. Arrays that lie on disk are shared by all processes of a machine.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.records import QuestionRecord, VideoTextRecord
+
+COLUMNS: dict[str, str] = {
+    "path_bytes": "uint8",
+    "path_ends": "int64",
+    "text_bytes": "uint8",
+    "text_ends": "int64",
+    "text_video": "int64",
+    "spans": "float64",
+}
+"""The arrays of a table and their types; `spans` is (videos, 2), nan where no time is given, the others are flat."""
+
+META = "meta.json"
+
+
+class PackedTexts:
+    """Many strings in two arrays: their UTF-8 bytes one after the other, and where each ends."""
+
+    def __init__(self, text_bytes: NDArray, ends: NDArray) -> None:
+        self.bytes, self.ends = text_bytes, ends
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> "PackedTexts":
+        """Pack strings."""
+        encoded = [encode(text) for text in texts]
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([len(item) for item in encoded], dtype=int))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, position: int) -> str:
+        start = self.ends[position - 1] if position else 0
+        return self.bytes[start : self.ends[position]].tobytes().decode("utf-8", "surrogatepass")
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[position] for position in range(len(self)))
+
+
+def encode(text: str) -> bytes:
+    """UTF-8; "surrogatepass", because JSON may spell what UTF-8 cannot."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """Videos and the texts that belong to them, in arrays in memory or memory-mapped from an index on disk.
+
+    Attributes:
+        columns: the arrays by the names of COLUMNS.
+        media: the folder that relative paths of videos are in.
+        left_out: how many rows of the file had no caption with words.
+        folder, stamp: where an index lies, and of which file it is; None in memory. With them an index is pickled, not
+            with its arrays.
+    """
+
+    columns: dict[str, NDArray]
+    media: str = ""
+    left_out: int = 0
+    folder: Path | None = None
+    stamp: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, records: Sequence[VideoTextRecord] | Sequence[QuestionRecord]) -> "PairTable":
+        """The table of records, in memory.
+
+        Of captions, each record is a video and its captions stand together. Of questions, record number i is text
+        number i, and those about the same part of the same video share it.
+        """
+        questions = [record for record in records if isinstance(record, QuestionRecord)]
+        if questions:
+            assert len(questions) == len(records), "records of one kind"
+            places: dict[tuple[str, float | None, float | None], int] = {}
+            keys = [(record.video, record.start, record.end) for record in questions]
+            text_video = [places.setdefault(key, len(places)) for key in keys]
+            return cls._in_memory(list(places), [record.question for record in questions], text_video)
+        captioned = [record for record in records if isinstance(record, VideoTextRecord)]
+        return cls._in_memory(
+            [(record.video, record.start, record.end) for record in captioned],
+            [text for record in captioned for text in record.captions],
+            [video for video, record in enumerate(captioned) for _ in record.captions],
+        )
+
+    @classmethod
+    def _in_memory(
+        cls, videos: list[tuple[str, float | None, float | None]], texts: list[str], text_video: list[int]
+    ) -> "PairTable":
+        paths, packed = PackedTexts.of(path for path, _, _ in videos), PackedTexts.of(texts)
+        return cls(
+            {
+                "path_bytes": paths.bytes,
+                "path_ends": paths.ends,
+                "text_bytes": packed.bytes,
+                "text_ends": packed.ends,
+                "text_video": np.array(text_video, np.int64),
+                "spans": np.array([span for _, *span in videos], np.float64).reshape(-1, 2),  # None: nan
+            }
+        )
+
+    @classmethod
+    def open(cls, folder: Path, stamp: dict[str, Any], media: str) -> "PairTable":
+        """Map the arrays of an index on disk.
+
+        ValueError, saying why, if it is not the index of what `stamp` describes or its files are not whole.
+        """
+        try:
+            meta = json.loads((folder / META).read_bytes())
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{folder / META} cannot be read ({error})") from None
+        if not isinstance(meta, dict) or meta.get("stamp") != stamp:
+            raise ValueError(f"{folder} is of another state of the file")
+        columns = {}
+        for name, kind in COLUMNS.items():
+            path, length = folder / f"{name}.bin", meta["lengths"][name]
+            if not path.is_file() or path.stat().st_size != length * np.dtype(kind).itemsize:
+                raise ValueError(f"{path} is not as long as it was written")
+            # What is empty cannot be mapped.
+            columns[name] = np.memmap(path, kind, "r") if length else np.empty(0, kind)
+        columns["spans"] = columns["spans"].reshape(-1, 2)
+        table = cls(columns, media, meta["left_out"], folder, stamp)
+        for texts, name in ((table.paths, "path"), (table.texts, "text")):
+            if len(texts) and texts.ends[-1] != len(texts.bytes):
+                raise ValueError(f"{folder}: the ends of {name} do not fit its bytes")
+        return table
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.folder is None:
+            return PairTable, (self.columns, self.media, self.left_out)
+        return PairTable.open, (self.folder, self.stamp, self.media)
+
+    def __len__(self) -> int:
+        return len(self.columns["text_ends"])
+
+    @property
+    def num_videos(self) -> int:
+        """How many videos, or parts of videos, there are; `len` is the number of texts."""
+        return len(self.columns["path_ends"])
+
+    @property
+    def paths(self) -> PackedTexts:
+        """The video of each position as the file names it."""
+        return PackedTexts(self.columns["path_bytes"], self.columns["path_ends"])
+
+    @property
+    def texts(self) -> PackedTexts:
+        """Every text, as it was written."""
+        return PackedTexts(self.columns["text_bytes"], self.columns["text_ends"])
+
+    @property
+    def text_video(self) -> NDArray:
+        """(texts,) the position of the video that each text belongs to."""
+        return self.columns["text_video"]
+
+    def path(self, video: int) -> str:
+        """Where the file of a video lies."""
+        return os.path.join(self.media, self.paths[video])
+
+    def span(self, video: int) -> tuple[float | None, float | None]:
+        """Start and end in seconds, None where not given."""
+        start, end = (None if np.isnan(time) else float(time) for time in self.columns["spans"][video])
+        return start, end

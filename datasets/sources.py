@@ -1,0 +1,61 @@
+"""Files of pairs to pre-train on, by the suffix of their names."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from datasets import index
+from datasets.annotations import image_table, json_list, manifest, webvid
+from datasets.annotations.source_rows import RowParser, SourceRow
+from datasets.pairs import PairTable
+
+FILES_LOOKED_FOR = 1000
+
+
+def open_source(path: Path, media: Path) -> PairTable:
+    """The pairs of a file, whose relative paths are in `media`; whether all of those are there is not checked.
+
+    `.jsonl` is a manifest, `.csv` WebVid's table, `.json` a list of paths and captions, `.tsv` captions and images.
+    ValueError for another suffix, and with file and row for what is not as its format says.
+    """
+    if path.suffix not in PARSERS:
+        raise ValueError(
+            f"{path}: no format for {path.suffix or 'no suffix'!r}; a file of pairs ends in {', '.join(PARSERS)}"
+        )
+    return index.open_table(path, PARSERS[path.suffix], media)
+
+
+def missing_of_some(path: Path, table: PairTable) -> tuple[int, int]:
+    """How many of evenly spread videos or images of a file are not there, and how many were looked for.
+
+    ValueError if not one is. All of millions would take long; what is missing is replaced when its turn comes.
+    """
+    step = -(-table.num_videos // FILES_LOOKED_FOR)
+    paths = [table.path(video) for video in range(0, table.num_videos, step)]
+    missing = sum(not Path(looked_for).is_file() for looked_for in paths)
+    if missing == len(paths):
+        raise ValueError(
+            f"{path}: none of {len(paths)} videos or images is there (the first is {paths[0]}); "
+            "set data.videos, or media of the source, to the folder that holds them"
+        )
+    return missing, len(paths)
+
+
+def _manifest_rows(path: Path, file: BinaryIO) -> Iterator[SourceRow]:
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = manifest.caption_row(line)
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from None
+        yield SourceRow(row["video"], tuple(row["caption"]), row.get("start"), row.get("end"))
+
+
+PARSERS: dict[str, RowParser] = {
+    ".jsonl": _manifest_rows,
+    ".csv": webvid.rows,
+    ".json": json_list.rows,
+    ".tsv": image_table.rows,
+}
+"""How each suffix is read."""

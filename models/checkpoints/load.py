@@ -1,0 +1,210 @@
+"""Starting a model, and its momentum twin, from anybody's weights: ours, TESTA's, BLIP's, a ViT of timm.
+
+A model takes from a file the parts that it has itself (`visual_encoder`, `text_encoder`, `vision_proj`, `text_proj`,
+`itm_head`, `temp`, `text_decoder`), and of those everything. All else in the file is left and named in the report.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.checkpoints import blip, native, testa, timm
+from models.checkpoints.encoder import fit_encoder
+from models.checkpoints.stored import ENCODER, TWIN_SUFFIX, Stored, grouped, part_of
+from models.momentum import MomentumTwin
+from models.vision_language import VisionLanguageModel
+
+ADAPTERS = (native, testa, blip, timm)
+"""In the order in which they are asked: TESTA's files have all names that BLIP's have."""
+PRETRAINED = "a pre-trained file (TESTA's, or BLIP's model_base.pth, model_base_14M.pth, model_base_capfilt_large.pth)"
+FOUND_IN = {
+    "text_encoder": f"{PRETRAINED}, or one fine-tuned for retrieval or question answering",
+    "text_decoder": f"{PRETRAINED}, or one fine-tuned for question answering or captions",
+    **dict.fromkeys(("vision_proj", "text_proj", "itm_head", "temp"), f"{PRETRAINED}, or one fine-tuned for retrieval"),
+}
+"""Which files have a part that another lacks."""
+LISTED = 20
+TWIN_IS_COPY = "the momentum twin is a copy of the model"
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of a file.
+
+    Attributes:
+        source, kind: the file, and what it is in words.
+        taken: how many tensors each part of the model, or of the twin, got from it.
+        notes: what was made of them: resized, copied, left fresh.
+        left: why names of the file were not taken, and those names.
+    """
+
+    source: str
+    kind: str
+    taken: dict[str, int]
+    notes: list[str]
+    left: dict[str, list[str]]
+
+    def lines(self) -> list[str]:
+        """The report for a log, one thing a line."""
+        taken = ", ".join(f"{part} ({count})" for part, count in self.taken.items())
+        return [
+            f"weights from {self.source} ({self.kind}): {taken}",
+            *(f"weights: {note}" for note in self.notes),
+            *(f"weights not taken: {', '.join(grouped(names))}: {reason}" for reason, names in self.left.items()),
+        ]
+
+
+def load_into(
+    model: VisionLanguageModel, tensors: Mapping[str, Tensor], source: str, *, twin: MomentumTwin | None = None
+) -> LoadReport:
+    """Put the weights of a file into `model` and `twin`; a twin that the file has not starts as the model's copy.
+
+    Args:
+        tensors: as `engine.checkpoint.read_weights` gives them.
+        source: what the file is called in the report and in errors.
+
+    Raises:
+        ValueError: the file is of no known kind, lacks a part that the model has, or has in such a part anything
+            missing, unexpected or of another shape; all of that is listed, and nothing is loaded.
+    """
+    fitted, report = fit(model, tensors, source, twin=twin)
+    _load(model, fitted)
+    if twin is not None and TWIN_IS_COPY in report.notes:
+        twin.copy_from(model)
+    elif twin is not None:
+        _load(twin, fitted)
+    return report
+
+
+def fit(
+    model: VisionLanguageModel, tensors: Mapping[str, Tensor], source: str, *, twin: MomentumTwin | None = None
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """What `load_into` would load, by the names of model and twin, which may be on the meta device."""
+    stored = read_stored(tensors, source)
+    parts = _Parts(stored)
+    for module in (model, twin):
+        state = {} if module is None else module.state_dict()
+        own = list(dict.fromkeys(map(part_of, state)))
+        if module is twin and not any(part_of(name) in own for name in stored.weights):
+            continue
+        for part in own:
+            parts.fit(part, state)
+    parts.refuse_if_wrong(source)
+    notes = [*parts.notes, *_settle_ties(model, parts.fitted)]
+    if twin is not None and not parts.fitted.keys() >= twin.state_dict().keys():
+        notes.append(TWIN_IS_COPY)
+    left: dict[str, list[str]] = {}
+    for name in stored.weights:
+        if part_of(name) not in parts.taken:
+            left.setdefault("this task has no such part", []).append(part_of(name))
+    notes += [stored.note] if stored.note else []
+    return parts.fitted, LoadReport(source, stored.kind, parts.taken, notes, {**stored.left, **parts.left, **left})
+
+
+def read_stored(tensors: Mapping[str, Tensor], source: str) -> Stored:
+    """What the adapter for this kind of file makes of it; `ValueError` if there is none."""
+    adapter = next((adapter for adapter in ADAPTERS if adapter.matches(tensors)), None)
+    if adapter is None:
+        some = ", ".join(list(tensors)[:3]) or "nothing"
+        raise ValueError(f"{source}: is no checkpoint of this project, TESTA, BLIP or a ViT of timm; it holds {some}")
+    try:
+        return adapter.read(tensors)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+class _Parts:
+    """Gathers, part by part, what a file has for a model and what is wrong with it."""
+
+    def __init__(self, stored: Stored) -> None:
+        self.stored = stored
+        self.fitted: dict[str, Tensor] = {}
+        self.taken: dict[str, int] = {}
+        self.notes: list[str] = []
+        self.left: dict[str, list[str]] = {}
+        self.missing: list[str] = []
+        self.wrong: list[str] = []
+
+    def fit(self, part: str, state: Mapping[str, Tensor]) -> None:
+        own = {name: tensor for name, tensor in state.items() if part_of(name) == part}
+        found = {name: tensor for name, tensor in self.stored.weights.items() if part_of(name) == part}
+        if not found and self.stored.rest_is_fresh:
+            self.notes.append(f"{part} is not in the file and keeps its fresh weights")
+            return
+        if not found:
+            remedy = FOUND_IN.get(part.removesuffix(TWIN_SUFFIX), PRETRAINED)
+            self.missing.append(f"{part}: missing as a whole ({self.stored.kind}); start from {remedy}")
+            return
+        self.taken[part] = len(found)
+        if part.removesuffix(TWIN_SUFFIX) == ENCODER:
+            found = self._fit_encoder(part, found, own)
+        self._compare(found, own)
+        self.fitted |= found
+
+    def _fit_encoder(self, part: str, found: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+        encoder = fit_encoder(_within(part, found), _within(part, own))
+        self.notes += [f"{part}: {note}" for note in encoder.notes]
+        for reason, names in encoder.left.items():
+            self.left.setdefault(reason, []).extend(f"{part}.{name}" for name in names)
+            self.taken[part] -= len(names)
+        return {f"{part}.{name}": tensor for name, tensor in encoder.weights.items()}
+
+    def _compare(self, found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+        for name, tensor in own.items():
+            if name not in found:
+                self.wrong.append(f"{name}: missing")
+            elif found[name].shape != tensor.shape:
+                shape, wanted = tuple(found[name].shape), tuple(tensor.shape)
+                self.wrong.append(f"{name}: has shape {shape}, the model's is {wanted}{_remedy(name, shape, wanted)}")
+        self.wrong += [f"{name}: unexpected" for name in found if name not in own]
+
+    def refuse_if_wrong(self, source: str) -> None:
+        lines = [*self.missing, *self.wrong]
+        if lines:
+            more = f"\n  and {len(lines) - LISTED} more" if len(lines) > LISTED else ""
+            listed = "\n  ".join(lines[:LISTED])
+            raise ValueError(f"{source}: is of another model than `model` describes:\n  {listed}{more}")
+
+
+def _remedy(name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """What to do about another vocabulary."""
+    if not name.endswith("word_embeddings.weight") or shape[0] == wanted[0]:
+        return ""
+    if shape[0] == wanted[0] - 2:
+        return "; take a file that was saved after [DEC] and [ENC] were added"
+    return "; take the tokenizer it was made with"
+
+
+def _within(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{part}."): tensor for name, tensor in tensors.items()}
+
+
+def _settle_ties(model: nn.Module, fitted: dict[str, Tensor]) -> list[str]:
+    """Where several names are one tensor of the model, the last one's value for all, which is the decoder's.
+
+    The reference ties a pre-training model's text encoder to its decoder in the same way. Returns what that changed.
+    """
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    changed = []
+    for tied in names.values():
+        last = tied[-1]
+        if last not in fitted:
+            continue
+        for name in tied[:-1]:
+            if not torch.equal(fitted[name], fitted[last]):
+                changed.append(name)
+            fitted[name] = fitted[last]
+    if not changed:
+        return []
+    return [
+        f"tied to the decoder's here, and other in the file; the decoder's are taken: {', '.join(grouped(changed))}"
+    ]
+
+
+def _load(module: nn.Module, fitted: Mapping[str, Tensor]) -> None:
+    state: Iterable[str] = module.state_dict()
+    module.load_state_dict({name: fitted[name] for name in state if name in fitted}, strict=False)

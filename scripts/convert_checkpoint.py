@@ -1,0 +1,141 @@
+"""Convert a checkpoint of TESTA or BLIP (.pth) into a checkpoint folder of this project, or such a folder into a .pth.
+
+    python -m scripts.convert_checkpoint testa_model_base_didemo_f32_f1p12.pth checkpoints/didemo_f32
+    python -m scripts.convert_checkpoint outputs/didemo_f32/checkpoint_best didemo_f32.pth
+
+The folder has weights, config.yaml and tokenizer, so `--evaluate checkpoint=FOLDER` and training from it need nothing
+else. Task and sizes are read from the names and shapes; --config says what those do not tell (aggregation, heads that
+are not 64 wide) and has to fit them. Files for images stay as they are, with `attention: space`; a run whose
+configuration says `divided` makes a video encoder of them on loading. The .pth holds {'model': ...} under the
+reference's names. Weights, dtypes, twins and queues are kept to the bit; optimizer states are not taken.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from configs.load import dump, from_dict, load_any, to_dict
+from configs.schema import CONFIG_CLASSES, RunConfig
+from engine.checkpoint import (
+    CONFIG,
+    PICKLED,
+    STATE,
+    WEIGHTS,
+    read_weights,
+    replacing_file,
+    replacing_folder,
+    save_weights,
+    write_json,
+)
+from engine.hub import local_path
+from engine.logging import start_logging
+from models.checkpoints import blip, native, sizes
+from models.checkpoints.exchange import to_native, to_reference
+from models.checkpoints.load import fit
+from models.checkpoints.native import TWIN
+from models.checkpoints.stored import grouped
+from models.momentum import MomentumTwin
+from models.tokenizer import load_tokenizer
+from tasks.build import TOKENIZER, build_model
+
+Tensors = dict[str, torch.Tensor]
+
+
+def infer_config(tensors: Tensors) -> RunConfig:
+    """The configuration of a reference file's model, with defaults for what a file of weights does not say."""
+    task = sizes.task_of(tensors)
+    settings = {
+        "task": task,
+        "model": to_dict(sizes.model_of(tensors)),
+        "video": to_dict(sizes.video_of(tensors)),
+        "data": {"root": "data"},
+        "optim": {"lr": 1e-5},
+        "train": {"batch_size": 32, "max_epochs": 10},
+    }
+    if "image_queue" in tensors:
+        losses = ["vtc", "vtm", "cap"] if task == "pretrain" else ["vtc", "vtm"]
+        settings["objective"] = {"losses": losses, "queue_size": tensors["image_queue"].shape[1]}
+    config_class = next(one for one in CONFIG_CLASSES if one.task == task)
+    return from_dict(config_class, settings, "the file's sizes")
+
+
+def convert_to_folder(source: str, target: Path, config_file: Path | None, tokenizer_source: str | None) -> list[str]:
+    """Write a reference file as a checkpoint folder; what was done, in lines."""
+    path = local_path(source)
+    tensors = read_weights(path)
+    if native.matches(tensors):
+        raise ValueError(f"{source}: is a checkpoint of this project; name a file OUT{PICKLED[0]} to convert it to")
+    if not blip.matches(tensors):
+        raise ValueError(f"{source}: is no checkpoint of TESTA or BLIP; ViTs of timm need no conversion, load them")
+    try:
+        converted = to_native(tensors)
+        config = infer_config(tensors) if config_file is None else load_any(CONFIG_CLASSES, config_file, [])
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"{source}: lacks what its sizes are read from: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    tokenizer = load_tokenizer(tokenizer_source or config.model.text.tokenizer)
+    if len(tokenizer) > config.model.text.vocab_size:
+        raise ValueError(f"{source}: has {config.model.text.vocab_size} words, and the tokenizer {len(tokenizer)}")
+    with torch.device("meta"):
+        model = build_model(config, tokenizer)
+        twin = MomentumTwin(model, momentum=0.0) if f"{TWIN}visual_encoder_m.cls_token" in converted else None
+    _, report = fit(model, converted, source, twin=twin)  # refuses a configuration that does not fit
+    with replacing_folder(target) as folder:
+        save_weights(converted, folder / WEIGHTS)
+        dump(config, folder / CONFIG)
+        tokenizer.save(folder / TOKENIZER)
+        write_json(folder / STATE, {"task": config.task, "converted_from": source})
+    video = config.video
+    said = f"{config.task}, {video.num_frames} frames of {video.image_size} pixels, {config.model.attention} attention"
+    dropped = grouped(name for name in tensors if name.endswith(blip.POSITION_IDS))
+    return [
+        f"{target}: {said}, {len(converted)} tensors",
+        f"not kept, since they are counted and not learned: {', '.join(dropped) or 'nothing'}",
+        *(f"when it is loaded: {note}" for note in report.notes),
+    ]
+
+
+def convert_to_file(source: str, target: Path, config_file: Path | None) -> list[str]:
+    """Write a checkpoint folder as a file with the reference's names; what was done, in lines."""
+    path = local_path(source)
+    tensors = read_weights(path)
+    if not native.matches(tensors):
+        raise ValueError(f"{source}: is no checkpoint of this project; name a folder to convert it to")
+    config_path = config_file or (path if path.is_dir() else path.parent) / CONFIG
+    task = load_any(CONFIG_CLASSES, config_path, []).task
+    converted = to_reference(tensors, task)
+    with replacing_file(target) as temporary:
+        torch.save({"model": converted}, temporary)
+    return [f"{target}: {task}, {len(converted)} tensors under 'model'"]
+
+
+def main() -> int:
+    """Convert as the command line says; 2 and one line if it cannot be."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", metavar="IN", help="file, checkpoint folder, or hf://OWNER/REPO/FILE")
+    parser.add_argument("target", metavar="OUT", type=Path, help=f"new folder, or new file *{PICKLED[0]}")
+    parser.add_argument("--config", type=Path, help="YAML file of the model that IN holds")
+    parser.add_argument("--tokenizer", help="folder or hub name; by default bert-base-uncased, or what --config says")
+    arguments = parser.parse_args()
+    start_logging()
+    try:
+        if arguments.target.exists():
+            raise ValueError(f"{arguments.target}: exists; choose another name")
+        if arguments.target.suffix in PICKLED:
+            if arguments.tokenizer is not None:
+                raise ValueError("--tokenizer: has no effect on the way to a file, which holds none")
+            lines = convert_to_file(arguments.source, arguments.target, arguments.config)
+        else:
+            lines = convert_to_folder(arguments.source, arguments.target, arguments.config, arguments.tokenizer)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

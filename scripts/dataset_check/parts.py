@@ -1,0 +1,114 @@
+"""The parts of a configuration's data, each as the files annotate it, and which of its videos are there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from configs.schema import PretrainConfig, RunConfig, SourceConfig
+from datasets.pairs import PairTable
+from datasets.sources import open_source
+from tasks.data import PARTS, read_split, setting_of, video_folder
+
+SOURCES = "sources"
+
+
+@dataclass(frozen=True)
+class DataPart:
+    """One part: what its files annotate, and how a run would read it.
+
+    Attributes:
+        name: train, eval, test, or the file of a source to pre-train on.
+        split: whose data it is and the honest name of the part.
+        source: which files it was read from, in words.
+        there: (videos,) whether the file of each video of the table exists.
+        sampling: how frames are chosen, one of `datasets.sampling.SAMPLERS`.
+    """
+
+    name: str
+    split: str
+    source: str
+    table: PairTable
+    there: NDArray[np.bool_]
+    num_frames: int
+    image_size: int
+    sampling: str
+
+    @property
+    def files(self) -> set[str]:
+        """The distinct files that are annotated."""
+        return {self.table.path(video) for video in range(self.table.num_videos)}
+
+
+def part_names(config: RunConfig) -> list[str]:
+    """The parts that a configuration names, by which `read_part` finds them."""
+    if _has_sources(config):
+        return [source.file for source in _sources(config)]
+    return [part for part in PARTS if getattr(config.data, setting_of(config, part).removeprefix("data."))]
+
+
+def read_part(config: RunConfig, name: str) -> DataPart:
+    """Read one part. ValueError if its annotations cannot be read, or no video at all is there."""
+    if _has_sources(config):
+        return _read_source(config, next(source for source in _sources(config) if source.file == name))
+    part = next(part for part in PARTS if part == name)
+    split = read_split(config, part)
+    training = part == "train"
+    table = PairTable.of(split.annotations.records)
+    return DataPart(
+        name,
+        f"{split.annotations.dataset} {split.annotations.split}",
+        split.annotations.source,
+        table,
+        _there(table),
+        config.video.num_frames,
+        config.video.image_size,
+        config.video.train_sampling if training else config.video.eval_sampling,
+    )
+
+
+def overlaps(parts: Sequence[DataPart]) -> list[tuple[DataPart, DataPart, list[str]]]:
+    """The files that two parts have in common, sorted, for every two that have any."""
+    files = [part.files for part in parts]
+    found = []
+    for second in range(len(parts)):
+        for first in range(second):
+            if common := files[first] & files[second]:
+                found.append((parts[first], parts[second], sorted(common)))
+    return found
+
+
+def _has_sources(config: RunConfig) -> bool:
+    return isinstance(config, PretrainConfig) and config.data.dataset == "manifest"
+
+
+def _sources(config: RunConfig) -> tuple[SourceConfig, ...]:
+    return config.data.sources or (SourceConfig(file=config.data.manifest),)
+
+
+def _read_source(config: RunConfig, source: SourceConfig) -> DataPart:
+    root = Path(config.data.root)
+    table = open_source(root / source.file, root / source.media if source.media else video_folder(config))
+    there = _there(table)
+    if not there.any():
+        raise ValueError(
+            f"{root / source.file}: none of {len(there)} videos or images is there; set media of the source"
+        )
+    return DataPart(
+        source.file,
+        f"{root.name} {Path(source.file).stem}",
+        f"{root / source.file}; {table.left_out} rows without words left out",
+        table,
+        there,
+        source.num_frames or config.video.num_frames,
+        source.image_size or config.video.image_size,
+        config.video.train_sampling,
+    )
+
+
+def _there(table: PairTable) -> NDArray[np.bool_]:
+    paths = tqdm(range(table.num_videos), desc="looking for files", unit="file", leave=False, delay=2)
+    return np.fromiter((Path(table.path(video)).is_file() for video in paths), np.bool_, table.num_videos)

@@ -1,0 +1,94 @@
+"""How a task's model comes about: which parts it has, its tokenizer, and the weights it starts from."""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from configs.schema import ObjectiveConfig, RunConfig
+from engine.checkpoint import read_weights
+from engine.hub import local_path
+from models.checkpoints.load import load_into
+from models.momentum import MomentumTwin
+from models.tokenizer import FROM_DATA, TextTokenizer, load_tokenizer, make_tokenizer
+from models.vision_language import VisionLanguageModel
+
+logger = logging.getLogger(__name__)
+TOKENIZER = "tokenizer"
+TEMPERATURE = 0.07
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a task's model has besides the video encoder; see `VisionLanguageModel`."""
+
+    text_encoder: bool
+    heads: bool
+    decoder: Literal["none", "tied", "separate"]
+    decoder_context: Literal["video", "question"] = "video"
+
+
+PARTS: dict[str, Parts] = {
+    "pretrain": Parts(text_encoder=True, heads=True, decoder="tied"),
+    "retrieval": Parts(text_encoder=True, heads=True, decoder="none"),
+    "vqa": Parts(text_encoder=True, heads=False, decoder="separate", decoder_context="question"),
+    "caption": Parts(text_encoder=False, heads=False, decoder="separate"),
+}
+"""The parts of each task's model, by `task` of the configuration; pre-training without `cap` has no decoder."""
+
+
+def build_model(config: RunConfig, tokenizer: TextTokenizer) -> VisionLanguageModel:
+    """The configured task's model with fresh weights."""
+    parts, objective = PARTS[config.task], config.objective
+    contrasting = isinstance(objective, ObjectiveConfig)
+    without_decoder = contrasting and "cap" not in objective.losses
+    return VisionLanguageModel(
+        config.model,
+        config.video,
+        config.aggregation,
+        enc_token_id=tokenizer.enc_id,
+        dec_token_id=tokenizer.dec_id,
+        sep_token_id=tokenizer.sep_id,
+        text_encoder=parts.text_encoder,
+        heads=parts.heads,
+        decoder="none" if without_decoder else parts.decoder,
+        decoder_context=parts.decoder_context,
+        label_smoothing=objective.label_smoothing,
+        temperature=objective.temperature if contrasting else TEMPERATURE,
+        activation_checkpointing=config.train.activation_checkpointing,
+    )
+
+
+def build_tokenizer(config: RunConfig, texts: Callable[[], Iterable[str]]) -> TextTokenizer:
+    """The checkpoint's own tokenizer where it has one, else the configured one; `texts` are read to make one."""
+    text = config.model.text
+    own = beside_checkpoint(config, TOKENIZER)
+    if own is not None:
+        tokenizer = load_tokenizer(str(own))
+    elif text.tokenizer == FROM_DATA:
+        tokenizer = make_tokenizer(texts(), text.vocab_size)
+    else:
+        tokenizer = load_tokenizer(text.tokenizer)
+    if len(tokenizer) > text.vocab_size:
+        raise ValueError(
+            f"model.text.vocab_size: {text.vocab_size} rows for a vocabulary of {len(tokenizer)}; raise it to that"
+        )
+    return tokenizer
+
+
+def beside_checkpoint(config: RunConfig, name: str) -> Path | None:
+    """The file or folder that an earlier run wrote beside the weights of `checkpoint`; None if there is none."""
+    if config.checkpoint is None:
+        return None
+    path = local_path(config.checkpoint)
+    beside = (path if path.is_dir() else path.parent) / name
+    return beside if beside.exists() else None
+
+
+def load_checkpoint(config: RunConfig, model: VisionLanguageModel, twin: MomentumTwin | None) -> None:
+    """Put the weights of `checkpoint`, if one is given, into the model and its twin, and say what was taken."""
+    if config.checkpoint is not None:
+        report = load_into(model, read_weights(local_path(config.checkpoint)), config.checkpoint, twin=twin)
+        for line in report.lines():
+            logger.info("%s", line)

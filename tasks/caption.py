@@ -1,0 +1,127 @@
+"""Captioning: a decoder over the video's tokens writes what is seen."""
+
+import logging
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from configs.schema import CaptionConfig
+from datasets.loaders import TrainLoader
+from datasets.records import VideoTextRecord
+from datasets.sampling import generator
+from datasets.video_text import VideoTextDataset
+from engine.checkpoint import read_json, write_json, write_lines
+from engine.distributed import all_reduce_sum, gather_objects, is_main, world_size
+from tasks.base import VideoTextTask
+from tasks.build import beside_checkpoint
+from tasks.data import video_text
+from tasks.metrics.captions import PLAIN, CaptionScorer
+
+logger = logging.getLogger(__name__)
+LENGTH = "captions.json"
+TEXTS_AT_ONCE = 256
+
+
+class CaptionTask(VideoTextTask):
+    """Fine-tuning to write captions: their cross-entropy for each token, as pre-training's."""
+
+    def __init__(self, config: CaptionConfig, device: torch.device) -> None:
+        super().__init__(config, device)
+        self.best_metric: str | None = config.evaluation.best_metric
+        self.evaluation = config.evaluation
+        self.model.freeze_unused(("cap",))
+        self.start_from_checkpoint()
+        self.scorer = CaptionScorer()
+        self._longest: int | None = None
+        most, asked = config.model.text.max_positions, config.evaluation.max_tokens
+        if asked is not None and asked > most:
+            raise ValueError(f"evaluation.max_tokens: {asked} is more than model.text.max_positions {most}")
+
+    def build_train_loader(self) -> TrainLoader:
+        """The captions in batches; from now on the longest known is the longest of them."""
+        self._longest = self._longest_of(self.training_texts())
+        return super().build_train_loader()
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The loss of a token, averaged over all captions of all processes."""
+        ids, mask = self.tokenize(batch["text"])
+        summed = self.model.caption_loss(self.model.video_tokens(batch["video"]), ids, mask).sum()
+        return {"cap": summed * world_size() / all_reduce_sum(mask[:, 1:].sum())}
+
+    def evaluate(self, final: bool) -> dict[str, Any]:
+        """Scores of the captions written for all videos that can be read, each against all of its own."""
+        split = self.evaluated(final)
+        data = video_text(self.config, split.present, training=False)
+        failed: list[dict[str, str]] = []
+        settings = self._generation()
+        written = self._write(data, settings, failed)
+        shown = [split.present[position] for position in sorted(written)]
+        description = self.described(final, len(shown), sum(len(record.captions) for record in shown), failed)
+        texts = [written[position] for position in sorted(written)]
+        # On one process, since several would start several Java machines; the others are told.
+        own = self.scorer.score(texts, [record.captions for record in shown]) if is_main() else {}
+        metrics = gather_objects(own)[0]
+        wanted = self.config.evaluation.best_metric
+        self.best_metric = wanted if wanted in metrics else f"{wanted}{PLAIN}"
+        return {
+            "metrics": metrics,
+            **description,
+            "generation": settings,
+            "files": {"predictions.jsonl": partial(write_lines, predictions(shown, texts))},
+        }
+
+    def longest_caption(self) -> int:
+        """Word pieces, the end counted, of the longest caption of this run's training, or of the checkpoint's.
+
+        A checkpoint that does not say was not made here; then the training set of the configuration is read.
+        """
+        if self._longest is None:
+            path = beside_checkpoint(self.config, LENGTH)
+            self._longest = self._longest_of(self.training_texts()) if path is None else read_json(path)["max_tokens"]
+        return self._longest
+
+    def save_extras(self, folder: Path) -> None:
+        """Put the tokenizer, and the length of the longest caption, beside the weights."""
+        super().save_extras(folder)
+        write_json(folder / LENGTH, {"max_tokens": self.longest_caption()})
+
+    def _longest_of(self, texts: Iterable[str]) -> int:
+        texts = list(texts)
+        parts = (texts[first : first + TEXTS_AT_ONCE] for first in range(0, len(texts), TEXTS_AT_ONCE))
+        return max(self.tokenize(part)[0].shape[1] for part in parts) - 1  # [CLS] is not written
+
+    def _generation(self) -> dict[str, Any]:
+        """How captions are written, all of it, as results.json says it."""
+        asked = self.evaluation
+        most = self.longest_caption() if asked.max_tokens is None else asked.max_tokens
+        way = {"num_beams": asked.num_beams} if asked.method == "beam" else {"top_p": asked.top_p}
+        return {"method": asked.method, **way, "min_tokens": asked.min_tokens, "max_tokens": most}
+
+    def _write(self, data: VideoTextDataset, settings: dict[str, Any], failed: list[dict[str, str]]) -> dict[int, str]:
+        """The caption of each video by its position, of all processes."""
+        arguments = {name: value for name, value in settings.items() if name != "method"}
+        written: dict[int, str] = {}
+        for positions, videos in self.each_video(data, self.evaluation.batch_size, failed):
+            tokens = self.model.video_tokens(videos)
+            noise = self._noise(positions, settings["max_tokens"]) if settings["method"] == "nucleus" else None
+            ids = self.model.generate(tokens, noise=noise, **arguments)
+            written.update(zip(positions, self.tokenizer.decode(ids), strict=True))
+        return {position: text for part in gather_objects(written) for position, text in part.items()}
+
+    def _noise(self, positions: list[int], max_tokens: int) -> Tensor:
+        """What decides the words of each video (B, max_tokens): it follows from the seed and the video alone."""
+        rows = [generator("words", self.config.seed, 0, position).random(max_tokens) for position in positions]
+        return torch.from_numpy(np.stack(rows)).to(self.device)
+
+
+def predictions(records: list[VideoTextRecord], texts: list[str]) -> list[dict[str, Any]]:
+    """The rows of predictions.jsonl."""
+    return [
+        {"video": record.video, "captions": list(record.captions), "predicted": text}
+        for record, text in zip(records, texts, strict=True)
+    ]

@@ -1,0 +1,47 @@
+"""Accuracy of answers: exact match with what an annotator wrote, overall and for each type of question, in percent."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from datasets.records import QuestionRecord
+
+
+def count_answers(records: Iterable[QuestionRecord]) -> dict[str, int]:
+    """How many questions each answer was given to, the commonest first, equal counts alphabetically."""
+    counts = Counter(answer for record in records for answer in record.answers)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def accuracies(
+    records: Sequence[QuestionRecord], predicted: Sequence[str], spelling: Callable[[str], str]
+) -> dict[str, float]:
+    """`accuracy`, and `accuracy_TYPE` for each type of question that the records name.
+
+    A prediction is right if it is the answer of any annotator, both taken as `spelling` writes them.
+    """
+    right = [
+        spelling(given) in {spelling(answer) for answer in record.answers}
+        for record, given in zip(records, predicted, strict=True)
+    ]
+    kinds: dict[str, list[bool]] = {}
+    for record, is_right in zip(records, right, strict=True):
+        if record.kind is not None:
+            kinds.setdefault(f"accuracy_{slug(record.kind)}", []).append(is_right)
+    return {"accuracy": percent(right), **{name: percent(kinds[name]) for name in sorted(kinds)}}
+
+
+def coverage(records: Sequence[QuestionRecord], answers: Iterable[str], spelling: Callable[[str], str]) -> float:
+    """Of how many questions, in percent, an annotator's answer is among `answers`: no ranking of these does better."""
+    listed = {spelling(answer) for answer in answers}
+    return percent([any(spelling(answer) in listed for answer in record.answers) for record in records])
+
+
+def percent(right: Sequence[bool]) -> float:
+    """The share that is true."""
+    return 100 * sum(right) / len(right)
+
+
+def slug(kind: str) -> str:
+    """A type of question as part of a metric's name: `spatial relationship` is spatial_relationship."""
+    return re.sub(r"[^a-z0-9]+", "_", kind.lower()).strip("_")

@@ -1,0 +1,33 @@
+"""What Condensed Movies' challenge takes: the scores of all texts and videos of its test set, whose pairs it keeps."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+MATRIX = "sim_matrix_test.npy"
+
+
+def with_all_videos(t2v: NDArray, v2t: NDArray, columns: list[int], num_videos: int) -> tuple[NDArray, NDArray]:
+    """Scores (texts, `num_videos`) and (`num_videos`, texts) of scores of only those videos that `columns` names.
+
+    The others get one score below all that were given, the same for every text.
+    """
+    whole = np.full((len(t2v), num_videos), t2v.min() - 1)
+    whole[:, columns] = t2v
+    turned = np.full((num_videos, len(t2v)), v2t.min() - 1)
+    turned[columns] = v2t
+    return whole, turned
+
+
+def write_array(scores: NDArray, path: Path) -> None:
+    """Write scores as float32 in NumPy's format, whatever the name of the file."""
+    with path.open("wb") as file:
+        np.save(file, scores.astype(np.float32))
+
+
+def write_zip(t2v: NDArray, path: Path) -> None:
+    """Write the challenge's submission: `sim_matrix_test.npy`, scores (texts, videos), in a zip file."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(MATRIX, "w") as file:
+        np.save(file, t2v.astype(np.float32))

@@ -1,0 +1,229 @@
+"""Question answering: an encoder reads the question against the video, a decoder ranks or writes the answer.
+
+The decoder attends to the states of the question alone, not to the video (BLIP's and TESTA's way).
+Shapes: B questions, S question tokens, A answers of a list, D width.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from configs.schema import VqaConfig
+from datasets.loaders import TrainLoader
+from datasets.records import QuestionRecord, VideoTextRecord
+from datasets.video_text import VideoTextDataset
+from engine.checkpoint import read_json, write_json, write_lines
+from engine.distributed import all_reduce_sum, gather_objects, world_size
+from tasks.base import VideoTextTask
+from tasks.build import beside_checkpoint
+from tasks.data import clean_up, video_text
+from tasks.metrics.answers import accuracies, count_answers, coverage
+
+logger = logging.getLogger(__name__)
+QUESTION_TOKENS = 35
+ANSWERS = "answers.json"
+AT_ONCE = 256
+"""Questions about one video that are read together, and answers that are tokenized together."""
+
+
+@dataclass(frozen=True)
+class AnswerList:
+    """Answers that can be told apart: texts, and ids and mask (A, S)."""
+
+    texts: list[str]
+    ids: Tensor
+    mask: Tensor
+
+
+class VqaTask(VideoTextTask):
+    """TESTA's fine-tuning for question answering: the weighted cross-entropy of the annotators' answers."""
+
+    def __init__(self, config: VqaConfig, device: torch.device) -> None:
+        super().__init__(config, device)
+        self.best_metric: str | None = config.evaluation.best_metric
+        self.evaluation = config.evaluation
+        self.model.freeze_unused(("vqa",))
+        self.start_from_checkpoint()
+        self._known: dict[str, int] | None = None
+        self._rows_about: dict[tuple[str, float | None, float | None], list[int]] = {}
+
+    def training_texts(self) -> Iterable[str]:
+        """Questions as they are read, and answers."""
+        records, clean = self.split("train").present, clean_up(self.config)
+        for record in records:
+            yield clean(record.question)
+            yield from record.answers
+
+    def build_train_loader(self) -> TrainLoader:
+        """The questions in batches; from now on the answers known are theirs, whatever the run started from."""
+        self._known = count_answers(self.split("train").present)
+        return super().build_train_loader()
+
+    def training_samples(self) -> VideoTextDataset:
+        """A sample for each question, or one for each video with all of its questions, whose rows are kept."""
+        if self.config.objective.questions == "one":
+            return super().training_samples()
+        self._rows_about = {}
+        for row, record in enumerate(self.split("train").present):
+            self._rows_about.setdefault((record.video, record.start, record.end), []).append(row)
+        clips = [VideoTextRecord(video, ("",), start, end) for video, start, end in self._rows_about]
+        return video_text(self.config, clips, training=True)
+
+    def train_epoch(self, epoch: int, first_step: int) -> Iterator[dict[str, Any]]:
+        """The micro-batches with their questions and all answers to them.
+
+        `about` says which of the videos each question is about, `asked` which of the questions each answer answers.
+        """
+        records: list[QuestionRecord] = self.split("train").present
+        rows_about = list(self._rows_about.values())
+        for batch in super().train_epoch(epoch, first_step):
+            rows = [[row] for row in batch["row"].tolist()]
+            if rows_about:
+                rows = [rows_about[video] for video in batch["index"].tolist()]
+            yield {
+                **batch,
+                **questions_of([[records[row] for row in of_one] for of_one in rows], clean_up(self.config)),
+            }
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The loss of all answers, each by its weight, summed over their tokens, for a question of all processes'."""
+        ids, mask = self.tokenize(batch["text"], QUESTION_TOKENS)
+        states = self.model.ground_text(self.model.video_tokens(batch["video"]), ids, mask, batch["about"])
+        answer_ids, answer_mask = self.tokenize(batch["answers"])
+        asked = batch["asked"]
+        losses = self.model.caption_loss(states[asked], answer_ids, answer_mask, mask[asked])
+        questions = all_reduce_sum(torch.tensor(float(len(ids)), device=self.device))
+        return {"vqa": (batch["weights"] * losses).sum() * world_size() / questions}
+
+    def evaluate(self, final: bool) -> dict[str, Any]:
+        """Accuracy, that of always giving the commonest training answer, and how many answers the list holds.
+
+        A ranked answer has to be an annotator's letter for letter; a written one, as the tokenizer spells both.
+        Questions about videos that are not there or cannot be read are left out.
+        """
+        split, known = self.evaluated(final), self.known_answers()
+        ranking = self.evaluation.inference == "rank"
+        own = self.evaluation.answers == "evaluated_split"
+        listed = self.answer_list(list(count_answers(split.annotations.records) if own else known)) if ranking else None
+        data = video_text(self.config, split.present, training=False)
+        failed: list[dict[str, str]] = []
+        predicted = self._predict(data, listed, failed)
+        answered = [split.present[row] for row in sorted(predicted)]
+        clips = {(record.video, record.start, record.end) for record in answered}
+        description = self.described(final, len(clips), len(answered), failed)
+        given = [predicted[row] for row in sorted(predicted)]
+        spelling = str if ranking else self.as_spelled
+        majority = [next(iter(known))] * len(answered)
+        metrics = accuracies(answered, given, spelling)
+        metrics["majority_accuracy"] = accuracies(answered, majority, spelling)["accuracy"]
+        if listed is not None:
+            metrics["answer_list_coverage"] = coverage(answered, listed.texts, spelling)
+        return {
+            "metrics": metrics,
+            **description,
+            "answers": self.evaluation.answers if ranking else "generated",
+            "num_answers": None if listed is None else len(listed.texts),
+            "files": {"predictions.jsonl": partial(write_lines, predictions(answered, given))},
+        }
+
+    def known_answers(self) -> dict[str, int]:
+        """What the model was trained to answer, the commonest first: of this run's training, or the checkpoint's list.
+
+        A checkpoint without such a list was not made here; then the training set of the configuration is counted.
+        """
+        if self._known is None:
+            path = beside_checkpoint(self.config, ANSWERS)
+            self._known = count_answers(self.split("train").present) if path is None else read_json(path)
+        return self._known
+
+    def answer_list(self, texts: list[str]) -> AnswerList:
+        """The texts in their order, without those that the tokenizer cannot tell from one before them."""
+        rows: dict[tuple[int, ...], str] = {}
+        for first in range(0, len(texts), AT_ONCE):
+            part = texts[first : first + AT_ONCE]
+            for text, ids, mask in zip(part, *(tensor.tolist() for tensor in self.tokenize(part)), strict=True):
+                rows.setdefault(tuple(ids[: sum(mask)]), text)
+        ids, mask = self.tokenize(list(rows.values()))
+        return AnswerList(list(rows.values()), ids, mask)
+
+    def as_spelled(self, text: str) -> str:
+        """The text in lower case, with the tokenizer's spaces between words: `ice-cream` is `ice - cream`."""
+        return self.tokenizer.decode(self.tokenize([text.lower()])[0])[0]
+
+    def save_extras(self, folder: Path) -> None:
+        """Put the tokenizer, and the answers with their counts, beside the weights."""
+        super().save_extras(folder)
+        write_json(folder / ANSWERS, self.known_answers())
+
+    def _predict(
+        self, data: VideoTextDataset, listed: AnswerList | None, failed: list[dict[str, str]]
+    ) -> dict[int, str]:
+        """The answer to each question by row, of all processes; each video is encoded once."""
+        questions, rows_of = data.captions, [[] for _ in range(len(data))]
+        for row, video in enumerate(data.caption_video):
+            rows_of[video].append(row)
+        predicted: dict[int, str] = {}
+        for positions, videos in self.each_video(data, self.evaluation.batch_size, failed):
+            tokens = self.model.video_tokens(videos)
+            rows = [row for position in positions for row in rows_of[position]]
+            states, masks = [], []
+            for place, position in enumerate(positions):
+                for first in range(0, len(rows_of[position]), AT_ONCE):
+                    asked = [questions[row] for row in rows_of[position][first : first + AT_ONCE]]
+                    ids, mask = self.tokenize(asked, QUESTION_TOKENS)
+                    # All questions about a video attend to the same keys and values, which are computed once.
+                    states.append(self.model.ground_text(tokens[place : place + 1], ids, mask))
+                    masks.append(mask)
+            predicted.update(zip(rows, self._answer(padded(states), padded(masks), listed), strict=True))
+        return {row: text for part in gather_objects(predicted) for row, text in part.items()}
+
+    def _answer(self, states: Tensor, mask: Tensor, listed: AnswerList | None) -> list[str]:
+        settings = self.evaluation
+        answers: list[str] = []
+        for part, seen in zip(states.split(AT_ONCE), mask.split(AT_ONCE), strict=True):
+            if listed is None:
+                ids = self.model.generate(part, seen, num_beams=settings.num_beams, max_tokens=settings.max_tokens)
+                answers += self.tokenizer.decode(ids)
+            else:
+                best = self.model.answer(part, seen, listed.ids, listed.mask, settings.shortlist)
+                answers += [listed.texts[place] for place in best.tolist()]
+        return answers
+
+
+def questions_of(asked_about: list[list[QuestionRecord]], clean: Callable[[str], str]) -> dict[str, Any]:
+    """What training takes of the questions about each video of a batch; see `VqaTask.train_epoch`."""
+    chosen = [record for records in asked_about for record in records]
+    return {
+        "text": [clean(record.question) for record in chosen],
+        "about": torch.tensor([place for place, records in enumerate(asked_about) for _ in records]),
+        "answers": [answer for record in chosen for answer in record.answers],
+        "weights": torch.tensor([weight for record in chosen for weight in record.weights]),
+        "asked": torch.tensor([place for place, record in enumerate(chosen) for _ in record.answers]),
+    }
+
+
+def padded(parts: list[Tensor]) -> Tensor:
+    """Rows of several lengths (B, S, ...) in one tensor, zeros after the shorter ones."""
+    longest = max(part.shape[1] for part in parts)
+    return torch.cat([F.pad(part, (0, 0) * (part.dim() - 2) + (0, longest - part.shape[1])) for part in parts])
+
+
+def predictions(records: list[QuestionRecord], given: list[str]) -> list[dict[str, Any]]:
+    """The rows of predictions.jsonl."""
+    return [
+        {
+            "question_id": record.question_id,
+            "video": record.video,
+            "question": record.question,
+            "answers": list(record.answers),
+            "predicted": text,
+        }
+        for record, text in zip(records, given, strict=True)
+    ]

@@ -1,0 +1,199 @@
+"""Every setting of every task survives being written and read, and what differs between two configurations is named."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from configs.load import apply_overrides, differences, dump, from_dict, load, to_dict
+from configs.schema import (
+    CONFIG_CLASSES,
+    AggregationConfig,
+    AnsweringConfig,
+    AnsweringObjectiveConfig,
+    CaptionConfig,
+    CaptioningConfig,
+    DataConfig,
+    DecoderObjectiveConfig,
+    EvaluationConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimConfig,
+    PretrainConfig,
+    RetrievalConfig,
+    RunConfig,
+    SourceConfig,
+    TextConfig,
+    TrainConfig,
+    VideoConfig,
+    VqaConfig,
+)
+
+MINIMAL = {"data": {"root": "/data"}, "optim": {"lr": 1e-5}, "train": {"batch_size": 8, "max_epochs": 2}}
+TRAIN = TrainConfig(
+    batch_size=16, max_epochs=3, accumulate=4, precision="fp16", activation_checkpointing="offload",
+    deterministic=True, workers=0, eval_every=2, save_every=5, log_every=1,
+)  # fmt: skip
+MODEL = ModelConfig(
+    depth=2, width=24, heads=3, patch_size=8, mlp_ratio=2.5, drop_path=0.1, init="scratch", embed_dim=16,
+    text=TextConfig(
+        tokenizer="tok", vocab_size=99, depth=2, width=32, heads=4, intermediate=64, max_positions=40, dropout=0.0
+    ),
+)  # fmt: skip
+VIDEO = VideoConfig(
+    num_frames=9, image_size=64, train_sampling="random", eval_sampling="uniform_floor", augment=True, resize=80,
+    pixel_mean=(0.5, 0.25, 0.1 + 0.2), pixel_std=(0.5, 1 / 3, 1.0),
+)  # fmt: skip
+GEOMETRY = AggregationConfig(
+    reducer="geometry", frames_per_block=(0, 2), patches_per_block=3, frame_match="mean", order="sorted",
+    proportional_attention=True, weighted_pooling=True,
+)  # fmt: skip
+OPTIM = OptimConfig(
+    lr=1 / 3, min_lr=1e-30, warmup_lr=1e-8, warmup_steps=7, weight_decay=0.0, betas=(0.5, 0.1 + 0.2), eps=1e-06,
+    clip_norm=2.0, layer_decay=0.75, freeze=("visual_encoder", "true"), schedule="exponential", decay_rate=0.95,
+)  # fmt: skip
+# Together they move every setting off its default; one alone cannot, as some are refused beside others.
+FULL: dict[str, RunConfig] = {
+    "pretrain": PretrainConfig(
+        data=DataConfig(
+            root="1e-5",
+            sources=(
+                SourceConfig(file="é: #x.csv", media="null"),
+                SourceConfig(file="b.tsv", weight=1e-3, num_frames=2, image_size=48, batch_size=32),
+            ),
+            mixing="batch", max_words=9, cache="memory", cache_gb=1e20,
+        ),
+        optim=OPTIM, train=TRAIN, video=VIDEO,
+        model=replace(MODEL, temporal_scaling=True),
+        aggregation=AggregationConfig(reducer="prune", patches_per_block=1),
+        objective=ObjectiveConfig(
+            losses=("cap", "vtm", "vtc"), queue_size=5, alpha=0.1, alpha_ramp_epochs=0.0, momentum=0.9,
+            temperature=0.1, label_smoothing=0.2, vtc_keys="local", negatives="same_rank",
+        ),
+        checkpoint="2024-01-01", output_dir="~", seed=0, wandb_project="yes",
+    ),
+    "retrieval": RetrievalConfig(
+        data=DataConfig(
+            root="/d", dataset="didemo", train_split="on", eval_split="val", test_split="test", videos="a\nb",
+            clean_captions=False, max_tokens=64,
+        ),
+        optim=OptimConfig(lr=1.0, warmup_ratio=0.1, update="epoch", decay="all"),
+        train=replace(TRAIN, activation_checkpointing="recompute", compile=True),
+        model=MODEL, video=VIDEO, aggregation=GEOMETRY,
+        objective=ObjectiveConfig(
+            losses=("vtm", "vtc"), queue_size=0, alpha=0.0, alpha_ramp_epochs=0.5, momentum=0.5, temperature=0.2,
+            vtc_keys="local", negatives="same_rank",
+        ),
+        evaluation=EvaluationConfig(batch_size=3, rerank=7, rerank_batch_size=2, best_metric="v2t_r5_cosine"),
+        output_dir="~", seed=0,
+    ),
+    "vqa ranking": VqaConfig(
+        data=DataConfig(root="/d", dataset="activitynet_qa", eval_split="val"),
+        optim=OPTIM, train=TRAIN, video=VIDEO,
+        model=replace(MODEL, attention="joint"),
+        aggregation=AggregationConfig(reducer="tome", tokens_per_block=(1, 3)),
+        objective=AnsweringObjectiveConfig(label_smoothing=0.0, questions="all"),
+        evaluation=AnsweringConfig(batch_size=2, answers="evaluated_split", shortlist=3, best_metric="accuracy_what"),
+    ),
+    "vqa generating": VqaConfig(
+        data=DataConfig(root="/d", manifest="a.jsonl", eval_manifest="b.jsonl", test_manifest="c.jsonl"),
+        optim=OPTIM, train=TRAIN,
+        evaluation=AnsweringConfig(inference="generate", num_beams=5, max_tokens=4),
+    ),
+    "captioning by sampling": CaptionConfig(
+        data=DataConfig(root="/d", dataset="msrvtt"),
+        optim=OPTIM, train=TRAIN, model=MODEL, video=VIDEO,
+        aggregation=AggregationConfig(reducer="importance", keep=0.5),
+        objective=DecoderObjectiveConfig(label_smoothing=0.3),
+        evaluation=CaptioningConfig(
+            batch_size=5, method="nucleus", top_p=0.5, min_tokens=2, max_tokens=30, best_metric="rouge_l"
+        ),
+    ),
+    "captioning by beams": CaptionConfig(
+        data=DataConfig(root="/d"), optim=OPTIM, train=TRAIN, evaluation=CaptioningConfig(num_beams=7)
+    ),
+}  # fmt: skip
+
+
+def minimal(config_class: type[RunConfig]) -> RunConfig:
+    return from_dict(config_class, MINIMAL, "test")
+
+
+def keys(data: dict[str, Any], prefix: str = "") -> set[str]:
+    """The dotted keys of all values in nested sections and lists of sections."""
+    found: set[str] = set()
+    for name, value in data.items():
+        items = value if isinstance(value, list) and value and isinstance(value[0], dict) else [value]
+        for item in items:
+            found |= keys(item, f"{prefix}{name}.") if isinstance(item, dict) else {f"{prefix}{name}"}
+    return found
+
+
+@pytest.mark.parametrize("case", FULL)
+def test_dump_and_load_give_an_equal_configuration(tmp_path: Path, case: str) -> None:
+    config_class = type(FULL[case])
+    for config in (FULL[case], minimal(config_class)):
+        dump(config, tmp_path / "dumped.yaml")
+        assert load(config_class, tmp_path / "dumped.yaml", []) == config
+        assert from_dict(config_class, json.loads(json.dumps(to_dict(config))), "test") == config
+        assert (tmp_path / "dumped.yaml").read_text().startswith("task: "), "in the schema's order"
+
+
+def test_the_round_trip_above_moves_every_setting_of_every_task_off_its_default() -> None:
+    assert {type(config) for config in FULL.values()} == set(CONFIG_CLASSES)
+    source = to_dict(SourceConfig(file="a"))
+    for config_class in CONFIG_CLASSES:
+        cases = [to_dict(config) for config in FULL.values() if type(config) is config_class]
+        default = to_dict(minimal(config_class))
+        own = {key for key in keys(default) if key.partition(".")[0] in ("objective", "evaluation")}
+        moved = {line.partition(":")[0] for case in cases for line in differences(default, case)}
+        unmoved = {"objective.label_smoothing"} if config_class is RetrievalConfig else set()  # it is captioning's
+        assert own - moved == unmoved
+    default = to_dict(minimal(PretrainConfig))
+    moved = {line.partition(":")[0] for case in FULL.values() for line in differences(default, to_dict(case))}
+    assert keys(default) - moved == set()
+    written = [to_dict(item) for item in FULL["pretrain"].data.sources]
+    assert {name for item in written for name in item if item[name] != source[name]} == source.keys()
+
+
+def test_overrides_change_a_plain_dictionary_without_touching_it() -> None:
+    config = FULL["retrieval"]
+    data = to_dict(config)
+    before = json.dumps(data)
+    changed = apply_overrides(
+        data, ["aggregation={reducer: none}", "model.text.depth=1", "output_dir="], RetrievalConfig
+    )
+    assert json.dumps(data) == before
+    assert from_dict(RetrievalConfig, changed, "test") == replace(
+        config,
+        aggregation=AggregationConfig(),
+        output_dir=None,
+        model=replace(config.model, text=replace(config.model.text, depth=1)),
+    )
+
+
+def test_a_list_of_sections_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    (tmp_path / "low.yaml").write_text("data: {sources: [{file: a.csv, media: m, weight: 2}, {file: b.csv}]}\n")
+    with (tmp_path / "config.yaml").open("w") as file:
+        YAML(typ="safe", pure=True).dump({"base": "low.yaml", **MINIMAL}, file)
+    path = tmp_path / "config.yaml"
+    low = load(PretrainConfig, path, []).data
+    assert low.sources == (SourceConfig(file="a.csv", media="m", weight=2.0), SourceConfig(file="b.csv"))
+    assert load(PretrainConfig, path, ["data.sources=[{file: c.csv}]"]).data.sources == (SourceConfig(file="c.csv"),)
+    assert load(PretrainConfig, path, ["data.sources=[]"]).data.sources == ()
+
+
+def test_differences_are_named_with_both_values() -> None:
+    config = FULL["retrieval"]
+    a = to_dict(config)
+    assert differences(a, to_dict(config)) == []
+    b = to_dict(replace(config, seed=1, video=replace(config.video, num_frames=17), output_dir=None))
+    assert differences(a, b) == ["video.num_frames: 9 -> 17", 'output_dir: "~" -> null', "seed: 0 -> 1"]
+    assert differences({"a": {"b": [1, 2]}, "c": 1}, {"a": {"b": [1, 3]}, "d": 2}) == [
+        "a.b: [1, 2] -> [1, 3]",
+        "c: 1 -> nothing",
+        "d: nothing -> 2",
+    ]

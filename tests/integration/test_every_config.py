@@ -1,0 +1,134 @@
+"""Every configuration in the repository: its model at full size without memory, and a step of a small one on its data.
+
+The model is built by the code the tasks use. The step goes through task and engine, on files in the format that the
+configuration reads.
+"""
+
+import json
+import math
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+from torch import nn
+
+from configs.load import load_any
+from configs.schema import CONFIG_CLASSES, DataConfig, OptimConfig
+from engine.loop import Trainer
+from engine.random_state import seed_everything
+from models.momentum import MomentumTwin
+from models.tokenizer import make_tokenizer
+from tasks.build import build_model
+from tasks.caption import CaptionTask
+from tasks.pretrain import PretrainTask
+from tasks.retrieval import RetrievalTask
+from tasks.vqa import VqaTask
+from tests.integration.runs import BASE, ROOT
+from tests.integration.tiny_datasets import NUM_VIDEOS, write_dataset
+
+CONFIGS = sorted(
+    path for path in (ROOT / "configs").rglob("*.yaml") if not path.stem.startswith(("base", "recipe_"))
+)  # fmt: skip
+TASKS: dict[str, Any] = {
+    "pretrain": PretrainTask, "retrieval": RetrievalTask, "vqa": VqaTask, "caption": CaptionTask
+}  # fmt: skip
+LOSSES = {"pretrain": {"vtc", "vtm", "cap"}, "retrieval": {"vtc", "vtm"}, "vqa": {"vqa"}, "caption": {"cap"}}
+# Parameters of a ViT-B/16 without a classifier, as timm counts them; what its divided form has besides, in each block a
+# norm, qkv and two projections; and those of BERT-base with cross-attention and TESTA's vocabulary.
+WIDTH, PROJECTION, NORM = 768, 768 * 768 + 768, 2 * 768
+IMAGE_ENCODER = 85_798_656
+DIVIDED = 12 * (NORM + 5 * PROJECTION)
+BERT_LAYER = 2 * (4 * PROJECTION + NORM) + (768 * 3072 + 3072) + (3072 * 768 + 768) + NORM
+TEXT_ENCODER = (30524 + 512) * WIDTH + NORM + 12 * BERT_LAYER
+NOTHING_TO_A_MODEL: dict[str, Any] = {
+    "data": DataConfig(root="data"), "optim": OptimConfig(lr=1.0), "checkpoint": None, "output_dir": None
+}  # fmt: skip
+SMALL = {
+    "checkpoint": None, "video.num_frames": 4, "video.image_size": 32, "model.depth": 2, "model.width": 32,
+    "model.heads": 2, "model.text.depth": 1, "train.batch_size": NUM_VIDEOS, "train.max_epochs": 1, "train.workers": 0,
+}  # fmt: skip
+
+
+def name_of(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+def flattened(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as dotted keys."""
+    flat: dict[str, Any] = {}
+    for name, value in section.items():
+        flat |= flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def small(path: Path, root: Path) -> Any:
+    """The configuration with the model and input of `debug/base.yaml`, smaller still, and data in `root`."""
+    config = load_any(CONFIG_CLASSES, path, [])
+    settings = {**flattened(YAML(typ="safe", pure=True).load(BASE)), **SMALL}
+    settings |= {"data.root": str(root), "output_dir": str(root / "run")}
+    for axis, most in (("frames", 1), ("patches", 1), ("tokens", 3)):
+        amount = getattr(config.aggregation, f"{axis}_per_block")
+        if amount:
+            settings[f"aggregation.{axis}_per_block"] = min(amount, most)
+    if config.optim.warmup_steps:
+        settings["optim.warmup_steps"] = 1
+    if config.task in ("pretrain", "retrieval"):
+        settings["objective.queue_size"] = min(config.objective.queue_size, 8)
+    return load_any(CONFIG_CLASSES, path, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
+
+
+def num_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@cache  # many files differ in their data alone
+def build_in_full(config: Any, is_small: bool) -> None:
+    """Build the model, and the twin where the task has one, without memory; check their sizes."""
+    with torch.device("meta"):
+        model = build_model(config, make_tokenizer(["a word"], vocab_size=100))
+        twin = MomentumTwin(model, 0.995) if config.task in ("pretrain", "retrieval") else None
+    assert all(parameter.is_meta for parameter in model.parameters())
+    if not is_small:
+        assert_of_full_size(config, model)
+    assert twin is None or num_parameters(twin.visual_encoder_m) == num_parameters(model.visual_encoder)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+def test_a_model_of_full_size_and_a_step_of_a_small_one(path: Path, tmp_path: Path) -> None:
+    config = load_any(CONFIG_CLASSES, path, [])
+    build_in_full(replace(config, **NOTHING_TO_A_MODEL), is_small=path.parent.name == "debug")
+
+    config = small(path, tmp_path)
+    write_dataset(config.data, tmp_path, questions=config.task == "vqa")
+    seed_everything(config.seed)
+    task = TASKS[config.task](config, torch.device("cpu")).train()
+    trainer = Trainer(task, config, torch.device("cpu"), None)
+    before = {name: parameter.detach().clone() for name, parameter in task.named_parameters()}
+    trainer.train_step(task.train_epoch(0, 0))
+    trainer.report()
+    trainer.log.close()
+    assert trainer.total_steps == 1
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    wanted = set(config.objective.losses) if hasattr(config.objective, "losses") else LOSSES[config.task]
+    assert {name.removeprefix("loss_") for name in line if name.startswith("loss_")} == wanted
+    assert all(math.isfinite(value) and value > 0 for name, value in line.items() if name.startswith("loss"))
+    assert len(trainer.optimizer.state) == len(trainer.trainable), "each has had a gradient"
+    moved = {name for name, parameter in task.named_parameters() if not torch.equal(before[name], parameter)}
+    if line["lr"] > 0:
+        assert any(name.startswith("model.visual_encoder.blocks.0.") for name in moved)
+
+
+def assert_of_full_size(config: Any, model: nn.Module) -> None:
+    """ViT-B/16 and BERT-base, by their numbers of parameters."""
+    expected = IMAGE_ENCODER
+    if config.model.attention != "space":
+        expected += config.video.num_frames * WIDTH
+    if config.model.attention == "divided":
+        expected += DIVIDED + (12 * config.video.num_frames if config.model.temporal_scaling else 0)
+    assert num_parameters(model.visual_encoder) == expected
+    if config.task != "caption":
+        assert num_parameters(model.text_encoder) == TEXT_ENCODER

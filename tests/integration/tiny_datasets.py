@@ -1,0 +1,152 @@
+"""Four small videos laid out and annotated as each public dataset is, and as manifests and sources of one's own."""
+
+import csv
+import json
+import os
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from configs.schema import DataConfig
+from tests.tiny_runs import caption
+from tests.videos import write_video
+
+NUM_VIDEOS = 4
+SPLITS = ("train", "val", "test")
+NUMBERS = range(NUM_VIDEOS)
+
+
+def write_dataset(data: DataConfig, root: Path, questions: bool) -> Path:
+    """Put into `root` the files that `data` reads, each split of the same videos; returns `root`."""
+    root.mkdir(parents=True, exist_ok=True)
+    if data.sources:
+        _webvid_and_images(data, root)
+    elif data.dataset == "manifest":
+        names = [name for name in (data.manifest, data.eval_manifest, data.test_manifest) if name is not None]
+        for name in names:
+            rows = [_manifest_row(number, questions) for number in NUMBERS]
+            (root / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        _videos(root / "videos", [f"clip{number}.mp4" for number in NUMBERS])
+    else:
+        WRITERS[data.dataset](root)
+    return root
+
+
+def _manifest_row(number: int, questions: bool) -> dict[str, str]:
+    text = {"question": f"what {caption(number)}?", "answer": "a ball"} if questions else {"caption": caption(number)}
+    return {"video": f"clip{number}.mp4", **text}
+
+
+def _videos(folder: Path, names: Sequence[str]) -> None:
+    """One video of noise under several names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    frames = np.random.default_rng(3).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    first = write_video(folder / names[0], frames)
+    for name in names[1:]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        os.link(first, folder / name)
+
+
+def _table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def _queryd(root: Path) -> None:
+    names = [f"clip-{number}" for number in NUMBERS]
+    for split in SPLITS:
+        (root / f"exists_{split}_list.txt").write_text("".join(f"{name}\n" for name in names))
+    tokens = {name: [caption(number).split(), ["and", "ends"]] for number, name in enumerate(names)}
+    (root / "raw_captions_combined_filtered.pkl").write_bytes(pickle.dumps(tokens))
+    _videos(root / "videos", [f"{name}.mp4" for name in names])
+
+
+def _didemo(root: Path) -> None:
+    rows = [{"clip_name": f"clip{number}", "caption": caption(number)} for number in NUMBERS]
+    for split in SPLITS:
+        (root / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _videos(root / "videos", [f"clip{number}.mp4" for number in NUMBERS])
+
+
+def _activitynet_captions(root: Path) -> None:
+    entries = {
+        f"v_{number}": {"duration": 1.0, "timestamps": [[0, 1]], "sentences": [caption(number)]} for number in NUMBERS
+    }
+    for part in ("train", "val_1", "val_2"):
+        (root / f"{part}.json").write_text(json.dumps(entries))
+    _videos(root / "videos", [f"v_{number}.mp4" for number in NUMBERS])
+
+
+def _condensed_movies(root: Path) -> None:
+    def rows(*splits: str) -> list[tuple[str, str, str]]:
+        return [(f"{split}{number}", caption(number), split) for split in splits for number in NUMBERS]
+
+    header = ("videoid", "caption", "split")
+    _table(root / "train_val_challf0.csv", header, rows("train", "val"))
+    _table(root / "test_challf0.csv", header, rows("test"))
+    _videos(root / "videos", [f"{split}{number}.mkv" for split in SPLITS for number in NUMBERS])
+
+
+def _msrvtt(root: Path) -> None:
+    parts = ("train", "validate", "test")
+    videos = [
+        {"video_id": f"video{part * NUM_VIDEOS + number}", "split": split}
+        for part, split in enumerate(parts)
+        for number in NUMBERS
+    ]
+    sentences = [{"video_id": video["video_id"], "caption": caption(row)} for row, video in enumerate(videos)]
+    (root / "MSRVTT_data.json").write_text(json.dumps({"videos": videos, "sentences": sentences}))
+    listed = [(f"video{number}", caption(number)) for number in NUMBERS]
+    _table(root / "MSRVTT_train.9k.csv", ("video_id",), [row[:1] for row in listed])
+    _table(root / "MSRVTT_JSFUSION_test.csv", ("video_id", "sentence"), listed)
+    _videos(root / "videos", [f"{video['video_id']}.mp4" for video in videos])
+
+
+def _activitynet_qa(root: Path) -> None:
+    for split in SPLITS:
+        ids = [f"{split}_{number}" for number in NUMBERS]
+        questions = [
+            {"video_name": str(number), "question": f"is {caption(number)}", "question_id": ids[number]}
+            for number in NUMBERS
+        ]
+        answers = [{"question_id": question_id, "answer": "yes", "type": 3} for question_id in ids]
+        (root / f"{split}_q.json").write_text(json.dumps(questions))
+        (root / f"{split}_a.json").write_text(json.dumps(answers))
+    _videos(root / "videos", [f"v_{number}.mp4" for number in NUMBERS])
+
+
+def _msrvtt_qa(root: Path) -> None:
+    rows = [
+        {"id": number, "video_id": number, "question": f"what {caption(number)}?", "answer": "ball", "category_id": 1}
+        for number in NUMBERS
+    ]
+    for split in SPLITS:
+        (root / f"{split}_qa.json").write_text(json.dumps(rows))
+    _videos(root / "videos", [f"video{number}.mp4" for number in NUMBERS])
+
+
+def _webvid_and_images(data: DataConfig, root: Path) -> None:
+    """Half of the pairs to a source; a still is a video of one frame as far as the reader of the table cares."""
+    for source in data.sources:
+        table, media = root / source.file, root / (source.media or "videos")
+        if table.suffix == ".csv":
+            _table(table, ("videoid", "name", "page_dir"), [(n, caption(n), "0_9") for n in NUMBERS[:2]])
+            _videos(media, [f"0_9/{number}.mp4" for number in NUMBERS[:2]])
+        else:
+            table.parent.mkdir(parents=True, exist_ok=True)
+            table.write_text("".join(f"{caption(number)}\timage{number}.mp4\n" for number in NUMBERS[2:]))
+            _videos(media, [f"image{number}.mp4" for number in NUMBERS[2:]])
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "queryd": _queryd,
+    "didemo": _didemo,
+    "activitynet_captions": _activitynet_captions,
+    "condensed_movies": _condensed_movies,
+    "msrvtt": _msrvtt,
+    "activitynet_qa": _activitynet_qa,
+    "msrvtt_qa": _msrvtt_qa,
+}
