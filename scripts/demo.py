@@ -52,26 +52,28 @@ def pretrain(out: Path) -> Path:
     return out / "pretrain" / "checkpoint_last"
 
 
-def finetune(script: str, config: str, pretrained: Path, out: Path) -> Path:
+def finetune(task: str, config: str, pretrained: Path, out: Path) -> Path:
     """Fine-tune for one task; the folder, whose results.json is of the held-out videos."""
-    folder = out / config
     command(
-        script, "--config", f"configs/debug/{config}.yaml", f"data.root={out / 'stories'}",
-        f"checkpoint={pretrained}", f"output_dir={folder}",
+        f"train_{task}.py", "--config", f"configs/debug/{config}.yaml", f"data.root={out / 'stories'}",
+        f"checkpoint={pretrained}", f"output_dir={out / task}",
     )  # fmt: skip
-    return folder
+    return out / task
 
 
-def evaluate(checkpoint: Path, reducer: str, out: Path) -> dict[str, Any]:
-    """Retrieval metrics of the held-out videos with or without aggregation."""
-    # The checkpoint's own aggregation is what it was fine-tuned with.
-    override = ["aggregation.reducer=none"] if reducer == "none" else []
-    command("train_retrieval.py", "--evaluate", f"checkpoint={checkpoint}", f"output_dir={out / reducer}", *override)
-    results = json.loads((out / reducer / "results.json").read_text())
-    return {
-        "held_out_videos": results["num_videos"],
-        **{name: results["metrics"][name] for name in ("t2v_r1", "t2v_r5", "t2v_r10")},
-    }
+def evaluate_without(checkpoint: Path, out: Path) -> Path:
+    """Evaluate the fine-tuned weights on the held-out videos without the aggregation they have; the folder."""
+    command(
+        "train_retrieval.py", "--evaluate", f"checkpoint={checkpoint}", f"output_dir={out / 'none'}",
+        "aggregation.reducer=none",
+    )  # fmt: skip
+    return out / "none"
+
+
+def recalls(folder: Path) -> dict[str, float]:
+    """Text to video, of the results in a folder."""
+    metrics = json.loads((folder / "results.json").read_text())["metrics"]
+    return {name: metrics[name] for name in ("t2v_r1", "t2v_r5", "t2v_r10")}
 
 
 def answers_and_captions(questions: Path, captions: Path, stories: Path) -> dict[str, Any]:
@@ -173,18 +175,18 @@ def main() -> None:
     out = parser.parse_args().out
     start = time.perf_counter()
     pretrained = pretrain(out)
-    checkpoint = finetune("train_retrieval.py", "stories", pretrained, out) / "checkpoint_best"
-    questions = finetune("train_vqa.py", "stories_qa", pretrained, out)
-    captions = finetune("train_caption.py", "stories_caption", pretrained, out)
-    rows = {reducer: evaluate(checkpoint, reducer, out) for reducer in REDUCERS}
+    retrieval = finetune("retrieval", "stories", pretrained, out)
+    questions = finetune("vqa", "stories_qa", pretrained, out)
+    captions = finetune("caption", "stories_caption", pretrained, out)
+    checkpoint = retrieval / "checkpoint_best"
+    folders = {"none": evaluate_without(checkpoint, out), "geometry": retrieval}
     tasks = {reducer: load_task(checkpoint, reducer) for reducer in REDUCERS}
     speed = milliseconds_per_video(tasks)
-    summary: dict[str, Any] = {"held_out_videos": rows["none"].pop("held_out_videos")}
+    summary: dict[str, Any] = {"held_out_videos": json.loads((retrieval / "results.json").read_text())["num_videos"]}
     for reducer, task in tasks.items():
         cost = count(task.config.model, task.config.video, task.config.aggregation)
-        rows[reducer].pop("held_out_videos", None)
         summary[reducer] = {
-            **rows[reducer],
+            **recalls(folders[reducer]),
             "gmacs": cost.gmacs,
             "tokens": cost.tokens,
             "ms_per_video": speed[reducer],
