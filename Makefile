@@ -36,7 +36,7 @@ lint: setup ## Style of every file
 types: setup ## Types of configs, models and engine
 	$(PYTHON) -m mypy configs models engine
 
-demo: setup ## Make videos, train, fine-tune and evaluate a small TESTA: 6 minutes on 2 cores
+demo: setup ## Make videos, train, fine-tune and evaluate a small TESTA: under 6 minutes on 2 cores
 	$(PYTHON) -m scripts.demo
 
 format: setup ## Bring every file into the style that lint asks for

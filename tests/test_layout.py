@@ -121,6 +121,11 @@ def test_every_config_loads(path: Path) -> None:
     assert path.relative_to(ROOT / "configs").parts[0] in ("debug", config.task)
 
 
+def test_no_two_configs_share_a_name() -> None:
+    """A run's default folder is called after its file alone."""
+    assert len({path.stem for path in CONFIGS}) == len(CONFIGS)
+
+
 def test_every_base_is_named_by_a_config() -> None:
     named = set()
     for path in CONFIGS:

@@ -65,9 +65,13 @@ def test_the_rows_of_all_tables_are_there() -> None:
     assert {f"{dataset}_zeroshot_f32" for dataset in ("queryd", "didemo", "activitynet")} <= retrieval
     assert {f"queryd_{end}" for end in GMACS} <= retrieval
     assert {path.stem for path in FINETUNED["vqa"]} == {
-        "activitynet_qa_f32", "activitynet_qa_f96", "msrvtt_qa_f32", "testa_f32"
+        "activitynet_qa_f32", "activitynet_qa_f96", "msrvtt_qa_f32", "testa_qa_f32"
     }  # fmt: skip
-    assert {path.stem for path in FINETUNED["caption"]} == {"didemo_f32", "msrvtt_f32", "testa_f32"}
+    assert {path.stem for path in FINETUNED["caption"]} == {
+        "didemo_caption_f32",
+        "msrvtt_caption_f32",
+        "testa_caption_f32",
+    }
 
 
 @pytest.mark.parametrize("path", [path for path in PUBLIC if split_name(path)[0] in RELEASE], ids=name_of)
@@ -138,7 +142,7 @@ def test_the_answering_protocol_of_the_published_number() -> None:
     for stem, answers in (
         ("activitynet_qa_f96", "evaluated_split"),
         ("msrvtt_qa_f32", "train"),
-        ("testa_f32", "train"),
+        ("testa_qa_f32", "train"),
     ):
         assert read(ROOT / "vqa" / f"{stem}.yaml").evaluation.answers == answers
 
