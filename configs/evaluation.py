@@ -28,6 +28,10 @@ class EvaluationConfig:
             )
 
 
+RANKING, GENERATING = ("answers", "shortlist"), ("num_beams", "max_tokens")
+"""Settings of `AnsweringConfig` that mean something for one way of inference alone."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AnsweringConfig:
     """Evaluation of question answering: `rank` a list of answers, or `generate` one by beam search.
@@ -53,10 +57,16 @@ class AnsweringConfig:
             raise ValueError(
                 f"evaluation.best_metric: {self.best_metric!r} is neither accuracy nor accuracy_ and a type of question"
             )
-        other = ("answers", "shortlist") if self.inference == "generate" else ("num_beams", "max_tokens")
-        for name in other:
+        for name in RANKING if self.inference == "generate" else GENERATING:
             if getattr(self, name) != getattr(type(self), name):
                 raise ValueError(f"evaluation.{name}: has no effect with evaluation.inference {self.inference}")
+
+    @staticmethod
+    def inherited(lower: dict, higher: dict) -> dict:
+        """What of a lower layer's section stands once a higher one is put on it: what its inference has a use for."""
+        inference = higher.get("inference", lower.get("inference", "rank"))
+        dropped = RANKING if inference == "generate" else GENERATING
+        return {name: value for name, value in lower.items() if name not in dropped}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,15 +124,18 @@ class PairTable:
             raise ValueError(f"{folder / META} cannot be read ({error})") from None
         if not isinstance(meta, dict) or meta.get("stamp") != stamp:
             raise ValueError(f"{folder} is of another state of the file")
+        lengths, left_out = meta.get("lengths"), meta.get("left_out")
+        if not isinstance(lengths, dict) or lengths.keys() != COLUMNS.keys() or not isinstance(left_out, int):
+            raise ValueError(f"{folder / META} is not whole")
         columns = {}
         for name, kind in COLUMNS.items():
-            path, length = folder / f"{name}.bin", meta["lengths"][name]
+            path, length = folder / f"{name}.bin", lengths[name]
             if not path.is_file() or path.stat().st_size != length * np.dtype(kind).itemsize:
                 raise ValueError(f"{path} is not as long as it was written")
             # What is empty cannot be mapped.
             columns[name] = np.memmap(path, kind, "r") if length else np.empty(0, kind)
         columns["spans"] = columns["spans"].reshape(-1, 2)
-        table = cls(columns, media, meta["left_out"], folder, stamp)
+        table = cls(columns, media, left_out, folder, stamp)
         for texts, name in ((table.paths, "path"), (table.texts, "text")):
             if len(texts) and texts.ends[-1] != len(texts.bytes):
                 raise ValueError(f"{folder}: the ends of {name} do not fit its bytes")

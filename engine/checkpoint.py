@@ -62,6 +62,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 def replacing_file(target: Path) -> Iterator[Path]:
     """A path to write to that becomes the file `target` at the end; until then, or on an error, the old one stands."""
     temporary = target.with_name(f"{target.name}.tmp")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary
         _flush(temporary)

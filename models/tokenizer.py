@@ -1,5 +1,6 @@
 """Text to WordPiece ids and back, with BLIP's two more tokens: [DEC] starts a caption, [ENC] a text that sees video."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -47,19 +48,39 @@ class TextTokenizer:
         """Texts of ids (B, S), without special tokens."""
         return [text.strip() for text in self._tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
+    def written(self, ids: Tensor) -> list[str]:
+        """The same as people write: no space before punctuation, nor within `don't`, `t-shirt` and `3.5`.
+
+        What was a word of its own before such a mark cannot be told from one that was not.
+        """
+        return [join_marks(text) for text in self.decode(ids)]
+
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files into `folder`, from which `load_tokenizer` reads them."""
         self._tokenizer.save_pretrained(folder)
 
 
+def join_marks(text: str) -> str:
+    """Put punctuation that WordPiece sets apart back to the words it belongs to."""
+    text = re.sub(r" ([.,!?;:%)\]}])", r"\1", text)
+    text = re.sub(r"([(\[{$#]) ", r"\1", text)
+    text = re.sub(r"(?<=\w) ' (?=(?:s|t|m|d|ll|re|ve)\b)", "'", text)
+    text = re.sub(r"(?<=\w) ([-/]) (?=\w)", r"\1", text)
+    return re.sub(r"(?<=\d)([.,:]) (?=\d)", r"\1", text)
+
+
 def load_tokenizer(source: str) -> TextTokenizer:
-    """Load from a local folder or from the hub by name (`bert-base-uncased`)."""
+    """Load from a local folder or from the hub by name (`bert-base-uncased`); code that comes with it never runs."""
     if Path(source).is_dir():
         if not (Path(source) / "tokenizer.json").exists() and not (Path(source) / "vocab.txt").exists():
             raise ValueError(f"model.text.tokenizer: {source} holds neither tokenizer.json nor vocab.txt")
-        return TextTokenizer(AutoTokenizer.from_pretrained(source))
+        try:
+            return TextTokenizer(AutoTokenizer.from_pretrained(source, trust_remote_code=False))
+        except (OSError, ValueError) as error:
+            said = " ".join(str(error).split())
+            raise ValueError(f"model.text.tokenizer: {source} holds no tokenizer that can be read: {said}") from error
     try:
-        return TextTokenizer(AutoTokenizer.from_pretrained(source))
+        return TextTokenizer(AutoTokenizer.from_pretrained(source, trust_remote_code=False))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"model.text.tokenizer: {source!r} is no local folder and could not be had from the hub; give a folder "

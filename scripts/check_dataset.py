@@ -90,7 +90,7 @@ def write_files(config: RunConfig, out: Path, parts: list[DataPart], results: Re
         draw_sheet(
             f"{part.name}: {part.split}, {part.num_frames} frames, {part.sampling} sampling",
             _examples(config, part, of_part),
-            out / f"examples_{Path(part.name).stem}.png",
+            out / f"examples_{part.name.replace('/', '_')}.png",
         )
     for name, rows in (("missing", missing), ("undecodable", undecodable)):
         (out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -203,7 +203,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     whole: Callable[[str], int | None] = number_or_all
     parser.add_argument("--config", type=Path, required=True, help="the YAML file of a run")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings over the file's")
-    parser.add_argument("--parts", nargs="+", metavar="PART", help="of train, eval, test or sources; by default all")
+    parser.add_argument("--parts", nargs="+", metavar="PART", help="train, eval, test, or a file of data.sources")
     parser.add_argument("--decode", type=whole, default=200, metavar="N", help="videos of each part to read, or all")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help=JOBS_HELP)
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds for one video (%(default)s)")

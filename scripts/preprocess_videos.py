@@ -77,6 +77,11 @@ def find_videos(source: Path, out: Path) -> tuple[list[Video], int]:
         for stem, paths in by_stem.items()
         for path in paths
     ]
+    first_of: dict[str, str] = {}
+    for video in videos:
+        other = first_of.setdefault(video.output, video.source)
+        if other != video.source:
+            raise ValueError(f"{source}: {other} and {video.source} would both become {video.output}; rename one")
     return videos, others
 
 

@@ -69,6 +69,11 @@ class VideoTextTask(nn.Module):
 
     def build_train_loader(self) -> TrainLoader:
         """The training set in batches; what training evaluates is read too, so that its faults end no epoch's work."""
+        if not self.split("train").annotations.labelled:
+            raise ValueError(
+                f"{self.split('train').annotations.source}: which text is of which video is not public, so there is "
+                "nothing to train on; name another data.train_split"
+            )
         missing = self.split("train").missing_videos
         if missing:
             logger.warning("%d of %d videos are missing and left out", len(missing), self.split("train").num_annotated)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from configs.schema import ObjectiveConfig, RunConfig
-from engine.checkpoint import read_weights
+from engine.checkpoint import WEIGHTS, read_weights
 from engine.hub import local_path
 from models.checkpoints.load import load_into
 from models.momentum import MomentumTwin
@@ -82,8 +82,10 @@ def beside_checkpoint(config: RunConfig, name: str) -> Path | None:
     if config.checkpoint is None:
         return None
     path = local_path(config.checkpoint)
-    beside = (path if path.is_dir() else path.parent) / name
-    return beside if beside.exists() else None
+    folder = path if path.is_dir() else path.parent
+    # Somebody else's weights may lie among files of these names.
+    is_ours = path.is_dir() or path.name == WEIGHTS
+    return folder / name if is_ours and (folder / name).exists() else None
 
 
 def load_checkpoint(config: RunConfig, model: VisionLanguageModel, twin: MomentumTwin | None) -> None:

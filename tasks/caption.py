@@ -1,6 +1,7 @@
 """Captioning: a decoder over the video's tokens writes what is seen."""
 
 import logging
+import shutil
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from engine.checkpoint import read_json, write_json, write_lines
 from engine.distributed import all_reduce_sum, gather_objects, is_main, world_size
 from tasks.base import VideoTextTask
 from tasks.build import beside_checkpoint
-from tasks.data import video_text
+from tasks.data import clean_up, read_annotations, video_text
 from tasks.metrics.captions import PLAIN, CaptionScorer
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ class CaptionTask(VideoTextTask):
         self.evaluation = config.evaluation
         self.model.freeze_unused(("cap",))
         self.start_from_checkpoint()
+        if config.evaluation.best_metric == "meteor" and shutil.which("java") is None:
+            raise ValueError("evaluation.best_metric: meteor needs Java, which is not there; install it or take cider")
         self.scorer = CaptionScorer()
         self._longest: int | None = None
         most, asked = config.model.text.max_positions, config.evaluation.max_tokens
@@ -54,8 +57,13 @@ class CaptionTask(VideoTextTask):
         return {"cap": summed * world_size() / all_reduce_sum(mask[:, 1:].sum())}
 
     def evaluate(self, final: bool) -> dict[str, Any]:
-        """Scores of the captions written for all videos that can be read, each against all of its own."""
+        """Scores of captions written for all videos that can be read, each against all of its own."""
         split = self.evaluated(final)
+        if not split.annotations.labelled:
+            raise ValueError(
+                f"{split.annotations.source}: which text is of which video is not public, so nothing can be scored; "
+                "name another data.test_split"
+            )
         data = video_text(self.config, split.present, training=False)
         failed: list[dict[str, str]] = []
         settings = self._generation()
@@ -82,13 +90,18 @@ class CaptionTask(VideoTextTask):
         """
         if self._longest is None:
             path = beside_checkpoint(self.config, LENGTH)
-            self._longest = self._longest_of(self.training_texts()) if path is None else read_json(path)["max_tokens"]
+            self._longest = self._longest_of(self.annotated_texts()) if path is None else read_json(path)["max_tokens"]
         return self._longest
 
     def save_extras(self, folder: Path) -> None:
         """Put the tokenizer, and the length of the longest caption, beside the weights."""
         super().save_extras(folder)
         write_json(folder / LENGTH, {"max_tokens": self.longest_caption()})
+
+    def annotated_texts(self) -> list[str]:
+        """All training captions, cleaned, whether their videos are there or not."""
+        clean = clean_up(self.config)
+        return [clean(text) for record in read_annotations(self.config, "train").records for text in record.captions]
 
     def _longest_of(self, texts: Iterable[str]) -> int:
         texts = list(texts)
@@ -110,7 +123,7 @@ class CaptionTask(VideoTextTask):
             tokens = self.model.video_tokens(videos)
             noise = self._noise(positions, settings["max_tokens"]) if settings["method"] == "nucleus" else None
             ids = self.model.generate(tokens, noise=noise, **arguments)
-            written.update(zip(positions, self.tokenizer.decode(ids), strict=True))
+            written.update(zip(positions, self.tokenizer.written(ids), strict=True))
         return {position: text for part in gather_objects(written) for position, text in part.items()}
 
     def _noise(self, positions: list[int], max_tokens: int) -> Tensor:

@@ -57,14 +57,18 @@ def read_split(config: RunConfig, part: Part) -> Split:
     Where the configuration names no test set the evaluation set stands for it, and where it names none the training
     set. `ValueError` if no video is there.
     """
+    annotations = read_annotations(config, part)
+    present, missing = split_missing(annotations.records, video_folder(config))
+    return Split(annotations, present, missing)
+
+
+def read_annotations(config: RunConfig, part: Part) -> Annotations:
+    """The same without a look at the videos: what the files say of a part of the data."""
     name, root, videos = name_of(config, part), Path(config.data.root), video_folder(config)
     if config.data.dataset != "manifest":
-        annotations = public.read(config.data.dataset, root, name, videos)
-    else:
-        read = manifest.read_questions if config.task == "vqa" else manifest.read
-        annotations = Annotations(read(root / name, videos), root.name, Path(name).stem, f"manifest {root / name}")
-    present, missing = split_missing(annotations.records, videos)
-    return Split(annotations, present, missing)
+        return public.read(config.data.dataset, root, name, videos)
+    read = manifest.read_questions if config.task == "vqa" else manifest.read
+    return Annotations(read(root / name, videos), root.resolve().name, Path(name).stem, f"manifest {root / name}")
 
 
 def name_of(config: RunConfig, part: Part) -> str:

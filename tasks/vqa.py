@@ -23,7 +23,7 @@ from engine.checkpoint import read_json, write_json, write_lines
 from engine.distributed import all_reduce_sum, gather_objects, world_size
 from tasks.base import VideoTextTask
 from tasks.build import beside_checkpoint
-from tasks.data import clean_up, video_text
+from tasks.data import clean_up, read_annotations, video_text
 from tasks.metrics.answers import accuracies, count_answers, coverage
 
 logger = logging.getLogger(__name__)
@@ -140,7 +140,8 @@ class VqaTask(VideoTextTask):
         """
         if self._known is None:
             path = beside_checkpoint(self.config, ANSWERS)
-            self._known = count_answers(self.split("train").present) if path is None else read_json(path)
+            annotated = read_annotations(self.config, "train").records if path is None else []
+            self._known = count_answers(annotated) if path is None else read_json(path)
         return self._known
 
     def answer_list(self, texts: list[str]) -> AnswerList:

@@ -8,20 +8,25 @@ from datasets.records import Annotations, VideoTextRecord
 
 SPLITS = ("train", "val", "test")
 CHALLENGE = "the challenge's annotations"
+CHALLENGE_TABLES = ("train_val_challf0.csv", "test_challf0.csv")
 
 
 def read(root: Path, split: str, videos: Path) -> Annotations:
     """Read the challenge's `train_val_challf0.csv` and `test_challf0.csv`, or the authors' clips, descriptions, split.
 
-    The challenge's, which the reference uses, come first. They keep to themselves which caption of the test set belongs
-    to which clip: what stands in one row is then not a pair, and `labelled` is False. The authors' tables split whole
-    movies; clips without a description are left out, and `source` says how many. Clips are `.mkv`, in one folder or in
-    one for each year.
+    The challenge's, which the reference uses, come first: where one of its two tables is there, no part is read from
+    the authors', whose split is another, so that no clip is both trained on and tested. The challenge keeps to itself
+    which caption of its test set belongs to which clip: what stands in one row is then not a pair, and `labelled` is
+    False. The authors' tables split whole movies; clips without a description are left out, and `source` says how many.
+    Clips are `.mkv`, in one folder or in one for each year.
     """
     check_split("condensed_movies", split, SPLITS)
-    table = "test_challf0.csv" if split == "test" else "train_val_challf0.csv"
+    table = CHALLENGE_TABLES[split == "test"]
     authors = Format(AUTHORS, ("clips.csv", "descriptions.csv", "split.csv"))
-    found = choose("condensed_movies", split, root, (Format(CHALLENGE, (table,)), authors))
+    folders = (root, root / "annotations")
+    is_challenge = any((folder / name).is_file() for folder in folders for name in CHALLENGE_TABLES)
+    formats = (Format(CHALLENGE, (table,)), *(() if is_challenge else (authors,)))
+    found = choose("condensed_movies", split, root, formats)
     folder = VideoFolder(videos, expected=".mkv")
     if found.format is authors:
         return _read_authors(found, split, folder)

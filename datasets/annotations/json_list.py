@@ -104,6 +104,8 @@ class _Text:
                 # It may go on in what is not read yet.
                 if len(self._text) - self._position > LONGEST_ITEM or not self._read_on():
                     raise ValueError(f"{self._path}: item {number}: not JSON ({error.msg})") from None
+            except ValueError as error:  # a number of thousands of digits
+                raise ValueError(f"{self._path}: item {number}: {error}") from None
 
     def _read_on(self) -> bool:
         """Read a piece, dropping what is used up; False at the end of the file."""

@@ -164,7 +164,8 @@ def _check_times(row: dict[str, Any]) -> None:
         time = row.get(key)
         if time is None:
             continue
-        if isinstance(time, bool) or not isinstance(time, (int, float)) or not math.isfinite(time) or time < 0:
+        # Not math.isfinite, which fails on whole numbers too large for a float.
+        if isinstance(time, bool) or not isinstance(time, (int, float)) or not 0 <= time < math.inf:
             raise ValueError(f"{key} is {time!r}; write seconds from the beginning, 0 or more")
         if is_image(row["video"]):
             raise ValueError(f"{key} has no effect on an image; remove it")

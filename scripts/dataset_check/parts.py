@@ -13,8 +13,6 @@ from datasets.pairs import PairTable
 from datasets.sources import open_source
 from tasks.data import PARTS, read_split, setting_of, video_folder
 
-SOURCES = "sources"
-
 
 @dataclass(frozen=True)
 class DataPart:
@@ -99,7 +97,7 @@ def _read_source(config: RunConfig, source: SourceConfig) -> DataPart:
         )
     return DataPart(
         source.file,
-        f"{root.name} {Path(source.file).stem}",
+        f"{root.name} {source.file}",
         f"{root / source.file}; {table.left_out} rows without words left out",
         table,
         there,

@@ -72,6 +72,7 @@ def make_plan(row: Row, request: Request) -> Plan:
     results = request.out / row.name / "evaluation"
     weights: Literal["released", "given", "trained"] = "trained"
     commands: list[tuple[str, ...]] = []
+    warnings: tuple[str, ...] = ()
     if request.checkpoint is not None:
         evaluated = request.checkpoint
         weights = "released" if _is_released(row, evaluated) else "given"
@@ -80,13 +81,14 @@ def make_plan(row: Row, request: Request) -> Plan:
     else:
         trained = ROWS[row.trained_as] if row.trained_as is not None else row
         folder = request.out / trained.name / "training"
-        commands.append(_command(trained, request, {"checkpoint": _start(trained, request), "output_dir": str(folder)}))
+        start = _start(trained, request)
+        warnings += _missing_start(trained, start)
+        commands.append(_command(trained, request, {"checkpoint": start, "output_dir": str(folder)}))
         evaluated = str(folder / "checkpoint_best")
     commands.append(_command(row, request, {"checkpoint": evaluated, "output_dir": str(results)}, "--evaluate"))
     depends = _parsed(request.overrides).get("objective.vtc_keys", _vtc_keys(row)) == "local"
-    warnings: tuple[str, ...] = ()
     if weights == "trained" and depends and request.processes != PUBLISHED_PROCESSES:
-        warnings = (
+        warnings += (
             f"published weights were trained on {PUBLISHED_PROCESSES} GPUs, whose number matters with "
             f"objective.vtc_keys local; this is {request.processes} (--nproc {PUBLISHED_PROCESSES}, or "
             "objective.vtc_keys=all)",
@@ -123,13 +125,18 @@ def data_folder(config: RunConfig, data: Path) -> Path:
 
 
 def _start(row: Row, request: Request) -> str:
-    """The weights that training begins with: asked for, or the configuration's own; ValueError for a missing file."""
+    """The weights that training begins with: asked for, or the configuration's own."""
     start = request.start or read_config(row).checkpoint
     assert start is not None, f"{row.config} names no checkpoint"
-    if "://" not in start and not Path(start).exists():
-        whence = f"; fetch {BLIP_ADDRESS} and give its path" if row.from_blip else ""
-        raise ValueError(f"--start: {start}, from which {row.name} is trained, does not exist{whence}")
     return start
+
+
+def _missing_start(row: Row, start: str) -> tuple[str, ...]:
+    """A warning if the file that training begins with is not there; the training itself then refuses to begin."""
+    if "://" in start or Path(start).exists():
+        return ()
+    whence = f"; fetch {BLIP_ADDRESS} and give its path" if row.from_blip else ""
+    return (f"--start: {start}, from which {row.name} is trained, does not exist{whence}",)
 
 
 def _vtc_keys(row: Row) -> str | None:

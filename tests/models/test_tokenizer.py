@@ -1,5 +1,7 @@
 """The tokenizer made from captions, and what every tokenizer here adds to BERT's."""
 
+import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -97,3 +99,21 @@ def test_with_first_leaves_its_input_alone() -> None:
     ids = torch.tensor([[2, 7, 3], [2, 8, 3]])
     assert with_first(ids, 9).tolist() == [[9, 7, 3], [9, 8, 3]]
     assert ids[:, 0].tolist() == [2, 2]
+
+
+def test_written_texts_are_as_people_write_them() -> None:
+    text = "the man's t-shirt isn't here, is it? 3.5 of 1,000 (or so) at 10:30; and/or 50%. he'll go."
+    tokenizer = make_tokenizer([text, "'mid"], 100)
+    ids, _ = tokenizer([text], 100)
+    assert tokenizer.written(ids) == [text] and tokenizer.decode(ids) != [text]
+
+
+def test_code_beside_a_tokenizer_is_never_run(tmp_path: Path) -> None:
+    make_tokenizer(["a red circle"], 60).save(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    asked = {"auto_map": {"AutoTokenizer": ["own.Own", "own.Own"]}, "tokenizer_class": "Own"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | asked))
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
+    with suppress(ValueError):
+        load_tokenizer(str(tmp_path))
+    assert not (tmp_path / "ran").exists()

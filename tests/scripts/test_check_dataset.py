@@ -155,8 +155,8 @@ def test_sources_to_pretrain_on(root: Path, capsys: pytest.CaptureFixture[str]) 
     assert cells(text, "videos annotated") == ["2", "2"] and cells(text, "missing") == ["1", "0"]
     assert cells(text, "seconds, min/median/max") == ["-", "0.4/0.7/1.0"]
     assert "images.tsv; 1 rows without words left out" in text
-    assert (root / "out" / "examples_webvid.png").exists()
-    with Image.open(root / "out" / "examples_images.png") as sheet:
+    assert (root / "out" / "examples_webvid.csv.png").exists()
+    with Image.open(root / "out" / "examples_images.tsv.png") as sheet:
         assert sheet.getpixel((8 + 56, 17 + 2 * 8 + 17 + 56)) == (255, 0, 0)
 
 

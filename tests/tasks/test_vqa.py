@@ -191,7 +191,7 @@ def test_each_answer_is_the_best_of_the_list_for_its_own_question_and_video(data
     _, rows = evaluated(data)
     task = build(data).eval()
     listed = task.answer_list(list(task.known_answers()))
-    assert listed.texts[0] == "yes" and len(listed.texts) == len(set(listed.texts)) == 9
+    assert listed.texts[0] == "yes" and len(listed.texts) == len(set(listed.texts)) == 10
     videos = {
         position: task.model.video_tokens(pixels)
         for positions, pixels in task.each_video(
@@ -231,7 +231,7 @@ def test_what_a_result_is_of(data: Path) -> None:
     readable = [count for video, count in enumerate(QUESTIONS) if video not in (UNREADABLE, MISSING)]
     assert (result["num_annotated"], result["num_videos"], result["num_missing"]) == (7, 5, 2)
     assert result["num_texts"] == len(rows) == sum(readable) == 11
-    assert (result["split"], result["answers"], result["num_answers"]) == ("questions", "train", 9)
+    assert (result["split"], result["answers"], result["num_answers"]) == ("questions", "train", 10)
     assert {Path(entry["video"]).stem for entry in result["failed"]} == {str(UNREADABLE), str(MISSING)}
     metrics = result["metrics"]
     kinds = {"accuracy_colour": "colour", "accuracy_yes_no": "yes/no", "accuracy_number": "number"}
@@ -253,7 +253,7 @@ def test_the_list_is_of_training_unless_the_evaluated_split_is_asked_for(data: P
     (data / "test.jsonl").write_text((data / "test.jsonl").read_text().replace('"blue"', '"mauve"'))
     honest, rows = evaluated(data, final=True, **tested)
     given_away, _ = evaluated(data, final=True, **tested, evaluation={"answers": "evaluated_split"})
-    assert (honest["split"], honest["answers"], honest["num_answers"]) == ("test", "train", 9)
+    assert (honest["split"], honest["answers"], honest["num_answers"]) == ("test", "train", 10)
     assert (given_away["answers"], given_away["num_answers"]) == ("evaluated_split", 6)
     assert honest["metrics"]["answer_list_coverage"] == pytest.approx(100 * 6 / 7)
     assert given_away["metrics"]["answer_list_coverage"] == 100.0

@@ -55,9 +55,9 @@ def test_the_challenges_tables_come_first_and_its_test_set_is_not_labelled(tmp_p
         VideoTextRecord(str(tmp_path / "c3.mkv"), ("three",)),
     ]
     assert annotations.labelled and "challenge" in annotations.source
-    assert annotations.source.endswith("there but not read: clips.csv, descriptions.csv, split.csv")
     assert condensed_movies.read(tmp_path, "val", tmp_path).labelled
-    assert condensed_movies.read(tmp_path, "test", tmp_path).records[0].captions == ("four",)
+    # The authors' test set may hold clips that the challenge trains on.
+    assert "test_challf0.csv" in error_of(lambda: condensed_movies.read(tmp_path, "test", tmp_path))
     (tmp_path / "test_challf0.csv").write_text("videoid,caption,split\nc9,whose,test\n")
     test = condensed_movies.read(tmp_path, "test", tmp_path)
     assert (test.labelled, test.records) == (False, [VideoTextRecord(str(tmp_path / "c9.mkv"), ("whose",))])

@@ -102,16 +102,6 @@ def test_the_number_of_gpus_is_warned_of_where_it_matters() -> None:
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "BLIP's weights are not there": (
-        "queryd_f16",
-        {"start": "x"},
-        f"--start: x, .*, does not exist; fetch {BLIP_ADDRESS}",
-    ),
-    "no weights to start from": (
-        "queryd_f96",
-        {"start": "x"},
-        "--start: x, from which queryd_f96 is trained, does not",
-    ),
     "start without training": ("queryd_f32", {"start": "x"}, "--start: has no effect: .*; add --train"),
     "start with a checkpoint": ("queryd_f96", {"start": "x", "checkpoint": "y"}, "--start: has no effect with --check"),
     "training zero-shot": ("didemo_zeroshot_f32", {"retrain": True}, "--train: didemo_zeroshot_f32 is zero-shot, .*"),
@@ -127,6 +117,13 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 def test_contradictions_are_refused(name: str, asked: dict[str, Any], error: str) -> None:
     with pytest.raises(ValueError, match=f"^{error}"):
         plan_of(name, **asked)
+
+
+def test_weights_that_are_not_there_are_warned_of_and_the_commands_stand() -> None:
+    for name, more in (("queryd_f16", f"; fetch {BLIP_ADDRESS} and give its path"), ("queryd_f96", "")):
+        plan = make_plan(ROWS[name], Request(data=Path("/d"), out=Path("/out"), start="x", processes=8))
+        assert plan.warnings == (f"--start: x, from which {name} is trained, does not exist{more}",)
+        assert len(plan.commands) == 2 and "checkpoint=x" in plan.commands[0]
 
 
 def test_folders_of_data_are_those_the_configurations_name() -> None:
