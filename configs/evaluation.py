@@ -7,18 +7,21 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """Retrieval evaluation: the `rerank` best of each direction are rescored by matching (0: cosine alone)."""
+    """Retrieval evaluation: the `rerank` best of each direction are rescored by matching (0: cosine alone).
+
+    A video is matched with `rerank_batch_size` texts at a time; all it has are seldom more than twice `rerank`.
+    """
 
     batch_size: int = 8
     rerank: int = 128
-    rerank_batch_size: int = 64
+    rerank_batch_size: int = 256
     best_metric: str = "t2v_mean_recall"
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("rerank", 0), ("rerank_batch_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"evaluation.{name}: {getattr(self, name)} is less than {least}")
-        if not self.rerank and self.rerank_batch_size != 64:
+        if not self.rerank and self.rerank_batch_size != type(self).rerank_batch_size:
             raise ValueError("evaluation.rerank_batch_size: has no effect with evaluation.rerank 0")
         # Higher must be better, so the median rank cannot choose a checkpoint.
         if not re.fullmatch("(t2v|v2t)_(r1|r5|r10|mean_recall)(_cosine)?", self.best_metric):

@@ -106,6 +106,10 @@ class TextConfig:
     max_positions: int = 512
     dropout: float = 0.1
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"model.text.dropout: {self.dropout} is not a share in [0, 1)")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:

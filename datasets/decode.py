@@ -14,6 +14,7 @@ import decord
 import numpy as np
 import torch
 from av.container import InputContainer
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -32,21 +33,24 @@ class DecodeError(Exception):
 
 
 def read_image(path: str) -> Tensor:
-    """Read an image, turned upright: uint8 (3, H, W). DecodeError if it cannot be read."""
+    """Read an image, turned upright: uint8 (3, H, W), a view of (H, W, 3). DecodeError if it cannot be read."""
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
+            # In place, and converted only if need be: each of the two copies the picture even where it changes nothing.
+            ImageOps.exif_transpose(image, in_place=True)
+            pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     # Pillow says SyntaxError of a broken PNG.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DecodeError(path, f"Pillow: {_one_line(error)}") from None
-    return torch.from_numpy(np.array(upright)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def read_video(
     path: str, size: int, choose: ChooseFrames, start: float | None = None, end: float | None = None
 ) -> Tensor:
-    """Read chosen frames of a video, squashed to a square: uint8 (T, 3, size, size).
+    """Read chosen frames of a video, squashed to a square: uint8 (T, 3, size, size), a view of (T, size, size, 3).
 
+    The pixels lie as the decoder wrote them; whoever needs them in another order copies them once, to where they go.
     `choose` gets the number of frames between `start` and `end` (seconds from the first frame; by default all) and
     says which to take. DecodeError if neither decoder can read them. decord 0.6 cannot make frames of some small sizes
     (8, 12, 16, 24, 48 and 72 pixels), so there PyAV reads them all, which takes longer.
@@ -62,7 +66,7 @@ def read_video(
             frames = _read_with_pyav(path, size, choose, start, end)
         except (av.FFmpegError, OSError, ValueError) as second:
             raise DecodeError(path, f"decord: {_one_line(first)}; PyAV: {_one_line(second)}") from None
-    return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
 
 def part(path: str, times: np.ndarray, start: float | None, end: float | None) -> tuple[int, int]:
@@ -93,7 +97,8 @@ def _read_with_decord(path: str, size: int, choose: ChooseFrames, start: float |
         no_times = times[0] < -1e6
         times = np.arange(length) / reader.get_avg_fps() if no_times else times - times[0]
         first, stop = part(path, times, start, end)
-    return _gather(lambda wanted: reader.get_batch(wanted).asnumpy(), first + choose(stop - first))
+    # It reads a frame once, however often it is wanted. `asnumpy` would copy; this takes over the memory as it is.
+    return torch.from_dlpack(reader.get_batch(first + choose(stop - first)).to_dlpack()).numpy()
 
 
 def _read_with_pyav(path: str, size: int, choose: ChooseFrames, start: float | None, end: float | None) -> np.ndarray:
@@ -101,14 +106,7 @@ def _read_with_pyav(path: str, size: int, choose: ChooseFrames, start: float | N
     with av.open(path) as container:
         times = _frame_times(container)
     first, stop = part(path, times, start, end)
-    return _gather(lambda wanted: _decode(path, size, wanted), first + choose(stop - first))
-
-
-def _gather(read: Callable[[np.ndarray], np.ndarray], indices: np.ndarray) -> np.ndarray:
-    """Read every frame once, however often it is wanted."""
-    wanted, position = np.unique(indices, return_inverse=True)
-    frames = read(wanted)
-    return frames if len(wanted) == len(indices) else frames[position]
+    return _decode(path, size, first + choose(stop - first))
 
 
 def _video_stream(container: InputContainer) -> VideoStream:
@@ -134,20 +132,25 @@ def _frame_times(container: InputContainer) -> np.ndarray:
 
 
 def _decode(path: str, size: int, wanted: np.ndarray) -> np.ndarray:
-    """The frames of sorted, distinct indices, one thread, only those converted and resized."""
-    frames: list[np.ndarray] = []
-    index = -1
+    """The frames of sorted indices, one thread, only those converted and resized, each once however often wanted."""
+    frames = np.empty((len(wanted), size, size, 3), np.uint8)
+    done, index = 0, -1
+    # One for all frames, as each new one computes its tables anew. One thread: by default it starts some, and a forked
+    # worker in which such an object is collected would wait for them for ever, as threads are not forked.
+    reformatter = VideoReformatter()
     with av.open(path) as container:
         stream = _video_stream(container)
         stream.codec_context.thread_count = 1
         for index, frame in enumerate(container.decode(stream)):
-            if index == wanted[len(frames)]:
-                small = frame.reformat(width=size, height=size, format="rgb24", interpolation="BILINEAR").to_ndarray()
+            if index == wanted[done]:
+                small = reformatter.reformat(frame, size, size, "rgb24", interpolation="BILINEAR", threads=1)
+                same = int(np.searchsorted(wanted, index, side="right"))
                 # Resized before it is turned, which is the same as both sides are equal.
-                frames.append(np.rot90(small, frame.rotation // 90))
-                if len(frames) == len(wanted):
-                    return np.stack(frames)
-    raise ValueError(f"ends after {index + 1} frames, before frame {wanted[len(frames)]}")
+                frames[done:same] = np.rot90(small.to_ndarray(), frame.rotation // 90)
+                done = same
+                if done == len(wanted):
+                    return frames
+    raise ValueError(f"ends after {index + 1} frames, before frame {wanted[done]}")
 
 
 def _one_line(error: Exception) -> str:

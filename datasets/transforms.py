@@ -4,9 +4,9 @@ Operations and strengths are the reference's (RandAugment on a scale of 10: clip
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
@@ -35,7 +35,13 @@ IMAGE_OPERATIONS = (
 )
 CLIP_LEVEL = 5
 IMAGE_LEVEL = 7
-FILL = [128.0]
+FILL = 128.0
+
+COLOUR_OPERATIONS = {
+    "contrast": functional.adjust_contrast,
+    "brightness": functional.adjust_brightness,
+    "sharpness": functional.adjust_sharpness,
+}
 
 
 def resize_image(image: Tensor, size: int) -> Tensor:
@@ -97,30 +103,32 @@ def apply_operation(pixels: Tensor, name: str, level: float, sign: int) -> Tenso
             return pixels
         case "flip":
             return functional.horizontal_flip(pixels)
-        case "contrast":
-            return functional.adjust_contrast(pixels, 0.1 + 1.8 * share)
-        case "brightness":
-            return functional.adjust_brightness(pixels, 0.1 + 1.8 * share)
-        case "sharpness":
-            return functional.adjust_sharpness(pixels, 0.1 + 1.8 * share)
+        case "contrast" | "brightness" | "sharpness":
+            factor = 0.1 + 1.8 * share
+            return pixels if factor == 1.0 else COLOUR_OPERATIONS[name](pixels, factor)
         case "rotate":
-            return functional.rotate(pixels, sign * 30 * share, InterpolationMode.BILINEAR, fill=FILL)
+            return functional.rotate(pixels, sign * 30 * share, InterpolationMode.BILINEAR, fill=[FILL])
         # The reference's matrices give where a pixel goes: shears to the right and down, shifts to the left and up.
         case "shear_x":
-            return _affine(pixels, shear=(sign * 0.3 * share, 0))
+            return _shear(pixels, x=sign * 0.3 * share)
         case "shear_y":
-            return _affine(pixels, shear=(0, sign * 0.3 * share))
+            return _shear(pixels, y=sign * 0.3 * share)
         case "translate_x":
-            return _affine(pixels, shift=(-sign * round(10 * share), 0))
+            return _shift(pixels, x=-sign * round(10 * share))
         case "translate_y":
-            return _affine(pixels, shift=(0, -sign * round(10 * share)))
+            return _shift(pixels, y=-sign * round(10 * share))
     raise ValueError(f"no operation {name!r}")
 
 
-def _affine(pixels: Tensor, shear: Sequence[float] = (0, 0), shift: Sequence[int] = (0, 0)) -> Tensor:
-    """Move pixel (x, y) to (x + shear_x y + shift_x, y + shear_y x + shift_y), bilinearly."""
+def _shift(pixels: Tensor, x: int = 0, y: int = 0) -> Tensor:
+    """Move pixels by whole numbers, to the right and down, without interpolation."""
+    return torch.nn.functional.pad(pixels, (x, -x, y, -y), value=FILL)
+
+
+def _shear(pixels: Tensor, x: float = 0.0, y: float = 0.0) -> Tensor:
+    """Move pixel (column, row) to (column + x row, row + y column), bilinearly."""
     # torchvision's shears are angles, go the other way, and count from a corner, not from the first pixel's middle.
-    degrees = [-math.degrees(math.atan(shear[0])), -math.degrees(math.atan(shear[1]))]
+    degrees = [-math.degrees(math.atan(x)), -math.degrees(math.atan(y))]
     return functional.affine(
-        pixels, 0.0, list(shift), 1.0, degrees, InterpolationMode.BILINEAR, fill=FILL, center=[0.5, 0.5]
+        pixels, 0.0, [0, 0], 1.0, degrees, InterpolationMode.BILINEAR, fill=[FILL], center=[0.5, 0.5]
     )

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from datasets import decode, sampling, transforms
 from datasets.pairs import PairTable
@@ -26,10 +26,10 @@ class VideoTextDataset(Dataset):
     `dataset[epoch, row, draw]`, and `draw` takes the place of the row in what is random. In evaluation an item is a
     video with its first text, `dataset[index]`; `captions` and `caption_video` then hold all texts.
 
-    A sample is `{"video": uint8 (T, 3, H, W), "text": str, "index": position of the video, "row": position of the text,
-    "failed": [{"video": path, "reason": one line}]}`. A video that cannot be read is replaced in training, by a row
-    that follows from (seed, epoch, draw) too and is then the sample's `row`; in evaluation its `video` is None. Each
-    process opens such a file once, or once an item where sampling is random.
+    A sample is `{"video": uint8 (T, 3, H, W) of any strides, "text": str, "index": position of the video, "row":
+    position of the text, "failed": [{"video": path, "reason": one line}]}`. A video that cannot be read is replaced in
+    training, by a row that follows from (seed, epoch, draw) too and is then the sample's `row`; in evaluation its
+    `video` is None. Each process opens such a file once, or once an item where sampling is random.
 
     Args:
         clean: what is done to every text; it is given to worker processes, so no nested function.
@@ -133,7 +133,7 @@ class VideoTextDataset(Dataset):
         try:
             if self.augment and is_image(path):
                 image = transforms.augment_image(decode.read_image(path), self.image_size, rng)
-                return image.repeat(self.num_frames, 1, 1, 1)
+                return image.expand(self.num_frames, -1, -1, -1)
             clip = self._read(video, path, epoch, draw)
             return transforms.augment_clip(clip, self.image_size, rng) if self.augment else clip
         except decode.DecodeError as error:
@@ -151,7 +151,7 @@ class VideoTextDataset(Dataset):
             return self._cache.clips[video]
         if is_image(path):
             image = transforms.resize_image(decode.read_image(path), self.read_size)
-            clip = image.repeat(self.num_frames, 1, 1, 1)
+            clip = image.expand(self.num_frames, -1, -1, -1)
         else:
 
             def choose(length: int) -> np.ndarray:
@@ -204,11 +204,12 @@ class ClipCache:
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:
     """One batch: `video` uint8 (B, T, 3, H, W), `text`, `index` and `row` int64 (B,), and what failed in any sample.
 
-    Samples without a clip are left out; of none `video` is None.
+    Samples without a clip are left out; of none `video` is None. Clips lie as they were read, repeated or cropped: this
+    copies them for the first and only time, row by row, in a worker into the memory that it shares with the trainer.
     """
     whole = [sample for sample in samples if sample["video"] is not None]
     return {
-        "video": torch.stack([sample["video"] for sample in whole]) if whole else None,
+        "video": default_collate([sample["video"] for sample in whole]) if whole else None,
         "text": [sample["text"] for sample in whole],
         "index": torch.tensor([sample["index"] for sample in whole], dtype=torch.int64),
         "row": torch.tensor([sample["row"] for sample in whole], dtype=torch.int64),

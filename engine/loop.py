@@ -39,7 +39,7 @@ class Trainer:
         self.total_steps = config.train.max_epochs * task.steps_per_epoch
         warmup_steps(config.optim, self.total_steps)  # refuses one that is too long before anything is written
         self.precision = resolve_precision(config.train.precision, device)
-        self.optimizer = build_optimizer(self.module, config.optim, device)
+        self.optimizer = build_optimizer(self.module, config.optim)
         self.trainable = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
         self.model = self._distributed() if world_size() > 1 else self.module

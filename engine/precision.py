@@ -8,7 +8,7 @@ import torch
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
-_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_precision(setting: Literal["auto"] | Precision, device: torch.device) -> Precision:
@@ -24,7 +24,7 @@ def resolve_precision(setting: Literal["auto"] | Precision, device: torch.device
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
     """Compute in `precision` where torch holds it safe; nothing changes in fp32."""
-    return torch.autocast(device.type, dtype=_DTYPES[precision], enabled=precision != "fp32")
+    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
 
 
 def check_gpu_is_supported(device: torch.device) -> None:

@@ -11,9 +11,10 @@ from torch import nn
 from configs.schema import RunConfig
 from engine import checkpoint
 from engine.distributed import barrier, is_main, local_rank, start_distributed, stop_distributed
+from engine.host_memory import keep_freed_memory
 from engine.logging import logger, start_logging
 from engine.loop import Trainer, evaluate
-from engine.precision import check_gpu_is_supported, resolve_precision
+from engine.precision import DTYPES, check_gpu_is_supported, resolve_precision
 from engine.random_state import seed_everything
 from engine.results import write_results
 from engine.resume import BEST, find_last
@@ -35,6 +36,8 @@ def run(config: RunConfig, task_class: TaskClass, *, evaluate_only: bool = False
             raise ValueError("checkpoint: nothing to evaluate; give checkpoint=FILE_OR_FOLDER")
         last = None if evaluate_only else find_last(config, Path(config.output_dir))
         device = choose_device()
+        if device.type == "cpu":
+            keep_freed_memory()
         if config.train.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(config.train.deterministic)
@@ -42,6 +45,7 @@ def run(config: RunConfig, task_class: TaskClass, *, evaluate_only: bool = False
         task = task_class(config, device)
         cast(nn.Module, task).to(device)
         if evaluate_only:
+            task.fold_for_inference(DTYPES[resolve_precision(config.train.precision, device)])
             write_evaluation(task, config, device, cast(str, config.checkpoint))
         else:
             train(task, config, device, last)

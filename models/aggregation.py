@@ -4,6 +4,7 @@ Pure functions first, one thin module (`TokenAggregator`) last. TESTA (EMNLP 202
 Shapes: B batch, T frames, L patches, D width, K head width; N tokens along the axis that is reduced, r of which leave.
 """
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -103,16 +104,19 @@ def merge(tokens: Tensor, size: Tensor, plan: MergePlan) -> tuple[Tensor, Tensor
     The plan's leading dimensions are those of `tokens`; what lies between its axis and D follows it unchanged (all
     patches of a frame). A token that nothing merges into stays equal to the bit.
     """
-    kept, kept_size = _take(tokens, plan.keep), _take(size, plan.keep)
-    if plan.destination is None:
-        return kept, kept_size
-    moved, moved_size = _take(tokens, plan.source), _take(size, plan.source)
-    axis = plan.keep.ndim - 1
-    merged_size = kept_size.scatter_add(axis, _spread(plan.destination, size), moved_size)
-    kept_share = (kept_size / merged_size).to(tokens.dtype).unsqueeze(-1)
-    moved_share = (moved_size / _take(merged_size, plan.destination)).to(tokens.dtype).unsqueeze(-1)
-    merged = (kept * kept_share).scatter_add(axis, _spread(plan.destination, tokens), moved * moved_share)
-    return merged, merged_size
+    num_tokens, leading = tokens.shape[plan.keep.ndim - 1], plan.keep.shape
+    rows, row_sizes = tokens.flatten(0, plan.keep.ndim - 1), size.flatten(0, plan.keep.ndim - 1)
+    keep = _row_numbers(plan.keep, num_tokens)
+    kept, kept_size = rows.index_select(0, keep), row_sizes.index_select(0, keep)
+    if plan.destination is not None:
+        source, destination = _row_numbers(plan.source, num_tokens), _row_numbers(plan.destination, leading[-1])
+        moved_size = row_sizes.index_select(0, source)
+        kept_size.index_add_(0, destination, moved_size)
+        share = (moved_size / kept_size.index_select(0, destination)).to(tokens.dtype).unsqueeze(-1)
+        # The weighted mean as steps from the token that stays towards those it takes in: only these are touched.
+        step = (rows.index_select(0, source) - kept.index_select(0, destination)) * share
+        kept.index_add_(0, destination, step)
+    return kept.unflatten(0, leading), kept_size.unflatten(0, leading)
 
 
 def unmerge(tokens: Tensor, origins: Tensor) -> Tensor:
@@ -145,14 +149,15 @@ def follow(origins: Tensor, plan: MergePlan, num_tokens: int, inner: int) -> Ten
     return torch.where((origins.flatten(1) < 0) | (slot < 0), -1, moved).view_as(origins)
 
 
-def _spread(index: Tensor, like: Tensor) -> Tensor:
-    """View an index (..., M) as one into `like` (..., N, *rest) along the index's last axis."""
-    shape = (*index.shape, *like.shape[index.ndim :])
-    return index.reshape(*index.shape, *(1,) * (like.ndim - index.ndim)).expand(shape)
-
-
 def _take(values: Tensor, index: Tensor) -> Tensor:
-    return values.gather(index.ndim - 1, _spread(index, values))
+    """The rows (..., M, D) of values (..., N, D) that index (..., M) names."""
+    return values.gather(-2, index.unsqueeze(-1).expand(*index.shape, values.shape[-1]))
+
+
+def _row_numbers(index: Tensor, num_tokens: int) -> Tensor:
+    """An index (..., M) along an axis of `num_tokens` as the flat (M',) one into that axis and all before it."""
+    outer = torch.arange(math.prod(index.shape[:-1]), device=index.device).view(*index.shape[:-1], 1)
+    return (index + outer * num_tokens).flatten()
 
 
 class TokenAggregator(nn.Module):

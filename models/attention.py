@@ -1,6 +1,8 @@
 """Multi-head self-attention that hands out, when asked, the keys or the attention each token receives.
 
-Shapes: M independent sequences, N tokens, D width, H heads, K = D / H head width.
+Shapes: B batch, N tokens that attend to each other, G groups side by side that do not, D width, H heads, K = D / H head
+width. Attention over frames has N frames and G patches, attention within a frame N patches and one group: nothing has
+to be moved for either.
 """
 
 from typing import Literal, NamedTuple
@@ -10,62 +12,123 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+MOST_TOKENS_BY_HEAD = 256
+"""On a CPU, scores of more tokens than this for all sequences of one head would be larger than a cache."""
+
 
 class Attended(NamedTuple):
-    """Output (M, N, D); where asked for, keys averaged over heads (M, N, K) and attention received (M, N), float32."""
+    """Context (B, N, G, D) before `proj`; where asked for, keys averaged over heads and attention received, float32.
 
-    output: Tensor
+    These two have the tokens last, as they are matched: (B, G, N, K) and (B, G, N).
+    """
+
+    context: Tensor
     key: Tensor | None
     importance: Tensor | None
 
 
 class Attention(nn.Module):
-    """Self-attention with one matrix for queries, keys and values, as in ViT (names `qkv` and `proj`)."""
+    """Self-attention with one matrix for queries, keys and values, as in ViT (names `qkv` and `proj`).
+
+    `forward` ends before `proj`, so that a block may multiply it with a linear layer that follows.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.width, self.heads = width, heads
+        self.qkv: nn.Module = nn.Linear(width, 3 * width)
+        self.proj: nn.Module = nn.Linear(width, width)
 
     def forward(
         self,
-        tokens_MND: Tensor,
-        key_bias_MN: Tensor | None = None,
+        tokens_BNGD: Tensor,
+        key_bias_BGN: Tensor | None = None,
         needs: Literal["nothing", "key", "probabilities"] = "nothing",
     ) -> Attended:
-        """Attend within each sequence; `key_bias_MN` is added to the scores of each key (log size)."""
-        query, key, value = (
-            self.qkv(tokens_MND).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        )  # each M H N K
-        bias = None if key_bias_MN is None else key_bias_MN.detach().to(query.dtype)[:, None, None, :]
+        """Attend along N within each group; `key_bias_BGN` is added to the scores of each key (log size)."""
+        query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in self._project(tokens_BNGD))
         importance = None
         if needs == "probabilities":
-            context, importance = _attend_with_probabilities(query, key, value, bias)
+            context, importance = _attend_with_probabilities(query, key, value, key_bias_BGN)
+        elif _is_faster_by_head(query, key_bias_BGN):
+            context = _attend_by_head(query, key, value)
         else:
-            context = _attend(query, key, value, bias)
-        output = self.proj(context.transpose(1, 2).flatten(2))
-        mean_key = None if needs == "nothing" else key.detach().mean(dim=1)
-        return Attended(output, mean_key, importance)
+            context = _attend(query, key, value, key_bias_BGN)
+        mean_key = None if needs == "nothing" else key.detach().mean(dim=3).transpose(1, 2)
+        return Attended(context, mean_key, importance)
+
+    def _project(self, tokens_BNGD: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values (B, N, G, D), each."""
+        if isinstance(self.qkv, nn.ModuleList):  # packed for inference
+            return tuple(part(tokens_BNGD) for part in self.qkv)
+        assert isinstance(self.qkv, nn.Linear)
+        if tokens_BNGD.shape[2] == 1:
+            return self.qkv(tokens_BNGD).chunk(3, dim=-1)
+        # Groups and heads can be seen as one dimension only where nothing lies between them: so no fused product.
+        weights, biases = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
+        return tuple(F.linear(tokens_BNGD, weight, bias) for weight, bias in zip(weights, biases, strict=True))
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+def _attend(query: Tensor, key: Tensor, value: Tensor, key_bias_BGN: Tensor | None) -> Tensor:
+    """Context (B, N, G, D) of queries, keys, values (B, N, G, H, K); for kernels groups and heads are one dimension."""
+    queries, keys, values = (part.flatten(2, 3).transpose(1, 2) for part in (query, key, value))  # each B (G H) N K
+    bias = None
+    if key_bias_BGN is not None:
+        bias = key_bias_BGN.detach().to(query.dtype).repeat_interleave(query.shape[3], dim=1)[:, :, None, :]
     if bias is None or not query.is_cuda:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-    # cuDNN's kernel, first choice on Hopper, returns NaN gradients for some lengths when there is a bias.
-    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
+    else:
+        # cuDNN's kernel, first choice on Hopper, returns NaN gradients for some lengths when there is a bias.
+        with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+            attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
+    return attended.transpose(1, 2).reshape(*query.shape[:3], -1)
 
 
-def _attend_with_probabilities(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Attention with its probabilities written out, and how much of it each token receives from the others (M, N).
+def _is_faster_by_head(query: Tensor, key_bias_BGN: Tensor | None) -> bool:
+    """In float32 on a CPU, without gradient, a head at a time is a third faster than torch's fused kernel."""
+    return (
+        query.device.type == "cpu"
+        and query.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and key_bias_BGN is None
+        and query.shape[1] <= MOST_TOKENS_BY_HEAD
+    )
+
+
+def _attend_by_head(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The same as `_attend`, one head of many sequences after the other, so that scores stay in the cache."""
+    context = torch.empty_like(query, memory_format=torch.contiguous_format)
+    if query.shape[2] == 1:
+        parts = [tuple(part[:, :, 0] for part in (query, key, value, context))]
+    else:
+        rows = range(len(query))
+        parts = [tuple(part[row].transpose(0, 1) for part in (query, key, value, context)) for row in rows]
+    scale = query.shape[-1] ** -0.5
+    for queries, keys, values, contexts in parts:  # sequences, N, H, K
+        scores = query.new_empty(len(queries), queries.shape[1], keys.shape[1])
+        for head in range(query.shape[3]):
+            transposed = keys[:, :, head].transpose(1, 2)
+            torch.baddbmm(scores, queries[:, :, head], transposed, beta=0, alpha=scale, out=scores)
+            torch.softmax(scores, dim=-1, out=scores)
+            contexts[:, :, head] = torch.bmm(scores, values[:, :, head])
+    return context.flatten(3)
+
+
+def _attend_with_probabilities(
+    query: Tensor, key: Tensor, value: Tensor, key_bias_BGN: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Attention with its probabilities written out, and how much of it each token receives from the others (B, G, N).
 
     Equation 1 of TESTA: the mean over heads, summed over queries, without what a token gives itself.
     """
+    # Contiguous, or equal tokens would not tie: products round by how the matrices lie in memory.
+    query, key, value = (part.permute(0, 2, 3, 1, 4).contiguous() for part in (query, key, value))  # each B G H N K
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-    if bias is not None:
-        scores = scores + bias
+    if key_bias_BGN is not None:
+        scores = scores + key_bias_BGN.detach().to(query.dtype)[:, :, None, None, :]
     probabilities = scores.softmax(dim=-1, dtype=torch.float32)
-    given = probabilities.detach().mean(dim=1)
+    given = probabilities.detach().mean(dim=2)
     importance = given.sum(dim=-2) - given.diagonal(dim1=-2, dim2=-1)
-    return probabilities.to(value.dtype) @ value, importance
+    context = probabilities.to(value.dtype) @ value
+    return context.permute(0, 3, 1, 2, 4).flatten(3), importance

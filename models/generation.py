@@ -7,7 +7,8 @@ Shapes: B contexts, M beams each, S tokens written, V vocabulary.
 import torch
 from torch import Tensor
 
-from models.text import KeysValues, TextDecoder
+from models.text import TextDecoder
+from models.text_attention import KeysValues
 
 NEVER = -1e9
 
@@ -31,8 +32,6 @@ def beam_search(
     """
     batch, device = context[0].keys.shape[0], context[0].keys.device
     rows = torch.arange(batch, device=device)[:, None]
-    repeated = [KeysValues(*(part.repeat_interleave(num_beams, dim=0) for part in layer)) for layer in context]
-    mask = None if context_mask is None else context_mask.repeat_interleave(num_beams, dim=0)
     running = torch.full((batch, num_beams, max_tokens + 1), 0, dtype=torch.int64, device=device)
     running[..., 0] = start_id
     best_half = torch.arange(2 * num_beams, device=device) < num_beams
@@ -43,7 +42,7 @@ def beam_search(
     closed = torch.zeros((batch, 1), dtype=torch.bool, device=device)
     newest, past = running[..., :1].flatten(0, 1), None
     for written in range(1, max_tokens + 1):
-        logits, past = decoder.step(newest, repeated, mask, past)
+        logits, past = decoder.step(newest, context, context_mask, past)
         word_score = logits.float().log_softmax(dim=-1).unflatten(0, (batch, num_beams))
         if written <= min_tokens:
             word_score[..., end_id] = -torch.inf

@@ -5,73 +5,17 @@ cross-attention, writes out all attention scores, and projects the context again
 Shapes: B batch, S text tokens, N context tokens, D width, H heads, K head width, V vocabulary.
 """
 
-from typing import NamedTuple, cast
+from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from configs.schema import TextConfig
+from models.text_attention import NORM_EPS, KeysValues, Packing, ResidualOutput, Share, TextAttention
 
-NORM_EPS = 1e-12
 INITIAL_STD = 0.02
-
-
-class KeysValues(NamedTuple):
-    """Keys and values (B, H, N, K) of one layer; B may be 1 for one context that all texts share."""
-
-    keys: Tensor
-    values: Tensor
-
-
-class Projections(nn.Module):
-    """The three linear layers of an attention, under BERT's names."""
-
-    def __init__(self, width: int, context_width: int) -> None:
-        super().__init__()
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(context_width, width)
-        self.value = nn.Linear(context_width, width)
-
-
-class ResidualOutput(nn.Module):
-    """Linear layer, dropout, residual, norm: how each part of a BERT layer ends."""
-
-    def __init__(self, inner: int, width: int, dropout: float) -> None:
-        super().__init__()
-        self.dense = nn.Linear(inner, width)
-        self.LayerNorm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, inner_BSD: Tensor, residual_BSD: Tensor) -> Tensor:
-        """Hidden states (B, S, D) of the part's inner states (B, S, inner) and what went into it."""
-        return self.LayerNorm(self.dropout(self.dense(inner_BSD)) + residual_BSD)
-
-
-class TextAttention(nn.Module):
-    """Attention of text to itself or to a context, with its residual and norm."""
-
-    def __init__(self, text: TextConfig, context_width: int) -> None:
-        super().__init__()
-        self.heads, self.dropout = text.heads, text.dropout
-        self.self = Projections(text.width, context_width)
-        self.output = ResidualOutput(text.width, text.width, text.dropout)
-
-    def project(self, context_BND: Tensor) -> KeysValues:
-        """What a context is attended by."""
-        return KeysValues(self._heads(self.self.key(context_BND)), self._heads(self.self.value(context_BND)))
-
-    def forward(self, hidden_BSD: Tensor, context: KeysValues, mask: Tensor | None) -> Tensor:
-        """`mask` is bool, True where a key may be seen, of a shape that spreads to (B, H, S, N)."""
-        query = self._heads(self.self.query(hidden_BSD))
-        keys, values = (part.expand(len(query), -1, -1, -1) for part in context)
-        attended = F.scaled_dot_product_attention(
-            query, keys, values, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
-        )
-        return self.output(attended.transpose(1, 2).flatten(2), hidden_BSD)
-
-    def _heads(self, projected_BSD: Tensor) -> Tensor:
-        return projected_BSD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class Intermediate(nn.Module):
@@ -81,9 +25,9 @@ class Intermediate(nn.Module):
         super().__init__()
         self.dense = nn.Linear(text.width, text.intermediate)
 
-    def forward(self, hidden_BSD: Tensor) -> Tensor:
-        """Widened states (B, S, intermediate)."""
-        return F.gelu(self.dense(hidden_BSD))
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Widened states (..., intermediate)."""
+        return F.gelu(self.dense(hidden))
 
 
 class TextLayer(nn.Module):
@@ -98,19 +42,26 @@ class TextLayer(nn.Module):
 
     def forward(
         self,
-        hidden_BSD: Tensor,
+        hidden: Tensor,
         mask: Tensor | None,
-        context: KeysValues | None,
-        context_mask: Tensor | None,
-        past: KeysValues | None,
+        context: Sequence[Share],
+        past: KeysValues | None = None,
+        packing: Packing | None = None,
+        first_only: bool = False,
     ) -> tuple[Tensor, KeysValues]:
-        """The next hidden states, and the own keys and values with those of the `past` before them."""
-        own = self.attention.project(hidden_BSD)
+        """The next hidden states, and the own keys and values with those of the `past` before them.
+
+        `hidden` is (B, S, D), or (R, D) of a packing; with `first_only` the next states are of first tokens (B, 1, D).
+        """
+        own = self.attention.project(hidden, packing)
         if past is not None:
             own = KeysValues(*(torch.cat(pair, dim=2) for pair in zip(past, own, strict=True)))
-        hidden = self.attention(hidden_BSD, own, mask)
-        if context is not None:
-            hidden = self.crossattention(hidden, context, context_mask)
+        if first_only:
+            hidden = hidden[:, :1] if packing is None else hidden[packing.first_P, None]
+            packing = None
+        hidden = self.attention(hidden, (Share(len(own.keys), own, mask),), packing)
+        if context:
+            hidden = self.crossattention(hidden, context, packing)
         return self.output(self.intermediate(hidden), hidden), own
 
 
@@ -151,20 +102,33 @@ class TextEncoder(nn.Module):
         self.encoder = Layers(text, context_width)
         self.apply(_initialise)
 
-    def project(self, context_BND: Tensor) -> list[KeysValues]:
-        """Keys and values of a context for each layer, once for all the texts that will attend to it."""
-        return [cast(TextLayer, layer).crossattention.project(context_BND) for layer in self.encoder.layer]
+    def projections(self, context_VND: Tensor, about: Tensor | None = None) -> Iterator[KeysValues]:
+        """Keys and values of contexts for each layer, made when that is reached; with `about`, of its rows."""
+        for layer in self.encoder.layer:
+            projected = cast(TextLayer, layer).crossattention.project(context_VND)
+            yield projected if about is None else projected.rows(about)
+
+    def project(self, context_VND: Tensor) -> list[KeysValues]:
+        """Those of all layers at once, for contexts that are attended to more than once."""
+        return list(self.projections(context_VND))
 
     def forward(
         self,
         ids: Tensor,
         mask: Tensor | None,
-        context: list[KeysValues] | None = None,
+        context: Iterable[KeysValues] | None = None,
         context_mask: Tensor | None = None,
         causal: bool = False,
     ) -> Tensor:
-        """Hidden states (B, S, D) of ids (B, S); masks (B, S) and (B, N) are 1 where there is something to see."""
-        return self.step(ids, mask, context, context_mask, causal, None)[0]
+        """Hidden states (B, S, D) of ids (B, S); masks (B, S) and (V, N) are 1 where there is something to see.
+
+        Each of V contexts serves B / V texts, in order.
+        """
+        hidden = self.embeddings(ids, 0)
+        seen = _seen(ids, mask, 0, causal)
+        for layer, shares in zip(self.encoder.layer, self._shares(len(ids), context, context_mask), strict=True):
+            hidden, _ = layer(hidden, seen, shares)
+        return hidden
 
     def step(
         self,
@@ -178,22 +142,48 @@ class TextEncoder(nn.Module):
         """The same for ids that follow a `past`, and the past that the next ids follow; `mask` covers both."""
         before = 0 if past is None else past[0].keys.shape[2]
         hidden = self.embeddings(ids, before)
-        seen = None if mask is None else mask[:, None, None, :].bool()
-        if causal and ids.shape[1] > 1:
-            now = torch.ones(ids.shape[1], before + ids.shape[1], dtype=torch.bool, device=ids.device).tril(before)
-            seen = now if seen is None else seen & now
-        seen_context = None if context_mask is None else context_mask[:, None, None, :].bool()
+        seen = _seen(ids, mask, before, causal)
         extended = []
-        for index, layer in enumerate(self.encoder.layer):
-            hidden, own = layer(
-                hidden,
-                seen,
-                None if context is None else context[index],
-                seen_context,
-                None if past is None else past[index],
-            )
+        for index, shares in enumerate(self._shares(len(ids), context, context_mask)):
+            layer = self.encoder.layer[index]
+            hidden, own = layer(hidden, seen, shares, None if past is None else past[index])
             extended.append(own)
         return hidden, extended
+
+    def first_states(self, ids: Tensor, mask: Tensor, context: Iterable[Sequence[Share]] | None = None) -> Tensor:
+        """The last hidden state (B, D) of each text's first token, which is all that contrast and matching read.
+
+        Equal to that of `forward` without what does not reach it: in the last layer the other tokens are only attended
+        to, and in evaluation no work is done for padding. In training the padding stays, since counting the real tokens
+        would have the host wait for the device in every step.
+        """
+        packing = None if self.training else Packing.of(mask)
+        hidden = self.embeddings(ids, 0)
+        if packing is not None:
+            hidden = packing.pack(hidden)
+        seen, last = _seen(ids, mask, 0, causal=False), len(self.encoder.layer) - 1
+        each = self._shares(len(ids), None, None) if context is None else context
+        for index, (layer, shares) in enumerate(zip(self.encoder.layer, each, strict=True)):
+            hidden, _ = layer(hidden, seen, shares, None, packing, first_only=index == last)
+        return hidden.squeeze(1)
+
+    def _shares(
+        self, texts: int, context: Iterable[KeysValues] | None, context_mask: Tensor | None
+    ) -> Iterator[tuple[Share, ...]]:
+        seen = None if context_mask is None else context_mask[:, None, None, :].bool()
+        if context is None:
+            yield from [()] * len(self.encoder.layer)
+        else:
+            yield from ((Share(texts, projected, seen),) for projected in context)
+
+
+def _seen(ids: Tensor, mask: Tensor | None, before: int, causal: bool) -> Tensor | None:
+    """Which tokens each token may see, spreading to (B, H, S, before + S); None if all."""
+    seen = None if mask is None else mask[:, None, None, :].bool()
+    if causal and ids.shape[1] > 1:
+        now = torch.ones(ids.shape[1], before + ids.shape[1], dtype=torch.bool, device=ids.device).tril(before)
+        seen = now if seen is None else seen & now
+    return seen
 
 
 class Transform(nn.Module):

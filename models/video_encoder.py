@@ -82,7 +82,8 @@ class VideoEncoder(nn.Module):
     def _block(
         self, model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig, index: int, drop_path: float
     ) -> nn.Module:
-        proportional = aggregation.proportional_attention
+        # Where nothing merges every size is 1, and so its logarithm no bias.
+        proportional = aggregation.proportional_attention and any(map(any, self.schedules.values()))
         if model.attention != "divided":
             aggregator = TokenAggregator(aggregation.reducer, "joint", self.schedules["tokens"][index])
             return JointBlock(model.width, model.heads, model.mlp_ratio, drop_path, aggregator, proportional)
@@ -144,7 +145,10 @@ class VideoEncoder(nn.Module):
         batch, num_frames, _, height, width = video_BTCHW.shape
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(f"frames of {height} x {width} pixels cannot be cut into patches of {self.patch_size}")
-        patches = self.patch_embed(video_BTCHW.flatten(0, 1)).unflatten(0, (batch, num_frames))
+        # As a matrix product: convolutions of this kind take slower paths on several devices.
+        cells = rearrange(video_BTCHW, "B T C (H P) (W Q) -> B T (H W) (C P Q)", P=self.patch_size, Q=self.patch_size)
+        projection = self.patch_embed.proj
+        patches = F.linear(cells, projection.weight.flatten(1), projection.bias)
         place = self.pos_embed[:, 1:]
         grid = (height // self.patch_size, width // self.patch_size)
         if grid != self.grid:
@@ -181,18 +185,15 @@ class VideoEncoder(nn.Module):
         return lines
 
     @torch.no_grad()
-    def fold_for_inference(self) -> "VideoEncoder":
-        """Make one linear layer of each block's `temporal_attn.proj` and `temporal_fc`, in place; returns itself.
+    def fold_for_inference(self, dtype: torch.dtype | None = None) -> "VideoEncoder":
+        """Prepare for nothing but inference on the device it is on, in place; returns itself.
 
-        Outputs stay equal to 1e-5 at 1/17 less linear work. The folded encoder no longer loads or makes checkpoints.
+        `temporal_attn.proj` and `temporal_fc` become one linear layer, for good. On a CPU the weights are packed to
+        compute in `dtype`: where autocast will be on its format, by default the weights' own. Outputs stay equal to
+        1e-5 in float32. The folded encoder no longer trains, and neither loads nor makes checkpoints.
         """
-        if self.attention != "divided" or any(block.temporal_scaling is not None for block in self.blocks):
-            raise ValueError("only divided attention without temporal_scaling has two linear layers in a row to fold")
+        dtype = dtype or self.cls_token.dtype
         for block in self.blocks:
-            assert isinstance(block, DividedBlock)
-            projection, after = block.temporal_attn.proj, block.temporal_fc
-            if isinstance(after, nn.Linear):  # else it is folded already
-                projection.weight.copy_(after.weight @ projection.weight)
-                projection.bias.copy_(after.weight @ projection.bias + after.bias)
-                block.temporal_fc = nn.Identity()
+            assert isinstance(block, DividedBlock | JointBlock)
+            block.fold_for_inference(dtype)
         return self

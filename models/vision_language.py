@@ -5,6 +5,7 @@ Parameter names are BLIP's and TESTA's (`visual_encoder`, `text_encoder`, `text_
 """
 
 import logging
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,13 +15,14 @@ from torch.nn import functional as F
 from configs.schema import AggregationConfig, ModelConfig, VideoConfig
 from models.generation import beam_search, nucleus_sampling
 from models.initialisation import initialise_from_scratch
-from models.text import KeysValues, TextDecoder, TextEncoder, tie_encoder_to_decoder
+from models.text import TextDecoder, TextEncoder, tie_encoder_to_decoder
+from models.text_attention import KeysValues, Share
 from models.tokenizer import with_first
 from models.video_encoder import EncodedVideo, VideoEncoder
 
 TEMPERATURE_RANGE = (0.001, 0.5)
 PAIRS_AT_ONCE = 256
-"""Pairs of question and answer that are scored together: 0.7 GB of keys and values in the base model."""
+"""Pairs of question and answer that are scored together: 0.3 GB of logits for answers of ten tokens."""
 logger = logging.getLogger(__name__)
 
 
@@ -32,9 +34,8 @@ class VideoFeatures(NamedTuple):
 
 
 class TextFeatures(NamedTuple):
-    """Hidden states (B, S, D) and the unit-length embedding (B, E), float32."""
+    """The unit-length embedding (B, E), float32."""
 
-    hidden: Tensor
     embedding: Tensor
 
 
@@ -89,7 +90,8 @@ class VisionLanguageModel(nn.Module):
         if decoder != "none":
             context_width = model.width if decoder_context == "video" else model.text.width
             self.text_decoder = TextDecoder(model.text, context_width)
-        if decoder == "tied" and self.text_decoder is not None:
+        self.is_tied = decoder == "tied"
+        if self.is_tied and self.text_decoder is not None:
             tie_encoder_to_decoder(self.text_encoder, self.text_decoder)
         if model.init == "scratch":
             encoder = self.text_encoder if text_encoder else None
@@ -115,29 +117,39 @@ class VisionLanguageModel(nn.Module):
 
         With `about` (B,), the row in `video_tokens` (V, N, D) of each text's video, each video is projected once.
         """
-        context = self.text_encoder.project(video_tokens)
-        if about is not None:
-            context = [KeysValues(layer.keys[about], layer.values[about]) for layer in context]
-        return self.text_encoder(with_first(ids, self.enc_token_id), mask, context)
+        videos = self.text_encoder.projections(video_tokens, about)
+        return self.text_encoder(with_first(ids, self.enc_token_id), mask, videos)
 
-    def match(self, video_tokens: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Logits (B, 2) of pairs that do not match and that do."""
-        return self.itm_head(self.ground_text(video_tokens, ids, mask)[:, 0])
+    def match(self, video_tokens: Tensor, ids: Tensor, mask: Tensor, about: Tensor | None = None) -> Tensor:
+        """Logits (P, 2) of pairs that do not match and that do, for P texts and video tokens (V, N, D).
+
+        Each video is projected once: P / V consecutive texts are about each, or those whose `about` (P,) is its row.
+        """
+        videos = self.text_encoder.projections(video_tokens, about)
+        return self.match_shares(((Share(len(ids), video),) for video in videos), ids, mask)
+
+    def match_shares(self, videos: Iterable[Sequence[Share]], ids: Tensor, mask: Tensor) -> Tensor:
+        """The same for videos that are projected, or will be when their layer is reached."""
+        return self.itm_head(self.text_encoder.first_states(with_first(ids, self.enc_token_id), mask, videos))
 
     def caption_loss(self, context: Tensor, ids: Tensor, mask: Tensor, context_mask: Tensor | None = None) -> Tensor:
         """Loss (B,) of each text, summed over its tokens after the first, which becomes [DEC]; label-smoothed.
 
-        `context` (B, N, D) is what the decoder attends to: video tokens for captions, question states for answers.
+        `context` (V, N, D) is what the decoder attends to: video tokens for captions, question states for answers. Each
+        serves B / V texts, in order.
         """
-        return self._text_loss(self._decoder().bert.project(context), ids, mask, context_mask)
+        return self.text_loss(self._decoder().bert.project(context), ids, mask, context_mask)
 
-    def _text_loss(self, context: list[KeysValues], ids: Tensor, mask: Tensor, context_mask: Tensor | None) -> Tensor:
-        logits = self._decoder()(with_first(ids, self.dec_token_id), mask, context, context_mask)[:, :-1]
+    def text_loss(
+        self, context: list[KeysValues], ids: Tensor, mask: Tensor, context_mask: Tensor | None = None
+    ) -> Tensor:
+        """The same for a context that is projected."""
+        # Nothing follows the last token. Rows before columns: the softmax then needs no copy of the logits.
+        started = with_first(ids, self.dec_token_id)[:, :-1]
+        logits = self._decoder()(started, mask[:, :-1], context, context_mask).flatten(0, 1)
         target = ids[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
-        loss = F.cross_entropy(
-            logits.float().transpose(1, 2), target, reduction="none", label_smoothing=self.label_smoothing
-        )
-        return loss.sum(dim=1)
+        loss = F.cross_entropy(logits.float(), target.flatten(), reduction="none", label_smoothing=self.label_smoothing)
+        return loss.view_as(target).sum(dim=1)
 
     @torch.no_grad()
     def generate(
@@ -186,16 +198,18 @@ class VisionLanguageModel(nn.Module):
         # Answers that begin alike are equally likely here: a stable order settles which of them are ranked.
         best_first = likelihood.sort(dim=1, descending=True, stable=True).indices
         candidates = best_first[:, :shortlist]
-        asked = torch.arange(len(question_states), device=answer_ids.device).repeat_interleave(candidates.shape[1])
+        questions_at_once = max(1, PAIRS_AT_ONCE // candidates.shape[1])
         losses = []
-        for questions, answers in zip(
-            asked.split(PAIRS_AT_ONCE), candidates.flatten().split(PAIRS_AT_ONCE), strict=True
-        ):
-            own = [KeysValues(*(part[questions] for part in layer)) for layer in context]
-            length = int(answer_mask[answers].sum(dim=1).max())  # one long answer in the list is not to slow down all
-            ids, mask = answer_ids[answers, :length], answer_mask[answers, :length]
-            losses.append(self._text_loss(own, ids, mask, question_mask[questions]))
-        loss = torch.cat(losses).view_as(candidates).nan_to_num(nan=torch.inf)
+        for first in range(0, len(candidates), questions_at_once):
+            rows = slice(first, first + questions_at_once)
+            asked, own = question_mask[rows], [KeysValues(*(part[rows] for part in layer)) for layer in context]
+            scored = []
+            for answers in candidates[rows].split(PAIRS_AT_ONCE, dim=1):
+                length = int(answer_mask[answers].sum(dim=-1).max())  # one long answer is not to slow down all
+                ids, mask = (of_all[answers, :length].flatten(0, 1) for of_all in (answer_ids, answer_mask))
+                scored.append(self.text_loss(own, ids, mask, asked).view_as(answers))
+            losses.append(torch.cat(scored, dim=1))
+        loss = torch.cat(losses).nan_to_num(nan=torch.inf)
         best = loss == loss.min(dim=1, keepdim=True).values
         return candidates.masked_fill(~best, len(answer_ids)).min(dim=1).values
 
@@ -256,16 +270,18 @@ def video_features(
     return VideoFeatures(encoded.tokens, F.normalize(projection(pooled).float(), dim=-1))
 
 
-def text_features(encoder: nn.Module, projection: nn.Linear, ids: Tensor, mask: Tensor) -> TextFeatures:
-    """Hidden states and embedding of texts; the embedding is the projected first state."""
-    hidden = encoder(ids, mask)
-    return TextFeatures(hidden, F.normalize(projection(hidden[:, 0]).float(), dim=-1))
+def text_features(encoder: TextEncoder, projection: nn.Linear, ids: Tensor, mask: Tensor) -> TextFeatures:
+    """Embeddings of texts: the projected first states."""
+    return TextFeatures(F.normalize(projection(encoder.first_states(ids, mask)).float(), dim=-1))
 
 
 def normalise_pixels(
     video_BTCHW: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float], dtype: torch.dtype
 ) -> Tensor:
     """uint8 pixels to zero mean and unit deviation, given those of a scale from 0 to 1, on the tensor's own device."""
-    subtracted = torch.tensor(mean, device=video_BTCHW.device).view(3, 1, 1) * 255
-    divided = torch.tensor(std, device=video_BTCHW.device).view(3, 1, 1) * 255
+    # Made on the device: to send them would have the host wait for it in every step.
+    subtracted, divided = (
+        255 * torch.stack([torch.full((1, 1), value, device=video_BTCHW.device) for value in values])
+        for values in (mean, std)
+    )
     return ((video_BTCHW - subtracted) / divided).to(dtype)

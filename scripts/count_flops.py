@@ -3,8 +3,9 @@
     python -m scripts.count_flops --config configs/retrieval/queryd_f32.yaml aggregation.keep=0.25
     python -m scripts.count_flops --frames 32 --reducer geometry --frames-per-block 1 --patches-per-block 12 --json
 
-The paper's convention: the encoder alone, unfolded, one video, one multiply-accumulate counted as one, a LayerNorm as
-five per element; softmax, GELU, sorting, gathers and sums are not counted. Runs on the meta device, in seconds.
+The paper's convention: the encoder alone, one video, one multiply-accumulate counted as one, a LayerNorm as five per
+element; softmax, GELU, sorting, gathers and sums are not counted. What is executed is less: `temporal_attn.proj` and
+`temporal_fc` are one layer, and class tokens are not matched. Runs on the meta device, in seconds.
 """
 
 import argparse
@@ -17,15 +18,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from configs.load import load_any
 from configs.schema import CONFIG_CLASSES, AggregationConfig, ModelConfig, VideoConfig
+from models.blocks import DividedBlock
 from models.video_encoder import VideoEncoder
 
 MACS_PER_NORM_ELEMENT = 5
 
 
 class Cost(NamedTuple):
-    """Giga multiply-accumulates of one video, and what is left: frames and patches (None for joint), all tokens."""
+    """Giga multiply-accumulates of one video, as the paper counts and as executed, and what is left.
+
+    That is frames and patches (None for joint), and all tokens.
+    """
 
     gmacs: float
+    executed_gmacs: float
     frames: int | None
     patches: int | None
     tokens: int
@@ -40,7 +46,8 @@ def count(model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig
     norms = {torch.ops.aten.native_layer_norm: lambda *shapes, **_: 2 * MACS_PER_NORM_ELEMENT * _elements(shapes[0])}
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=norms) as counter:
         encoded = encoder(pixels)
-    macs = counter.get_total_flops() / 2 + _class_token_matches(encoder, video.num_frames)
+    executed = counter.get_total_flops() / 2
+    macs = executed + _class_token_matches(encoder, video.num_frames) + _saved_by_folding(encoder, video.num_frames)
     frames = patches = None
     tokens = encoded.tokens.shape[1]
     if model.attention == "divided":
@@ -48,7 +55,7 @@ def count(model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig
         patches = (tokens - 1) // frames
     elif model.attention == "space":
         frames, patches = video.num_frames, tokens // video.num_frames - 1
-    return Cost(round(macs / 1e9, 3), frames, patches, tokens)
+    return Cost(round(macs / 1e9, 3), round(executed / 1e9, 3), frames, patches, tokens)
 
 
 def _class_token_matches(encoder: VideoEncoder, num_frames: int) -> int:
@@ -71,6 +78,18 @@ def _class_token_matches(encoder: VideoEncoder, num_frames: int) -> int:
             leaving = block.merge_tokens.num_leaving(tokens)
             macs += -(-tokens // 2) * head_width if leaving else 0
             tokens -= leaving
+    return macs
+
+
+def _saved_by_folding(encoder: VideoEncoder, num_frames: int) -> int:
+    """What the second of two linear layers takes, less the product of the two that takes its place."""
+    macs, patches = 0, encoder.grid[0] * encoder.grid[1]
+    for block in encoder.blocks:
+        if isinstance(block, DividedBlock):
+            saved = encoder.width**2 * (num_frames * patches - encoder.width - 1)  # 1 for the bias
+            macs += saved if block.folds(num_frames, patches) else 0
+            num_frames -= block.merge_frames.num_leaving(num_frames)
+            patches -= block.merge_patches.num_leaving(patches)
     return macs
 
 
@@ -113,7 +132,7 @@ def main() -> None:
         print(json.dumps(cost._asdict()))
     else:
         left = f"{cost.frames} frames x {cost.patches} patches, " if cost.frames is not None else ""
-        print(f"{cost.gmacs:.3f} GMACs, {left}{cost.tokens} tokens left")
+        print(f"{cost.gmacs:.3f} GMACs ({cost.executed_gmacs:.3f} executed), {left}{cost.tokens} tokens left")
 
 
 if __name__ == "__main__":

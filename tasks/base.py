@@ -21,6 +21,7 @@ from models.momentum import MomentumTwin
 from tasks.build import TOKENIZER, build_model, build_tokenizer, load_checkpoint
 from tasks.data import Part, Split, name_of, read_split, setting_of, video_text
 from tasks.objectives import Objectives
+from tasks.transfer import sent
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,12 @@ class VideoTextTask(nn.Module):
         """
         limits = (max_tokens or self.config.data.max_tokens, self.config.model.text.max_positions)
         ids, mask = self.tokenizer(texts, min(limit for limit in limits if limit is not None))
-        return ids.to(self.device), mask.to(self.device)
+        return sent(ids, self.device), sent(mask, self.device)
+
+    def fold_for_inference(self, dtype: torch.dtype) -> None:
+        """Evaluate in `dtype` from now on, with outputs equal to 1e-5; a compiled encoder stays as it is."""
+        if not self.config.train.compile:
+            self.model.visual_encoder.fold_for_inference(dtype)
 
     def save_extras(self, folder: Path) -> None:
         """Put the tokenizer beside the weights."""

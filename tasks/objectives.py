@@ -22,9 +22,11 @@ from engine.distributed import (
     rank,
     world_size,
 )
-from models.losses import contrastive, draw_negatives, matching, selection_noise
+from models.losses import contrastive, draw_negatives, matching, selection_noise, similarities
 from models.momentum import NO_INDEX, FeatureQueue, MomentumTwin
+from models.text_attention import KeysValues, Share
 from models.vision_language import VisionLanguageModel
+from tasks.transfer import sent
 
 PRETRAINING_FLOOR = 1e-4
 """What the reference's pre-training adds to every negative's weight; its fine-tuning adds nothing."""
@@ -47,6 +49,7 @@ class Objectives(nn.Module):
         self.twin = MomentumTwin(model, objective.momentum) if objective.momentum > 0 else None
         self.queue = FeatureQueue(model.vision_proj.out_features, objective.queue_size, seed)
         self.alpha, self.step, self.part = objective.alpha, 0, 0
+        assert "cap" not in objective.losses or model.is_tied, "captions are written by a decoder tied to the encoder"
         model.freeze_unused(objective.losses)
 
     def begin_step(self, model: VisionLanguageModel, step: int, epoch: float) -> None:
@@ -63,7 +66,15 @@ class Objectives(nn.Module):
     ) -> dict[str, Tensor]:
         """The losses by name; afterwards the batch is in the queue. `index` (B,) says which video each row shows."""
         losses: dict[str, Tensor] = {}
+        texts = ids, mask
+        if "vtm" in self.objective.losses and self.objective.negatives == "all":
+            # The host waits for their length: now, while the device has little left to do, not after the encoder.
+            texts = gather_texts(ids, mask)
         video, text = model.encode_video(video_BTCHW), model.encode_text(ids, mask)
+        projected: list[KeysValues] = []
+        if {"vtm", "cap"} & set(self.objective.losses):
+            # Matching and the decoder, which is tied where there is one, attend to the same keys and values.
+            projected = model.text_encoder.project(video.tokens)
         if "vtc" in self.objective.losses:
             own_keys = (video.embedding.detach(), text.embedding.detach())
             if self.twin is not None:
@@ -76,13 +87,13 @@ class Objectives(nn.Module):
             losses["vtc"] = self._contrastive(queries, keys, own, every, model.temp)
             if "vtm" in self.objective.losses:
                 similarity = [
-                    query.detach() @ key.T / model.temp.detach()
+                    similarities(query.detach(), key) / model.temp.detach()
                     for query, key in zip(queries, reversed(keys), strict=True)
                 ]
-                losses["vtm"] = self._matching(model, video.tokens, ids, mask, similarity, own, every)
+                losses["vtm"] = self._matching(model, video.tokens, projected, texts, similarity, own, every)
             self.queue.push(*keys, every if self.positives == "index" else torch.full_like(every, NO_INDEX))
         if "cap" in self.objective.losses:
-            summed = model.caption_loss(video.tokens, ids, mask).sum()
+            summed = model.text_loss(projected, ids, mask).sum()
             losses["cap"] = summed * world_size() / all_reduce_sum(mask[:, 1:].sum())
         self.part += 1
         return losses
@@ -101,7 +112,8 @@ class Objectives(nn.Module):
             (queries[1], keys[1][rows], keys[0], self.queue.video),
         ):
             against = torch.cat([other[rows] if self.objective.vtc_keys == "local" else other, stored])
-            similarity, soft = query @ against.T / temperature, twin @ against.T / temperature.detach()
+            similarity = similarities(query, against) / temperature
+            soft = similarities(twin, against) / temperature.detach()
             loss = loss + contrastive(similarity, soft, positives, self.alpha).mean() / 2
         return loss
 
@@ -109,19 +121,23 @@ class Objectives(nn.Module):
         self,
         model: VisionLanguageModel,
         tokens: Tensor,
-        ids: Tensor,
-        mask: Tensor,
+        projected: list[KeysValues],
+        texts: tuple[Tensor, Tensor],
         similarity: list[Tensor],
         own: Tensor,
         every: Tensor,
     ) -> Tensor:
-        """VTM: each pair, each text with a video that is not its own, and each video with such a text."""
-        batch, rows = len(ids), slice(rank() * len(ids), (rank() + 1) * len(ids))
-        noise = selection_noise(self.seed, self.step, self.part, len(every))[:, rows].to(ids.device, non_blocking=True)
-        all_tokens, all_ids, all_mask = tokens, ids, mask
+        """VTM: each pair, each video with a text that is not its own, and each text with such a video.
+
+        Every own video is `projected` once for its two texts. So are the drawn ones, as they are among these unless
+        they may come from other processes.
+        """
+        batch, rows = len(own), slice(rank() * len(own), (rank() + 1) * len(own))
+        noise = sent(selection_noise(self.seed, self.step, self.part, len(every))[:, rows], own.device)
+        all_ids, all_mask = ids, mask = texts
+        all_tokens = tokens
         if self.objective.negatives == "all":
             all_tokens = all_gather_rows_with_grad(tokens)
-            all_ids, all_mask = gather_texts(ids, mask)
             ids, mask = all_ids[rows], all_mask[rows]
         else:
             every, noise = every[rows], noise[:, :, rows]
@@ -130,15 +146,27 @@ class Objectives(nn.Module):
         floor = PRETRAINING_FLOOR if self.positives == "row" else 0.0
         text, has_text = draw_negatives(similarity[0], positives, noise[0], floor)
         video, has_video = draw_negatives(similarity[1], positives, noise[1], floor)
-        logits = model.match(
-            torch.cat([tokens, all_tokens[video], tokens]),
-            torch.cat([ids, ids, all_ids[text]]),
-            torch.cat([mask, mask, all_mask[text]]),
+        drawn = (
+            model.text_encoder.projections(all_tokens[video])
+            if len(all_tokens) > batch
+            else (layer.rows(video) for layer in projected)
         )
-        matches = torch.zeros(3 * batch, dtype=torch.int64, device=ids.device)
-        matches[:batch] = 1
-        counted = torch.cat([torch.ones_like(has_video), has_video, has_text])
+        shares = (
+            (Share(2 * batch, own_videos), Share(batch, others))
+            for own_videos, others in zip(projected, drawn, strict=True)
+        )
+        logits = model.match_shares(
+            shares, torch.cat([_by_turns(ids, all_ids[text]), ids]), torch.cat([_by_turns(mask, all_mask[text]), mask])
+        )
+        always, never = torch.ones_like(has_text), torch.zeros_like(has_text)
+        matches = torch.cat([_by_turns(always, never), never]).long()
+        counted = torch.cat([_by_turns(always, has_text), has_video])
         return matching(logits, matches, counted) * world_size() / all_reduce_sum(counted.sum())
+
+
+def _by_turns(first: Tensor, second: Tensor) -> Tensor:
+    """Rows (2B, ...) of two tensors (B, ...) in turn."""
+    return torch.stack([first, second], dim=1).flatten(0, 1)
 
 
 def gather_texts(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

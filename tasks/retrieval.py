@@ -1,11 +1,11 @@
 """Paragraph-to-video retrieval: fine-tuning, and evaluation by cosine with the best rescored by matching."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,38 +14,40 @@ from torch import Tensor
 
 from configs.schema import RetrievalConfig
 from datasets.loaders import TrainLoader
-from datasets.records import VideoTextRecord
+from datasets.video_text import VideoTextDataset
 from engine.distributed import gather_objects, rank, world_size
 from tasks.base import PairTask, progress_bar
-from tasks.data import setting_of, video_text
+from tasks.data import Split, setting_of, video_text
 from tasks.metrics import submission
-from tasks.metrics.retrieval import both_directions, rerank, shortlist
+from tasks.metrics.retrieval import Direction, both_directions, recalls
+from tasks.shortlists import Shortlists
+from tasks.token_store import TokenStore
+from tasks.tokenized_texts import TEXTS_AT_ONCE, TokenizedTexts
 
 logger = logging.getLogger(__name__)
-TEXTS_AT_ONCE = 256
 NOT_LABELLED = "which text is of which video is not public: the challenge's server gives the metrics of a submission"
+Score = Callable[[slice], NDArray]
+"""Scores of a tile of one direction's queries and all of its candidates."""
+Part = TypeVar("Part", slice, NDArray)
 
 
 @dataclass(frozen=True)
-class EncodedSet:
-    """A test set's embeddings, and the video tokens of this process.
+class EncodedVideos:
+    """The videos of a test set that could be read, in order.
 
     Attributes:
-        videos: (V, E) of all videos that could be read, in order; texts: (N, E) of all texts that are scored.
-        readable: of each of these videos its position among those that are there.
-        text_video: (N,) the row in `videos` of each text; of no meaning where the pairs are not known.
-        captions: the N texts.
-        own_tokens: video tokens (1, M, D) by row in `videos`, of those that this process encoded.
-        failed: files that this process could not read, with their reasons.
+        embeddings: (V, E), float32.
+        positions: of each video among those that are there.
+        encoded_by: of each video the process that encoded it, and has its tokens.
     """
 
-    videos: NDArray
-    texts: NDArray
-    readable: list[int]
-    text_video: NDArray
-    captions: list[str]
-    own_tokens: dict[int, Tensor]
-    failed: list[dict[str, str]]
+    embeddings: NDArray
+    positions: list[int]
+    encoded_by: list[int]
+
+    def of_process(self, process: int) -> list[int]:
+        """The rows of the videos that a process encoded."""
+        return [video for video, encoded_by in enumerate(self.encoded_by) if encoded_by == process]
 
 
 class RetrievalTask(PairTask):
@@ -70,102 +72,143 @@ class RetrievalTask(PairTask):
         Videos that are not there or cannot be read are left out with their texts, counted, and named under `failed`.
         Of a set whose pairs are not public there are no metrics, but the scores of all texts and videos, as files.
         """
-        encoded = self._encode_set(final)
-        description = self.described(final, len(encoded.videos), len(encoded.captions), encoded.failed)
-        cosine = encoded.texts @ encoded.videos.T  # (texts, videos)
-        t2v, v2t = self._rescore(encoded, cosine) if self.evaluation.rerank > 0 else (cosine, cosine.T)
-        if not description["labelled"]:
-            return {"metrics": {}, **description, "note": NOT_LABELLED, "files": self._submission(encoded, t2v, v2t)}
-        return {
-            "metrics": both_directions(t2v, v2t, encoded.text_video)
-            | both_directions(cosine, cosine.T, encoded.text_video, "_cosine"),
-            **description,
-        }
-
-    def _submission(self, encoded: EncodedSet, t2v: NDArray, v2t: NDArray) -> dict[str, Callable[[Path], None]]:
-        """Scores of all annotated texts and videos, in the order of the annotations, as the challenge takes them."""
-        split = self.evaluated(final=True)
-        place = {id(record): number for number, record in enumerate(split.annotations.records)}
-        columns = [place[id(split.present[position])] for position in encoded.readable]
-        num_videos = len(split.annotations.records)
-        if len(columns) < num_videos:
-            logger.warning(
-                "%d of %d videos have no scores: in the submission they come last for every text",
-                num_videos - len(columns),
-                num_videos,
-            )
-        t2v, v2t = submission.with_all_videos(t2v, v2t, columns, num_videos)
-        return {
-            "submission.zip": partial(submission.write_zip, t2v),
-            "t2v_scores.npy": partial(submission.write_array, t2v),
-            "v2t_scores.npy": partial(submission.write_array, v2t),
-        }
-
-    def _encode_set(self, final: bool) -> EncodedSet:
-        """Each video and each text once, shared out over the processes."""
         split = self.evaluated(final)
         data = video_text(self.config, split.present, training=False)
-        embeddings: dict[int, NDArray] = {}
-        tokens: dict[int, Tensor] = {}
         failed: list[dict[str, str]] = []
+        assert self.config.output_dir is not None, "the entry script names the output folder"
+        with TokenStore(Path(self.config.output_dir), len(data)) as tokens:
+            videos = self._encode_videos(data, tokens, failed)
+            captions, text_video = captions_of(split, data, videos.positions)
+            description = self.described(final, len(videos.positions), len(captions), failed)
+            texts = TokenizedTexts(captions, self.tokenize, self.tokenizer.pad_id)
+            directions = both_directions(self._embed_texts(texts), videos.embeddings, text_video)
+            cosine = [direction.cosine for direction in directions]
+            scores = self._reranked(directions, texts, videos, tokens) if self.evaluation.rerank > 0 else cosine
+        if not split.annotations.labelled:
+            t2v, v2t = (
+                shared_out(direction.tiles(), score) for direction, score in zip(directions, scores, strict=True)
+            )
+            files = submission_files(split, videos.positions, t2v, v2t)
+            return {"metrics": {}, **description, "note": NOT_LABELLED, "files": files}
+        return {"metrics": metrics(directions, scores) | metrics(directions, cosine, "_cosine"), **description}
+
+    def _encode_videos(self, data: VideoTextDataset, tokens: TokenStore, failed: list[dict[str, str]]) -> EncodedVideos:
+        """Each video once, shared out over the processes; `tokens` has those of this one if pairs will be matched."""
+        own: list[int] = []
+        rows: list[NDArray] = []
         for positions, videos in self.each_video(data, self.evaluation.batch_size, failed):
             encoded = self.model.encode_video(videos)
-            for row, position in enumerate(positions):
-                embeddings[position] = encoded.embedding[row].cpu().numpy()
-                if self.evaluation.rerank > 0:
-                    tokens[position] = encoded.tokens[row : row + 1].cpu()
-        embeddings = {position: row for part in gather_objects(embeddings) for position, row in part.items()}
-        readable = sorted(embeddings)
-        place = {position: row for row, position in enumerate(readable)}
-        if split.annotations.labelled:
-            pairs = zip(data.captions, data.caption_video, strict=True)
-            kept = [(caption, place[video]) for caption, video in pairs if video in place]
-        else:
-            kept = [(caption, -1) for caption in all_captions(split.annotations.records, data.clean)]
-        captions = [caption for caption, _ in kept]
-        return EncodedSet(
-            videos=np.stack([embeddings[position] for position in readable]) if readable else np.zeros((0, 1)),
-            texts=self._embed_texts(captions) if readable else np.zeros((0, 1)),
-            readable=readable,
-            text_video=np.array([video for _, video in kept]),
-            captions=captions,
-            own_tokens={place[position]: kept_tokens for position, kept_tokens in tokens.items()},
-            failed=failed,
+            own += positions
+            rows.append(encoded.embedding.cpu().numpy())
+            if self.evaluation.rerank > 0:
+                tokens.add(positions, encoded.tokens)
+        encoded_by, embeddings = {}, {}
+        for process, (positions, parts) in enumerate(gather_objects((own, rows))):
+            encoded_by.update(dict.fromkeys(positions, process))
+            embeddings.update(zip(positions, (row for part in parts for row in part), strict=True))
+        order = sorted(embeddings)
+        return EncodedVideos(
+            embeddings=np.stack([embeddings[position] for position in order]) if order else np.zeros((0, 1)),
+            positions=order,
+            encoded_by=[encoded_by[position] for position in order],
         )
 
-    def _embed_texts(self, captions: list[str]) -> NDArray:
-        parts: dict[int, NDArray] = {}
-        for first in range(rank() * TEXTS_AT_ONCE, len(captions), world_size() * TEXTS_AT_ONCE):
-            ids, mask = self.tokenize(captions[first : first + TEXTS_AT_ONCE])
-            parts[first] = self.model.encode_text(ids, mask).embedding.cpu().numpy()
-        gathered = {first: part for rows in gather_objects(parts) for first, part in rows.items()}
-        return np.concatenate([gathered[first] for first in sorted(gathered)])
+    def _embed_texts(self, texts: TokenizedTexts) -> NDArray:
+        """Embeddings (T, E) of all texts, shared out over the processes in batches of like lengths."""
+        order = texts.by_length(np.arange(len(texts)))
+        parts = [order[first : first + TEXTS_AT_ONCE] for first in range(0, len(order), TEXTS_AT_ONCE)]
 
-    def _rescore(self, encoded: EncodedSet, cosine: NDArray) -> tuple[NDArray, NDArray]:
-        """Scores (texts, videos) and (videos, texts) with the best of each direction rescored, each pair once.
+        def embed(part: NDArray) -> NDArray:
+            return self.model.encode_text(*texts.batch(part, self.device)).embedding.cpu().numpy()
 
-        A pair is scored by the process that has its video's tokens, video by video: matching logit plus cosine.
+        return shared_out(parts, embed)[np.argsort(order)]
+
+    def _reranked(
+        self,
+        directions: tuple[Direction, Direction],
+        texts: TokenizedTexts,
+        videos: EncodedVideos,
+        tokens: TokenStore,
+    ) -> list[Score]:
+        """The scores of both directions with the best of each query rescored: matching logit plus cosine.
+
+        A pair is scored once, for both directions, by the process that has its video's tokens.
         """
-        for_text, for_video = shortlist(cosine, self.evaluation.rerank), shortlist(cosine.T, self.evaluation.rerank).T
-        wanted = for_text | for_video
-        scored: dict[int, NDArray] = {}
-        for video in progress_bar(sorted(encoded.own_tokens), "reranking"):
-            texts = np.flatnonzero(wanted[:, video])
-            tokens = encoded.own_tokens[video].to(self.device)
-            parts = [np.zeros(0, dtype=np.float32)]
-            for first in range(0, len(texts), self.evaluation.rerank_batch_size):
-                chosen = texts[first : first + self.evaluation.rerank_batch_size]
-                ids, mask = self.tokenize([encoded.captions[text] for text in chosen])
-                parts.append(self.model.match(tokens, ids, mask)[:, 1].float().cpu().numpy())
-            scored[video] = np.concatenate(parts)
-        logits = np.full(cosine.shape, np.nan)
-        for part in gather_objects(scored):
-            for video, column in part.items():
-                logits[wanted[:, video], video] = column
-        rescored = logits + cosine
-        return rerank(cosine, rescored, for_text), rerank(cosine.T, rescored.T, for_video.T)
+        choose = [partial(direction.shortlist, most=self.evaluation.rerank) for direction in directions]
+        lists = Shortlists(
+            *(shared_out(direction.tiles(), best) for direction, best in zip(directions, choose, strict=True))
+        )
+        scored = [np.zeros(0, np.float32)]
+        for video in progress_bar(videos.of_process(rank()), "reranking"):
+            scored.append(self._match(tokens.read(videos.positions[video]), lists.texts_of(video), texts))
+        for process, logits in enumerate(gather_objects(np.concatenate(scored))):
+            for video in videos.of_process(process):
+                logits = lists.put_first(video, logits)
+        return [
+            partial(direction.reranked, chosen=chosen, logits=logits)
+            for direction, chosen, logits in zip(directions, lists.chosen, lists.logits, strict=True)
+        ]
+
+    def _match(self, tokens_1ND: Tensor, chosen: NDArray, texts: TokenizedTexts) -> NDArray:
+        """Logits (P,) of a video and the `chosen` (P,) of the texts, which are matched in batches of like lengths."""
+        tokens_1ND = tokens_1ND.to(self.device)
+        order = texts.by_length(chosen)
+        size = self.evaluation.rerank_batch_size
+        logits = [
+            self.model.match(tokens_1ND, *texts.batch(order[first : first + size], self.device))[:, 1].float()
+            for first in range(0, len(order), size)
+        ]
+        return torch.cat(logits).cpu().numpy()[np.argsort(order)]
 
 
-def all_captions(records: list[VideoTextRecord], clean: Callable[[str], str]) -> list[str]:
-    """Every caption of the records, in their order, cleaned."""
-    return [clean(caption) for record in records for caption in record.captions]
+def captions_of(split: Split, data: VideoTextDataset, positions: list[int]) -> tuple[list[str], NDArray]:
+    """The texts that are scored, and which of the videos at `positions` each is of; -1 where that is not public."""
+    if not split.annotations.labelled:
+        captions = [data.clean(caption) for record in split.annotations.records for caption in record.captions]
+        return captions, np.full(len(captions), -1)
+    place = {position: video for video, position in enumerate(positions)}
+    kept = [
+        (caption, place[position])
+        for caption, position in zip(data.captions, data.caption_video, strict=True)
+        if position in place
+    ]
+    return [caption for caption, _ in kept], np.array([video for _, video in kept])
+
+
+def metrics(directions: tuple[Direction, Direction], scores: Sequence[Score], suffix: str = "") -> dict[str, float]:
+    """All metrics of both directions, each process ranking its share of the queries."""
+    found: dict[str, float] = {}
+    for direction, score in zip(directions, scores, strict=True):
+        ranks = shared_out(direction.tiles(), lambda tile, of=direction, by=score: of.best_ranks(tile, by(tile)))
+        found |= recalls(ranks, direction.name, suffix)
+    return found
+
+
+def submission_files(
+    split: Split, positions: list[int], t2v: NDArray, v2t: NDArray
+) -> dict[str, Callable[[Path], None]]:
+    """Scores of all annotated texts and videos, in the order of the annotations, as the challenge takes them: whole.
+
+    `t2v` (texts, V) and `v2t` (V, texts) are of the videos at `positions` among those that are there.
+    """
+    place = {id(record): number for number, record in enumerate(split.annotations.records)}
+    columns = [place[id(split.present[position])] for position in positions]
+    num_videos = len(split.annotations.records)
+    if len(columns) < num_videos:
+        logger.warning(
+            "%d of %d videos have no scores: in the submission they come last for every text",
+            num_videos - len(columns),
+            num_videos,
+        )
+    t2v, v2t = submission.with_all_videos(t2v, v2t, columns, num_videos)
+    return {
+        "submission.zip": partial(submission.write_zip, t2v),
+        "t2v_scores.npy": partial(submission.write_array, t2v),
+        "v2t_scores.npy": partial(submission.write_array, v2t),
+    }
+
+
+def shared_out(parts: Sequence[Part], compute: Callable[[Part], NDArray]) -> NDArray:
+    """What `compute` has for each part, joined in their order; each process computes its share, and all get all."""
+    gathered = gather_objects([compute(part) for part in parts[rank() :: world_size()]])
+    return np.concatenate([gathered[number % world_size()][number // world_size()] for number in range(len(parts))])

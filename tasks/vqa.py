@@ -95,7 +95,9 @@ class VqaTask(VideoTextTask):
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The loss of all answers, each by its weight, summed over their tokens, for a question of all processes'."""
         ids, mask = self.tokenize(batch["text"], QUESTION_TOKENS)
-        states = self.model.ground_text(self.model.video_tokens(batch["video"]), ids, mask, batch["about"])
+        # With one question a video the rows are in order, and no keys and values need be copied.
+        about = None if self.config.objective.questions == "one" else batch["about"]
+        states = self.model.ground_text(self.model.video_tokens(batch["video"]), ids, mask, about)
         answer_ids, answer_mask = self.tokenize(batch["answers"])
         asked = batch["asked"]
         losses = self.model.caption_loss(states[asked], answer_ids, answer_mask, mask[asked])

@@ -1,9 +1,68 @@
-"""Retrieval metrics as functions of score arrays, in both directions; recalls in percent, ranks from 1."""
+"""Retrieval metrics, in both directions, from embeddings and matching logits; recalls in percent, ranks from 1.
+
+Scores of all queries and candidates never exist at once: each direction has them a tile of queries at a time.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 RECALLS = (1, 5, 10)
+SCORES_AT_ONCE = 2**18
+"""Of a tile: 2 MB for each array of scores in float64, or as much as one query needs."""
+
+
+@dataclass(frozen=True)
+class Direction:
+    """Queries that each rank all candidates: texts that look for videos, or videos for texts.
+
+    Attributes:
+        name: `t2v` or `v2t`, as its metrics begin.
+        queries, candidates: unit-length embeddings (Q, E) and (N, E), float64.
+        query_video, candidate_video: (Q,) and (N,), the video that each is of, or is. A candidate of the query's own
+            video is relevant to it.
+    """
+
+    name: str
+    queries: NDArray
+    candidates: NDArray
+    query_video: NDArray
+    candidate_video: NDArray
+
+    def tiles(self) -> list[slice]:
+        """All queries, some at a time."""
+        size = max(1, SCORES_AT_ONCE // len(self.candidates))
+        return [slice(first, first + size) for first in range(0, len(self.queries), size)]
+
+    def cosine(self, tile: slice) -> NDArray:
+        """Cosines (q, N), float32.
+
+        Summed in float64 and rounded once, so that equal embeddings have equal cosines, in any tile and direction.
+        """
+        return (self.queries[tile] @ self.candidates.T).astype(np.float32)
+
+    def shortlist(self, tile: slice, most: int) -> NDArray:
+        """The candidates (q, k) of largest cosine, see `shortlist`."""
+        return shortlist(self.cosine(tile), most)
+
+    def reranked(self, tile: slice, chosen: NDArray, logits: NDArray) -> NDArray:
+        """Scores (q, N) with the `chosen` candidates (Q, k) of each query first, by `logits` (Q, k) plus cosine."""
+        cosine = self.cosine(tile)
+        is_chosen, rescored = np.zeros(cosine.shape, dtype=bool), np.full(cosine.shape, np.nan)
+        np.put_along_axis(is_chosen, chosen[tile], True, axis=1)
+        np.put_along_axis(rescored, chosen[tile], logits[tile], axis=1)
+        return rerank(cosine, rescored + cosine, is_chosen)
+
+    def best_ranks(self, tile: slice, scores: NDArray) -> NDArray:
+        """The rank (q,) of each query's best relevant candidate by scores (q, N)."""
+        return best_ranks(scores, self.query_video[tile, None] == self.candidate_video)
+
+
+def both_directions(texts: NDArray, videos: NDArray, text_video: NDArray) -> tuple[Direction, Direction]:
+    """Text to video and video to text, of embeddings (T, E) and (V, E); `text_video` (T,) is the video of each text."""
+    texts, videos, own = texts.astype(np.float64), videos.astype(np.float64), np.arange(len(videos))
+    return Direction("t2v", texts, videos, text_video, own), Direction("v2t", videos, texts, own, text_video)
 
 
 def best_ranks(scores: NDArray, relevant: NDArray) -> NDArray:
@@ -26,11 +85,14 @@ def rerank(cosine: NDArray, rescored: NDArray, chosen: NDArray) -> NDArray:
 
 
 def shortlist(cosine: NDArray, most: int) -> NDArray:
-    """Bool (Q, N): the `most` best candidates of each query, or all there are; of equal ones those of smaller index."""
-    order = np.argsort(-cosine, axis=1, kind="stable")[:, :most]
-    chosen = np.zeros(cosine.shape, dtype=bool)
-    np.put_along_axis(chosen, order, True, axis=1)
-    return chosen
+    """The `most` best candidates of each query (Q, k), in their order, or all; of equal ones those of smaller index."""
+    most = min(most, cosine.shape[1])
+    distance = np.where(np.isnan(cosine), np.inf, -cosine)  # what is no number comes last
+    last = np.partition(distance, most - 1, axis=1)[:, most - 1 : most]
+    nearer, tied = distance < last, distance == last
+    room = most - nearer.sum(axis=1, keepdims=True)
+    chosen = nearer | (tied & (tied.cumsum(axis=1, dtype=np.int32) <= room))
+    return np.nonzero(chosen)[1].reshape(len(cosine), most).astype(np.int32)
 
 
 def recalls(ranks: NDArray, direction: str, suffix: str = "") -> dict[str, float]:
@@ -39,12 +101,3 @@ def recalls(ranks: NDArray, direction: str, suffix: str = "") -> dict[str, float
     found[f"{direction}_mean_recall{suffix}"] = sum(found.values()) / len(RECALLS)
     found[f"{direction}_median_rank{suffix}"] = float(np.median(ranks))
     return found
-
-
-def both_directions(t2v: NDArray, v2t: NDArray, text_video: NDArray, suffix: str = "") -> dict[str, float]:
-    """All metrics of scores (texts, videos) and (videos, texts); `text_video` (texts,) is the video of each text."""
-    relevant = text_video[:, None] == np.arange(t2v.shape[1])[None]
-    return {
-        **recalls(best_ranks(t2v, relevant), "t2v", suffix),
-        **recalls(best_ranks(v2t, relevant.T), "v2t", suffix),
-    }

@@ -69,6 +69,7 @@ def made(config_class: type[RunConfig], **sections: dict[str, Any]) -> RunConfig
         ),
         ("aggregation", {"reducer": "prune", "patches_per_block": 17}, "patches_per_block: block 10 is to lose 17 of"),
         ("model", {"heads": 5}, "heads: 5 does not divide model.width 768"),
+        ("model", {"text": {"dropout": 1.0}}, r"text.dropout: 1.0 is not a share in \[0, 1\)"),
         ("model", {"text": {"heads": 7}}, "text.heads: 7 does not divide model.text.width 768"),
         ("model", {"attention": "joint", "temporal_scaling": True}, "temporal_scaling: has no effect without divided"),
         ("video", {"image_size": 100}, "image_size: 100 is no multiple of model.patch_size 16"),

@@ -44,6 +44,7 @@ class StubTask(nn.Module):
     steps_per_epoch = STEPS
     best_after = 2 * STEPS * 2  # micro-batches of two epochs
     best_metric: str | None = "likeness"
+    folded = False
 
     def __init__(
         self, config: StubConfig, device: torch.device, stop_at: int | None = None, stop_evaluation: int | None = None
@@ -76,7 +77,7 @@ class StubTask(nn.Module):
         self.steps_begun.append((step, epoch))
 
     def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        assert "failed" not in batch
+        assert "failed" not in batch and not self.folded
         if self.step == self.stop_at:
             raise Interrupted
         rows = batch["rows"]
@@ -109,6 +110,9 @@ class StubTask(nn.Module):
             "failed": [{"video": "broken_test.mp4", "reason": "is empty"}],
             "files": {"predictions.txt": lambda path: path.write_text(f"evaluation {self.evaluations}")},
         }
+
+    def fold_for_inference(self, dtype: torch.dtype) -> None:
+        self.folded = True
 
     def save_extras(self, folder: Path) -> None:
         (folder / "vocabulary.txt").write_text("words\n")

@@ -1,15 +1,16 @@
 """The learning rate by hand, and which parameters decay, lag behind or stand still."""
 
 import math
+from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from configs.schema import OptimConfig
+from engine.checkpoint import load_optimizer, save_optimizer
 from engine.optim import build_optimizer, lr_at, lr_scales, set_lr, warmup_steps
-
-CPU = torch.device("cpu")
 
 
 class Block(nn.Module):
@@ -45,7 +46,7 @@ class Task(nn.Module):
 
 def frozen_names(*prefixes: str) -> set[str]:
     task = Task()
-    build_optimizer(task, OptimConfig(lr=1.0, freeze=prefixes), CPU)
+    build_optimizer(task, OptimConfig(lr=1.0, freeze=prefixes))
     return {name for name, parameter in task.named_parameters() if not parameter.requires_grad}
 
 
@@ -108,7 +109,7 @@ def test_an_exponential_is_the_references_pretraining() -> None:
 
 
 def test_only_matrices_that_are_no_embeddings_decay() -> None:
-    optimizer = build_optimizer(Task(), OptimConfig(lr=1.0, weight_decay=0.3), CPU)
+    optimizer = build_optimizer(Task(), OptimConfig(lr=1.0, weight_decay=0.3))
     decaying = {name for group in optimizer.param_groups if group["weight_decay"] for name in group["param_names"]}
     expected = {f"model.visual_encoder.blocks.{block}.temporal_attn.weight" for block in range(11)}
     expected |= {f"model.text_encoder.blocks.{block}.temporal_attn.weight" for block in range(2)}
@@ -118,7 +119,7 @@ def test_only_matrices_that_are_no_embeddings_decay() -> None:
 
 def test_everything_decays_where_that_is_asked_for() -> None:
     task = Task()
-    optimizer = build_optimizer(task, OptimConfig(lr=1.0, weight_decay=0.3, decay="all"), CPU)
+    optimizer = build_optimizer(task, OptimConfig(lr=1.0, weight_decay=0.3, decay="all"))
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.3}
     members = [name for group in optimizer.param_groups for name in group["param_names"]]
     assert sorted(members) == sorted(name for name, _ in task.named_parameters())
@@ -138,7 +139,7 @@ def test_rates_fall_towards_the_input_of_each_tower() -> None:
 
 
 def test_set_lr_reaches_every_parameter_by_its_scale() -> None:
-    optimizer = build_optimizer(Task(), OptimConfig(lr=1.0, layer_decay=0.5), CPU)
+    optimizer = build_optimizer(Task(), OptimConfig(lr=1.0, layer_decay=0.5))
     set_lr(optimizer, 0.1)
     rates = {name: group["lr"] for group in optimizer.param_groups for name in group["param_names"]}
     assert rates["model.text_encoder.blocks.0.norm.bias"] == pytest.approx(0.025)
@@ -155,7 +156,7 @@ def test_freezing_takes_whole_parts_of_names() -> None:
 
 def test_a_frozen_parameter_keeps_its_value() -> None:
     task = Task()
-    optimizer = build_optimizer(task, OptimConfig(lr=1.0, freeze=("vision_proj",)), CPU)
+    optimizer = build_optimizer(task, OptimConfig(lr=1.0, freeze=("vision_proj",)))
     before = {name: parameter.detach().clone() for name, parameter in task.named_parameters()}
     sum((parameter - 1).square().sum() for parameter in task.parameters()).backward()
     optimizer.step()
@@ -168,3 +169,63 @@ def test_freezing_nothing_is_refused_with_the_nearest_name() -> None:
         frozen_names("visual_encodr")
     with pytest.raises(ValueError, match="leaves nothing to train"):
         frozen_names("visual_encoder", "text_encoder", "vision_proj", "temp")
+
+
+def adamw(task: nn.Module, *, fused: bool) -> torch.optim.Optimizer:
+    """The optimizer of a run, or the same as torch computes it without being told how."""
+    config = OptimConfig(lr=0.01, layer_decay=0.8, weight_decay=0.3, betas=(0.8, 0.99), eps=1e-4)
+    optimizer = build_optimizer(task, config)
+    set_lr(optimizer, config.lr)
+    if fused:
+        return optimizer
+    groups = [
+        {
+            "params": list(zip(group["param_names"], group["params"], strict=True)),
+            "weight_decay": group["weight_decay"],
+            "lr": group["lr"],
+        }
+        for group in optimizer.param_groups
+    ]
+    return torch.optim.AdamW(groups, betas=config.betas, eps=config.eps)
+
+
+def steps(task: nn.Module, optimizer: torch.optim.Optimizer, first: int, end: int) -> dict[str, torch.Tensor]:
+    """The weights after steps with gradients of all sizes, a function of the step and the weights."""
+    for step in range(first, end):
+        generator = torch.Generator().manual_seed(step)
+        for parameter in task.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.grad = 10.0 ** (-3 * noise.abs()) * noise + 0.1 * parameter.detach()
+        optimizer.step()
+    return {name: parameter.detach().clone() for name, parameter in task.named_parameters()}
+
+
+def test_the_fused_optimizer_equals_the_plain_one() -> None:
+    task = Task()
+    before, other = deepcopy(task.state_dict()), deepcopy(task)
+    fused, plain = adamw(task, fused=True), adamw(other, fused=False)
+    assert fused.defaults["fused"] and not plain.defaults["fused"]
+    found, expected = steps(task, fused, 0, 8), steps(other, plain, 0, 8)
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=1e-6, atol=1e-6)
+        assert (weight - before[name]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("went_on_fused", [True, False])
+@pytest.mark.parametrize("begun_fused", [True, False])
+def test_a_checkpoint_of_either_optimizer_goes_on_with_either(
+    tmp_path: Path, begun_fused: bool, went_on_fused: bool
+) -> None:
+    task = Task()
+    optimizer = adamw(task, fused=begun_fused)
+    steps(task, optimizer, 0, 3)
+    save_optimizer(optimizer, tmp_path / "optimizer.safetensors")
+    resumed = deepcopy(task)
+    other = adamw(resumed, fused=went_on_fused)
+    load_optimizer(other, tmp_path / "optimizer.safetensors")
+    expected, found = steps(task, optimizer, 3, 6), steps(resumed, other, 3, 6)
+    for name, weight in expected.items():
+        if begun_fused == went_on_fused:
+            assert torch.equal(found[name], weight), name
+        else:
+            torch.testing.assert_close(found[name], weight, rtol=1e-6, atol=1e-6)

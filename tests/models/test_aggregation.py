@@ -64,6 +64,23 @@ def test_bipartite_merge_equals_loop(leading: tuple[int, ...], order: str, num_t
         assert torch.equal(merged_size.reshape(-1, num_tokens - r)[index], expected_size)
 
 
+@pytest.mark.parametrize("inner", [(), (3,)], ids=str)
+@pytest.mark.parametrize("leading", LEADING, ids=str)
+def test_the_gradient_is_that_of_weighted_means(leading: tuple[int, ...], inner: tuple[int, ...]) -> None:
+    """Everything but the last of A leaves, so that several tokens merge into the same one."""
+    key, tokens = torch.randn(*leading, 9, 3), torch.randn(*leading, 9, *inner, 5, requires_grad=True)
+    size = torch.randint(1, 6, (*leading, 9, *inner)).float()
+    merged, merged_size = merge(tokens, size, bipartite(key, 4, 0, "sorted"))
+    direction = torch.randn_like(merged)
+    (gradient,) = torch.autograd.grad(merged, tokens, direction)
+    rows = [part.detach().reshape(-1, *part.shape[len(leading) :]) for part in (key, tokens, size, direction, gradient)]
+    for one_key, one_tokens, one_size, one_direction, one_gradient in zip(*rows, strict=True):
+        one_tokens.requires_grad_()
+        means, _ = merge_by_hand(one_tokens, one_size, bipartite_by_hand(one_key, 4, 0, "sorted")[0])
+        (expected,) = torch.autograd.grad(means, one_tokens, one_direction)
+        torch.testing.assert_close(one_gradient, expected, atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize("order", ["reference", "sorted"])
 def test_several_sources_in_one_destination(order: str) -> None:
     key = torch.tensor([[1.0, 0.1], [1.0, 0.0], [1.0, 0.2], [-1.0, 0.0], [1.0, -0.1], [-1.0, 0.1]])

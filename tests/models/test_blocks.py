@@ -1,9 +1,12 @@
 """Proportional attention: a token of size n counts as n equal tokens; and attention against its definition."""
 
+from itertools import product
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+import models.attention
 from models.aggregation import TokenAggregator
 from models.attention import Attention
 from models.blocks import DividedBlock, JointBlock, resize_in_time
@@ -20,37 +23,83 @@ def divided_block(proportional: bool) -> DividedBlock:
     return block
 
 
+@pytest.mark.parametrize("gradient", [False, True], ids=["by_head", "fused"])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("needs", ["nothing", "key", "probabilities"])
-@torch.no_grad()
-def test_attention_and_what_it_hands_out_by_hand(needs: str) -> None:
+def test_attention_and_what_it_hands_out_by_hand(
+    needs: str, batch: int, groups: int, biased: bool, gradient: bool
+) -> None:
     attention = Attention(WIDTH, HEADS)
     randomise(attention)
-    tokens, bias = torch.randn(3, 6, WIDTH), torch.rand(3, 6)
-    attended = attention(tokens, bias, needs)
+    tokens, bias = torch.randn(batch, 6, groups, WIDTH), torch.rand(batch, groups, 6) if biased else None
+    with torch.set_grad_enabled(gradient):
+        attended = attention(tokens, bias, needs)
+    for row, group in product(range(batch), range(groups)):
+        own_bias = torch.zeros(6) if bias is None else bias[row, group]
+        context, key, received = attention_by_hand(attention, tokens[row, :, group], own_bias)
+        torch.testing.assert_close(attended.context[row, :, group], context, atol=1e-5, rtol=1e-5)
+        if attended.key is not None:
+            torch.testing.assert_close(attended.key[row, group], key)
+        if attended.importance is not None:
+            torch.testing.assert_close(attended.importance[row, group], received, atol=1e-5, rtol=1e-5)
+    assert (attended.key is None) == (needs == "nothing")
+    assert (attended.importance is None) == (needs != "probabilities")
+
+
+def attention_by_hand(attention: Attention, tokens: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Context (N, D), mean keys (N, K) and what each of tokens (N, D) receives (N,), from the definition."""
     query, key, value = attention.qkv(tokens).split(WIDTH, dim=-1)
-    head, contexts, received = WIDTH // HEADS, [], torch.zeros(3, 6)
+    head, contexts, received = WIDTH // HEADS, [], torch.zeros(len(tokens))
     for start in range(0, WIDTH, head):
         part = slice(start, start + head)
-        scores = query[..., part] @ key[..., part].mT / head**0.5 + bias[:, None]
+        scores = query[:, part] @ key[:, part].mT / head**0.5 + bias
         probabilities = scores.exp() / scores.exp().sum(dim=-1, keepdim=True)
-        contexts.append(probabilities @ value[..., part])
-        received += (probabilities * (1 - torch.eye(6))).sum(dim=1) / HEADS
-    torch.testing.assert_close(attended.output, attention.proj(torch.cat(contexts, dim=-1)), atol=1e-5, rtol=1e-5)
-    assert (attended.key is None) == (needs == "nothing") and (attended.importance is None) == (
-        needs != "probabilities"
-    )
-    if attended.key is not None:
-        torch.testing.assert_close(attended.key, key.unflatten(-1, (HEADS, head)).mean(dim=2))
-    if attended.importance is not None:
-        torch.testing.assert_close(attended.importance, received, atol=1e-5, rtol=1e-5)
+        contexts.append(probabilities @ value[:, part])
+        received += (probabilities * (1 - torch.eye(len(tokens)))).sum(dim=0) / HEADS
+    return torch.cat(contexts, dim=-1), key.unflatten(-1, (HEADS, head)).mean(dim=1), received
 
 
+@pytest.mark.parametrize("groups", [1, 3])
+@torch.no_grad()
+def test_a_head_at_a_time_is_taken_only_where_it_is_faster(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, plain = [], models.attention._attend_by_head
+    monkeypatch.setattr(models.attention, "_attend_by_head", lambda *parts: taken.append(1) or plain(*parts))
+    attention, tokens = Attention(WIDTH, HEADS), torch.randn(2, 5, groups, WIDTH)
+    expected = attention(tokens).context
+    assert taken == [1]
+    with torch.enable_grad():
+        torch.testing.assert_close(attention(tokens).context, expected)
+    attention(tokens, torch.zeros(2, groups, 5))
+    attention.bfloat16()(tokens.bfloat16())
+    attention.float()(torch.randn(1, models.attention.MOST_TOKENS_BY_HEAD + 1, groups, WIDTH))
+    assert taken == [1]
+
+
+@pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("needs", ["nothing", "probabilities"])
-def test_no_gradient_passes_through_the_key_bias(needs: str) -> None:
-    attention, bias = Attention(WIDTH, HEADS), torch.rand(2, 5, requires_grad=True)
-    tokens = torch.randn(2, 5, WIDTH, requires_grad=True)
-    attention(tokens, bias, needs).output.sum().backward()
+def test_no_gradient_passes_through_the_key_bias(needs: str, groups: int) -> None:
+    attention, bias = Attention(WIDTH, HEADS), torch.rand(2, groups, 5, requires_grad=True)
+    tokens = torch.randn(2, 5, groups, WIDTH, requires_grad=True)
+    attention(tokens, bias, needs).context.sum().backward()
     assert bias.grad is None and tokens.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("frames", [1, 4])
+def test_two_linear_layers_in_a_row_are_one_of_the_same_output_and_gradient(frames: int) -> None:
+    """Four frames of 12 patches are more tokens than WIDTH, so that they are multiplied first; one frame is fewer."""
+    block = divided_block(proportional=False)
+    context = torch.randn(2, frames, 12, WIDTH, requires_grad=True)
+    assert block.folds(frames, 12) == (frames == 4)
+    weights = [*block.temporal_attn.proj.parameters(), *block.temporal_fc.parameters()]
+    one = block._temporal_update(context)
+    two = block.temporal_fc(block.temporal_attn.proj(context))
+    torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
+    direction = torch.randn_like(one)
+    gradients = [torch.autograd.grad(update, (context, *weights), direction) for update in (one, two)]
+    for own, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(own, expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()

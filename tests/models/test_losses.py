@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-from models.losses import contrastive, draw_negatives, matching, selection_noise
+from models.losses import contrastive, draw_negatives, matching, selection_noise, similarities
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
@@ -102,3 +103,15 @@ def test_matching_sums_over_what_is_counted() -> None:
     assert loss.item() == pytest.approx(2 * math.log(1 + math.exp(-2)), abs=1e-6)
     loss.backward()
     assert not logits.grad[2].any() and logits.grad[:2].abs().min() > 0
+
+
+def test_similarities_are_taken_in_float32() -> None:
+    """Unit vectors that differ by less than bfloat16 knows are told apart, with a gradient."""
+    queries, keys = F.normalize(torch.randn(3, 64), dim=-1).requires_grad_(), F.normalize(torch.randn(5, 64), dim=-1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = similarities(queries, keys)
+        assert (queries @ keys.T).dtype == torch.bfloat16
+    expected = torch.einsum("be,ke->bk", queries, keys)
+    torch.testing.assert_close(found, expected)
+    (gradient,) = torch.autograd.grad(found.sum(), queries)
+    torch.testing.assert_close(gradient, keys.sum(dim=0).expand(3, -1))

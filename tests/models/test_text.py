@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers.models.blip.configuration_blip import BlipTextConfig
 from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel, BlipTextModel
 
-from models.text import KeysValues, TextDecoder, TextEncoder, tie_encoder_to_decoder
+from models.text import TextDecoder, TextEncoder, tie_encoder_to_decoder
 from models.tokenizer import with_first
 from tests.models.tiny import DEC, TEXT, VOCABULARY, WIDTH, randomise, texts
 
@@ -145,7 +145,7 @@ def test_one_shared_context_equals_its_copies(encoders: tuple[TextEncoder, BlipT
     ids, mask = texts((9, 4, 2))
     context = torch.randn(1, 7, CONTEXT_WIDTH)
     shared = ours.project(context)
-    assert isinstance(shared[0], KeysValues) and shared[0].keys.shape[0] == 1
+    assert shared[0].keys.shape[0] == 1
     close(ours(ids, mask, shared), ours(ids, mask, ours.project(context.expand(3, -1, -1))))
 
 

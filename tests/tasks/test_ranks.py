@@ -14,6 +14,7 @@ from engine.distributed import all_reduce_sum, rank, world_size
 from tasks import objectives as objectives_module
 from tasks.base import PairTask
 from tests.gloo import run_ranks
+from tests.models.counts import counted_rows
 from tests.models.tiny import randomise
 from tests.tasks.test_objectives import TASKS
 from tests.tiny_runs import caption, clips, config, write_data
@@ -56,7 +57,7 @@ def build(kind: str, root: Path, objective: dict[str, Any]) -> PairTask:
 
 
 def train(kind: str, root: Path, objective: dict[str, Any], steps: int) -> dict[str, Any]:
-    """Of how many columns negatives were drawn, losses and gradients of each step, the state at the end."""
+    """Of how many columns negatives were drawn, what was projected, losses and gradients, the state at the end."""
     task = build(kind, root, objective)
     model = task if world_size() == 1 else DistributedDataParallel(task)
     trained = [parameter for parameter in task.parameters() if parameter.requires_grad]
@@ -65,7 +66,7 @@ def train(kind: str, root: Path, objective: dict[str, Any], steps: int) -> dict[
     found: dict[str, Any] = {}
     for step in range(steps):
         task.begin_step(step, step / 2)
-        with recorded_columns() as found["columns"]:
+        with recorded_columns() as found["columns"], counted_rows(task.model.text_encoder) as found["rows"]:
             losses = model({name: value[rows] for name, value in global_batch(step).items()})
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
@@ -114,10 +115,22 @@ def test_two_ranks_of_four_equal_one_of_eight(alone: Results, ranks: list[Result
     for found in (result[kind, "default"] for result in ranks):
         assert found.keys() == expected.keys()
         assert found["columns"] == expected["columns"] == [ROWS] * 2
-        for name in expected.keys() - {"columns"}:
+        for name in expected.keys() - {"columns", "rows"}:
             torch.testing.assert_close(
                 found[name], expected[name], rtol=1e-5, atol=1e-5, msg=lambda text, of=name: f"{of}: {text}"
             )
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_each_process_projects_its_own_videos_and_those_drawn_from_others(
+    alone: Results, ranks: list[Results], kind: str
+) -> None:
+    """Half of the batch is its own, and as many are drawn from all: of its own alone, none more."""
+    key = "encoder.layer.0.crossattention.self.key"
+    for name, of_own in (("default", 2), ("negatives of the same rank", 1)):
+        whole = alone[kind, name]["rows"][key]
+        assert whole > 0 and whole % ROWS == 0
+        assert [found[kind, name]["rows"][key] for found in ranks] == [whole // 2 * of_own] * 2
 
 
 @pytest.mark.parametrize("kind", TASKS)

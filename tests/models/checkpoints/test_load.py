@@ -65,6 +65,7 @@ def test_our_twin_comes_back_and_the_queue_starts_fresh() -> None:
     assert report.taken["visual_encoder_m"] == report.taken["visual_encoder"]
 
 
+@torch.no_grad()
 def test_a_twin_that_the_file_has_not_is_a_copy_of_what_was_loaded() -> None:
     source, model = vision_language(), vision_language(seed=1)
     twin = MomentumTwin(model, 0.9)

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tasks.metrics import retrieval
 from tasks.metrics.retrieval import best_ranks, both_directions, recalls, rerank, shortlist
+from tests.tasks.metrics import dense
 
 
 def rank_by_hand(scores: NDArray, relevant: NDArray) -> list[int]:
@@ -55,7 +57,7 @@ def test_a_video_of_several_captions_takes_the_best_of_them() -> None:
     text_video = np.array([0, 0, 1])
     v2t = np.array([[0.1, 0.9, 0.5], [0.8, 0.7, 0.75]])  # video 0: its second caption is first; video 1: second
     t2v = np.array([[0.2, 0.9], [0.9, 0.2], [0.1, 0.2]])  # text 0: second; texts 1 and 2: first
-    found = both_directions(t2v, v2t, text_video)
+    found = dense.both_directions(t2v, v2t, text_video)
     assert (found["v2t_r1"], found["v2t_median_rank"]) == (50.0, 1.5)
     assert (found["t2v_r1"], found["t2v_r5"]) == (pytest.approx(200 / 3), 100.0)
 
@@ -64,9 +66,14 @@ def test_a_video_of_several_captions_takes_the_best_of_them() -> None:
 def test_shortlist_takes_the_best_and_of_equal_ones_the_first(most: int) -> None:
     rng = np.random.default_rng(0)
     cosine = rng.integers(0, 4, (5, 7)) / 4
-    for row, chosen in zip(cosine, shortlist(cosine, most), strict=True):
-        by_hand = sorted(range(7), key=lambda index: (-row[index], index))[:most]
-        assert np.flatnonzero(chosen).tolist() == sorted(by_hand)
+    cosine[1, 2] = cosine[1, 5] = np.nan  # comes last
+    cosine[3] = np.nan
+    found = shortlist(cosine, most)
+    assert found.shape == (5, min(most, 7))
+    for row, chosen in zip(cosine, found, strict=True):
+        by_hand = sorted(range(7), key=lambda index: (np.isnan(row[index]), -np.nan_to_num(row[index]), index))[:most]
+        assert chosen.tolist() == sorted(by_hand)
+    assert np.array_equal(found, np.nonzero(dense.is_on_shortlist(cosine, most))[1].reshape(found.shape))
 
 
 def test_rerank_puts_the_rescored_first_and_the_others_after_them_by_cosine() -> None:
@@ -74,7 +81,7 @@ def test_rerank_puts_the_rescored_first_and_the_others_after_them_by_cosine() ->
     for most in (1, 4, 9):
         cosine = rng.uniform(-1, 1, (6, 9))
         logits = rng.normal(0, 20, (6, 9))
-        chosen = shortlist(cosine, most)
+        chosen = dense.is_on_shortlist(cosine, most)
         order = np.argsort(-rerank(cosine, np.where(chosen, logits, np.nan), chosen), axis=1)
         for row in range(6):
             best = sorted(np.flatnonzero(chosen[row]), key=lambda index: -logits[row, index])
@@ -93,3 +100,56 @@ def test_a_rescored_pair_that_is_no_number_is_not_passed_off_as_its_cosine() -> 
     scores = rerank(cosine, np.array([[np.nan, 2.0, np.nan]]), chosen)
     assert np.isnan(scores[0, 0]) and scores[0, 1] == 2.0 and scores[0, 2] < 2.0
     assert best_ranks(scores, np.array([[True, False, False]])).tolist() == [3]
+
+
+def embeddings(rng: np.random.Generator, rows: int, width: int) -> NDArray:
+    """Unit vectors (rows, width) of few kinds, so that many are equal."""
+    vectors = rng.integers(-1, 2, (rows, width)) + 0.5
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize("scores_at_once", [1, 30, 2**18])
+def test_tiles_have_the_ranks_and_scores_of_whole_arrays(scores_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with ties, several texts a video, scores that are no numbers, and shortlists of all there is."""
+    monkeypatch.setattr(retrieval, "SCORES_AT_ONCE", scores_at_once)
+    rng = np.random.default_rng(scores_at_once)
+    for trial in range(40):
+        num_videos, most = int(rng.integers(1, 12)), int(rng.integers(1, 14))
+        text_video = rng.permutation(np.arange(num_videos).repeat(rng.integers(1, 4, num_videos)))
+        texts, videos = embeddings(rng, len(text_video), 3), embeddings(rng, num_videos, 3)
+        videos[rng.random(num_videos) < 0.1] = np.nan
+        cosine = (texts.astype(np.float64) @ videos.T.astype(np.float64)).astype(np.float32)
+        logits = rng.integers(-2, 3, cosine.shape).astype(np.float32)
+        logits[rng.random(cosine.shape) < 0.1] = (np.nan, -np.inf, np.inf)[trial % 3]
+        expected = dense.rescored(cosine, logits, most)
+        ranks = {"": {}, "_cosine": {}}
+        for direction, whole, pairs in zip(
+            both_directions(texts, videos, text_video), expected, (logits, logits.T), strict=True
+        ):
+            tiles = direction.tiles()
+            assert len(tiles) == -(-len(direction.queries) // max(1, scores_at_once // len(direction.candidates)))
+            chosen = np.concatenate([direction.shortlist(tile, most) for tile in tiles])
+            of_chosen = np.take_along_axis(pairs, chosen, axis=1)
+            scores = [direction.reranked(tile, chosen, of_chosen) for tile in tiles]
+            assert np.array_equal(np.concatenate(scores), whole, equal_nan=True)
+            for suffix, parts in (("", scores), ("_cosine", [direction.cosine(tile) for tile in tiles])):
+                found = [direction.best_ranks(tile, part) for tile, part in zip(tiles, parts, strict=True)]
+                ranks[suffix] |= recalls(np.concatenate(found), direction.name, suffix)
+        assert ranks[""] == dense.both_directions(*expected, text_video)
+        assert ranks["_cosine"] == dense.both_directions(cosine, cosine.T, text_video, "_cosine")
+
+
+def test_equal_embeddings_have_equal_cosines_in_every_tile_and_direction(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    texts, videos = (rng.normal(size=(rows, 256)).astype(np.float32) for rows in (97, 61))
+    texts[50:], videos[40:] = texts[:47], videos[:21]
+    whole = None
+    for scores_at_once in (2**18, 200, 1):
+        monkeypatch.setattr(retrieval, "SCORES_AT_ONCE", scores_at_once)
+        t2v, v2t = (
+            np.concatenate([direction.cosine(tile) for tile in direction.tiles()])
+            for direction in both_directions(texts, videos, np.zeros(97, int))
+        )
+        whole = t2v if whole is None else whole
+        assert np.array_equal(t2v, whole) and np.array_equal(v2t, whole.T)
+    assert np.array_equal(whole[50:], whole[:47]) and np.array_equal(whole[:, 40:], whole[:, :21])

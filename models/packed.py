@@ -1,0 +1,46 @@
+"""Linear layers for inference on a CPU, their weights in the order that oneDNN multiplies fastest."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Activation = Literal["none", "gelu"]
+
+
+class PackedLinear(nn.Module):
+    """`nn.Linear` of weights (out, in) that are packed once, here, and an activation in the same pass if asked.
+
+    Computes in the weights' dtype, whatever autocast says. Neither trained nor stored: it has no parameters. For inputs
+    of few different sizes, as videos are and texts are not: oneDNN keeps a megabyte of code for each size it has met.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, activation: Activation = "none") -> None:
+        super().__init__()
+        self.dtype, self.bias, self.activation = weight.dtype, bias.detach().clone(), activation
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        return torch.ops.mkldnn._linear_pointwise(
+            tokens.to(self.dtype), self.weight, self.bias, self.activation, [], "none"
+        )
+
+
+def can_pack(weight: Tensor) -> bool:
+    """Whether this torch, on this device, has the two operations, which are torch.compile's own and not public."""
+    available = torch.backends.mkldnn.is_available() and all(
+        hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")
+    )
+    return available and weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
+
+
+def packed(layer: nn.Linear, dtype: torch.dtype, activation: Activation = "none") -> PackedLinear:
+    """A linear layer, packed to compute in `dtype`."""
+    return PackedLinear(layer.weight.to(dtype), layer.bias.to(dtype), activation)
+
+
+def packed_parts(layer: nn.Linear, parts: int, dtype: torch.dtype) -> nn.ModuleList:
+    """A linear layer as that many, each of an equal share of its outputs, packed."""
+    shares = zip(layer.weight.to(dtype).chunk(parts), layer.bias.to(dtype).chunk(parts), strict=True)
+    return nn.ModuleList(PackedLinear(weight, bias) for weight, bias in shares)

@@ -1,0 +1,25 @@
+"""The training loop itself, which needs more packages than the model does."""
+
+import torch
+
+from scripts.benchmarking.settings import Settings
+from scripts.benchmarking.train_step import endlessly, make_trainer, pretraining, random_batch
+from scripts.gpu_checks.outcome import Finding, Reading
+from scripts.gpu_checks.sizes import Size
+from scripts.gpu_checks.training import waits
+
+
+def without_waiting(device: torch.device, size: Size) -> Finding:
+    """One step of the loop, after one to warm up, in which nothing makes the host wait for the device."""
+    settings = Settings(None, (*size.overrides, "video.num_frames=8"), device.type, torch.get_num_threads(), rounds=1)
+    config = pretraining(settings)
+    trainer, batches = make_trainer(config, device), endlessly(random_batch(config))
+    trainer.train_step(batches)
+    with waits(device) as found:
+        trainer.train_step(batches)
+    losses = torch.stack([totals["loss"] for totals in trainer.unreported]).cpu()
+    readings = [
+        Reading("operations waited for", len(found), 0),
+        Reading("losses not finite", int((~losses.isfinite()).sum()), 0),
+    ]
+    return Finding(readings, ", ".join(sorted(set(found))))
