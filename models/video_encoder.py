@@ -8,7 +8,6 @@ from typing import Literal, NamedTuple
 
 import torch
 from einops import rearrange, repeat
-from fairscale.nn.checkpoint import checkpoint_wrapper
 from timm.layers import PatchEmbed, trunc_normal_
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -76,6 +75,8 @@ class VideoEncoder(nn.Module):
         self._initialise()
         self.recompute = activation_checkpointing == "recompute"
         if activation_checkpointing == "offload":
+            from fairscale.nn.checkpoint import checkpoint_wrapper  # for nothing else
+
             for index, block in enumerate(self.blocks):
                 self.blocks[index] = checkpoint_wrapper(block, offload_to_cpu=True)
 

@@ -47,7 +47,8 @@ class VideoTextTask(nn.Module):
         """Take the weights the run starts from, if it has any, and compile what is to be compiled."""
         load_checkpoint(self.config, self.model, twin)
         if self.config.train.compile:
-            self.model.visual_encoder.compile(fullgraph=True)
+            # A graph for each size: graphs of symbolic sizes take many times as long to make.
+            self.model.visual_encoder.compile(fullgraph=True, dynamic=False)
 
     def split(self, part: Part) -> Split:
         """The records of a part of the data, read once, also where one set of records is several parts."""

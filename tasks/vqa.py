@@ -101,7 +101,7 @@ class VqaTask(VideoTextTask):
         answer_ids, answer_mask = self.tokenize(batch["answers"])
         asked = batch["asked"]
         losses = self.model.caption_loss(states[asked], answer_ids, answer_mask, mask[asked])
-        questions = all_reduce_sum(torch.tensor(float(len(ids)), device=self.device))
+        questions = all_reduce_sum(torch.full((), float(len(ids)), device=self.device))
         return {"vqa": (batch["weights"] * losses).sum() * world_size() / questions}
 
     def evaluate(self, final: bool) -> dict[str, Any]:

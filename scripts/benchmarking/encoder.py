@@ -99,12 +99,12 @@ def ours(
     settings: Settings, aggregation: dict[str, Any], dtype: str, batch: int, frames: int, compiled: bool = False
 ) -> Callable[[], None]:
     """Our encoder, prepared for inference; `compiled` by torch.compile as one graph."""
-    keep_freed_memory()
     model, video, reducer = _configured(settings, aggregation)
     torch.manual_seed(0)
     encoder = VideoEncoder(model, video, reducer).eval().to(settings.device, DTYPES[dtype]).fold_for_inference()
     if compiled:
-        encoder.compile(fullgraph=True)
+        encoder.compile(fullgraph=True, dynamic=False)
+    keep_freed_memory()  # not before: what building has freed would hide part of the peak
     return _forward(encoder, _pixels(settings, video, dtype, batch, frames))
 
 

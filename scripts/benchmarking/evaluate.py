@@ -88,10 +88,10 @@ def ours(
     settings: Settings, folder: str, num_videos: int, config: str | None = None, counted: bool = False
 ) -> Callable[[], None]:
     """`RetrievalTask.evaluate` as `--evaluate` runs it; `counted` writes what it did beside the data."""
-    if settings.device == "cpu":
-        keep_freed_memory()
     task = make_task(settings, Path(folder), num_videos, config)
     task.fold_for_inference(DTYPES[resolve_precision(task.config.train.precision, task.device)])
+    if settings.device == "cpu":
+        keep_freed_memory()  # not before: what building has freed would hide part of the peak
     counts = count_work(task) if counted else None
 
     def work() -> None:

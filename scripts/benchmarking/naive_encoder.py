@@ -36,12 +36,12 @@ class NaiveAttention(nn.Module):
         self.proj_drop = nn.Dropout(0.0)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Output (M, N, D) and mean keys."""
+        """Output (M, N, D) and keys (M, H, N, K)."""
         query, key, value = rearrange(self.qkv(tokens), "M N (P H K) -> P M H N K", P=3, H=self.heads)
         scores = (query @ key.transpose(-2, -1)) * self.scale
         context = self.attn_drop(scores.softmax(dim=-1)) @ value
         output = self.proj_drop(self.proj(rearrange(context, "M H N K -> M N (H K)")))
-        return output, key.mean(dim=1)
+        return output, key
 
 
 def naive_merge(
@@ -106,7 +106,7 @@ class NaiveBlock(nn.Module):
         output = self.temporal_fc(rearrange(output, "(B L) T D -> B (L T) D", L=num_patches))
         patches = rearrange(patches + output, "B (L T) D -> B L T D", T=num_frames)
         if self.frames_leaving:
-            key = rearrange(key, "(B L) T K -> B L T K", L=num_patches)
+            key = rearrange(key.mean(dim=1), "(B L) T K -> B L T K", L=num_patches)
             patches, size = naive_merge(key, patches, size, self.frames_leaving, "frames")
             num_frames = patches.shape[2]
 
@@ -120,7 +120,7 @@ class NaiveBlock(nn.Module):
             frame_size = rearrange(size, "B L T 1 -> (B T) L 1")
             frame_size = torch.cat([torch.ones_like(frame_size[:, :1]), frame_size], dim=1)
             together = torch.cat([copies, frames], dim=1)
-            together, frame_size = naive_merge(key, together, frame_size, self.patches_leaving, "patches")
+            together, frame_size = naive_merge(key.mean(dim=1), together, frame_size, self.patches_leaving, "patches")
             frames = together[:, 1:]
             size = rearrange(frame_size[:, 1:], "(B T) L 1 -> B L T 1", T=num_frames)
         tokens = torch.cat([cls, rearrange(frames, "(B T) L D -> B (L T) D", T=num_frames)], dim=1)

@@ -113,7 +113,8 @@ class NaivePretraining(nn.Module):
                 twin.data = twin.data * self.objective.momentum + own.data * (1.0 - self.objective.momentum)
 
     def _enqueue(self, video: Tensor, text: Tensor) -> None:
-        first, end = int(self.pointer), int(self.pointer) + len(video)
+        first = int(self.pointer)
+        end = first + len(video)
         self.video_queue[:, first:end], self.text_queue[:, first:end] = video.T, text.T
         self.pointer[0] = end % self.video_queue.shape[1]
 

@@ -91,7 +91,7 @@ class RandomPairs(nn.Module):
         self.model = build_model(config, cast(TextTokenizer, special_words(config)))
         self.objectives = Objectives(self.model, config.objective, "row", config.seed)
         if config.train.compile:
-            self.model.visual_encoder.compile(fullgraph=True)
+            self.model.visual_encoder.compile(fullgraph=True, dynamic=False)
 
     def begin_step(self, step: int, epoch: float) -> None:
         """The twin follows."""
