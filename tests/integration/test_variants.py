@@ -52,9 +52,9 @@ def test_a_compiled_run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     compiled: list[nn.Module] = []
     original = nn.Module.compile
 
-    def traced(module: nn.Module, fullgraph: bool) -> None:
+    def traced(module: nn.Module, fullgraph: bool, dynamic: bool) -> None:
         compiled.append(module)
-        original(module, fullgraph=fullgraph, backend="aot_eager")
+        original(module, fullgraph=fullgraph, dynamic=dynamic, backend="aot_eager")
 
     monkeypatch.setattr(nn.Module, "compile", traced)
     section = {**SHORT["train"], "compile": True, "activation_checkpointing": "recompute"}
