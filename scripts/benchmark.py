@@ -109,6 +109,7 @@ def _measured(benchmark: ModuleType, settings: Settings) -> tuple[list[Row], lis
             progress.set_postfix_str(case.name)
             try:
                 rows.append(measure(case, settings))
+                progress.write(f"{case.name}: ours {rows[-1].ours_s:.3g} s", file=sys.stderr)
             except ChildError as error:
                 failures.append(f"{case.name}: {error}")
     return rows, failures
