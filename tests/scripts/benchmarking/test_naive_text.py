@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers.models.blip.configuration_blip import BlipTextConfig
 from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel
 
 from models.text import TextDecoder, TextEncoder, tie_encoder_to_decoder
 from scripts.benchmarking.naive_text import NaiveDecoder, NaiveText
+from tests.models.test_text import BLIP
 from tests.models.tiny import TEXT, randomise, texts
 
 CONTEXT_WIDTH = 24
@@ -89,21 +89,7 @@ def test_decoder_equals_ours(decoders: tuple[NaiveDecoder, TextDecoder]) -> None
 
 def test_decoder_equals_transformers(decoders: tuple[NaiveDecoder, TextDecoder]) -> None:
     naive, _ = decoders
-    config = BlipTextConfig(
-        vocab_size=TEXT.vocab_size,
-        hidden_size=TEXT.width,
-        encoder_hidden_size=CONTEXT_WIDTH,
-        intermediate_size=TEXT.intermediate,
-        num_hidden_layers=TEXT.depth,
-        num_attention_heads=TEXT.heads,
-        max_position_embeddings=TEXT.max_positions,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        layer_norm_eps=1e-12,
-        is_decoder=True,
-        pad_token_id=0,
-    )
-    theirs = BlipTextLMHeadModel(config)
+    theirs = BlipTextLMHeadModel(BLIP)
     assert not any(theirs.load_state_dict(naive.state_dict(), strict=False).unexpected_keys)
     ids, mask = texts(LENGTHS)
     found = naive(ids, mask, context())[mask.bool()]
