@@ -1,6 +1,6 @@
 # `make test` and `make demo` need git, GNU make and Python 3.11 to 3.13 with venv; all else is installed into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint types demo format clean
+.PHONY: help setup test soak lint types demo format clean
 
 PYTHON := .venv/bin/python
 SETUP_DONE := .venv/requirements.installed
@@ -27,7 +27,10 @@ $(SETUP_DONE): requirements.txt
 	@touch $@
 
 test: setup lint types ## Lint, types and all tests
-	$(PYTHON) -m pytest -q --durations=15
+	$(PYTHON) -m pytest -q -n auto --dist loadfile --durations=15
+
+soak: setup ## What takes too long for every commit: kills, leaks, many processes
+	$(PYTHON) -m pytest -q --durations=15 -m soak
 
 lint: setup ## Style of every file
 	$(PYTHON) -m ruff check .

@@ -24,8 +24,9 @@ class SourceConfig:
     """One set of pre-training pairs: `file` (relative ones in `data.root`) names them, `media` is their folder.
 
     The suffix of `file` says its format: `.jsonl` is a manifest, `.csv` WebVid's table, `.tsv` captions and images, and
-    `.json` a list of paths and captions. An epoch shows each row `weight` times. `num_frames`, `image_size` and
-    `batch_size` are the video section's and the train section's unless given, which takes `data.mixing: batch`.
+    `.json` a list of paths and captions, or an index of tar shards. An epoch shows each row `weight` times.
+    `num_frames`, `image_size` and `batch_size` are the video section's and the train section's unless given, which
+    takes `data.mixing: batch`.
     """
 
     file: str

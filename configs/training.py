@@ -58,7 +58,10 @@ class OptimConfig:
 class TrainConfig:
     """The loop. `batch_size` is that of one optimizer step over all processes; `accumulate` cuts it into that many
     forward passes. `precision: auto` is bf16 on GPUs from sm_80 on, fp16 with loss scaling on older ones, fp32 on CPUs.
-    `eval_every` is in epochs, `save_every` and `log_every` in steps; a checkpoint is written after every epoch anyway.
+    `eval_every` is in epochs, `save_every` and `log_every` in steps; a checkpoint is written after every epoch anyway,
+    and `keep_checkpoints` of them are kept. A video that is not read within `sample_timeout` seconds counts as
+    unreadable, where `workers` read it; a process that has not come further for `stall_timeout` seconds ends the run.
+    Steps whose loss or gradient is not finite are left out; more than `max_skipped` one after the other end the run.
     """
 
     batch_size: int
@@ -72,15 +75,24 @@ class TrainConfig:
     eval_every: int = 1
     save_every: int | None = None
     log_every: int = 10
+    keep_checkpoints: int = 2
+    sample_timeout: float = 120.0
+    stall_timeout: float = 1800.0
+    max_skipped: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_epochs", "accumulate", "eval_every", "log_every"):
+        for name in ("batch_size", "max_epochs", "accumulate", "eval_every", "log_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name}: {getattr(self, name)} is less than 1")
         if self.save_every is not None and self.save_every < 1:
             raise ValueError(f"train.save_every: {self.save_every} is less than 1; null saves after every epoch only")
         if self.workers < 0:
             raise ValueError(f"train.workers: {self.workers} is negative; 0 reads in the main process")
+        for name in ("sample_timeout", "stall_timeout"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"train.{name}: {getattr(self, name)} seconds leave no time to read anything")
+        if self.max_skipped < 0:
+            raise ValueError(f"train.max_skipped: {self.max_skipped} is negative; 0 leaves out no step")
         if self.batch_size % self.accumulate:
             raise ValueError(f"train.accumulate: {self.accumulate} does not divide train.batch_size {self.batch_size}")
         if self.compile and self.activation_checkpointing == "offload":

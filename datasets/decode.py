@@ -2,9 +2,11 @@
 
 Readers are opened where they are used and closed before the call ends, so nothing is shared with a forked worker and
 nothing piles up. Both decoders count frames in the order they are shown, turn them by the file's display matrix, and
-resize bilinearly in swscale, so that which of the two has read a file hardly shows in the pixels.
+resize bilinearly in swscale, so that which of the two has read a file hardly shows in the pixels. A file may be a part
+of a tar file: FFmpeg's `subfile` protocol shows that part to both as a file of its own, and nothing is copied.
 """
 
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,8 @@ from av.video.stream import VideoStream
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from datasets.records import ShardMember
+
 ChooseFrames = Callable[[int], np.ndarray]
 """From a number of frames to the sorted indices of those wanted, repeats allowed; the same whenever it is asked."""
 
@@ -32,10 +36,11 @@ class DecodeError(Exception):
         self.reason = reason
 
 
-def read_image(path: str) -> Tensor:
+def read_image(file: str | ShardMember) -> Tensor:
     """Read an image, turned upright: uint8 (3, H, W), a view of (H, W, 3). DecodeError if it cannot be read."""
+    path = str(file)
     try:
-        with Image.open(path) as image:
+        with Image.open(_bytes_of(file) if isinstance(file, ShardMember) else file) as image:
             # In place, and converted only if need be: each of the two copies the picture even where it changes nothing.
             ImageOps.exif_transpose(image, in_place=True)
             pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
@@ -46,7 +51,7 @@ def read_image(path: str) -> Tensor:
 
 
 def read_video(
-    path: str, size: int, choose: ChooseFrames, start: float | None = None, end: float | None = None
+    file: str | ShardMember, size: int, choose: ChooseFrames, start: float | None = None, end: float | None = None
 ) -> Tensor:
     """Read chosen frames of a video, squashed to a square: uint8 (T, 3, size, size), a view of (T, size, size, 3).
 
@@ -55,18 +60,53 @@ def read_video(
     says which to take. DecodeError if neither decoder can read them. decord 0.6 cannot make frames of some small sizes
     (8, 12, 16, 24, 48 and 72 pixels), so there PyAV reads them all, which takes longer.
     """
-    if not Path(path).is_file():
-        raise DecodeError(path, "no such file")
-    if not Path(path).stat().st_size:
-        raise DecodeError(path, "the file is empty")
     try:
-        frames = _read_with_decord(path, size, choose, start, end)
-    except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError) as first:
-        try:
-            frames = _read_with_pyav(path, size, choose, start, end)
-        except (av.FFmpegError, OSError, ValueError) as second:
-            raise DecodeError(path, f"decord: {_one_line(first)}; PyAV: {_one_line(second)}") from None
+        frames = _read_with_either(_address(file), size, choose, start, end)
+    except DecodeError as error:
+        raise DecodeError(str(file), error.reason) from None
     return torch.from_numpy(frames).permute(0, 3, 1, 2)
+
+
+def seconds(file: str | ShardMember) -> float | None:
+    """How long a video says it is; None where it says nothing, or nothing that can be. Errors as PyAV raises them."""
+    with av.open(_address(file), metadata_errors="ignore") as container:
+        if container.duration is None or container.duration <= 0:
+            return None
+        return container.duration / av.time_base
+
+
+def _address(file: str | ShardMember) -> str:
+    """What the decoders open. DecodeError if nothing is there."""
+    path = str(file)
+    if isinstance(file, ShardMember):
+        _check_shard(file)
+        size = file.size
+    elif Path(path).is_file():
+        size = Path(path).stat().st_size
+    else:
+        raise DecodeError(path, "no such file")
+    if not size:
+        raise DecodeError(path, "the file is empty")
+    if isinstance(file, ShardMember):
+        return f"subfile,,start,{file.offset},end,{file.offset + file.size},,:{file.shard}"
+    return path
+
+
+def _bytes_of(file: ShardMember) -> io.BytesIO:
+    _check_shard(file)
+    with open(file.shard, "rb") as shard:
+        shard.seek(file.offset)
+        return io.BytesIO(shard.read(file.size))
+
+
+def _check_shard(file: ShardMember) -> None:
+    """DecodeError unless the shard is as it was when its index was made: its members may lie elsewhere in another."""
+    try:
+        status = Path(file.shard).stat()
+    except FileNotFoundError:
+        raise DecodeError(str(file), "no such shard") from None
+    if (status.st_size, status.st_mtime_ns) != file.shard_state:
+        raise DecodeError(str(file), "the shard has changed since it was indexed; start again to index it anew")
 
 
 def part(path: str, times: np.ndarray, start: float | None, end: float | None) -> tuple[int, int]:
@@ -81,6 +121,17 @@ def part(path: str, times: np.ndarray, start: float | None, end: float | None) -
     first = max(int(np.searchsorted(times, (start or 0.0) + 1e-3, side="right")) - 1, 0)
     stop = len(times) if end is None else int(np.searchsorted(times, end - 1e-3, side="left"))
     return first, max(stop, first + 1)
+
+
+def _read_with_either(path: str, size: int, choose: ChooseFrames, start: float | None, end: float | None) -> np.ndarray:
+    """(T, size, size, 3) uint8. DecodeError if neither can."""
+    try:
+        return _read_with_decord(path, size, choose, start, end)
+    except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError) as first:
+        try:
+            return _read_with_pyav(path, size, choose, start, end)
+        except (av.FFmpegError, OSError, ValueError) as second:
+            raise DecodeError(path, f"decord: {_one_line(first)}; PyAV: {_one_line(second)}") from None
 
 
 def _read_with_decord(path: str, size: int, choose: ChooseFrames, start: float | None, end: float | None) -> np.ndarray:
@@ -154,6 +205,9 @@ def _decode(path: str, size: int, wanted: np.ndarray) -> np.ndarray:
 
 
 def _one_line(error: Exception) -> str:
-    """What the error says, without decord's time stamps and source files, in one line of at most 200 characters."""
-    text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ", "", str(error))
+    """What the error says, in one line of at most 200 characters.
+
+    Left out are decord's time stamps and source files, and where in a shard the file begins.
+    """
+    text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: |subfile,,start,\d+,end,\d+,,:", "", str(error))
     return " ".join(text.split())[:200] or type(error).__name__

@@ -1,8 +1,8 @@
 """Indices on disk: a file of millions of pairs is parsed once, and every process maps the arrays that came of it.
 
 An index lies beside its file as `FILE.index/`, or, where nothing can be written there, in the user's cache folder. It
-counts for the size and the time of change its file had; another state of the file, or an index that is not whole, is
-built anew, and said.
+counts for the size and the time of change its file, and others that belong to it, had; another state of them, or an
+index that is not whole, is built anew, and said.
 """
 
 import fcntl
@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from datasets.annotations.source_rows import RowParser
+from datasets.annotations.source_rows import Place, RowParser, SourceRow
 from datasets.pairs import COLUMNS, META, PairTable, encode
 
 logger = logging.getLogger(__name__)
-FORMAT = 1
+FORMAT = 2
 """Changes when the arrays do, or what a parser makes of a file."""
 
 ROWS_AT_ONCE = 1 << 16
@@ -34,8 +34,10 @@ ABANDONED = 24 * 3600
 """Seconds after which what was being built is no longer."""
 
 
-def open_table(path: Path, parse: RowParser, media: Path) -> PairTable:
+def open_table(path: Path, parse: RowParser, media: Path, shards: Sequence[Path] = ()) -> PairTable:
     """The pairs of a file, mapped from its index, which is built if there is none.
+
+    `shards` are the files it speaks of whose state matters too.
 
     Several processes may ask at once: one builds, the others wait for it. ValueError as `parse` raises it, for a file
     without a pair, and where no index can be written.
@@ -44,7 +46,7 @@ def open_table(path: Path, parse: RowParser, media: Path) -> PairTable:
         raise ValueError(f"{path}: no such file; data.sources and data.manifest name files, relative ones in data.root")
     folders = (path.with_name(f"{path.name}.index"), _cache_folder(path))
     for folder in folders:
-        table = _try_open(folder, path, media)
+        table = _try_open(folder, path, media, shards)
         if table is not None:
             return table
     for folder in folders:
@@ -55,20 +57,31 @@ def open_table(path: Path, parse: RowParser, media: Path) -> PairTable:
             logger.info("%s: no index there (%s)", folder, error)
             continue
         with lock, _locked(lock, folder):
-            table = _try_open(folder, path, media)  # another process may have built it meanwhile
+            table = _try_open(folder, path, media, shards)  # another process may have built it meanwhile
             if table is None:
-                _build(path, parse, folder)
-                table = PairTable.open(folder / TABLE, _stamp(path), str(media.absolute()))
+                _build(path, parse, folder, shards)
+                table = PairTable.open(folder / TABLE, _stamp(path, shards), str(media.absolute()))
         return table
     raise ValueError(
         f"{path}: no index can be written to {folders[0]} or {folders[1]}; set XDG_CACHE_HOME to a folder with room"
     )
 
 
-def _stamp(path: Path) -> dict[str, Any]:
+def _stamp(path: Path, shards: Sequence[Path]) -> dict[str, Any]:
     """What an index is of."""
     status = path.stat()
-    return {"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "format": FORMAT}
+    stamp = {"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "format": FORMAT}
+    if shards:
+        stamp["shards"] = hashlib.sha256(json.dumps([_state(path, shard) for shard in shards]).encode()).hexdigest()
+    return stamp
+
+
+def _state(path: Path, shard: Path) -> tuple[int, int]:
+    try:
+        status = shard.stat()
+    except OSError as error:
+        raise ValueError(f"{path}: {shard} cannot be read ({error.strerror}); get it again") from None
+    return status.st_size, status.st_mtime_ns
 
 
 def _cache_folder(path: Path) -> Path:
@@ -76,12 +89,13 @@ def _cache_folder(path: Path) -> Path:
     return base / "testa" / f"{path.name}-{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]}.index"
 
 
-def _try_open(folder: Path, path: Path, media: Path) -> PairTable | None:
+def _try_open(folder: Path, path: Path, media: Path, shards: Sequence[Path]) -> PairTable | None:
     """The table of an index if it is there and whole and of the file as it is; says why if it is not."""
     if not (folder / TABLE).is_dir():
         return None
+    stamp = _stamp(path, shards)
     try:
-        return PairTable.open(folder / TABLE, _stamp(path), str(media.absolute()))
+        return PairTable.open(folder / TABLE, stamp, str(media.absolute()))
     except ValueError as error:
         logger.warning("%s: %s; indexing it again", path, error)
         return None
@@ -98,9 +112,9 @@ def _locked(lock: BinaryIO, folder: Path) -> Iterator[None]:
     yield
 
 
-def _build(path: Path, parse: RowParser, folder: Path) -> None:
+def _build(path: Path, parse: RowParser, folder: Path, shards: Sequence[Path]) -> None:
     """Write the index of a file beside its place and rename it into that."""
-    begun, stamp = time.monotonic(), _stamp(path)
+    begun, stamp = time.monotonic(), _stamp(path, shards)
     new = folder / f"building-{os.uname().nodename}-{os.getpid()}"
     for left in folder.glob("building-*"):  # by a process that was killed; where locks do nothing one may be at it
         if time.time() - left.stat().st_mtime > ABANDONED:
@@ -115,7 +129,7 @@ def _build(path: Path, parse: RowParser, folder: Path) -> None:
             raise ValueError(
                 f"{path}: no pair in it ({writer.left_out} without words); check that it is the right file"
             )
-        if _stamp(path) != stamp:
+        if _stamp(path, shards) != stamp:
             raise ValueError(f"{path}: changed while it was read; start again when it is complete")
         meta = {"stamp": stamp, "lengths": writer.lengths, "left_out": writer.left_out}
         (new / META).write_text(json.dumps(meta))
@@ -143,6 +157,7 @@ class _Columns:
     def __post_init__(self) -> None:
         self.lengths = dict.fromkeys(COLUMNS, 0)
         self.num_videos, self.num_texts, self.left_out = 0, 0, 0
+        self.num_shards, self.last_shard = 0, ""
         self._clear()
 
     def _clear(self) -> None:
@@ -150,30 +165,45 @@ class _Columns:
         self.texts: list[bytes] = []
         self.text_video: list[int] = []
         self.spans: list[tuple[float | None, float | None]] = []
+        self.members: list[tuple[int, int, int]] = []
+        self.shards: list[bytes] = []
+        self.shard_states: list[tuple[int, int]] = []
 
-    def add(self, video: str, captions: tuple[str, ...], span: tuple[float | None, float | None]) -> None:
+    def add(self, row: SourceRow) -> None:
         """Add one row of a file."""
-        if not captions:
+        if not row.captions:
             self.left_out += 1
             return
-        self.paths.append(encode(video))
-        self.spans.append(span)
-        for text in captions:
+        self.paths.append(encode(row.video))
+        self.spans.append((row.start, row.end))
+        if row.place is not None:
+            self._add_place(row.place)
+        for text in row.captions:
             self.texts.append(encode(text))
             self.text_video.append(self.num_videos)
         self.num_videos += 1
-        self.num_texts += len(captions)
+        self.num_texts += len(row.captions)
         if len(self.paths) >= ROWS_AT_ONCE:
             self.write()
 
+    def _add_place(self, place: Place) -> None:
+        if place.shard != self.last_shard:
+            self.last_shard = place.shard
+            self.shards.append(encode(place.shard))
+            self.shard_states.append(place.shard_state)
+            self.num_shards += 1
+        self.members.append((self.num_shards - 1, place.offset, place.size))
+
     def write(self) -> None:
         """Write what has gathered."""
-        for name, strings in (("path", self.paths), ("text", self.texts)):
+        for name, strings in (("path", self.paths), ("text", self.texts), ("shard", self.shards)):
             ends = self.lengths[f"{name}_bytes"] + np.cumsum([len(item) for item in strings], dtype=np.int64)
             self._append(f"{name}_bytes", np.frombuffer(b"".join(strings), np.uint8))
             self._append(f"{name}_ends", ends)
         self._append("text_video", np.array(self.text_video, np.int64))
         self._append("spans", np.array(self.spans, np.float64).ravel())  # None: nan
+        self._append("members", np.array(self.members, np.int64).ravel())
+        self._append("shard_states", np.array(self.shard_states, np.int64).ravel())
         self._clear()
 
     def _append(self, name: str, values: np.ndarray) -> None:
@@ -191,7 +221,7 @@ def _write_columns(path: Path, parse: RowParser, folder: Path) -> _Columns:
             total=path.stat().st_size, desc=f"indexing {path.name}", unit="B", unit_scale=True, disable=None
         ) as bar:
             for number, row in enumerate(parse(path, file)):
-                columns.add(row.video, row.captions, (row.start, row.end))
+                columns.add(row)
                 if number % ROWS_AT_ONCE == 0:
                     bar.update(file.tell() - bar.n)
             columns.write()

@@ -1,15 +1,16 @@
 """Batches: an order that follows from (seed, epoch) alone, cut into the rows of each rank."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
-
-import torch
-from torch.utils.data import DataLoader, Sampler
 
 from datasets.mixing import Item, Mixture, Source
 from datasets.video_text import VideoTextDataset, collate
+from datasets.watching import BatchLists, WatchedLoader
 
 Batch = dict[str, Any]
+SAMPLE_TIMEOUT = 120.0
+"""Seconds; what `train.sample_timeout` is by default."""
 
 
 class TrainLoader:
@@ -18,6 +19,8 @@ class TrainLoader:
     `batch_size` is that of one optimizer step over all ranks, unless a source of a mixture has its own, and
     `accumulate` cuts it into as many slices. In each, the rows of all ranks one after the other are those one process
     would get. Workers live on from epoch to epoch. What does not fill a last batch is left out of its epoch.
+    A video that is not read within `sample_timeout` seconds, or that ends its worker twice, is excluded: replaced like
+    one that cannot be read, by a row that follows from (seed, epoch, draw) and from what is excluded.
     ValueError if sizes do not divide, or if the data, or a source with batches of its own, do not fill a single batch.
     """
 
@@ -31,26 +34,24 @@ class TrainLoader:
         rank: int,
         world_size: int,
         workers: int,
+        sample_timeout: float = SAMPLE_TIMEOUT,
     ) -> None:
         mixture = data if isinstance(data, Mixture) else Mixture([Source("data.manifest", data)])
         _check_sizes(mixture, batch_size, accumulate, world_size)
         self.steps_per_epoch = sum(mixture.steps_per_epoch(batch_size))
         self._batches = _RankBatches(mixture, batch_size, accumulate, seed, rank, world_size)
-        self._loader = DataLoader(
-            mixture,
-            batch_sampler=self._batches,
-            collate_fn=collate,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            # Its own, so that beginning an epoch, or beginning it again after a stop, draws nothing from torch's.
-            generator=torch.Generator(),
+        self._loader = WatchedLoader(
+            mixture, self._batches, collate, workers=workers, sample_timeout=sample_timeout, persistent=True
         )
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The micro-batches of an epoch from a step on; the iterator of the epoch before ends."""
         self._batches.epoch, self._batches.first_step = epoch, first_step
         return iter(self._loader)
+
+    def exclude(self, videos: Iterable[str]) -> None:
+        """Open these files no more, from the next epoch on that begins: they hung or ended a worker elsewhere."""
+        self._loader.exclude(dict.fromkeys(videos, "hung, or ended a worker, in another process of this run"))
 
 
 def _check_sizes(mixture: Mixture, batch_size: int, accumulate: int, world_size: int) -> None:
@@ -73,7 +74,7 @@ def _check_sizes(mixture: Mixture, batch_size: int, accumulate: int, world_size:
             )
 
 
-class _RankBatches(Sampler):
+class _RankBatches(BatchLists):
     """Lists of items of one rank, a list a micro-batch, for the epoch that `epoch` and `first_step` name."""
 
     def __init__(
@@ -83,8 +84,10 @@ class _RankBatches(Sampler):
         self.rank, self.world_size = rank, world_size
         self.epoch, self.first_step = 0, 0
 
-    def __iter__(self) -> Iterator[list[Item]]:
-        return self._of_epoch(self.epoch, self.first_step)
+    def after(self, batches: int) -> Iterator[list[Item]]:
+        """The lists from this micro-batch on, counted from `first_step`."""
+        steps, parts = divmod(batches, self.accumulate)
+        return islice(self._of_epoch(self.epoch, self.first_step + steps), parts, None)
 
     def _of_epoch(self, epoch: int, first_step: int) -> Iterator[list[Item]]:
         for items in self.mixture.steps(self.batch_size, self.seed, epoch, first_step):
@@ -94,19 +97,34 @@ class _RankBatches(Sampler):
                 yield items[start : start + rows]
 
 
+class _Share(BatchLists):
+    """Every `world_size`-th of `videos` positions from `rank` on, in lists of `batch_size`; the last may be shorter."""
+
+    def __init__(self, videos: int, batch_size: int, rank: int, world_size: int) -> None:
+        positions = range(rank, videos, world_size)
+        self.lists = [list(positions[first : first + batch_size]) for first in range(0, len(positions), batch_size)]
+
+    def __len__(self) -> int:
+        return len(self.lists)
+
+    def after(self, batches: int) -> Iterator[list[int]]:
+        """The lists from this batch on."""
+        return iter(self.lists[batches:])
+
+
 def evaluation_loader(
-    dataset: VideoTextDataset, *, batch_size: int, rank: int, world_size: int, workers: int
-) -> DataLoader:
+    dataset: VideoTextDataset,
+    *,
+    batch_size: int,
+    rank: int,
+    world_size: int,
+    workers: int,
+    sample_timeout: float = SAMPLE_TIMEOUT,
+) -> WatchedLoader:
     """Every video once over all ranks: those at rank, rank + world_size, ...; `batch_size` is that of one process.
 
-    The last batch may be smaller, and a rank may have none.
+    The last batch may be smaller, and a rank may have none. What is not read within `sample_timeout` seconds, or ends
+    its worker twice, counts as unreadable.
     """
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=range(rank, len(dataset), world_size),
-        collate_fn=collate,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),
-    )
+    share = _Share(len(dataset), batch_size, rank, world_size)
+    return WatchedLoader(dataset, share, collate, workers=workers, sample_timeout=sample_timeout)

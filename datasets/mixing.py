@@ -3,7 +3,7 @@
 All of it follows from (seed, epoch), the sizes of the sets and of their batches; neither ranks nor workers are known.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from datasets import sampling
+from datasets.reading import Line
 from datasets.video_text import Sample, VideoTextDataset
 
 
@@ -84,6 +85,15 @@ class Mixture(Dataset):
 
     def __getitem__(self, item: Item) -> Sample:
         return self.sources[item.source].data[item.epoch, item.row, item.draw]
+
+    def watch(self, line: Line) -> None:
+        """Have on this line of a worker's which file is read."""
+        for source in self.sources:
+            source.data.watch(line)
+
+    def exclude(self, reasons: Mapping[str, str]) -> bool:
+        """Open these paths no more, each for a reason, in whichever source; whether any of them is new."""
+        return any([source.data.exclude(reasons) for source in self.sources])
 
     def batch_sizes(self, default: int) -> list[int]:
         """The rows of an optimizer step of each source where batches are of one source; else of any step."""

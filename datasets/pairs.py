@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.records import QuestionRecord, VideoTextRecord
+from datasets.records import QuestionRecord, ShardMember, VideoTextRecord
 
 COLUMNS: dict[str, str] = {
     "path_bytes": "uint8",
@@ -23,8 +23,18 @@ COLUMNS: dict[str, str] = {
     "text_ends": "int64",
     "text_video": "int64",
     "spans": "float64",
+    "members": "int64",
+    "shard_bytes": "uint8",
+    "shard_ends": "int64",
+    "shard_states": "int64",
 }
-"""The arrays of a table and their types; `spans` is (videos, 2), nan where no time is given, the others are flat."""
+"""The arrays of a table and their types.
+
+`spans` is (videos, 2), nan where no time is given. `members` is (videos, 3) where videos are parts of tar files: the
+number of the file, where in it the video begins, and its size; `shard_states` (shards, 2) is the size of each of these
+files and its time of change in ns. Both are empty where videos are files. The others are flat.
+"""
+WIDTHS = {"spans": 2, "members": 3, "shard_states": 2}
 
 META = "meta.json"
 
@@ -63,7 +73,7 @@ class PairTable:
 
     Attributes:
         columns: the arrays by the names of COLUMNS.
-        media: the folder that relative paths of videos are in.
+        media: the folder that relative paths of videos, or of the tar files that hold them, are in.
         left_out: how many rows of the file had no caption with words.
         folder, stamp: where an index lies, and of which file it is; None in memory. With them an index is pickled, not
             with its arrays.
@@ -109,6 +119,10 @@ class PairTable:
                 "text_ends": packed.ends,
                 "text_video": np.array(text_video, np.int64),
                 "spans": np.array([span for _, *span in videos], np.float64).reshape(-1, 2),  # None: nan
+                "members": np.empty((0, 3), np.int64),
+                "shard_bytes": np.empty(0, np.uint8),
+                "shard_ends": np.empty(0, np.int64),
+                "shard_states": np.empty((0, 2), np.int64),
             }
         )
 
@@ -134,9 +148,10 @@ class PairTable:
                 raise ValueError(f"{path} is not as long as it was written")
             # What is empty cannot be mapped.
             columns[name] = np.memmap(path, kind, "r") if length else np.empty(0, kind)
-        columns["spans"] = columns["spans"].reshape(-1, 2)
+        for name, width in WIDTHS.items():
+            columns[name] = columns[name].reshape(-1, width)
         table = cls(columns, media, left_out, folder, stamp)
-        for texts, name in ((table.paths, "path"), (table.texts, "text")):
+        for texts, name in ((table.paths, "path"), (table.texts, "text"), (table.shards, "shard")):
             if len(texts) and texts.ends[-1] != len(texts.bytes):
                 raise ValueError(f"{folder}: the ends of {name} do not fit its bytes")
         return table
@@ -160,6 +175,11 @@ class PairTable:
         return PackedTexts(self.columns["path_bytes"], self.columns["path_ends"])
 
     @property
+    def shards(self) -> PackedTexts:
+        """The tar files that hold the videos, as the index file names them; none where videos are files."""
+        return PackedTexts(self.columns["shard_bytes"], self.columns["shard_ends"])
+
+    @property
     def texts(self) -> PackedTexts:
         """Every text, as it was written."""
         return PackedTexts(self.columns["text_bytes"], self.columns["text_ends"])
@@ -170,8 +190,18 @@ class PairTable:
         return self.columns["text_video"]
 
     def path(self, video: int) -> str:
-        """Where the file of a video lies."""
-        return os.path.join(self.media, self.paths[video])
+        """Where a video lies, as people say it: the path of its file, or of its tar file with the name in it behind."""
+        return str(self.file(video))
+
+    def file(self, video: int) -> str | ShardMember:
+        """What to open for a video."""
+        if not len(self.columns["members"]):
+            return os.path.join(self.media, self.paths[video])
+        shard, offset, size = self.columns["members"][video].tolist()
+        file_size, changed = self.columns["shard_states"][shard].tolist()
+        return ShardMember(
+            os.path.join(self.media, self.shards[shard]), self.paths[video], offset, size, (file_size, changed)
+        )
 
     def span(self, video: int) -> tuple[float | None, float | None]:
         """Start and end in seconds, None where not given."""

@@ -3,11 +3,28 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 SINGLE_ANSWER_WEIGHT = 0.2
 """The weight of the answer where a dataset gives one a question, as in the reference: one annotator of five."""
+
+
+class ShardMember(NamedTuple):
+    """A video or an image that is the part of a tar file from byte `offset` on.
+
+    `shard_state` is the size of the tar file and its time of change (ns) when it was looked for. As a text it is what
+    a person understands: the path of the tar file, a slash, the name in it.
+    """
+
+    shard: str
+    name: str
+    offset: int
+    size: int
+    shard_state: tuple[int, int]
+
+    def __str__(self) -> str:
+        return f"{self.shard}/{self.name}"
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from datasets import index
+from datasets import index, shards
 from datasets.annotations import image_table, json_list, manifest, webvid
 from datasets.annotations.source_rows import RowParser, SourceRow
 from datasets.pairs import PairTable
+from datasets.records import ShardMember
 
 FILES_LOOKED_FOR = 1000
 
@@ -15,14 +16,29 @@ FILES_LOOKED_FOR = 1000
 def open_source(path: Path, media: Path) -> PairTable:
     """The pairs of a file, whose relative paths are in `media`; whether all of those are there is not checked.
 
-    `.jsonl` is a manifest, `.csv` WebVid's table, `.json` a list of paths and captions, `.tsv` captions and images.
-    ValueError for another suffix, and with file and row for what is not as its format says.
+    `.jsonl` is a manifest, `.csv` WebVid's table, `.json` a list of paths and captions or an index of shards, which
+    hold their videos themselves, `.tsv` captions and images. ValueError for another suffix, and with file and row for
+    what is not as its format says.
     """
+    if holds_its_videos(path):
+        found = [shard.path for shard in shards.read_index(path)]
+        return index.open_table(path, shards.rows, path.parent, found)
     if path.suffix not in PARSERS:
         raise ValueError(
             f"{path}: no format for {path.suffix or 'no suffix'!r}; a file of pairs ends in {', '.join(PARSERS)}"
         )
     return index.open_table(path, PARSERS[path.suffix], media)
+
+
+def holds_its_videos(path: Path) -> bool:
+    """Whether a file of pairs is an index of shards, for which no folder of videos has a meaning."""
+    return path.suffix == ".json" and path.is_file() and shards.is_index(path)
+
+
+def is_there(table: PairTable, video: int) -> bool:
+    """Whether the file of a video is there, or the shard that holds it."""
+    file = table.file(video)
+    return Path(file.shard if isinstance(file, ShardMember) else file).is_file()
 
 
 def missing_of_some(path: Path, table: PairTable) -> tuple[int, int]:
@@ -31,14 +47,14 @@ def missing_of_some(path: Path, table: PairTable) -> tuple[int, int]:
     ValueError if not one is. All of millions would take long; what is missing is replaced when its turn comes.
     """
     step = -(-table.num_videos // FILES_LOOKED_FOR)
-    paths = [table.path(video) for video in range(0, table.num_videos, step)]
-    missing = sum(not Path(looked_for).is_file() for looked_for in paths)
-    if missing == len(paths):
+    videos = range(0, table.num_videos, step)
+    missing = sum(not is_there(table, video) for video in videos)
+    if missing == len(videos):
         raise ValueError(
-            f"{path}: none of {len(paths)} videos or images is there (the first is {paths[0]}); "
+            f"{path}: none of {len(videos)} videos or images is there (the first is {table.path(0)}); "
             "set data.videos, or media of the source, to the folder that holds them"
         )
-    return missing, len(paths)
+    return missing, len(videos)
 
 
 def _manifest_rows(path: Path, file: BinaryIO) -> Iterator[SourceRow]:

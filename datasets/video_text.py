@@ -1,6 +1,7 @@
 """Records as samples: read, sample, clean up, augment; a file that cannot be read is remembered and replaced."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ from torch.utils.data import Dataset, default_collate
 
 from datasets import decode, sampling, transforms
 from datasets.pairs import PairTable
+from datasets.reading import Line
 from datasets.records import is_image
 
 Sample = dict[str, Any]
+Failure = dict[str, Any]
 
 MAX_TRIES = 100
 """So many items in place of one that cannot be read; a data set of which none of these can be read is lost."""
@@ -27,9 +30,10 @@ class VideoTextDataset(Dataset):
     video with its first text, `dataset[index]`; `captions` and `caption_video` then hold all texts.
 
     A sample is `{"video": uint8 (T, 3, H, W) of any strides, "text": str, "index": position of the video, "row":
-    position of the text, "failed": [{"video": path, "reason": one line}]}`. A video that cannot be read is replaced in
-    training, by a row that follows from (seed, epoch, draw) too and is then the sample's `row`; in evaluation its
-    `video` is None. Each process opens such a file once, or once an item where sampling is random.
+    position of the text, "name": path of the video, "failed": [...]}`, with `{"video": path, "reason": one line,
+    "excluded": bool}` for each one that could not be read. Such a video is replaced in training, by a row that follows
+    from (seed, epoch, draw) too and is then the sample's `row`; in evaluation its `video` is None. Each process opens
+    such a file once, or once an item where sampling is random; what is excluded is not opened.
 
     Args:
         clean: what is done to every text; it is given to worker processes, so no nested function.
@@ -65,6 +69,8 @@ class VideoTextDataset(Dataset):
         self.augment = augment
         self.read_size = resize if augment else image_size
         self._reasons: dict[int, str] = {}
+        self._excluded: dict[str, str] = {}
+        self._line: Line | None = None
         self._cache = None if cache_bytes is None else self._new_cache(table.num_videos, cache_bytes)
         # Of the texts of each video the first; training has no use for it.
         self._first_row = None if training else np.unique(table.text_video, return_index=True)[1]
@@ -92,15 +98,35 @@ class VideoTextDataset(Dataset):
         try:
             clip = self._clip(item, epoch=0, draw=item)
         except decode.DecodeError as error:
-            failed.append({"video": error.path, "reason": error.reason})
+            failed.append(self._failure(error))
         return self._sample(clip, row, failed)
 
-    def _sample(self, clip: Tensor | None, row: int, failed: list[dict[str, str]]) -> Sample:
+    def watch(self, line: Line) -> None:
+        """Have on this line of a worker's which file is read."""
+        self._line = line
+
+    def exclude(self, reasons: Mapping[str, str]) -> bool:
+        """Open these paths no more, each for a reason; whether any of them is new."""
+        new = {path: reason for path, reason in reasons.items() if path not in self._excluded}
+        self._excluded |= new
+        return bool(new)
+
+    def _sample(self, clip: Tensor | None, row: int, failed: list[Failure]) -> Sample:
         index = int(self.table.text_video[row])
-        return {"video": clip, "text": self.clean(self.table.texts[row]), "index": index, "row": row, "failed": failed}
+        return {
+            "video": clip,
+            "text": self.clean(self.table.texts[row]),
+            "index": index,
+            "row": row,
+            "name": self.table.path(index),
+            "failed": failed,
+        }
+
+    def _failure(self, error: decode.DecodeError) -> Failure:
+        return {"video": error.path, "reason": error.reason, "excluded": error.path in self._excluded}
 
     def _training_sample(self, epoch: int, row: int, draw: int) -> Sample:
-        failed: dict[int, dict[str, str]] = {}
+        failed: dict[int, Failure] = {}
         for candidate, candidate_draw in self._candidates(epoch, row, draw):
             video = int(self.table.text_video[candidate])
             if video in failed:
@@ -108,7 +134,7 @@ class VideoTextDataset(Dataset):
             try:
                 clip = self._clip(video, epoch, candidate_draw)
             except decode.DecodeError as error:
-                failed[video] = {"video": error.path, "reason": error.reason}
+                failed[video] = self._failure(error)
                 continue
             return self._sample(clip, candidate, list(failed.values()))
         first = next(iter(failed.values()))
@@ -127,15 +153,17 @@ class VideoTextDataset(Dataset):
     def _clip(self, video: int, epoch: int, draw: int) -> Tensor:
         """The clip as the model gets it. DecodeError, from memory the second time, if the file cannot be read."""
         path = self.table.path(video)
-        if video in self._reasons:
-            raise decode.DecodeError(path, self._reasons[video])
+        known = self._excluded.get(path) or self._reasons.get(video)
+        if known is not None:
+            raise decode.DecodeError(path, known)
         rng = sampling.generator("augmentation", self.seed, epoch, draw)
         try:
-            if self.augment and is_image(path):
-                image = transforms.augment_image(decode.read_image(path), self.image_size, rng)
-                return image.expand(self.num_frames, -1, -1, -1)
-            clip = self._read(video, path, epoch, draw)
-            return transforms.augment_clip(clip, self.image_size, rng) if self.augment else clip
+            with self._reading(path):
+                if self.augment and is_image(path):
+                    image = transforms.augment_image(decode.read_image(self.table.file(video)), self.image_size, rng)
+                    return image.expand(self.num_frames, -1, -1, -1)
+                clip = self._read(video, path, epoch, draw)
+                return transforms.augment_clip(clip, self.image_size, rng) if self.augment else clip
         except decode.DecodeError as error:
             # Other frames of it may be readable: with random ones, what a process has seen must not decide.
             if self.sampling not in sampling.RANDOM_SAMPLERS:
@@ -145,12 +173,15 @@ class VideoTextDataset(Dataset):
             error.add_note(f"while reading {path}")
             raise
 
+    def _reading(self, path: str) -> AbstractContextManager[None]:
+        return nullcontext() if self._line is None else self._line.reading(path)
+
     def _read(self, video: int, path: str, epoch: int, draw: int) -> Tensor:
         """The clip before augmentation, from the cache if it is there."""
         if self._cache is not None and self._cache.filled[video]:
             return self._cache.clips[video]
         if is_image(path):
-            image = transforms.resize_image(decode.read_image(path), self.read_size)
+            image = transforms.resize_image(decode.read_image(self.table.file(video)), self.read_size)
             clip = image.expand(self.num_frames, -1, -1, -1)
         else:
 
@@ -159,7 +190,7 @@ class VideoTextDataset(Dataset):
                 rng = sampling.generator("frames", self.seed, epoch, draw)
                 return sampling.SAMPLERS[self.sampling](self.num_frames, length, rng)
 
-            clip = decode.read_video(path, self.read_size, choose, *self.table.span(video))
+            clip = decode.read_video(self.table.file(video), self.read_size, choose, *self.table.span(video))
         if self._cache is not None:
             self._cache.put(video, clip)
         return clip
@@ -202,7 +233,7 @@ class ClipCache:
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:
-    """One batch: `video` uint8 (B, T, 3, H, W), `text`, `index` and `row` int64 (B,), and what failed in any sample.
+    """One batch: `video` uint8 (B, T, 3, H, W), `text`, `index` and `row` int64 (B,), `names` of the videos, `failed`.
 
     Samples without a clip are left out; of none `video` is None. Clips lie as they were read, repeated or cropped: this
     copies them for the first and only time, row by row, in a worker into the memory that it shares with the trainer.
@@ -213,5 +244,6 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
         "text": [sample["text"] for sample in whole],
         "index": torch.tensor([sample["index"] for sample in whole], dtype=torch.int64),
         "row": torch.tensor([sample["row"] for sample in whole], dtype=torch.int64),
+        "names": [sample["name"] for sample in whole],
         "failed": [failure for sample in samples for failure in sample["failed"]],
     }

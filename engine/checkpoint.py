@@ -1,4 +1,4 @@
-"""Checkpoint folders: written beside their place and renamed into it, read with every key and shape compared.
+"""Checkpoint folders: written beside their place and renamed into it, read with every sum, key and shape compared.
 
 model.safetensors       task.state_dict(); a tensor of several names is stored under the first, and the file's
                         metadata `aliases` (JSON, name -> stored name) lists the others
@@ -6,16 +6,19 @@ config.yaml             the run's whole configuration
 state.json              task, step, epoch, step_in_epoch, steps_per_epoch, best, revision, ...
 optimizer.safetensors   AdamW's `PARAMETER/exp_avg` and so on                   } only in checkpoint_last
 random.json             the state of every rank's random generators            }
+quarantine.json         the videos that could not be read                      }
 whatever task.save_extras wrote
+SHA256SUMS              of all these files, as `sha256sum` writes them; folders of older versions have none
 """
 
+import hashlib
 import json
 import logging
 import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -31,6 +34,8 @@ OPTIMIZER = "optimizer.safetensors"
 CONFIG = "config.yaml"
 STATE = "state.json"
 RANDOM = "random.json"
+QUARANTINE = "quarantine.json"
+SUMS = "SHA256SUMS"
 PICKLED = (".pth", ".pt", ".bin")
 """Suffixes of the files that `torch.save` writes."""
 UNDER = ("model", "state_dict")
@@ -38,13 +43,17 @@ UNDER = ("model", "state_dict")
 
 
 @contextmanager
-def replacing_folder(target: Path) -> Iterator[Path]:
-    """A new folder to write into that becomes `target` at the end; until then, and on any error, the old one stands."""
-    temporary, aside = target.with_name(f"{target.name}.tmp"), _aside(target)
+def replacing_folder(target: Path, previous: Path | None = None) -> Iterator[Path]:
+    """A new folder to write into that becomes `target` at the end; until then, and on any error, the old one stands.
+
+    The old one becomes `previous`; without that name it is removed.
+    """
+    temporary, aside = target.with_name(f"{target.name}.tmp"), previous or _aside(target)
     shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed while writing
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        _write_sums(temporary)
         for path in [*temporary.rglob("*"), temporary]:
             _flush(path)
     except BaseException:
@@ -55,7 +64,8 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         target.rename(aside)
     temporary.rename(target)
     _flush(target.parent)
-    shutil.rmtree(aside, ignore_errors=True)
+    if previous is None:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager
@@ -78,6 +88,30 @@ def find_folder(target: Path) -> Path | None:
     return next((folder for folder in (target, _aside(target)) if folder.exists()), None)
 
 
+def find_damage(folder: Path, required: Sequence[str] = (), *, whole: bool = True) -> str | None:
+    """What is wrong with the first damaged file of a checkpoint folder, in words; None if nothing is.
+
+    Looked at are the `required` files, and with `whole` all that SHA256SUMS lists. Of a folder without sums nothing is
+    known but what is missing.
+    """
+    sums: dict[str, str] | None = None
+    name = SUMS
+    try:
+        if (folder / SUMS).exists():
+            lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+            sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        # Looked up, not joined: what a list of sums names may lie anywhere, and be a device.
+        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        for name in dict.fromkeys([*required, *(sums if sums and whole else ())]):
+            if name not in files:
+                return f"{name or 'a file'} is missing"
+            if sums is not None and sums.get(name) != _sha256(files[name]):
+                return f"{name} is not what {SUMS} says"
+    except OSError as error:
+        return f"{name} cannot be read ({error.strerror})"
+    return None
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write `path` as a whole or not at all."""
     text = json.dumps(data, indent=2) + "\n"
@@ -92,38 +126,53 @@ def write_lines(rows: Iterable[dict[str, Any]], path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """What `write_json` wrote; `ValueError` that names the file if it is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: is damaged ({error}); put it back from a copy") from error
 
 
-def save_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write named tensors, those of several names once."""
+def name_once(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors of several names under the first of these, and for each other name that first one."""
     stored: dict[str, torch.Tensor] = {}
     aliases: dict[str, str] = {}
     names: dict[tuple, str] = {}
-    storages: set[int] = set()
     for name, tensor in tensors.items():
         storage = tensor.untyped_storage().data_ptr()
         place = (storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
         if tensor.numel() and place in names:
             aliases[name] = names[place]
-            continue
-        names[place] = name
+        else:
+            names[place] = name
+            stored[name] = tensor.detach()
+    return stored, aliases
+
+
+def save_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write named tensors, those of several names once."""
+    stored, aliases = name_once(tensors)
+    storages: set[int] = set()
+    for name, tensor in stored.items():
+        storage = tensor.untyped_storage().data_ptr()
         # safetensors refuses two views of one storage.
-        stored[name] = tensor.detach().clone() if storage in storages else tensor.detach()
+        stored[name] = (tensor.clone() if storage in storages else tensor).cpu().contiguous()
         storages.add(storage)
-    save_file(
-        {name: tensor.cpu().contiguous() for name, tensor in stored.items()}, path, {"aliases": json.dumps(aliases)}
-    )
+    save_file(stored, path, {"aliases": json.dumps(aliases)})
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """All named tensors of a checkpoint folder, a safetensors file or a file of `torch.save`, on the CPU.
 
     A file of `torch.save` (.pth, .pt, .bin) holds the tensors by name, or so under `model` or `state_dict`; whatever
-    lies beside those is not read. Nothing in it is run: `ValueError` for a file that holds more than plain data.
+    lies beside those is not read. Nothing in it is run: `ValueError` for a file that holds more than plain data. What a
+    folder holds is compared with its sums, where it has them; a file is taken as it is.
     """
-    path = path / WEIGHTS if path.is_dir() else path
+    if path.is_dir():
+        damage = find_damage(path, [WEIGHTS], whole=False) if (path / WEIGHTS).exists() else None
+        if damage is not None:
+            raise ValueError(f"{path}: {damage}: copy the folder again from where it is whole, or take another")
+        path = path / WEIGHTS
     if not path.is_file():
         raise ValueError(f"{path}: there is no such checkpoint")
     if path.suffix in PICKLED:
@@ -185,19 +234,23 @@ def check_same_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str,
         raise ValueError(f"{source}: is of another model than the configuration describes:\n  {listing}")
 
 
-def save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
-    """Write an optimizer's tensors by the names of its parameters; rates and decays are the configuration's."""
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """An optimizer's tensors, by the names of its parameters; rates and decays are the configuration's."""
     names = _parameter_names(optimizer)
     state = optimizer.state_dict()["state"]
-    tensors = {f"{names[index]}/{key}": value for index, entry in state.items() for key, value in entry.items()}
-    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
+    return {f"{names[index]}/{key}": value for index, entry in state.items() for key, value in entry.items()}
+
+
+def save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
+    """Write `optimizer_tensors`."""
+    save_weights(optimizer_tensors(optimizer), path)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
     """Go on with the optimizer that `save_optimizer` wrote."""
     index_of = {name: index for index, name in enumerate(_parameter_names(optimizer))}
     state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in load_file(path).items():
+    for name, tensor in read_weights(path).items():
         parameter, key = name.rsplit("/", 1)
         if parameter not in index_of:
             raise ValueError(f"{path}: {parameter} was trained there and is not now; start in a new output_dir")
@@ -215,6 +268,17 @@ def _aside(target: Path) -> Path:
 
 def _first_sentence(error: Exception) -> str:
     return str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
+
+
+def _write_sums(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

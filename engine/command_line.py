@@ -2,18 +2,22 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from configs.load import load, load_to_evaluate
 from configs.schema import RunConfig
+from engine.distributed import is_main
 from engine.hub import local_path
-from engine.run import run
+from engine.interruption import SAVED, Interrupted
+from engine.run import RankFailed, run
 from engine.task import TaskClass
 
 
 def main(description: str | None, config_class: type[RunConfig], task_class: TaskClass) -> None:
-    """Train, or evaluate, as the command line says; errors of the user's making end in one line and status 2."""
+    """Train, or evaluate, as the command line says; what goes wrong ends in one line and an `exit_status`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, help="YAML file; optional with --evaluate on a checkpoint folder")
     parser.add_argument("--evaluate", action="store_true", help="evaluate checkpoint=FILE_OR_FOLDER; no training")
@@ -22,7 +26,7 @@ def main(description: str | None, config_class: type[RunConfig], task_class: Tas
     arguments = parser.parse_intermixed_args()
     if arguments.config is None and not arguments.evaluate:
         parser.error("--config FILE is needed to train")
-    try:
+    with exit_status(arguments.traceback):
         if arguments.evaluate:
             config = load_to_evaluate(config_class, arguments.config, arguments.overrides, local_path)
         else:
@@ -31,8 +35,27 @@ def main(description: str | None, config_class: type[RunConfig], task_class: Tas
             name = arguments.config.stem if arguments.config is not None else "evaluation"
             config = replace(config, output_dir=f"outputs/{name}")
         run(config, task_class, evaluate_only=arguments.evaluate)
+
+
+@contextmanager
+def exit_status(traceback: bool = False) -> Iterator[None]:
+    """End the process with a line on stderr and a status that a batch script understands, if what is inside fails.
+
+    75 is a run that was told to stop and is saved, 2 an error of the user's making, 1 a rank that others were lost to.
+    With `traceback` all but the first are raised as they are.
+    """
+    try:
+        yield
+    except Interrupted as interrupted:
+        if is_main():
+            print(f"{interrupted}; the same command goes on with it", file=sys.stderr)
+        sys.exit(SAVED)
+    except RankFailed:
+        if traceback:
+            raise
+        sys.exit(1)
     except (ValueError, FloatingPointError) as error:
-        if arguments.traceback:
+        if traceback:
             raise
         print(f"error: {_what_it_says(error)}", file=sys.stderr)
         sys.exit(2)

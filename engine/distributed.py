@@ -1,9 +1,12 @@
 """Processes that train together: who this one is, and the few collectives the project needs.
 
-Everything works without a process group too, as one process that is rank 0 of 1.
+Everything works without a process group too, as one process that is rank 0 of 1. Tensors on the CPU travel over gloo
+also where GPUs use nccl: what the hosts have to agree on waits for no GPU.
 """
 
 import os
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -30,16 +33,36 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
-def start_distributed() -> None:
-    """Join the other processes of torchrun; does nothing in a process that has, or that torchrun did not start."""
+def start_distributed(timeout: timedelta = timedelta(minutes=30)) -> None:
+    """Join the other processes of torchrun or srun; does nothing in a process that has, or that was started alone.
+
+    A collective in which a rank is missing for `timeout` is an error.
+    """
     if dist.is_initialized() or "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return
     if torch.cuda.is_available():
-        device = torch.device("cuda", local_rank())
-        torch.cuda.set_device(device)
-        dist.init_process_group("nccl", device_id=device)
+        torch.cuda.set_device(torch.device("cuda", local_rank()))
+        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=timeout, **_store_of_this_start(timeout))
     else:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=timeout, **_store_of_this_start(timeout))
+
+
+def _store_of_this_start(timeout: timedelta) -> dict[str, Any]:
+    """What `init_process_group` takes to start again under `torchrun --max-restarts`; nothing elsewhere.
+
+    torchrun keeps one store for all its starts, in which the addresses of the processes before stand still.
+    """
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if not shared or os.environ["TORCHELASTIC_MAX_RESTARTS"] == "0":
+        return {}
+    if os.environ["GROUP_WORLD_SIZE"] != "1":
+        raise ValueError(
+            "torchrun --max-restarts on several machines: each counts its restarts apart; set "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's environment, and use --rdzv_backend=c10d"
+        )
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timeout)
+    own = dist.PrefixStore(f"start_{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    return {"store": own, "rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
 
 
 def stop_distributed() -> None:
@@ -49,9 +72,8 @@ def stop_distributed() -> None:
 
 
 def barrier() -> None:
-    """Wait until every rank is here."""
-    if world_size() > 1:
-        dist.barrier()
+    """Wait until every rank is here; for no GPU."""
+    any_rank(False)
 
 
 def all_gather_rows(tensor: torch.Tensor) -> torch.Tensor:
@@ -76,8 +98,10 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
         # Every rank's loss depends on these rows, so what they receive is the sum over ranks.
-        gradient = all_reduce_sum(gradients[0])
-        return gradient.narrow(0, rank() * ctx.num_rows, ctx.num_rows)
+        gradient = gradients[0].contiguous()
+        own = gradient.new_empty((ctx.num_rows, *gradient.shape[1:]))
+        dist.reduce_scatter_tensor(own, gradient)
+        return own
 
 
 def all_gather_rows_with_grad(tensor: torch.Tensor) -> torch.Tensor:
@@ -102,6 +126,30 @@ def _all_reduce(tensor: torch.Tensor, operation: Any) -> torch.Tensor:
     if world_size() > 1:
         dist.all_reduce(reduced, operation)
     return reduced
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether `flag` is true on any rank; the same answer on all, and no device is waited for."""
+    return bool(all_reduce_max(torch.tensor(int(flag))))
+
+
+def from_main(value: Any) -> Any:
+    """The picklable `value` of rank 0, on every rank."""
+    return gather_objects(value if is_main() else None)[0]
+
+
+def done_by_main(work: Callable[[], Any]) -> Any:
+    """What `work` returns on rank 0, which alone does it, on every rank; a ValueError is raised on all of them."""
+    result, error = None, None
+    if is_main():
+        try:
+            result = work()
+        except ValueError as raised:
+            error = raised
+    result, error = from_main((result, error))
+    if error is not None:
+        raise error
+    return result
 
 
 def gather_objects(value: Any) -> list[Any]:

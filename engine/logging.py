@@ -22,6 +22,7 @@ logger = logging.getLogger("engine")
 
 METRICS = "metrics.jsonl"
 QUARANTINE = "quarantine.jsonl"
+SKIPPED_STEPS = "skipped_steps.jsonl"
 
 
 class _AboveTheBar(logging.Handler):
@@ -60,6 +61,7 @@ class RunLog:
             self.wandb = _start_wandb(config.wandb_project, folder, config)
         lines = _keep_lines(folder / METRICS, lambda line: line["step"] <= step)
         self.evaluated = {line["step"] for line in lines if line["kind"] == "evaluation"}
+        _keep_lines(folder / SKIPPED_STEPS, lambda line: line["step"] <= step)
         self.quarantined = {line["video"] for line in _keep_lines(folder / QUARANTINE, lambda line: True)}
         self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
@@ -74,12 +76,20 @@ class RunLog:
         else:
             self.bar.set_postfix_str(shown)
 
+    def skipped(self, step: int, values: dict[str, float], samples: list[str]) -> None:
+        """Record a step that was left out because its loss or gradient was not finite, with its batch's samples."""
+        if not is_main():
+            return
+        _append(self.folder / SKIPPED_STEPS, {"step": step, **_finite_or_null(values), "samples": samples})
+        listing = " ".join(f"{name} {value:.4g}" for name, value in values.items())
+        logger.warning("step %d is not finite and left out: %s; its samples are in %s", step, listing, SKIPPED_STEPS)
+
     def evaluation(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
         """Record an evaluation's metrics."""
         self._record("evaluation", step, epoch, metrics)
         logger.info("step %d: %s", step, " ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
 
-    def quarantine(self, failed: list[dict[str, str]]) -> None:
+    def quarantine(self, failed: list[dict[str, Any]]) -> None:
         """Name each file that could not be read, once a run."""
         for entry in failed:
             if not is_main() or entry["video"] in self.quarantined:
@@ -99,9 +109,8 @@ class RunLog:
     def _record(self, kind: str, step: int, epoch: float, values: dict[str, float]) -> None:
         if not is_main():
             return
-        # JSON has no infinity, which the gradient norm of a step that fp16 leaves out has.
-        written = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        _append(self.folder / METRICS, {"kind": kind, "step": step, "epoch": round(epoch, 6), **written})
+        line = {"kind": kind, "step": step, "epoch": round(epoch, 6), **_finite_or_null(values)}
+        _append(self.folder / METRICS, line)
         scalars = {f"{kind}/{name}": value for name, value in values.items()}
         if self.tensorboard is not None:
             for name, value in scalars.items():
@@ -116,6 +125,11 @@ def _start_wandb(project: str, folder: Path, config: RunConfig) -> Any:
     except ImportError:
         raise ValueError("wandb_project: wandb is not installed; run `pip install wandb` or leave it out") from None
     return wandb.init(project=project, name=folder.name, dir=str(folder), config=to_dict(config))
+
+
+def _finite_or_null(values: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no infinity and no NaN, which the values of a step that was left out may be."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:

@@ -73,6 +73,20 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
+def step_unless(optimizer: torch.optim.AdamW, skip: torch.Tensor) -> None:
+    """Take a step unless `skip`, a float tensor () on the parameters' device, is 1; the host never asks which it was.
+
+    Skipped, neither weights nor moments nor step counts change. A fused optimizer takes `found_inf` for that from a
+    GradScaler, which sets it as we do.
+    """
+    assert all(group["fused"] for group in optimizer.param_groups)
+    optimizer.found_inf, optimizer.grad_scale = skip, None  # type: ignore[attr-defined]
+    try:
+        optimizer.step()
+    finally:
+        del optimizer.found_inf, optimizer.grad_scale  # type: ignore[attr-defined]
+
+
 def freeze(module: nn.Module, prefixes: Iterable[str]) -> None:
     """Take the parameters below `prefixes` out of training; a task's leading `model.` may be left out.
 

@@ -9,18 +9,17 @@ import torch
 from configs.load import differences, load, to_dict
 from configs.schema import RunConfig
 from engine import checkpoint
+from engine.checkpoints import BEST, LAST, RESUMED_FROM, newest_first
 from engine.distributed import rank, world_size
 from engine.logging import METRICS, logger
 from engine.random_state import random_state_from_json, restore_random_state, seed_everything
-
-LAST = "checkpoint_last"
-BEST = "checkpoint_best"
 
 # What may change when a run goes on: where things are, how fast they come, how often they are looked at.
 FREE_SETTINGS = frozenset(
     (
         "output_dir",
         "wandb_project",
+        "checkpoint",  # what the run started from is not read again
         "data.root",
         "data.videos",
         "data.cache",
@@ -29,6 +28,10 @@ FREE_SETTINGS = frozenset(
         "train.log_every",
         "train.save_every",
         "train.eval_every",
+        "train.keep_checkpoints",
+        "train.sample_timeout",
+        "train.stall_timeout",
+        "train.max_skipped",
         "train.activation_checkpointing",
         "train.compile",
         "evaluation.batch_size",
@@ -39,16 +42,25 @@ FREE_SETTINGS = frozenset(
 
 @dataclass
 class Progress:
-    """How far a run is: optimizer steps done in all, epochs done, steps done of the one begun."""
+    """How far a run is: optimizer steps done in all, epochs done, steps done of the one begun.
+
+    Of the steps done, `num_skipped` changed nothing, since something in them was not finite; `skipped_in_a_row` are the
+    latest of these.
+    """
 
     step: int = 0
     epoch: int = 0
     step_in_epoch: int = 0
+    skipped_in_a_row: int = 0
+    num_skipped: int = 0
 
 
 def find_last(config: RunConfig, folder: Path) -> Path | None:
-    """The checkpoint to go on from, or None for a new run; `ValueError` if `folder` holds anything else."""
-    last = checkpoint.find_folder(folder / LAST)
+    """The newest whole checkpoint to go on from, or None for a new run; damaged newer ones are named in the log.
+
+    `ValueError` if `folder` holds anything else, or if none of its checkpoints is whole.
+    """
+    last = _newest_whole(folder)
     written = (last or folder) / checkpoint.CONFIG
     if last is None and (folder / BEST).exists():
         raise ValueError(f"{folder}: holds {BEST}, but no {LAST} to go on from; choose another output_dir")
@@ -62,6 +74,24 @@ def find_last(config: RunConfig, folder: Path) -> Path | None:
             raise ValueError(f"{folder}: holds a run of {task}, not of {config.task}; choose another output_dir")
     _check_same_run(config, written, folder)
     return last
+
+
+def _newest_whole(folder: Path) -> Path | None:
+    damaged: list[str] = []
+    for candidate in newest_first(folder):
+        damage = checkpoint.find_damage(candidate, RESUMED_FROM)
+        if damage is None:
+            step = checkpoint.read_json(candidate / checkpoint.STATE)["step"]
+            for line in damaged:
+                logger.warning("%s; going on from %s, step %d; the first write removes it", line, candidate, step)
+            return candidate
+        damaged.append(f"{candidate}: {damage}")
+    if damaged:
+        raise ValueError(
+            f"{folder}: none of its checkpoints is whole: {'; '.join(damaged)}. Put one back from a copy, or choose "
+            "another output_dir to start anew"
+        )
+    return None
 
 
 def _check_same_run(config: RunConfig, written: Path, folder: Path) -> None:
@@ -98,20 +128,28 @@ def restore(
             f"{folder}: an epoch had {state['steps_per_epoch']} steps and now has {steps_per_epoch}: the training set "
             "has changed; put it back or choose another output_dir"
         )
-    checkpoint.load_weights(module, folder)
+    checkpoint.load_weights(module, folder / checkpoint.WEIGHTS)  # the file: `find_last` has compared the sums
     checkpoint.load_optimizer(optimizer, folder / checkpoint.OPTIMIZER)
     if scaler.is_enabled() and state["scaler"]:
         scaler.load_state_dict(state["scaler"])
-    progress = Progress(**{name: state[name] for name in asdict(Progress())})
+    counted = {"skipped_in_a_row": 0, "num_skipped": 0, **state}  # older checkpoints do not count these
+    progress = Progress(**{name: counted[name] for name in asdict(Progress())})
     _restore_random(checkpoint.read_json(folder / checkpoint.RANDOM), config.seed, progress.step)
     return progress
+
+
+def read_quarantine(folder: Path) -> list[dict[str, Any]]:
+    """The videos that could not be read up to a checkpoint: `video`, `reason`, `excluded`; older ones list none."""
+    path = folder / checkpoint.QUARANTINE
+    return checkpoint.read_json(path) if path.exists() else []
 
 
 def _restore_random(states: list[dict[str, Any]], seed: int, step: int) -> None:
     if len(states) != world_size():
         logger.warning(
-            "the run had %d processes and now has %d: it goes on, but not bit for bit as it would have; "
-            "new processes draw from the seed and the step",
+            "the run had %d processes and now has %d: batches, their order and the schedule stay; other processes get "
+            "their samples, so that dropout, rounding and losses within a process (vtc_keys: local, negatives: "
+            "same_rank) change: it goes on, but not bit for bit as it would have",
             len(states),
             world_size(),
         )

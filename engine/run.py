@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,15 +12,33 @@ from torch import nn
 
 from configs.schema import RunConfig
 from engine import checkpoint
-from engine.distributed import barrier, is_main, local_rank, start_distributed, stop_distributed
+from engine.checkpoints import BEST
+from engine.distributed import (
+    barrier,
+    done_by_main,
+    gather_objects,
+    is_main,
+    local_rank,
+    rank,
+    start_distributed,
+    stop_distributed,
+    world_size,
+)
+from engine.heartbeat import Heartbeat
 from engine.host_memory import keep_freed_memory
+from engine.interruption import Interrupted, Interruption
 from engine.logging import logger, start_logging
 from engine.loop import Trainer, evaluate
 from engine.precision import DTYPES, check_gpu_is_supported, resolve_precision
 from engine.random_state import seed_everything
 from engine.results import write_results
-from engine.resume import BEST, find_last
+from engine.resume import find_last
 from engine.task import Task, TaskClass
+from engine.watchdog import Watchdog
+
+
+class RankFailed(RuntimeError):
+    """Another rank is gone, which has been said on stderr; this one cannot go on alone."""
 
 
 def run(config: RunConfig, task_class: TaskClass, *, evaluate_only: bool = False) -> None:
@@ -26,39 +46,75 @@ def run(config: RunConfig, task_class: TaskClass, *, evaluate_only: bool = False
 
     Evaluations end in `results.json` of `config.output_dir`. A run whose test set is apart ends with the evaluation of
     its best weights on that; a finished run is evaluated again.
+
+    Raises:
+        Interrupted: a signal asked for the end; what was done is saved.
+        RankFailed: with several processes, another one ended or hangs.
     """
     assert config.output_dir is not None, "the entry script names the output folder"
     check_datasets_package()
-    start_distributed()
-    try:
-        start_logging()
-        if evaluate_only and config.checkpoint is None:
-            raise ValueError("checkpoint: nothing to evaluate; give checkpoint=FILE_OR_FOLDER")
-        last = None if evaluate_only else find_last(config, Path(config.output_dir))
-        device = choose_device()
-        if device.type == "cpu":
-            keep_freed_memory()
-        if config.train.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(config.train.deterministic)
-        seed_everything(config.seed)  # the same on every rank, so that new weights are
-        task = task_class(config, device)
-        cast(nn.Module, task).to(device)
-        if evaluate_only:
-            task.fold_for_inference(DTYPES[resolve_precision(config.train.precision, device)])
-            write_evaluation(task, config, device, cast(str, config.checkpoint))
-        else:
-            train(task, config, device, last)
-    finally:
-        stop_distributed()
+    stall_timeout = config.train.stall_timeout
+    with Interruption() as interruption:
+        start_distributed(timedelta(seconds=stall_timeout))
+        # An evaluation beside a run leaves the run's own heartbeats alone.
+        beats = Path(config.output_dir) / ("heartbeats_of_evaluation" if evaluate_only else "heartbeats")
+        with Heartbeat(beats, rank()) as heartbeat:
+            processes = gather_objects(heartbeat.process)
+            with Watchdog(heartbeat, processes, stall_timeout) as watchdog:
+                try:
+                    _run(config, task_class, evaluate_only, heartbeat, interruption)
+                except Interrupted:
+                    heartbeat.end(None)
+                    raise
+                except ValueError:
+                    if world_size() == 1 and heartbeat.latest.doing == "starting":
+                        heartbeat.discard()  # of a run that was refused nothing is left
+                    raise
+                except RuntimeError as error:
+                    # What a collective says when a rank is missing does not name it.
+                    if world_size() > 1 and watchdog.explain():
+                        raise RankFailed from error
+                    raise
+                finally:
+                    if world_size() == 1:
+                        stop_distributed()
+        if world_size() == 1 and evaluate_only:
+            heartbeat.discard()
+    stop_distributed()  # of several only here: after an error it may wait for ranks that are gone
 
 
-def train(task: Task, config: RunConfig, device: torch.device, last: Path | None) -> None:
+def _run(
+    config: RunConfig, task_class: TaskClass, evaluate_only: bool, heartbeat: Heartbeat, interruption: Interruption
+) -> None:
+    start_logging()
+    if evaluate_only and config.checkpoint is None:
+        raise ValueError("checkpoint: nothing to evaluate; give checkpoint=FILE_OR_FOLDER")
+    last = None if evaluate_only else done_by_main(lambda: find_last(config, Path(cast(str, config.output_dir))))
+    device = choose_device()
+    if device.type == "cpu":
+        keep_freed_memory()
+    if config.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(config.train.deterministic)
+    seed_everything(config.seed)  # the same on every rank, so that new weights are
+    # The checkpoint's own tokenizer and lists; what the run started from may be gone.
+    start = config if last is None else replace(config, checkpoint=str(last / checkpoint.WEIGHTS))
+    task = task_class(start, device)
+    cast(nn.Module, task).to(device)
+    if evaluate_only:
+        heartbeat.beat(0, "evaluating")
+        task.fold_for_inference(DTYPES[resolve_precision(config.train.precision, device)])
+        write_evaluation(task, config, device, cast(str, config.checkpoint))
+    else:
+        train(Trainer(task, config, device, last, heartbeat, interruption))
+
+
+def train(trainer: Trainer) -> None:
     """Train to the end and evaluate the best weights on the test set if that is apart.
 
     A run that has been there already is evaluated again with its best weights, whatever it is tested on.
     """
-    trainer = Trainer(task, config, device, last)
+    task, config = trainer.task, trainer.config
     finished = trainer.progress.step == trainer.total_steps
     if finished:
         logger.info("this run is finished; raise train.max_epochs to train on")
@@ -67,8 +123,9 @@ def train(task: Task, config: RunConfig, device: torch.device, last: Path | None
     best = checkpoint.find_folder(trainer.folder / BEST)
     if best is not None and (finished or config.data.test_is_apart):
         logger.info("evaluating %s", best)
+        trainer.heartbeat.beat(trainer.progress.step, "evaluating")
         checkpoint.load_weights(trainer.module, best)
-        write_evaluation(task, config, device, str(best))
+        write_evaluation(task, config, trainer.device, str(best))
 
 
 def write_evaluation(task: Task, config: RunConfig, device: torch.device, source: str) -> dict[str, Any]:

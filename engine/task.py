@@ -1,6 +1,6 @@
 """What the engine asks of a task, which is a `torch.nn.Module` with these besides and inherits from nothing else."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,15 +20,27 @@ class Task(Protocol):
     """
 
     def train_epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        """The epoch's micro-batches from `first_step` on, `train.accumulate` a step, tensors on the CPU."""
+        """The epoch's micro-batches from `first_step` on, `train.accumulate` a step, tensors on the CPU.
+
+        Beside what the task itself needs a batch may hold `names`, one of each sample, and `failed`, what could not be
+        read: `{"video", "reason", "excluded"}`, the last of them true for what hung or ended its reader.
+        """
         ...
 
-    def begin_step(self, step: int, epoch: float) -> None:
-        """Called before the first forward pass of optimizer step `step`, counted over the whole run."""
+    def exclude(self, videos: Iterable[str]) -> None:
+        """Open none of these any more from the next `train_epoch` on; all that were ever excluded, on every rank."""
+        ...
+
+    def begin_step(self, step: int, epoch: float, batches: Sequence[Batch]) -> None:
+        """Called before the first forward pass of optimizer step `step`, counted over the whole run, on all ranks.
+
+        `batches` are the step's micro-batches of this rank, still on the CPU. What divides a loss is counted here over
+        all of them and all ranks, and what the forward passes need besides may be added to them.
+        """
         ...
 
     def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """The losses, whose sum is trained; the mean over ranks of each is the loss of the global batch.
+        """The losses, whose sum is trained; the mean of each over ranks and micro-batches is the loss of the step.
 
         The sum gives every parameter that requires a gradient one: what no loss reaches has to be frozen.
         """

@@ -79,13 +79,17 @@ class FeatureQueue(nn.Module):
 
     @torch.no_grad()
     def push(self, video: Tensor, text: Tensor, index: Tensor) -> None:
-        """Overwrite the oldest entries with a batch (G, E), (G, E), (G,) of all ranks; wraps, whatever its size."""
+        """Overwrite the oldest entries with a batch (G, E), (G, E), (G,) of all ranks; wraps, whatever its size.
+
+        A batch with any feature that is not finite leaves the entries as they are: its step is left out.
+        """
         size = len(self.index)
         if size == 0:
             return
         kept = min(size, len(index))  # of a batch larger than the queue only the last entries survive
         first = self.pointer + len(index) - kept
         slots = (first + torch.arange(kept, device=index.device)) % size
+        is_finite = video.isfinite().all() & text.isfinite().all()
         for queue, new in ((self.video, video), (self.text, text), (self.index, index)):
-            queue[slots] = new[len(new) - kept :].to(queue.dtype)
+            queue[slots] = torch.where(is_finite, new[len(new) - kept :].to(queue.dtype), queue[slots])
         self.pointer.copy_((self.pointer + len(index)) % size)

@@ -50,6 +50,10 @@ CHECKS: dict[str, Check] = {
     "checkpointing/recompute": Check(f"{HERE}.training:checkpointing", {"how": "recompute"}),
     "checkpointing/offload": Check(f"{HERE}.training:checkpointing", {"how": "offload"}),
     "memory/96 frames": Check(f"{HERE}.training:memory", {"frames": 96, "batch": 4, "leaving": F96}, needs_gpu=True),
+    "memory/as planned": Check(f"{HERE}.planned:memory", {"frames": 32, "batch": 8}),
+    "memory/as planned, recompute": Check(
+        f"{HERE}.planned:memory", {"frames": 96, "batch": 4, "checkpointing": "recompute"}
+    ),
     "collectives": Check(f"{HERE}.collectives:over_processes"),
     "compile/plain": Check(f"{HERE}.compiled:against_eager"),
     # Tracing alone: what a size makes of the graph is settled before there are kernels.

@@ -29,7 +29,7 @@ from engine.checkpoint import (
     save_weights,
     write_json,
 )
-from engine.hub import local_path
+from engine.hub import local_path, tokenizer_folder
 from engine.logging import start_logging
 from models.checkpoints import blip, native, sizes
 from models.checkpoints.exchange import to_native, to_reference
@@ -76,7 +76,7 @@ def convert_to_folder(source: str, target: Path, config_file: Path | None, token
         raise ValueError(f"{source}: lacks what its sizes are read from: {error}") from error
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
-    tokenizer = load_tokenizer(tokenizer_source or config.model.text.tokenizer)
+    tokenizer = load_tokenizer(str(tokenizer_folder(tokenizer_source or config.model.text.tokenizer)))
     if len(tokenizer) > config.model.text.vocab_size:
         raise ValueError(f"{source}: has {config.model.text.vocab_size} words, and the tokenizer {len(tokenizer)}")
     with torch.device("meta"):

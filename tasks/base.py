@@ -4,7 +4,7 @@ A task is an nn.Module that turns batches into losses; `engine/task.py` says wha
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +40,7 @@ class VideoTextTask(nn.Module):
         super().__init__()
         self.config, self.device = config, device
         self._splits: dict[Part, Split] = {}
+        self._hung: dict[str, str] = {}
         self.tokenizer = build_tokenizer(config, self.training_texts)
         self.model = build_model(config, self.tokenizer)
 
@@ -90,6 +91,7 @@ class VideoTextTask(nn.Module):
             rank=rank(),
             world_size=world_size(),
             workers=self.config.train.workers,
+            sample_timeout=self.config.train.sample_timeout,
         )
 
     @cached_property
@@ -105,17 +107,30 @@ class VideoTextTask(nn.Module):
         """The micro-batches of an epoch from optimizer step `first_step` on."""
         return self._train_loader.epoch(epoch, first_step)
 
-    def begin_step(self, step: int, epoch: float) -> None:
-        """Before the first forward of an optimizer step."""
+    def exclude(self, videos: Iterable[str]) -> None:
+        """Train on these files no more, from the next epoch on that begins."""
+        self._train_loader.exclude(videos)
 
     def tokenize(self, texts: list[str], max_tokens: int | None = None) -> tuple[Tensor, Tensor]:
         """Ids and mask on the task's device, cut to `max_tokens`, by default `data.max_tokens`.
 
         Without either, and in any case, texts are cut to as many tokens as the model has positions for.
         """
-        limits = (max_tokens or self.config.data.max_tokens, self.config.model.text.max_positions)
-        ids, mask = self.tokenizer(texts, min(limit for limit in limits if limit is not None))
+        ids, mask = self._tokens(texts, max_tokens)
         return sent(ids, self.device), sent(mask, self.device)
+
+    def tokenize_step(self, batches: Sequence[dict[str, Any]]) -> list[Tensor]:
+        """Add `ids` and `mask` of its texts, on the task's device, to each micro-batch; the masks (B, S) on the CPU."""
+        masks = []
+        for batch in batches:
+            ids, mask = self._tokens(batch["text"])
+            batch["ids"], batch["mask"] = sent(ids, self.device), sent(mask, self.device)
+            masks.append(mask)
+        return masks
+
+    def _tokens(self, texts: list[str], max_tokens: int | None = None) -> tuple[Tensor, Tensor]:
+        limits = (max_tokens or self.config.data.max_tokens, self.config.model.text.max_positions)
+        return self.tokenizer(texts, min(limit for limit in limits if limit is not None))
 
     def fold_for_inference(self, dtype: torch.dtype) -> None:
         """Evaluate in `dtype` from now on, with outputs equal to 1e-5; a compiled encoder stays as it is."""
@@ -127,14 +142,24 @@ class VideoTextTask(nn.Module):
         self.tokenizer.save(folder / TOKENIZER)
 
     def each_video(
-        self, data: VideoTextDataset, batch_size: int, failed: list[dict[str, str]]
+        self, data: VideoTextDataset, batch_size: int, failed: list[dict[str, Any]]
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """This process's share of the videos: positions and pixels (B, T, 3, H, W); adds to `failed` what has none."""
+        """This process's share of the videos: positions and pixels (B, T, 3, H, W); adds to `failed` what has none.
+
+        What hung in an evaluation before is not tried again.
+        """
+        data.exclude(self._hung)
         loader = evaluation_loader(
-            data, batch_size=batch_size, rank=rank(), world_size=world_size(), workers=self.config.train.workers
+            data,
+            batch_size=batch_size,
+            rank=rank(),
+            world_size=world_size(),
+            workers=self.config.train.workers,
+            sample_timeout=self.config.train.sample_timeout,
         )
         for batch in progress_bar(loader, "videos"):
             failed += batch["failed"]
+            self._hung |= {entry["video"]: entry["reason"] for entry in batch["failed"] if entry["excluded"]}
             if batch["video"] is not None:
                 yield batch["index"].tolist(), batch["video"].to(self.device, non_blocking=True)
 
@@ -182,14 +207,13 @@ class PairTask(VideoTextTask):
         self.objectives = Objectives(self.model, config.objective, positives, config.seed)
         self.start_from_checkpoint(self.objectives.twin)
 
-    def begin_step(self, step: int, epoch: float) -> None:
-        """Before the first forward of an optimizer step: the momentum twin follows."""
-        self.objectives.begin_step(self.model, step, epoch)
+    def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:
+        """Before the first forward of an optimizer step: texts become ids, and the momentum twin follows."""
+        self.objectives.begin_step(self.model, step, epoch, self.tokenize_step(batches))
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The losses of a batch, by name."""
-        ids, mask = self.tokenize(batch["text"])
-        return self.objectives(self.model, batch["video"], ids, mask, batch["index"])
+        """The losses of a micro-batch, by name."""
+        return self.objectives(self.model, batch["video"], batch["ids"], batch["mask"], batch["index"])
 
 
 def progress_bar(items: Iterable[Any], description: str) -> tqdm:

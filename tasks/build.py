@@ -8,7 +8,7 @@ from typing import Literal
 
 from configs.schema import ObjectiveConfig, RunConfig
 from engine.checkpoint import WEIGHTS, read_weights
-from engine.hub import local_path
+from engine.hub import local_path, tokenizer_folder
 from models.checkpoints.load import load_into
 from models.momentum import MomentumTwin
 from models.tokenizer import FROM_DATA, TextTokenizer, load_tokenizer, make_tokenizer
@@ -69,7 +69,7 @@ def build_tokenizer(config: RunConfig, texts: Callable[[], Iterable[str]]) -> Te
     elif text.tokenizer == FROM_DATA:
         tokenizer = make_tokenizer(texts(), text.vocab_size)
     else:
-        tokenizer = load_tokenizer(text.tokenizer)
+        tokenizer = load_tokenizer(str(tokenizer_folder(text.tokenizer)))
     if len(tokenizer) > text.vocab_size:
         raise ValueError(
             f"model.text.vocab_size: {text.vocab_size} rows for a vocabulary of {len(tokenizer)}; raise it to that"

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from datasets.records import VideoTextRecord
 from datasets.sampling import generator
 from datasets.video_text import VideoTextDataset
 from engine.checkpoint import read_json, write_json, write_lines
-from engine.distributed import all_reduce_sum, gather_objects, is_main, world_size
+from engine.distributed import gather_objects, is_main
 from tasks.base import VideoTextTask
 from tasks.build import beside_checkpoint
 from tasks.data import clean_up, read_annotations, video_text
 from tasks.metrics.captions import PLAIN, CaptionScorer
+from tasks.step_counts import TextCounts, count_texts
 
 logger = logging.getLogger(__name__)
 LENGTH = "captions.json"
@@ -30,6 +31,9 @@ TEXTS_AT_ONCE = 256
 
 class CaptionTask(VideoTextTask):
     """Fine-tuning to write captions: their cross-entropy for each token, as pre-training's."""
+
+    text_counts: TextCounts
+    """Of the step that has begun."""
 
     def __init__(self, config: CaptionConfig, device: torch.device) -> None:
         super().__init__(config, device)
@@ -40,7 +44,9 @@ class CaptionTask(VideoTextTask):
         if config.evaluation.best_metric == "meteor" and shutil.which("java") is None:
             raise ValueError("evaluation.best_metric: meteor needs Java, which is not there; install it or take cider")
         self.scorer = CaptionScorer()
-        self._longest: int | None = None
+        # Now: a checkpoint that a run goes on from is gone when the next ones are kept.
+        known = beside_checkpoint(config, LENGTH)
+        self._longest: int | None = None if known is None else read_json(known)["max_tokens"]
         most, asked = config.model.text.max_positions, config.evaluation.max_tokens
         if asked is not None and asked > most:
             raise ValueError(f"evaluation.max_tokens: {asked} is more than model.text.max_positions {most}")
@@ -50,11 +56,14 @@ class CaptionTask(VideoTextTask):
         self._longest = self._longest_of(self.training_texts())
         return super().build_train_loader()
 
+    def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:
+        """Before the first forward of an optimizer step: captions become ids, and their tokens are counted."""
+        self.text_counts = count_texts(self.tokenize_step(batches))
+
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The loss of a token, averaged over all captions of all processes."""
-        ids, mask = self.tokenize(batch["text"])
-        summed = self.model.caption_loss(self.model.video_tokens(batch["video"]), ids, mask).sum()
-        return {"cap": summed * world_size() / all_reduce_sum(mask[:, 1:].sum())}
+        """The loss of a token, averaged over all captions of the step, those of all processes."""
+        losses = self.model.caption_loss(self.model.video_tokens(batch["video"]), batch["ids"], batch["mask"])
+        return {"cap": losses.sum() / self.text_counts.tokens}
 
     def evaluate(self, final: bool) -> dict[str, Any]:
         """Scores of captions written for all videos that can be read, each against all of its own."""
@@ -89,8 +98,7 @@ class CaptionTask(VideoTextTask):
         A checkpoint that does not say was not made here; then the training set of the configuration is read.
         """
         if self._longest is None:
-            path = beside_checkpoint(self.config, LENGTH)
-            self._longest = self._longest_of(self.annotated_texts()) if path is None else read_json(path)["max_tokens"]
+            self._longest = self._longest_of(self.annotated_texts())
         return self._longest
 
     def save_extras(self, folder: Path) -> None:

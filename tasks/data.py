@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Generic, Literal
 
-from configs.schema import RunConfig
+from configs.schema import RunConfig, SourceConfig
 from datasets.annotations import manifest, public
 from datasets.pairs import PairTable
 from datasets.records import Annotations, QuestionRecord, Record, VideoTextRecord, split_missing
+from datasets.sources import holds_its_videos
 from datasets.text import clean_caption, clean_question
 from datasets.video_text import VideoTextDataset
 
@@ -81,6 +82,14 @@ def name_of(config: RunConfig, part: Part) -> str:
 def video_folder(config: RunConfig) -> Path:
     """The folder that relative paths of videos are in."""
     return Path(config.data.videos) if config.data.videos else Path(config.data.root) / "videos"
+
+
+def media_folder(config: RunConfig, source: SourceConfig) -> Path:
+    """The folder that relative paths of a source are in; ValueError where it has none and one is named."""
+    root = Path(config.data.root)
+    if source.media and holds_its_videos(root / source.file):
+        raise ValueError(f"data.sources: media of {source.file} has no effect, as shards hold their videos; remove it")
+    return root / source.media if source.media else video_folder(config)
 
 
 def video_text(

@@ -2,11 +2,13 @@
 
 Contrastive (VTC), matching with hard negatives (VTM) and captioning (CAP), as in ALBEF, BLIP and TESTA, section 3.4.
 By default nothing depends on how many processes share the batch: VTC scores against the momentum features of all
-processes, negatives come from all of them, and VTM and CAP divide by global counts.
+processes, negatives come from all of them, and VTM and CAP divide by global counts. CAP depends on no cut into
+micro-batches either; VTC and VTM do, whose keys and negatives are those of one micro-batch.
 
 Shapes: B rows of this process, G of all processes, E width of the shared space, S text tokens.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -17,7 +19,6 @@ from configs.schema import ObjectiveConfig
 from engine.distributed import (
     all_gather_rows,
     all_gather_rows_with_grad,
-    all_reduce_max,
     all_reduce_sum,
     rank,
     world_size,
@@ -26,6 +27,7 @@ from models.losses import contrastive, draw_negatives, matching, selection_noise
 from models.momentum import NO_INDEX, FeatureQueue, MomentumTwin
 from models.text_attention import KeysValues, Share
 from models.vision_language import VisionLanguageModel
+from tasks.step_counts import TextCounts, count_texts
 from tasks.transfer import sent
 
 PRETRAINING_FLOOR = 1e-4
@@ -33,12 +35,15 @@ PRETRAINING_FLOOR = 1e-4
 
 
 class Objectives(nn.Module):
-    """The losses of one batch, each scaled so that the mean over processes is the global loss.
+    """The losses of a micro-batch, each scaled so that the mean over processes and micro-batches is that of the step.
 
     Args:
         positives: `row` takes each video's own text alone as its positive (pre-training); `index` all pairs of the same
             video, in the batch and in the queue (fine-tuning).
     """
+
+    text_counts: TextCounts
+    """Of the step that has begun."""
 
     def __init__(
         self, model: VisionLanguageModel, objective: ObjectiveConfig, positives: Literal["row", "index"], seed: int
@@ -52,14 +57,18 @@ class Objectives(nn.Module):
         assert "cap" not in objective.losses or model.is_tied, "captions are written by a decoder tied to the encoder"
         model.freeze_unused(objective.losses)
 
-    def begin_step(self, model: VisionLanguageModel, step: int, epoch: float) -> None:
-        """Before an optimizer step: the twin follows, the temperature is clamped, alpha ramps up from 0."""
+    def begin_step(self, model: VisionLanguageModel, step: int, epoch: float, masks: Sequence[Tensor]) -> None:
+        """Before an optimizer step: the twin follows, the temperature is clamped, alpha ramps up from 0.
+
+        `masks` (B, S), on the CPU, are those of the texts of each micro-batch, which `forward` then gets in this order.
+        """
         if self.twin is not None:
             self.twin.update(model)
         model.clamp_temperature()
         ramp = self.objective.alpha_ramp_epochs
         self.alpha = self.objective.alpha * (min(1.0, epoch / ramp) if ramp > 0 else 1.0)
         self.step, self.part = step, 0
+        self.text_counts = count_texts(masks)
 
     def forward(
         self, model: VisionLanguageModel, video_BTCHW: Tensor, ids: Tensor, mask: Tensor, index: Tensor
@@ -68,8 +77,7 @@ class Objectives(nn.Module):
         losses: dict[str, Tensor] = {}
         texts = ids, mask
         if "vtm" in self.objective.losses and self.objective.negatives == "all":
-            # The host waits for their length: now, while the device has little left to do, not after the encoder.
-            texts = gather_texts(ids, mask)
+            texts = gather_texts(ids, mask, self.text_counts.longest[self.part])
         video, text = model.encode_video(video_BTCHW), model.encode_text(ids, mask)
         projected: list[KeysValues] = []
         if {"vtm", "cap"} & set(self.objective.losses):
@@ -93,8 +101,7 @@ class Objectives(nn.Module):
                 losses["vtm"] = self._matching(model, video.tokens, projected, texts, similarity, own, every)
             self.queue.push(*keys, every if self.positives == "index" else torch.full_like(every, NO_INDEX))
         if "cap" in self.objective.losses:
-            summed = model.text_loss(projected, ids, mask).sum()
-            losses["cap"] = summed * world_size() / all_reduce_sum(mask[:, 1:].sum())
+            losses["cap"] = model.text_loss(projected, ids, mask).sum() / self.text_counts.tokens
         self.part += 1
         return losses
 
@@ -169,10 +176,8 @@ def _by_turns(first: Tensor, second: Tensor) -> Tensor:
     return torch.stack([first, second], dim=1).flatten(0, 1)
 
 
-def gather_texts(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Ids and mask (G, S) of all processes, each padded to the longest text of any."""
-    if world_size() == 1:
-        return ids, mask
-    longest = int(all_reduce_max(torch.tensor(ids.shape[1], device=ids.device)))
+def gather_texts(ids: Tensor, mask: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+    """Ids and mask (G, S) of all processes, each padded to the `longest` text of any."""
+    assert ids.shape[1] <= longest, "micro-batches come in the order in which begin_step had them"
     padding = (0, longest - ids.shape[1])
     return all_gather_rows(F.pad(ids, padding)), all_gather_rows(F.pad(mask, padding))

@@ -15,7 +15,7 @@ from datasets.sources import missing_of_some, open_source
 from datasets.video_text import VideoTextDataset
 from engine.distributed import rank, world_size
 from tasks.base import PairTask
-from tasks.data import clean_up, video_folder
+from tasks.data import clean_up, media_folder
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ class PretrainTask(PairTask):
             rank=rank(),
             world_size=world_size(),
             workers=self.config.train.workers,
+            sample_timeout=self.config.train.sample_timeout,
         )
 
     def evaluate(self, final: bool) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def read_source(config: PretrainConfig, source: SourceConfig) -> Source:
     """
     root, video, data = Path(config.data.root), config.video, config.data
     path = root / source.file
-    table = open_source(path, root / source.media if source.media else video_folder(config))
+    table = open_source(path, media_folder(config, source))
     missing, looked_for = missing_of_some(path, table)
     image_size = source.image_size or video.image_size
     num_frames = source.num_frames or video.num_frames

@@ -5,7 +5,7 @@ Shapes: B questions, S question tokens, A answers of a list, D width.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,11 +20,12 @@ from datasets.loaders import TrainLoader
 from datasets.records import QuestionRecord, VideoTextRecord
 from datasets.video_text import VideoTextDataset
 from engine.checkpoint import read_json, write_json, write_lines
-from engine.distributed import all_reduce_sum, gather_objects, world_size
+from engine.distributed import gather_objects
 from tasks.base import VideoTextTask
 from tasks.build import beside_checkpoint
 from tasks.data import clean_up, read_annotations, video_text
 from tasks.metrics.answers import accuracies, count_answers, coverage
+from tasks.step_counts import mean_count
 
 logger = logging.getLogger(__name__)
 QUESTION_TOKENS = 35
@@ -45,13 +46,18 @@ class AnswerList:
 class VqaTask(VideoTextTask):
     """TESTA's fine-tuning for question answering: the weighted cross-entropy of the annotators' answers."""
 
+    mean_questions: float
+    """Questions of a micro-batch of the step that has begun, on average."""
+
     def __init__(self, config: VqaConfig, device: torch.device) -> None:
         super().__init__(config, device)
         self.best_metric: str | None = config.evaluation.best_metric
         self.evaluation = config.evaluation
         self.model.freeze_unused(("vqa",))
         self.start_from_checkpoint()
-        self._known: dict[str, int] | None = None
+        # Now: a checkpoint that a run goes on from is gone when the next ones are kept.
+        known = beside_checkpoint(config, ANSWERS)
+        self._known: dict[str, int] | None = None if known is None else read_json(known)
         self._rows_about: dict[tuple[str, float | None, float | None], list[int]] = {}
 
     def training_texts(self) -> Iterable[str]:
@@ -92,8 +98,12 @@ class VqaTask(VideoTextTask):
                 **questions_of([[records[row] for row in of_one] for of_one in rows], clean_up(self.config)),
             }
 
+    def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:
+        """Before the first forward of an optimizer step: its questions are counted."""
+        self.mean_questions = mean_count([len(batch["text"]) for batch in batches])
+
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The loss of all answers, each by its weight, summed over their tokens, for a question of all processes'."""
+        """The loss of all answers, each by its weight, summed over their tokens, for a question of the whole step."""
         ids, mask = self.tokenize(batch["text"], QUESTION_TOKENS)
         # With one question a video the rows are in order, and no keys and values need be copied.
         about = None if self.config.objective.questions == "one" else batch["about"]
@@ -101,8 +111,7 @@ class VqaTask(VideoTextTask):
         answer_ids, answer_mask = self.tokenize(batch["answers"])
         asked = batch["asked"]
         losses = self.model.caption_loss(states[asked], answer_ids, answer_mask, mask[asked])
-        questions = all_reduce_sum(torch.full((), float(len(ids)), device=self.device))
-        return {"vqa": (batch["weights"] * losses).sum() * world_size() / questions}
+        return {"vqa": (batch["weights"] * losses).sum() / self.mean_questions}
 
     def evaluate(self, final: bool) -> dict[str, Any]:
         """Accuracy, that of always giving the commonest training answer, and how many answers the list holds.
@@ -141,9 +150,7 @@ class VqaTask(VideoTextTask):
         A checkpoint without such a list was not made here; then the training set of the configuration is counted.
         """
         if self._known is None:
-            path = beside_checkpoint(self.config, ANSWERS)
-            annotated = read_annotations(self.config, "train").records if path is None else []
-            self._known = count_answers(annotated) if path is None else read_json(path)
+            self._known = count_answers(read_annotations(self.config, "train").records)
         return self._known
 
     def answer_list(self, texts: list[str]) -> AnswerList:

@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 NUMERICS = (ROOT / "docs" / "NUMERICS.md").read_text()
+CLUSTER = (ROOT / "docs" / "CLUSTER.md").read_text()
 README = (ROOT / "README.md").read_text()
 
 
@@ -17,8 +18,17 @@ def test_every_departure_names_a_test() -> None:
         assert re.search(r"`\S+test_\S+\.py(::\w+)?` \|$", row), row
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(\S+\.py(?:::\w+)?)`", NUMERICS))))
-def test_tests_that_numerics_names_are_there(name: str) -> None:
+def test_every_fault_names_a_test() -> None:
+    rows = [line for line in CLUSTER.splitlines() if line.startswith("|")]
+    faults = rows[rows.index("| fault | what happens | test |") + 2 :]
+    faults = faults[: next((place for place, row in enumerate(faults) if row.count("|") != 4), len(faults))]
+    assert len(faults) > 20
+    for row in faults:
+        assert re.search(r"`\S*test_\S+\.py(::\w+)?` \|$", row), row
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(\S*test_\S+\.py(?:::\w+)?)`", NUMERICS + CLUSTER))))
+def test_tests_that_the_documents_name_are_there(name: str) -> None:
     path, _, test = name.partition("::")
     text = (ROOT / "tests" / path).read_text()
     assert f"def {test}" in text or not test

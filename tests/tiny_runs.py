@@ -9,6 +9,9 @@ import torch
 
 from configs.load import from_dict
 from configs.schema import CaptionConfig, PretrainConfig, RetrievalConfig, RunConfig, VqaConfig
+from engine.heartbeat import Heartbeat
+from engine.interruption import Interruption
+from engine.loop import Trainer
 from tests.videos import write_video
 
 FRAMES, IMAGE = 4, 32
@@ -96,6 +99,13 @@ def settings(task: str, root: Path, **sections: Any) -> dict[str, Any]:
 def config(task: str, root: Path, **sections: Any) -> Any:
     """The configuration of `settings`."""
     return from_dict(CONFIGS[task], settings(task, root, **sections), "test")
+
+
+def trainer(task: Any, settings: RunConfig) -> Trainer:
+    """The engine at the first step of a run, not watched by anybody."""
+    assert settings.output_dir is not None
+    heartbeat = Heartbeat(Path(settings.output_dir) / "heartbeats", 0)
+    return Trainer(task, settings, torch.device("cpu"), None, heartbeat, Interruption())
 
 
 def clips(batch: int, seed: int = 0) -> torch.Tensor:

@@ -111,7 +111,7 @@ def _parse(line: bytes, keys: dict[str, bool]) -> dict[str, Any]:
     _check_keys(row, keys)
     if not isinstance(row["video"], str) or not row["video"]:
         raise ValueError(f"video is {row['video']!r}; write the path of a video or an image")
-    _check_times(row)
+    check_times(row)
     return row
 
 
@@ -159,7 +159,8 @@ def _has_words(text: str) -> bool:
     return any(character.isalnum() for character in text)
 
 
-def _check_times(row: dict[str, Any]) -> None:
+def check_times(row: dict[str, Any]) -> None:
+    """ValueError, without file and line, unless `start` and `end`, where given, are a part of the row's `video`."""
     for key in ("start", "end"):
         time = row.get(key)
         if time is None:

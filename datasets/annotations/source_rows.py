@@ -9,13 +9,30 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 
+class Place(NamedTuple):
+    """Where in which tar file a video lies: the file as an index of shards names it, the first byte, the size.
+
+    `shard_state` is the size of the tar file and its time of change in ns.
+    """
+
+    shard: str
+    offset: int
+    size: int
+    shard_state: tuple[int, int]
+
+
 class SourceRow(NamedTuple):
-    """A video or an image as the file names it, its captions (none: to be left out), and its part in seconds."""
+    """A video or an image as the file names it, its captions (none: to be left out), and its part in seconds.
+
+    With a `place` the video is the part of a tar file, and `video` its name there. Rows of one tar file stand together,
+    and either all rows of a source have a place or none.
+    """
 
     video: str
     captions: tuple[str, ...]
     start: float | None = None
     end: float | None = None
+    place: Place | None = None
 
 
 RowParser = Callable[[Path, BinaryIO], Iterator[SourceRow]]

@@ -4,9 +4,10 @@ Ours is the engine's own step with the task's own model and objectives; nothing 
 The reference's is `naive_step.py`, on the same batch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import repeat
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, cast
 
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import DataConfig, PretrainConfig
+from engine.heartbeat import Heartbeat
 from engine.host_memory import keep_freed_memory
+from engine.interruption import Interruption
 from engine.loop import Trainer
 from engine.precision import resolve_precision
 from engine.task import Task
@@ -93,9 +96,9 @@ class RandomPairs(nn.Module):
         if config.train.compile:
             self.model.visual_encoder.compile(fullgraph=True, dynamic=False)
 
-    def begin_step(self, step: int, epoch: float) -> None:
-        """The twin follows."""
-        self.objectives.begin_step(self.model, step, epoch)
+    def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:
+        """The twin follows, and the tokens of the step's texts are counted."""
+        self.objectives.begin_step(self.model, step, epoch, [batch["mask"] for batch in batches])
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The losses of a batch, by name."""
@@ -125,7 +128,9 @@ def make_trainer(config: PretrainConfig, device: torch.device) -> Trainer:
     """The engine at the first step of a run; nothing of its folder is left."""
     with TemporaryDirectory() as folder:
         task = RandomPairs(config).to(device).train()
-        trainer = Trainer(cast(Task, task), replace(config, output_dir=folder), device, None)
+        heartbeat = Heartbeat(Path(folder) / "heartbeats", 0)
+        run = replace(config, output_dir=folder)
+        trainer = Trainer(cast(Task, task), run, device, None, heartbeat, Interruption())
         trainer.log.close()
     return trainer
 

@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 
-import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from datasets import decode, sampling, transforms
-from datasets.records import is_image
+from datasets.records import ShardMember, is_image
 from scripts.worker_pool import Beat
 
 THUMBNAIL = 112
@@ -21,7 +20,7 @@ class Look:
 
     part: str
     video: int
-    path: str
+    file: str | ShardMember
     start: float | None
     end: float | None
     num_frames: int
@@ -53,10 +52,10 @@ def look(job: Look, beat: Beat) -> Seen:
         return sampling.SAMPLERS[job.sampling](job.num_frames, length, rng)
 
     try:
-        if is_image(job.path):
-            clip = transforms.resize_image(decode.read_image(job.path), job.image_size)[None]
+        if is_image(str(job.file)):
+            clip = transforms.resize_image(decode.read_image(job.file), job.image_size)[None]
             return Seen(1, None, _thumbnails(clip) if job.keep else None)
-        clip = decode.read_video(job.path, job.image_size, choose, job.start, job.end)
+        clip = decode.read_video(job.file, job.image_size, choose, job.start, job.end)
     except decode.DecodeError as error:
         raise ValueError(error.reason) from None
     return Seen(lengths[-1], _seconds(job), _thumbnails(clip) if job.keep else None)
@@ -64,10 +63,9 @@ def look(job: Look, beat: Beat) -> Seen:
 
 def _seconds(job: Look) -> float | None:
     """What the file says; None where it says nothing, or nothing that can be."""
-    with av.open(job.path, metadata_errors="ignore") as container:
-        if container.duration is None or container.duration <= 0:
-            return None
-        length = container.duration / av.time_base
+    length = decode.seconds(job.file)
+    if length is None:
+        return None
     return max(min(job.end or length, length) - (job.start or 0.0), 0.0)
 
 

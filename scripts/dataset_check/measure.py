@@ -87,7 +87,7 @@ def choose_videos(part: DataPart, config: RunConfig, number: int | None, example
         Look(
             part.name,
             video,
-            part.table.path(video),
+            part.table.file(video),
             *part.table.span(video),
             part.num_frames,
             part.image_size,

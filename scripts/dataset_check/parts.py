@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from configs.schema import PretrainConfig, RunConfig, SourceConfig
 from datasets.pairs import PairTable
-from datasets.sources import open_source
-from tasks.data import PARTS, read_split, setting_of, video_folder
+from datasets.sources import is_there, open_source
+from tasks.data import PARTS, media_folder, read_split, setting_of
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _sources(config: RunConfig) -> tuple[SourceConfig, ...]:
 
 def _read_source(config: RunConfig, source: SourceConfig) -> DataPart:
     root = Path(config.data.root)
-    table = open_source(root / source.file, root / source.media if source.media else video_folder(config))
+    table = open_source(root / source.file, media_folder(config, source))
     there = _there(table)
     if not there.any():
         raise ValueError(
@@ -108,5 +108,5 @@ def _read_source(config: RunConfig, source: SourceConfig) -> DataPart:
 
 
 def _there(table: PairTable) -> NDArray[np.bool_]:
-    paths = tqdm(range(table.num_videos), desc="looking for files", unit="file", leave=False, delay=2)
-    return np.fromiter((Path(table.path(video)).is_file() for video in paths), np.bool_, table.num_videos)
+    videos = tqdm(range(table.num_videos), desc="looking for files", unit="file", leave=False, delay=2)
+    return np.fromiter((is_there(table, video) for video in videos), np.bool_, table.num_videos)

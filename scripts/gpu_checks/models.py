@@ -97,11 +97,12 @@ class PretrainingStep:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.video = pixels(size, device, batch)
         self.ids, self.mask = texts(size, device, batch)
+        self.masks = [self.mask.cpu()]  # as the loop hands them out, before they are sent
         self.index = torch.arange(len(self.ids), device=device)
 
     def __call__(self) -> Tensor:
         """One optimizer step; its losses (3,), without gradient, in the order of `LOSSES`."""
-        self.objectives.begin_step(self.model, self.steps, epoch=1.0)
+        self.objectives.begin_step(self.model, self.steps, epoch=1.0, masks=self.masks)
         with autocast(self.device, self.precision):
             losses = self.objectives(self.model, self.video, self.ids, self.mask, self.index)
         together = torch.stack([losses[name].float() for name in LOSSES])

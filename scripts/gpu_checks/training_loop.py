@@ -1,5 +1,7 @@
 """The training loop itself, which needs more packages than the model does."""
 
+import math
+
 import torch
 
 from scripts.benchmarking.settings import Settings
@@ -17,9 +19,9 @@ def without_waiting(device: torch.device, size: Size) -> Finding:
     trainer.train_step(batches)
     with waits(device) as found:
         trainer.train_step(batches)
-    losses = torch.stack([totals["loss"] for totals in trainer.unreported]).cpu()
+    losses = [record.values["loss"] for record in trainer.records.collect(trainer.progress.step)]
     readings = [
         Reading("operations waited for", len(found), 0),
-        Reading("losses not finite", int((~losses.isfinite()).sum()), 0),
+        Reading("losses not finite", sum(not math.isfinite(loss) for loss in losses), 0),
     ]
     return Finding(readings, ", ".join(sorted(set(found))))

@@ -23,6 +23,8 @@ GMACS = {
     "f96": 1381.402, "f96_none": 2382.535, "f96_merge_untrained": 1381.402, "f96_prune_untrained": 1380.878,
     "f96_importance": 1380.943, "f96_frames": 1303.874, "f96_patches": 1364.022,
     "f16": 228.966, "f16_none": 392.512, "f16_tome": 252.439, "f16_joint": 449.976,
+    # Not in the paper: as scripts/count_flops.py counts, which tests/scripts/test_count_flops.py holds to a formula.
+    "f256": 3193.361, "large_f32": 1462.363, "large_f96": 4859.507,
 }  # fmt: skip
 # The longer of two names that begin alike comes first.
 DATASETS = (
@@ -67,7 +69,7 @@ def test_the_rows_of_all_tables_are_there() -> None:
     for dataset in RELEASE:
         assert {f"{dataset}_{end}" for end in ("f32", "f32_none", "f96", "f96_none")} <= retrieval
     assert {f"{dataset}_zeroshot_f32" for dataset in ("queryd", "didemo", "activitynet")} <= retrieval
-    assert {f"queryd_{end}" for end in GMACS} <= retrieval
+    assert {f"queryd_{end}" for end in GMACS if end[0] == "f" and end != "f256"} | {"queryd_zeroshot_f32"} <= retrieval
     assert {path.stem for path in FINETUNED["vqa"]} == {
         "activitynet_qa_f32", "activitynet_qa_f96", "msrvtt_qa_f32", "testa_qa_f32"
     }  # fmt: skip

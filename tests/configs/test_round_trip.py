@@ -36,6 +36,7 @@ MINIMAL = {"data": {"root": "/data"}, "optim": {"lr": 1e-5}, "train": {"batch_si
 TRAIN = TrainConfig(
     batch_size=16, max_epochs=3, accumulate=4, precision="fp16", activation_checkpointing="offload",
     deterministic=True, workers=0, eval_every=2, save_every=5, log_every=1,
+    keep_checkpoints=3, sample_timeout=9.5, stall_timeout=60.0, max_skipped=4,
 )  # fmt: skip
 MODEL = ModelConfig(
     depth=2, width=24, heads=3, patch_size=8, mlp_ratio=2.5, drop_path=0.1, init="scratch", embed_dim=16,

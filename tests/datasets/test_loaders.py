@@ -1,5 +1,6 @@
 """Batches: the same for any number of workers and ranks, and from any step on."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def test_an_epoch_is_a_permutation_of_all_pairs_but_the_last_few(records: list[V
     assert texts[0] != texts[1]
     good = [text for text in texts[0] if text not in ("video 3", "again 3")]
     assert len(good) == 16  # the unreadable video is replaced
-    order = [item.row for batch in train._batches for item in batch]
+    order = [item.row for batch in train._batches.after(0) for item in batch]
     assert len(set(order)) == 16 and set(order) < set(range(20))
 
 
@@ -101,9 +102,13 @@ def test_torch_generator_is_left_alone(records: list[VideoTextRecord]) -> None:
 def test_workers_live_on(records: list[VideoTextRecord]) -> None:
     train = loader(dataset(records), workers=1)
     list(train.epoch(0))
-    first = [worker.pid for worker in train._loader._iterator._workers]
+    first = processes(train)
     list(train.epoch(1))
-    assert [worker.pid for worker in train._loader._iterator._workers] == first
+    assert processes(train) == first and first != [os.getpid()]
+
+
+def processes(train: TrainLoader) -> list[int]:
+    return [reading.process for reading in train._loader._board.readings()]
 
 
 def test_workers_share_the_cache(records: list[VideoTextRecord]) -> None:

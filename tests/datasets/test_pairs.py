@@ -64,6 +64,9 @@ def test_a_table_on_disk_equals_the_one_in_memory_and_is_mapped(tmp_path: Path) 
     assert [table.path(video) for video in range(3)] == [same.path(video) for video in range(3)]
     assert [table.span(video) for video in range(3)] == [same.span(video) for video in range(3)]
     for name, column in table.columns.items():
+        if not len(column):  # what is empty cannot be mapped
+            assert name in ("members", "shard_bytes", "shard_ends", "shard_states")
+            continue
         mapped = column if isinstance(column, np.memmap) else column.base
         assert isinstance(mapped, np.memmap) and mapped.filename is not None, name
 

@@ -1,6 +1,6 @@
 """A task of two small layers with all that makes resuming hard: dropout, tied weights, a queue, an own loader."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +17,10 @@ WIDTH = 6
 
 class Interrupted(Exception):
     """What stops a run from outside."""
+
+
+def broken(video: str, reason: str = "is no video", excluded: bool = False) -> dict[str, Any]:
+    return {"video": video, "reason": reason, "excluded": excluded}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +73,21 @@ class StubTask(nn.Module):
             generator = torch.Generator().manual_seed(1000 * epoch + step)
             slices = torch.randn(train.batch_size, WIDTH, generator=generator).chunk(train.accumulate)
             for rows in slices:
-                failed = [{"video": f"broken{epoch}.mp4", "reason": "is no video"}] if step == 1 and rank() == 0 else []
-                yield {"rows": rows.chunk(world_size())[rank()], "failed": failed}
+                failed = [broken(f"broken{epoch}.mp4")] if step == 1 and rank() == 0 else []
+                own = rows.chunk(world_size())[rank()]
+                names = [f"epoch {epoch}, step {step}, rank {rank()}, row {row}" for row in range(len(own))]
+                yield {"rows": own, "names": names, "failed": failed}
 
-    def begin_step(self, step: int, epoch: float) -> None:
+    def exclude(self, videos: Iterable[str]) -> None:
+        self.excluded = list(videos)
+
+    def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:
+        assert len(batches) == self.config.train.accumulate
         self.step = step
         self.steps_begun.append((step, epoch))
 
     def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        assert "failed" not in batch and not self.folded
+        assert batch.keys() == {"rows"} and not self.folded
         if self.step == self.stop_at:
             raise Interrupted
         rows = batch["rows"]
@@ -107,7 +117,7 @@ class StubTask(nn.Module):
             "num_videos": 3,
             "num_texts": 4,
             "num_missing": 1,
-            "failed": [{"video": "broken_test.mp4", "reason": "is empty"}],
+            "failed": [broken("broken_test.mp4", "is empty")],
             "files": {"predictions.txt": lambda path: path.write_text(f"evaluation {self.evaluations}")},
         }
 

@@ -1,7 +1,10 @@
 """Addresses of checkpoints, with the hub's own functions replaced: nothing here goes over a network."""
 
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -10,11 +13,11 @@ from huggingface_hub import constants, errors
 from configs.load import dump, from_dict, load_to_evaluate
 from configs.schema import RetrievalConfig
 from engine import hub
-from engine.hub import local_path
+from engine.hub import local_path, tokenizer_folder
 
-REPOSITORY = ("model.safetensors", "config.yaml", "state.json", "answers.json", "random.json", "optimizer.safetensors",
-              "tokenizer/tokenizer.json", "README.md", "best/model.safetensors", "best/config.yaml",
-              "best/tokenizer/vocab.txt", "best/random.json")  # fmt: skip
+REPOSITORY = ("own.py", "vocab.txt", "tokenizer.py", "model.safetensors", "config.yaml", "state.json", "answers.json",
+              "random.json", "optimizer.safetensors", "tokenizer/tokenizer.json", "README.md", "best/model.safetensors",
+              "best/config.yaml", "best/tokenizer/vocab.txt", "best/random.json")  # fmt: skip
 
 
 @pytest.fixture
@@ -22,27 +25,40 @@ def fake_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The hub's two functions over a repository `owner/name`, of which only what is asked for is downloaded."""
     cache = tmp_path / "cache"
 
-    def fetch(repository: str, name: str, revision: str | None) -> Path:
+    def fetch(repository: str, name: str, revision: str | None, dry_run: bool) -> Any:
         target = cache / repository / (revision or "main") / name
+        if dry_run:
+            return planned(name, size=len(name), fetched=not target.exists())
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(name)
-        return target
+        return str(target)
 
-    def download(repository: str, name: str, *, revision: str | None) -> str:
-        return str(fetch(repository, name, revision))
+    def download(repository: str, *, filename: str, revision: str | None, dry_run: bool = False) -> Any:
+        return fetch(repository, filename, revision, dry_run)
 
     def snapshot(
-        repository: str, *, revision: str | None, allow_patterns: list[str], ignore_patterns: list[str]
-    ) -> str:
+        repository: str,
+        *,
+        revision: str | None,
+        allow_patterns: list[str],
+        ignore_patterns: Sequence[str] = (),
+        dry_run: bool = False,
+    ) -> Any:
+        found = []
         for name in REPOSITORY:
             wanted = any(fnmatch(name, pattern) for pattern in allow_patterns)
             if wanted and not any(fnmatch(name, pattern) for pattern in ignore_patterns):
-                fetch(repository, name, revision)
-        return str(cache / repository / (revision or "main"))
+                found.append(fetch(repository, name, revision, dry_run))
+        return found if dry_run else str(cache / repository / (revision or "main"))
 
     monkeypatch.setattr(hub, "hf_hub_download", download)
     monkeypatch.setattr(hub, "snapshot_download", snapshot)
     return cache
+
+
+def planned(name: str, size: int | None, fetched: bool = True) -> SimpleNamespace:
+    """What a dry run says of a file."""
+    return SimpleNamespace(filename=name, file_size=size, will_download=fetched)
 
 
 def files(folder: Path) -> set[str]:
@@ -128,6 +144,69 @@ def test_an_evaluation_takes_the_configuration_beside_the_weights(
     trained = from_dict(RetrievalConfig, {**sections, "task": "retrieval", "model": {"depth": 4}}, "test")
     dump(trained, tmp_path / "config.yaml")
     (tmp_path / "model.safetensors").touch()
-    monkeypatch.setattr(hub, "snapshot_download", Mock(return_value=str(tmp_path)))
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, dry_run=False, **__: [] if dry_run else str(tmp_path))
     config = load_to_evaluate(RetrievalConfig, None, ["checkpoint=hf://owner/name"], local_path)
     assert (config.model.depth, config.checkpoint) == (4, "hf://owner/name")
+
+
+def test_a_tokenizer_comes_without_code_and_without_weights(fake_hub: Path, tmp_path: Path) -> None:
+    assert tokenizer_folder(str(tmp_path)) == tmp_path
+    found = tokenizer_folder("bert-base-uncased")
+    assert found == fake_hub / "bert-base-uncased" / "main" and files(found) == {"vocab.txt"}
+
+
+@pytest.mark.parametrize("address", ["hf://owner/name/file.pth", "hf://owner/name"])
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ([hub.LARGEST_GB * 10**9 + 10**8], r"would download 20.1 GB, more than 20; name a single file, or download"),
+        ([15 * 10**9, 15 * 10**9], r"would download 30.0 GB, more than 20"),
+        ([5, None], "the hub does not say how large file1 is; download it yourself and give its path"),
+    ],
+)
+def test_what_is_too_large_is_not_begun(
+    monkeypatch: pytest.MonkeyPatch, address: str, sizes: list[int | None], words: str
+) -> None:
+    answer = Mock(return_value=[planned(f"file{number}", size) for number, size in enumerate(sizes)])
+    monkeypatch.setattr(hub, "hf_hub_download", answer)
+    monkeypatch.setattr(hub, "snapshot_download", answer)
+    with pytest.raises(ValueError, match=f"^checkpoint: {address}: {words}"):
+        local_path(address)
+    with pytest.raises(ValueError, match=f"^model.text.tokenizer: 'large' is no local folder .*{words}"):
+        tokenizer_folder("large")
+    assert [call.kwargs["dry_run"] for call in answer.call_args_list] == [True, True]
+
+
+def test_what_is_here_already_may_be_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = planned("file.pth", 10**12, fetched=False)
+    monkeypatch.setattr(hub, "hf_hub_download", lambda *_, dry_run=False, **__: here if dry_run else "/there/file.pth")
+    assert local_path("hf://owner/name/file.pth") == Path("/there/file.pth")
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        (ConnectionError("no network"), "is not on this machine, and the hub cannot be reached"),
+        (errors.GatedRepoError("gated", response=ANSWER), "is gated"),
+    ],
+)
+def test_without_the_hub_what_was_had_before_is_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cause: Exception, words: str
+) -> None:
+    """The hub's own function then fetches nothing, and a dry run of it fails."""
+    (tmp_path / "model.safetensors").touch()
+    here = [tmp_path]
+
+    def snapshot(repository: str, *, dry_run: bool = False, local_files_only: bool = False, **_: Any) -> str:
+        if dry_run:
+            raise errors.DryRunError("no network") from cause
+        assert local_files_only
+        if not here:
+            raise errors.LocalEntryNotFoundError("not here")
+        return str(here[0])
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    assert local_path("hf://owner/name") == tmp_path
+    here.clear()
+    with pytest.raises(ValueError, match=f"^checkpoint: hf://owner/name: {words}"):
+        local_path("hf://owner/name")

@@ -2,16 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from engine.checkpoint import read_weights
+from engine.distributed import rank, world_size
 from engine.optim import lr_at
 from engine.random_state import seed_everything
 from engine.run import run
-from tests.engine.stub import STEPS, StubConfig, StubTask, stub_config
+from tests.engine.stub import STEPS, StubConfig, StubTask, broken, stub_config
 from tests.gloo import run_ranks
 
 
@@ -36,11 +38,10 @@ def written_out(config: StubConfig) -> tuple[StubTask, list[float]]:
         for _ in range(STEPS):
             for group in optimizer.param_groups:
                 group["lr"] = lr_at(step, config.optim, STEPS, config.train.max_epochs) * group["scale"]
-            task.begin_step(step, step / STEPS)
+            micro_batches = [{"rows": next(batches)["rows"]} for _ in range(config.train.accumulate)]
+            task.begin_step(step, step / STEPS, micro_batches)
             parts = []
-            for _ in range(config.train.accumulate):
-                batch = next(batches)
-                del batch["failed"]
+            for batch in micro_batches:
                 parts.append(sum(task(batch).values()) / config.train.accumulate)
                 parts[-1].backward()
             torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)
@@ -118,29 +119,76 @@ def test_without_a_best_metric_nothing_is_evaluated(tmp_path: Path, monkeypatch:
     assert logged(tmp_path, "evaluation") == [] and not (tmp_path / "checkpoint_best").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    forward = StubTask.forward
+class BrokenSteps(StubTask):
+    """Steps of which one rank's last micro-batch has a loss, or only a gradient, that is not finite."""
 
-    def diverging(task: StubTask, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        losses = forward(task, batch)
-        return {**losses, "queue": losses["queue"] * (float("nan") if task.step == 6 else 1.0)}
+    where: ClassVar[dict[int, str]] = {}
 
-    monkeypatch.setattr(StubTask, "forward", diverging)
-    with pytest.raises(FloatingPointError, match=r"step 7 is not finite: .*loss_rebuild 0\..*loss_queue nan"):
-        run(stub_config(tmp_path, train={"log_every": 50, "save_every": 1}), StubTask)
+    def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        losses = super().forward(batch)
+        is_here = rank() == world_size() - 1 and int(self.batches_seen) % self.config.train.accumulate == 0
+        if is_here and self.where.get(self.step) == "loss":
+            losses["queue"] = losses["queue"] + float("inf")
+        if is_here and self.where.get(self.step) == "gradient":
+            zero = self.blocks[1].weight.sum() * 0
+            losses["queue"] = losses["queue"] + zero.sqrt()
+        return losses
+
+
+class BrokenFromSixOn(BrokenSteps):
+    where = dict.fromkeys(range(6, 12), "loss")
+
+
+class BrokenNowAndThen(BrokenSteps):
+    where = {2: "loss", 6: "gradient", 7: "loss"}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_step_that_is_not_finite_is_left_out_counted_and_named(tmp_path: Path, processes: int) -> None:
+    config = stub_config(tmp_path, train={"save_every": 1, "log_every": 4, "max_skipped": 2, "max_epochs": 2})
+    run_ranks(processes, run, config, BrokenNowAndThen)
+    lines = [json.loads(line) for line in (tmp_path / "skipped_steps.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [3, 7, 8]
+    assert lines[0]["loss"] is None and lines[0]["loss_rebuild"] > 0 and lines[1]["grad_norm"] is None
+    assert {name[:15] for name in lines[1]["samples"]} == {"epoch 1, step 2"} and len(lines[1]["samples"]) == 8
+    assert logged(tmp_path)[-1]["skipped_steps"] == 3
+    last = tmp_path / "checkpoint_last"
+    state = json.loads((last / "state.json").read_text())
+    assert (state["num_skipped"], state["skipped_in_a_row"]) == (3, 2)
+    assert all(tensor.isfinite().all() for tensor in read_weights(last).values())
+    # Neither weights nor moments, nor their count of steps, know of the steps left out.
+    before, after = (
+        load_file(tmp_path / name / "optimizer.safetensors") for name in ("checkpoint_step_00000007", last.name)
+    )
+    assert set(after) == set(before) and all(torch.equal(after[name], before[name]) for name in after)
+    assert after["head.weight/step" if "head.weight/step" in after else "blocks.0.weight/step"] == 5
+
+
+def test_too_many_steps_that_are_not_finite_end_the_run_saved(tmp_path: Path) -> None:
+    config = stub_config(tmp_path, train={"log_every": 1, "max_skipped": 2})
+    told = r"3 steps up to step 9 were not finite and left out, the last: loss inf, loss_rebuild 0\..*checkpoint_last"
+    with pytest.raises(FloatingPointError, match=told):
+        run(config, BrokenFromSixOn)
     state = json.loads((tmp_path / "checkpoint_last" / "state.json").read_text())
-    assert state["step"] == 6
+    assert (state["step"], state["skipped_in_a_row"]) == (9, 3)
     assert all(tensor.isfinite().all() for tensor in read_weights(tmp_path / "checkpoint_last").values())
+    run(config, StubTask)  # whatever broke it has been taken out: it goes on
+    assert [line["step"] for line in logged(tmp_path)] == list(range(1, 3 * STEPS + 1))
+    assert logged(tmp_path)[-1]["skipped_steps"] == 3
+
+
+def test_no_step_may_be_left_out_if_none_is_allowed(tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match="1 steps up to step 3 were"):
+        run(stub_config(tmp_path, train={"max_skipped": 0}), BrokenNowAndThen)
 
 
 def test_unreadable_files_are_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(stub_config(tmp_path, train={"max_epochs": 2}), StubTask)
     run(stub_config(tmp_path, train={"max_epochs": 3}), StubTask)
     lines = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
-    expected = [{"video": f"broken{epoch}.mp4", "reason": "is no video"} for epoch in range(3)]
-    assert lines == [expected[0], {"video": "broken_test.mp4", "reason": "is empty"}, *expected[1:]]
+    expected = [broken(f"broken{epoch}.mp4") for epoch in range(3)]
+    assert lines == [expected[0], broken("broken_test.mp4", "is empty"), *expected[1:]]
+    assert json.loads((tmp_path / "checkpoint_last" / "quarantine.json").read_text()) == expected
     assert capsys.readouterr().err.count("cannot read broken0.mp4: is no video") == 1
 
 

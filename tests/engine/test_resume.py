@@ -71,7 +71,7 @@ def test_one_process(tmp_path: Path, stops: list[dict[str, int]]) -> None:
 
 
 def test_the_loss_scale_of_fp16_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.loop.resolve_precision", lambda setting, device: "fp16")  # refused on a CPU; it works
+    monkeypatch.setattr("engine.step.resolve_precision", lambda setting, device: "fp16")  # refused on a CPU; it works
     monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=2.0**24))  # too large
     train_until(stub_config(tmp_path / "whole", train={"save_every": 3}))
     train_until(stub_config(tmp_path / "parts", train={"save_every": 3}), stop_at=6)

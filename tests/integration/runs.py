@@ -65,8 +65,9 @@ def weights_of(checkpoint: Path) -> dict[str, Tensor]:
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
-    """Every file with what it holds."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Every file with what it holds, but for the heartbeats, which every start begins anew."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and "heartbeats" not in path.parts]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def train(root: Path, folder: Path, task: str = "retrieval", **sections: Any) -> Path:

@@ -111,11 +111,13 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(
     root: Path, runs: dict[str, Path], tmp_path: Path, task: str
 ) -> None:
     sections = {**TRAINED, **with_test_set(task, root), "train": {**TRAINED["train"], "save_every": 1}}
+    begin_step = TASKS[task].begin_step
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
 
-        def killed(module: Any, step: int, epoch: float) -> None:
+        def killed(module: Any, step: int, *arguments: Any) -> None:
             if step == 5:
                 raise Killed
+            begin_step(module, step, *arguments)
 
         patch.setattr(TASKS[task], "begin_step", killed)
         train(root, tmp_path / "run", task, **sections)

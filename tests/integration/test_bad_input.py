@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.integration.runs import files_below, start, write_config
+from tests.integration.runs import files_below, start, weights_of, write_config
 from tests.tiny_runs import write_data
 
 
@@ -214,11 +214,15 @@ def test_files_none_of_which_can_be_read(root: Path, tmp_path: Path, capsys: pyt
         assert not list((tmp_path / str(workers)).glob("checkpoint*"))
 
 
-def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(
+def test_losses_that_are_no_numbers_stop_the_run_saved_from_before_them(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = write_config("retrieval", root, "diverging.yaml", optim={"lr": 1e9}, train={"max_epochs": 9})
+    train = {"max_epochs": 9, "max_skipped": 2}
+    config = write_config("retrieval", root, "diverging.yaml", optim={"lr": 1e9}, train=train)
     assert start("train_retrieval", "--config", config, f"output_dir={tmp_path / 'run'}") == 2
     said = capsys.readouterr().err
-    assert re.search(r"error: step \d is not finite: loss .*Lower optim.lr", said)
+    assert re.search(
+        r"error: 3 steps up to step \d were not finite and left out, the last: loss .*lower optim.lr", said
+    )
     assert "Traceback" not in said
+    assert all(tensor.isfinite().all() for tensor in weights_of(tmp_path / "run" / "checkpoint_last").values())

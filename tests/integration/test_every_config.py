@@ -18,7 +18,6 @@ from torch import nn
 
 from configs.load import load_any
 from configs.schema import CONFIG_CLASSES, DataConfig, OptimConfig
-from engine.loop import Trainer
 from engine.random_state import seed_everything
 from models.momentum import MomentumTwin
 from models.tokenizer import make_tokenizer
@@ -29,6 +28,7 @@ from tasks.retrieval import RetrievalTask
 from tasks.vqa import VqaTask
 from tests.integration.runs import BASE, ROOT
 from tests.integration.tiny_datasets import NUM_VIDEOS, write_dataset
+from tests.tiny_runs import trainer as make_trainer
 
 CONFIGS = sorted(
     path for path in (ROOT / "configs").rglob("*.yaml") if not path.stem.startswith(("base", "recipe_"))
@@ -37,13 +37,12 @@ TASKS: dict[str, Any] = {
     "pretrain": PretrainTask, "retrieval": RetrievalTask, "vqa": VqaTask, "caption": CaptionTask
 }  # fmt: skip
 LOSSES = {"pretrain": {"vtc", "vtm", "cap"}, "retrieval": {"vtc", "vtm"}, "vqa": {"vqa"}, "caption": {"cap"}}
-# Parameters of a ViT-B/16 without a classifier, as timm counts them; what its divided form has besides, in each block a
-# norm, qkv and two projections; and those of BERT-base with cross-attention and TESTA's vocabulary.
-WIDTH, PROJECTION, NORM = 768, 768 * 768 + 768, 2 * 768
-IMAGE_ENCODER = 85_798_656
-DIVIDED = 12 * (NORM + 5 * PROJECTION)
-BERT_LAYER = 2 * (4 * PROJECTION + NORM) + (768 * 3072 + 3072) + (3072 * 768 + 768) + NORM
-TEXT_ENCODER = (30524 + 512) * WIDTH + NORM + 12 * BERT_LAYER
+# Parameters of a ViT-B/16 and a ViT-L/16 without a classifier, as timm counts them, by width; and those of BERT-base
+# with TESTA's vocabulary, but for the keys and values of its attention to videos.
+IMAGE_ENCODER = {768: 85_798_656, 1024: 303_301_632}
+PROJECTION, NORM = 768 * 768 + 768, 2 * 768
+BERT_LAYER = 6 * PROJECTION + 2 * NORM + (768 * 3072 + 3072) + (3072 * 768 + 768) + NORM
+TEXT_ENCODER = (30524 + 512) * 768 + NORM + 12 * BERT_LAYER
 NOTHING_TO_A_MODEL: dict[str, Any] = {
     "data": DataConfig(root="data"), "optim": OptimConfig(lr=1.0), "checkpoint": None, "output_dir": None
 }  # fmt: skip
@@ -73,7 +72,7 @@ def small(path: Path, root: Path) -> Any:
     for axis, most in (("frames", 1), ("patches", 1), ("tokens", 3)):
         amount = getattr(config.aggregation, f"{axis}_per_block")
         if amount:
-            settings[f"aggregation.{axis}_per_block"] = min(amount, most)
+            settings[f"aggregation.{axis}_per_block"] = min(max(amount) if isinstance(amount, tuple) else amount, most)
     if config.optim.warmup_steps:
         settings["optim.warmup_steps"] = 1
     if config.task in ("pretrain", "retrieval"):
@@ -106,7 +105,7 @@ def test_a_model_of_full_size_and_a_step_of_a_small_one(path: Path, tmp_path: Pa
     write_dataset(config.data, tmp_path, questions=config.task == "vqa")
     seed_everything(config.seed)
     task = TASKS[config.task](config, torch.device("cpu")).train()
-    trainer = Trainer(task, config, torch.device("cpu"), None)
+    trainer = make_trainer(task, config)
     before = {name: parameter.detach().clone() for name, parameter in task.named_parameters()}
     trainer.train_step(task.train_epoch(0, 0))
     trainer.report()
@@ -116,19 +115,24 @@ def test_a_model_of_full_size_and_a_step_of_a_small_one(path: Path, tmp_path: Pa
     wanted = set(config.objective.losses) if hasattr(config.objective, "losses") else LOSSES[config.task]
     assert {name.removeprefix("loss_") for name in line if name.startswith("loss_")} == wanted
     assert all(math.isfinite(value) and value > 0 for name, value in line.items() if name.startswith("loss"))
-    assert len(trainer.optimizer.state) == len(trainer.trainable), "each has had a gradient"
+    assert len(trainer.step.optimizer.state) == len(trainer.step.trainable), "each has had a gradient"
     moved = {name for name, parameter in task.named_parameters() if not torch.equal(before[name], parameter)}
     if line["lr"] > 0:
         assert any(name.startswith("model.visual_encoder.blocks.0.") for name in moved)
 
 
 def assert_of_full_size(config: Any, model: nn.Module) -> None:
-    """ViT-B/16 and BERT-base, by their numbers of parameters."""
-    expected = IMAGE_ENCODER
+    """ViT-B/16 or ViT-L/16, and BERT-base, by their numbers of parameters.
+
+    The divided form of a ViT has besides, in each block, a norm, qkv and two projections.
+    """
+    width, depth, frames = config.model.width, config.model.depth, config.video.num_frames
+    expected = IMAGE_ENCODER[width]
     if config.model.attention != "space":
-        expected += config.video.num_frames * WIDTH
+        expected += frames * width
     if config.model.attention == "divided":
-        expected += DIVIDED + (12 * config.video.num_frames if config.model.temporal_scaling else 0)
+        expected += depth * (2 * width + 5 * (width * width + width))
+        expected += depth * frames if config.model.temporal_scaling else 0
     assert num_parameters(model.visual_encoder) == expected
     if config.task != "caption":
-        assert num_parameters(model.text_encoder) == TEXT_ENCODER
+        assert num_parameters(model.text_encoder) == TEXT_ENCODER + 12 * 2 * (width * 768 + 768)

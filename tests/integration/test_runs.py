@@ -213,10 +213,10 @@ def killed_at(kill_step: int) -> Iterator[None]:
     """A run inside ends as it begins that step."""
     begin_step = PairTask.begin_step
 
-    def killed(task: PairTask, step: int, epoch: float) -> None:
+    def killed(task: PairTask, step: int, *arguments: Any) -> None:
         if step == kill_step:
             raise Killed
-        begin_step(task, step, epoch)
+        begin_step(task, step, *arguments)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(PairTask, "begin_step", killed)

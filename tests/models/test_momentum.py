@@ -80,6 +80,18 @@ def test_the_queue_holds_the_last_entries_whatever_the_batch(size: int, batches:
         assert int(queue.pointer) == pointer
 
 
+@pytest.mark.parametrize("broken", ["video", "text"])
+def test_features_that_are_not_finite_stay_out_of_the_queue(broken: str) -> None:
+    queue = FeatureQueue(4, 5, seed=0)
+    before = {name: value.clone() for name, value in queue.state_dict().items() if name != "pointer"}
+    features = {"video": torch.ones(3, 4), "text": torch.ones(3, 4)}
+    features[broken][1, 2] = torch.nan
+    queue.push(**features, index=torch.arange(3))
+    assert all(torch.equal(queue.state_dict()[name], value) for name, value in before.items())
+    queue.push(torch.ones(3, 4), torch.ones(3, 4), torch.arange(3))
+    assert (queue.index >= 0).sum() == 3 and queue.video.isfinite().all()
+
+
 def test_a_queue_of_no_entries_takes_nothing() -> None:
     queue = FeatureQueue(4, 0, seed=0)
     queue.push(torch.randn(3, 4), torch.randn(3, 4), torch.arange(3))

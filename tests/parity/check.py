@@ -178,7 +178,7 @@ def check_step(tensors: Tensors, meta: Meta, losses: tuple[str, ...], positives:
             "pointer": stored[pointer].reshape(()),
         }
     )
-    objectives.begin_step(model, step=0, epoch=0.0)
+    objectives.begin_step(model, step=0, epoch=0.0, masks=[tensors["attention_mask"]])
     video = rearrange(tensors["video"], "B C T H W -> B T C H W")
     index = tensors["idx"].flatten() if positives == "index" else torch.arange(len(video))
     found = {f"loss_{name}": loss for name, loss in objectives(

@@ -60,7 +60,7 @@ def test_a_file_becomes_a_folder_and_the_same_file_again(tmp_path: Path, tokeniz
         f"{'divided' if family == 'testa' else 'space'} attention, {len(read_weights(tmp_path / 'folder'))} tensors"
     )
     assert {path.name for path in (tmp_path / "folder").iterdir()} == {
-        "model.safetensors", "config.yaml", "state.json", "tokenizer"
+        "model.safetensors", "config.yaml", "state.json", "tokenizer", "SHA256SUMS"
     }  # fmt: skip
     assert read_json(tmp_path / "folder" / "state.json")["task"] == task
     config = load_any(CONFIG_CLASSES, tmp_path / "folder" / "config.yaml", [])

@@ -69,8 +69,6 @@ def test_nodes_meet_at_the_address() -> None:
         ("one_node.sh", ("pretrain.py",), {}, "one_node.sh: no GPU here; set NPROC to the number of CPU processes"),
         ("nodes.sh", ("pretrain.py",), {"NNODES": "2"}, "nodes.sh: MASTER_ADDR is not set; "),
         ("nodes.sh", ("pretrain.py",), {"MASTER_ADDR": "a"}, "nodes.sh: NNODES is not set; "),
-        ("slurm.sbatch", (), {}, "usage: sbatch [OPTIONS] scripts/launch/slurm.sbatch SCRIPT.py"),
-        ("slurm.sbatch", ("pretrain.py",), {"SLURM_SUBMIT_DIR": "/"}, "slurm.sbatch: / is not the repository's root"),
     ],
 )
 def test_what_is_missing_is_said(name: str, words: tuple[str, ...], settings: dict[str, str], error: str) -> None:
@@ -83,24 +81,6 @@ def test_what_is_missing_is_said(name: str, words: tuple[str, ...], settings: di
 def test_help_is_no_error(name: str) -> None:
     done = launch(name, "--help")
     assert done.returncode == 0 and done.stdout.startswith("usage: ") and "PYTHON" in done.stdout
-
-
-def test_slurm_starts_nodes_sh_on_every_machine(tmp_path: Path) -> None:
-    """With stand-ins for Slurm's commands: srun runs what it is given once, as on one of the machines."""
-    for command, text in {
-        "scontrol": "printf 'n1\\nn2\\n'",
-        "srun": 'test "$1" = --kill-on-bad-exit=1; "${@:2}"',
-    }.items():
-        (tmp_path / command).write_text(f"#!/usr/bin/env bash\n{text}\n")
-        (tmp_path / command).chmod(0o755)
-    done = launch(
-        "slurm.sbatch", *ENTRY, PATH=f"{tmp_path}:{os.environ['PATH']}", SLURM_SUBMIT_DIR=str(ROOT),
-        SLURM_JOB_NODELIST="n[1-2]", SLURM_JOB_ID="123456", NPROC="8", DRY_RUN="1",
-    )  # fmt: skip
-    assert command_of(done) == [
-        sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=8", "--rdzv_backend=c10d",
-        "--rdzv_endpoint=n1:23456", "--rdzv_id=123456", *ENTRY,
-    ]  # fmt: skip
 
 
 def test_one_node_trains_on_two_processes(tmp_path: Path) -> None:

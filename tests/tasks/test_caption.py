@@ -60,7 +60,9 @@ def train_step(root: Path) -> dict[str, Any]:
     task = build(root)
     model = task if world_size() == 1 else DistributedDataParallel(task)
     rows = slice(rank() * 4 // world_size(), (rank() + 1) * 4 // world_size())
-    loss = model({"video": clips(4)[rows], "text": TEXTS[rows]})["cap"]
+    given: dict[str, Any] = {"video": clips(4)[rows], "text": TEXTS[rows]}
+    task.begin_step(0, 0.0, [given])
+    loss = model(given)["cap"]
     loss.backward()
     gradients = {name: p.grad for name, p in task.named_parameters() if p.requires_grad}
     return {"loss": all_reduce_sum(loss) / world_size(), **gradients}
@@ -78,7 +80,9 @@ def test_the_loss_is_the_mean_over_all_tokens(data: Path) -> None:
         video = task.model.video_tokens(clips(4)[row : row + 1])
         summed += task.model.caption_loss(video, ids, mask).item()
         tokens += ids.shape[1] - 1
-    assert task({"video": clips(4), "text": TEXTS})["cap"].item() == pytest.approx(summed / tokens, rel=1e-5)
+    given: dict[str, Any] = {"video": clips(4), "text": TEXTS}
+    task.begin_step(0, 0.0, [given])
+    assert task(given)["cap"].item() == pytest.approx(summed / tokens, rel=1e-5)
 
 
 def test_number_of_processes_changes_nothing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

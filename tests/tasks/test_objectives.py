@@ -43,7 +43,7 @@ def batch(index: list[int], seed: int = 0) -> dict[str, Any]:
 
 
 def losses(task: PairTask, given: dict[str, Any], step: int = 0, epoch: float = 0.0) -> dict[str, Tensor]:
-    task.begin_step(step, epoch)
+    task.begin_step(step, epoch, [given])
     return task(given)
 
 
@@ -85,7 +85,7 @@ def contrast_by_hand(task: PairTask, given: dict[str, Any], alpha: float) -> flo
 def test_contrast_is_that_of_a_loop_over_pairs(tmp_path: Path, kind: str, epoch: float) -> None:
     task = build(kind, tmp_path, losses=["vtc"], alpha_ramp_epochs=2.0)
     given = batch([0, 1, 2, 1])
-    task.begin_step(0, epoch)
+    task.begin_step(0, epoch, [given])
     expected = contrast_by_hand(task, given, alpha=0.4 * min(1.0, epoch / 2))
     assert task(given)["vtc"].item() == pytest.approx(expected, abs=1e-5)
 
@@ -104,14 +104,14 @@ def test_pairs_of_one_video_are_positives_in_the_batch_and_in_the_queue_of_fine_
 def test_the_batch_is_in_the_queue_afterwards_and_the_next_step_is_scored_against_it(tmp_path: Path) -> None:
     task = build("retrieval", tmp_path, losses=["vtc"])
     first = batch([3, 1, 4, 1])
-    task.begin_step(0, 0.0)
+    task.begin_step(0, 0.0, [first])
     keys, _ = keys_and_queries(task, first)
     task(first)
     queue = task.objectives.queue
     assert queue.index.tolist() == [3, 1, 4, 1, 4, 5] and int(queue.pointer) == 4
     assert torch.allclose(queue.video[:4], keys[0], atol=1e-6) and torch.allclose(queue.text[:4], keys[1], atol=1e-6)
     second = batch([4, 5, 2, 0], seed=1)
-    task.begin_step(1, 0.5)
+    task.begin_step(1, 0.5, [second])
     expected = contrast_by_hand(task, second, alpha=0.2)
     assert task(second)["vtc"].item() == pytest.approx(expected, abs=1e-5)
     assert queue.index.tolist() == [2, 0, 4, 1, 4, 5]
@@ -122,7 +122,7 @@ def test_alpha_ramps_up_and_stays(tmp_path: Path, ramp: float) -> None:
     task = build("pretrain", tmp_path, alpha_ramp_epochs=ramp)
     found = []
     for epoch in (0.0, 0.5, 1.0, 2.0, 7.0):
-        task.begin_step(0, epoch)
+        task.begin_step(0, epoch, [batch([0, 1])])
         found.append(task.objectives.alpha)
     assert found == pytest.approx([0.0, 0.1, 0.2, 0.4, 0.4] if ramp else [0.4] * 5)
 
@@ -161,7 +161,7 @@ def test_matching_is_that_of_a_loop_and_rows_without_a_negative_contribute_none(
     task = build(kind, tmp_path, losses=["vtc", "vtm"])
     given = batch(index)
     for step in (0, 3):
-        task.begin_step(step, 0.0)
+        task.begin_step(step, 0.0, [given])
         noise = selection_noise(task.config.seed, step, 0, ROWS)
         expected, count = matching_by_hand(task, given, noise)
         assert count == (pairs if kind == "retrieval" else 12)
@@ -180,9 +180,10 @@ def test_the_noise_is_of_the_seed_the_step_and_the_part_of_the_step(
     monkeypatch.setattr(objectives_module, "selection_noise", recorded)
     task = build("retrieval", tmp_path)
     for step in (5, 6):
-        task.begin_step(step, 0.0)
-        for _ in range(2):
-            task(batch([0, 1, 2, 3]))
+        micro_batches = [batch([0, 1, 2, 3]), batch([4, 5, 0, 1])]
+        task.begin_step(step, 0.0, micro_batches)
+        for given in micro_batches:
+            task(given)
     assert asked == [(42, 5, 0, ROWS), (42, 5, 1, ROWS), (42, 6, 0, ROWS), (42, 6, 1, ROWS)]
 
 

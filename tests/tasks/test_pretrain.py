@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
+from datasets.records import VideoTextRecord
 from engine.run import run
+from tasks.data import video_text
 from tasks.pretrain import PretrainTask
 from tests.gloo import run_ranks
 from tests.integration.runs import assert_same_losses, losses_of, metrics_of, train as train_by_script, weights_of
@@ -105,10 +109,10 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(root: Path, tmp_path: Path) -
     whole = train_by_script(root, tmp_path / "whole", "pretrain", **arguments)
     begin_step = PretrainTask.begin_step
 
-    def killed(task: PretrainTask, step: int, epoch: float) -> None:
+    def killed(task: PretrainTask, step: int, *arguments: Any) -> None:
         if step == 6:  # in the second epoch
             raise Killed
-        begin_step(task, step, epoch)
+        begin_step(task, step, *arguments)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(PretrainTask, "begin_step", killed)
@@ -160,6 +164,38 @@ def test_a_manifest_is_read_through_its_index(root: Path) -> None:
     task = PretrainTask(config("pretrain", root), torch.device("cpu"))
     assert task.steps_per_epoch == 2 and (root / "captions.jsonl.index" / "table" / "meta.json").is_file()
     assert {tuple(batch["video"].shape) for batch in task.train_epoch(0, 0)} == {(4, FRAMES, 3, IMAGE, IMAGE)}
+
+
+def test_what_hung_in_one_evaluation_is_not_opened_in_the_next(root: Path, tmp_path: Path) -> None:
+    records = []
+    for name in ("first", "pipe", "last"):
+        Image.new("RGB", (40, 40)).save(tmp_path / f"{name}.png")
+        records.append(VideoTextRecord(str(tmp_path / f"{name}.png"), (name,)))
+    (tmp_path / "pipe.png").unlink()
+    os.mkfifo(tmp_path / "pipe.png")
+    hung = {"video": str(tmp_path / "pipe.png"), "reason": "not read within 2 seconds", "excluded": True}
+    task = PretrainTask(
+        config("pretrain", root, train={"workers": 1, "sample_timeout": 2.0, "batch_size": 4}), torch.device("cpu")
+    )
+    seconds = []
+    for _ in range(2):
+        failed: list[dict[str, Any]] = []
+        start = time.monotonic()
+        seen = [positions for positions, _ in task.each_video(video_text(task.config, records, False), 2, failed)]
+        seconds.append(time.monotonic() - start)
+        assert seen == [[0], [2]] and failed == [hung]
+    assert seconds[0] > 2 > seconds[1]
+
+
+def test_a_task_leaves_out_what_it_is_told(root: Path) -> None:
+    task = PretrainTask(config("pretrain", root, **sections(root, "sample")), torch.device("cpu"))
+    told = [str(root / "images" / f"{number}.jpg") for number in (0, 4)]
+    seen = {name for batch in task.train_epoch(0, 0) for name in batch["names"]}
+    task.exclude(told)
+    batches = list(task.train_epoch(0, 0))
+    later = {name for batch in batches for name in batch["names"]}
+    assert seen & set(told) and not later & set(told)
+    assert {entry["video"] for batch in batches for entry in batch["failed"] if entry["excluded"]} <= set(told)
 
 
 def test_a_public_dataset_is_read_as_by_other_tasks(root: Path) -> None:

@@ -65,9 +65,10 @@ def train(kind: str, root: Path, objective: dict[str, Any], steps: int) -> dict[
     rows = slice(rank() * ROWS // world_size(), (rank() + 1) * ROWS // world_size())
     found: dict[str, Any] = {}
     for step in range(steps):
-        task.begin_step(step, step / 2)
+        given = {name: value[rows] for name, value in global_batch(step).items()}
+        task.begin_step(step, step / 2, [given])
         with recorded_columns() as found["columns"], counted_rows(task.model.text_encoder) as found["rows"]:
-            losses = model({name: value[rows] for name, value in global_batch(step).items()})
+            losses = model(given)
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         for name, loss in losses.items():
@@ -154,8 +155,9 @@ def test_local_keys_are_those_of_one_rank(data: Path, alone: Results, ranks: lis
     halves = []
     for rows in (slice(0, 4), slice(4, 8)):
         task = build(kind, data, {})
-        task.begin_step(0, 0.0)
-        halves.append(task({name: value[rows] for name, value in global_batch(0).items()})["vtc"].detach())
+        given = {name: value[rows] for name, value in global_batch(0).items()}
+        task.begin_step(0, 0.0, [given])
+        halves.append(task(given)["vtc"].detach())
     torch.testing.assert_close(two["0 vtc"], torch.stack(halves).mean(), rtol=0, atol=1e-5)
     # Negatives and queue are still everyone's.
     torch.testing.assert_close(two["0 vtm"], one["0 vtm"], rtol=0, atol=1e-5)

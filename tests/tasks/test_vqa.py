@@ -78,6 +78,7 @@ def test_the_loss_is_that_of_every_answer_by_its_weight(data: Path) -> None:
         for answer, weight in zip(record.answers, record.weights, strict=True):
             answer_ids, answer_mask = task.tokenize([answer])
             expected += weight * task.model.caption_loss(states, answer_ids, answer_mask).item() / len(rows)
+    task.begin_step(0, 0.0, [given])
     assert task(given)["vqa"].item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -107,6 +108,7 @@ def test_all_questions_about_a_video_train_as_each_with_the_video_of_its_own(dat
     task, videos = build(data, objective=ALL), [0, 2, 6]
     given = batch_of_videos(task, videos)
     assert given["about"].tolist() == [0, 0, 0, 1, 1, 2, 2]
+    task.begin_step(0, 0.0, [given])
     together = task(given)["vqa"]
     together.backward()
     gradients = {name: p.grad.clone() for name, p in task.named_parameters() if p.grad is not None}
@@ -141,7 +143,9 @@ def train_step(root: Path, objective: dict[str, Any]) -> dict[str, Any]:
     model = task if world_size() == 1 else DistributedDataParallel(task)
     rows, of_these = ([0, 2, 5, 3], batch) if objective == ONE else ([0, 2, 6, 3], batch_of_videos)
     share = len(rows) // world_size()
-    loss = model(of_these(task, rows[rank() * share : (rank() + 1) * share]))["vqa"]
+    given = of_these(task, rows[rank() * share : (rank() + 1) * share])
+    task.begin_step(0, 0.0, [given])
+    loss = model(given)["vqa"]
     loss.backward()
     gradients = {name: p.grad for name, p in task.named_parameters() if p.requires_grad}
     return {"loss": all_reduce_sum(loss) / world_size(), **gradients}

@@ -88,7 +88,7 @@ def test_losses_and_gradients_are_the_released_codes(sides: tuple[PretrainConfig
     config, trainer, naive = sides
     batch = random_batch(config)
     assert len(set(batch["mask"].sum(dim=1).tolist())) > 1, "texts of one length would not show padding"
-    trainer.task.begin_step(0, 0.0)
+    trainer.task.begin_step(0, 0.0, [batch])
     found = trainer.module(batch)
     sum(found.values()).backward()
     own = normalised(config, batch)
@@ -114,8 +114,8 @@ def test_whole_steps_are_the_released_codes(sides: tuple[PretrainConfig, Trainer
         steps.append(step)
         trainer.train_step(iter([dict(batch)]))
         expected = naive(normalised(config, batch), drawn_as_ours(config, steps))
-        found = trainer.unreported[-1]
-        assert {name: float(found[f"loss_{name}"]) for name in expected} == pytest.approx(expected, rel=1e-4)
+        [found] = trainer.records.collect(trainer.progress.step)
+        assert {name: found.values[f"loss_{name}"] for name in expected} == pytest.approx(expected, rel=1e-4)
     task = trainer.module
     state = naive.module.state_dict()
     for name, value in task.model.state_dict().items():
@@ -163,9 +163,9 @@ def test_what_is_measured_runs_in_every_way(monkeypatch: pytest.MonkeyPatch) -> 
     losses = {}
     for precision, checkpointing in itertools.product(("fp32", "bf16"), ("none", "recompute")):
         trainer = measured(given, precision, checkpointing, monkeypatch)
-        assert trainer.precision == precision and trainer.progress.step == 2
+        assert trainer.step.precision == precision and trainer.progress.step == 2
         assert trainer.config.train.activation_checkpointing == checkpointing
-        losses[precision, checkpointing] = [float(step["loss"]) for step in trainer.unreported]
+        losses[precision, checkpointing] = [record.values["loss"] for record in trainer.records.collect(2)]
     plain = losses["fp32", "none"]
     assert losses["fp32", "recompute"] == pytest.approx(plain, rel=1e-5) and plain[1] != plain[0]
     assert losses["bf16", "none"] == pytest.approx(plain, rel=0.05) and losses["bf16", "none"] != plain

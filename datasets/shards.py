@@ -1,0 +1,268 @@
+"""Tar shards in webdataset's layout, with an index in the form of its `wids`: videos are read where they lie in them.
+
+Members whose names are alike up to the first dot of the last part, and that stand together, are one sample: a video or
+an image, and its captions as `caption` of a `.json` or as the text of a `.txt`. Nothing is ever unpacked to disk.
+"""
+
+import json
+import logging
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from tqdm import tqdm
+
+from datasets.annotations.layout import VIDEO_SUFFIXES
+from datasets.annotations.manifest import check_times
+from datasets.annotations.source_rows import Place, SourceRow, captions_with_words
+from datasets.records import IMAGE_SUFFIXES
+
+logger = logging.getLogger(__name__)
+
+INDEX = "index.json"
+KIND = "wids-shard-index-v1"
+VERSION = 1
+BLOCK = 512
+"""Bytes; headers and members of a tar file begin at multiples of it."""
+HEAD = 1 << 16
+LONGEST_TEXT = 1 << 20
+"""Bytes, far more than captions need; a longer `.json` or `.txt` is something else."""
+COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+MEDIA_SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar file as an index names it, where it lies, and how many samples and bytes the index says it has."""
+
+    name: str
+    path: Path
+    num_samples: int
+    size: int | None
+
+
+@dataclass
+class _Sample:
+    """What the members of one key have said so far."""
+
+    key: str
+    media: tarfile.TarInfo | None = None
+    fields: dict[str, Any] | None = None
+    text: str | None = None
+
+
+def is_index(path: Path) -> bool:
+    """Whether a `.json` file is an index of shards: an object with a `shardlist`, not a list of pairs."""
+    with path.open("rb") as file:
+        head = file.read(HEAD).lstrip()
+    return head.startswith(b"{") and b'"shardlist"' in head
+
+
+def read_index(path: Path) -> list[Shard]:
+    """The shards of an index in its order; relative ones lie beside it. ValueError for what is not as `wids` has it."""
+    try:
+        index = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: not JSON ({error}); delete it, and scripts.index_pairs FOLDER writes it again"
+        ) from None
+    if index.get("wids_version") != VERSION or index.get("__kind__", KIND) != KIND:
+        raise ValueError(
+            f"{path}: __kind__ {index.get('__kind__')!r}, wids_version {index.get('wids_version')!r}; "
+            f"an index of shards has {KIND!r} and {VERSION}"
+        )
+    if index.get("datasets"):
+        raise ValueError(f"{path}: names other indices under 'datasets'; write each as an entry of data.sources")
+    entries = index.get("shardlist")
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f'{path}: no shards; shardlist is a list of {{"url": ..., "nsamples": ...}}')
+    shards = [_shard(entry, f"{path}: shardlist[{number}]", path.parent) for number, entry in enumerate(entries)]
+    if len({shard.name for shard in shards}) != len(shards):
+        raise ValueError(f"{path}: names a shard twice; give the source a weight instead")
+    return shards
+
+
+def write_index(path: Path, shards: Sequence[Shard]) -> None:
+    """Write an index as `wids` and `read_index` read it; a file that is there is replaced in one step."""
+    entries = [{"url": shard.name, "nsamples": shard.num_samples, "filesize": shard.size} for shard in shards]
+    index = {"__kind__": KIND, "wids_version": VERSION, "shardlist": entries}
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(json.dumps(index, indent=2) + "\n")
+    new.replace(path)
+
+
+def find_shards(folder: Path) -> list[Shard]:
+    """All `.tar` files of a folder, sorted, with the numbers of their samples; ValueError if none is there."""
+    paths = sorted(folder.glob("*.tar"))
+    if not paths:
+        raise ValueError(f"{folder}: no .tar file in it; name the folder that holds the shards")
+    counted = tqdm(paths, desc="counting samples", unit="shard", disable=None)
+    return [Shard(path.name, path, sum(1 for _ in _samples(path)), path.stat().st_size) for path in counted]
+
+
+def rows(path: Path, file: BinaryIO) -> Iterator[SourceRow]:
+    """The samples of an index's shards in order; those without a caption, or without a video, have no captions.
+
+    ValueError with shard and member for a shard that is damaged, compressed or not as the index says, and for members
+    that would lie outside or are no files.
+    """
+    for shard in tqdm(read_index(path), desc=f"indexing {path.name}", unit="shard", disable=None):
+        status = shard.path.stat()
+        if shard.size not in (None, status.st_size):
+            raise ValueError(
+                f"{shard.path}: {status.st_size} bytes where {path} says {shard.size}; get the shard again"
+            )
+        state, found, without = (status.st_size, status.st_mtime_ns), 0, []
+        for sample in _samples(shard.path):
+            found += 1
+            if sample.media is None:
+                without.append(sample.key)
+                yield SourceRow(sample.key, ())
+            else:
+                yield _row(shard, sample, sample.media, state)
+        if found != shard.num_samples:
+            raise ValueError(
+                f"{shard.path}: {found} samples where {path} says {shard.num_samples}; get the shard again, or delete "
+                "the index, which scripts.index_pairs FOLDER writes again"
+            )
+        if without:
+            logger.warning(
+                "%s: %d samples without a video or an image are left out, the first is %s",
+                *(shard.path, len(without), without[0]),
+            )
+
+
+def split_key(name: str) -> tuple[str, str]:
+    """Key and suffix of a member: what is before and after the first dot of the last part; folders stay in the key."""
+    folder, slash, last = name.rpartition("/")
+    stem, _, suffix = last.partition(".")
+    return f"{folder}{slash}{stem}", suffix
+
+
+def _shard(entry: Any, place: str, folder: Path) -> Shard:
+    url = entry.get("url") if isinstance(entry, dict) else None
+    count = entry.get("nsamples") if isinstance(entry, dict) else None
+    if not isinstance(url, str) or not url or isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise ValueError(f'{place} is {entry!r}; write {{"url": FILE, "nsamples": a number}}')
+    if "://" in url or url.startswith("pipe:"):
+        raise ValueError(f"{place}: {url!r} is no file here; download the shards and name their files")
+    path, size = folder / url, entry.get("filesize")
+    if not path.is_file():
+        raise ValueError(f"{place}: {path}: no such file; get the shard again")
+    return Shard(url, path, count, size if isinstance(size, int) else None)
+
+
+def _samples(path: Path) -> Iterator[_Sample]:
+    """What the members of a tar file say, sample by sample; bytes of videos are not looked at."""
+    current: _Sample | None = None
+    for tar, member in _members(path):
+        key, suffix = split_key(member.name)
+        if current is None or key != current.key:
+            if current is not None:
+                yield current
+            current = _Sample(key)
+        try:
+            _add(current, member, suffix, tar)
+        except tarfile.TarError as error:
+            raise ValueError(f"{path}: damaged in {member.name} ({error}); get the shard again") from None
+        except ValueError as error:
+            raise ValueError(f"{path}/{member.name}: {error}") from None
+    if current is not None:
+        yield current
+
+
+def _members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """The files in a tar file in order; ValueError for a damaged one, and for members that are no files inside it."""
+    with path.open("rb") as file:
+        _refuse_compressed(path, file.read(8))
+        end, last = 0, "its beginning"
+        try:
+            file.seek(0)
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for member in tar:
+                    _check_member(path, member)
+                    end, last = member.offset_data + -(-member.size // BLOCK) * BLOCK, member.name
+                    # webdataset skips these too: they are about the shard, not of a sample.
+                    meta = any(part.startswith("__") and part.endswith("__") for part in member.name.split("/"))
+                    if member.isfile() and not meta:
+                        yield tar, member
+                    tar.members.clear()  # it would keep them all
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise ValueError(f"{path}: damaged after {last} ({error}); get the shard again") from None
+        # tarfile takes a header it cannot read for the end, and does not miss the end itself.
+        file.seek(end)
+        if len(file.read(BLOCK)) < BLOCK:
+            raise ValueError(f"{path}: cut off after {last}; get the shard again")
+        file.seek(end)
+        while piece := file.read(HEAD):
+            if piece.strip(b"\0"):
+                raise ValueError(f"{path}: damaged after {last}, what follows is no header; get the shard again")
+
+
+def _refuse_compressed(path: Path, head: bytes) -> None:
+    for magic, name in COMPRESSIONS.items():
+        if head.startswith(magic):
+            raise ValueError(
+                f"{path}: compressed with {name}, so its members cannot be read by their place; unpack it to a plain "
+                ".tar (videos are compressed as they are)"
+            )
+
+
+def _check_member(path: Path, member: tarfile.TarInfo) -> None:
+    name = PurePosixPath(member.name)
+    if name.is_absolute() or ".." in name.parts or "\0" in member.name:
+        raise ValueError(f"{path}: member {member.name!r} climbs out of the shard; do not trust who made it")
+    if member.issparse() or not (member.isreg() or member.isdir()):
+        raise ValueError(f"{path}: member {member.name!r} is a link or a device, not a file; write the file itself")
+    if member.size < 0:
+        raise ValueError(f"{path}: member {member.name!r} has the size {member.size}; get the shard again")
+
+
+def _add(sample: _Sample, member: tarfile.TarInfo, suffix: str, tar: tarfile.TarFile) -> None:
+    """Note a member of a sample. ValueError, without its name, for what does not belong there."""
+    if member.name.lower().endswith(MEDIA_SUFFIXES):
+        if sample.media is not None:
+            raise ValueError(f"a second video or image of its sample, beside {sample.media.name}; leave one")
+        sample.media = member
+    elif suffix in ("json", "txt"):
+        if member.size > LONGEST_TEXT:
+            raise ValueError(f"{member.size} bytes are no captions; leave it out of the shard")
+        file = tar.extractfile(member)
+        assert file is not None, "a regular file"
+        content = file.read()
+        if (sample.text if suffix == "txt" else sample.fields) is not None:
+            raise ValueError("stands twice in its sample; write the shard again")
+        if suffix == "txt":
+            sample.text = _decoded(content)
+            return
+        try:
+            fields = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"not JSON ({error}); write the shard again") from None
+        if not isinstance(fields, dict):
+            raise ValueError(f'found {type(fields).__name__}, not an object; write {{"caption": ...}}')
+        sample.fields = fields
+
+
+def _decoded(content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 ({error.reason}); write the shard again") from None
+
+
+def _row(shard: Shard, sample: _Sample, media: tarfile.TarInfo, state: tuple[int, int]) -> SourceRow:
+    fields = sample.fields or {}
+    caption = sample.text if fields.get("caption") is None else fields["caption"]
+    texts = [caption] if isinstance(caption, str) else [] if caption is None else caption
+    row = {"video": media.name, "start": fields.get("start"), "end": fields.get("end")}
+    try:
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"caption is {caption!r}; write a text or a list of texts")
+        check_times(row)
+    except ValueError as error:
+        raise ValueError(f"{shard.path}/{sample.key}.json: {error}") from None
+    place = Place(shard.name, media.offset_data, media.size, state)
+    return SourceRow(media.name, captions_with_words(*texts), row["start"], row["end"], place)

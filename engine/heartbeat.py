@@ -1,0 +1,211 @@
+"""Heartbeats: a small file of each rank that says what the rank is at, and says so still when its process is gone."""
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+logger = logging.getLogger("engine")
+
+# Of a file; a page, so that a reader of a local disk sees one beat or the other and no mixture.
+LENGTH = 4096
+MOST_SAMPLES, MOST_LOST, LONGEST_NAME, LONGEST_ERROR = 8, 8, 120, 240
+
+Doing = Literal["starting", "loading", "training", "saving", "evaluating", "ended"]
+
+
+@dataclass(frozen=True)
+class Process:
+    """A rank's process. Its start, in clock ticks since boot, tells it from a later one of the same number."""
+
+    rank: int
+    host: str
+    pid: int
+    started: int
+    namespace: str  # of process numbers: those of another container mean nothing here
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} (process {self.pid} on {self.host})"
+
+    def sees(self, other: "Process") -> bool:
+        """Whether `other` is on this host, and its number can be looked up here."""
+        return bool(self.namespace) and (self.host, self.namespace) == (other.host, other.namespace)
+
+    def is_running(self) -> bool:
+        """Whether it runs still; to be asked by a process that `sees` it. One that nobody has waited for does not."""
+        state, started = _state_and_start(self.pid)
+        return started == self.started and state not in ("Z", "X")
+
+
+def this_process(rank: int) -> Process:
+    """The process that calls. Where there is no /proc, nobody sees another's: files alone tell who is there."""
+    pid, namespace = os.getpid(), Path("/proc/self/ns/pid")
+    _, started = _state_and_start(pid)
+    return Process(rank, socket.gethostname(), pid, started, os.readlink(namespace) if started else "")
+
+
+def _state_and_start(pid: int) -> tuple[str, int]:
+    """The state and start of a process, ("", 0) if there is none; see proc(5). The program's name may hold spaces."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return "", 0
+    return fields[0].decode(), int(fields[19])
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What a heartbeat file says.
+
+    `samples` are the first of the batch, `more` the number of the others; `error` is what the rank ended by, `lost` the
+    ranks that it has given up, and why; `alive` counts on as long as the process runs, whatever its main thread does.
+    """
+
+    process: Process
+    step: int = 0
+    doing: Doing = "starting"
+    samples: tuple[str, ...] = ()
+    more: int = 0
+    error: str | None = None
+    lost: Mapping[int, str] = field(default_factory=dict)
+    time: str = ""
+    alive: int = 0
+
+    def place(self) -> str:
+        """Where the rank is, in words: "at step 57, training on a.mp4, b.mp4 and 30 more"."""
+        names = ", ".join(self.samples) + (f" and {self.more} more" if self.more else "")
+        # A rank that asks for a batch does not know its samples yet.
+        joined = f" {'after' if self.doing == 'loading' else 'on'} {names}" if names else ""
+        return f"at step {self.step}, {self.doing}{joined}"
+
+
+class Heartbeat:
+    """This rank's file in the run's folder; beat by the main thread, kept alive by the watchdog's.
+
+    A beat is one write of fixed length into the page cache: microseconds, and nothing waits for the disk. `ValueError`
+    if the folder cannot be written. As a context it ends with what ended the block; what it says then, stays.
+    """
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        self.process = this_process(rank)
+        self.folder = folder
+        self.latest = Beat(self.process)
+        self.beaten_at = time.monotonic()
+        self._lock = threading.Lock()
+        self._written = True
+        path = heartbeat_file(self.folder, rank)
+        self._new_folders = [made for made in (folder, folder.parent) if not made.exists()]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # A new file: a process of an earlier start that lingers writes to the old one.
+            path.unlink(missing_ok=True)
+            self._file: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            os.pwrite(self._file, encode(self.latest), 0)
+        except OSError as error:
+            raise ValueError(f"output_dir: cannot write {path} ({error}); give output_dir=FOLDER that can") from error
+
+    def beat(self, step: int, doing: Doing, samples: Sequence[str] = ()) -> None:
+        """Say what this rank does now, in the main thread."""
+        self.beaten_at = time.monotonic()
+        self._say(
+            step=step,
+            doing=doing,
+            samples=tuple(name[-LONGEST_NAME:] for name in samples[:MOST_SAMPLES]),
+            more=max(0, len(samples) - MOST_SAMPLES),
+        )
+
+    def end(self, error: str | None) -> None:
+        """Say that this rank ends where it is, and by which error, if by one. The first such word stays."""
+        self._say(doing="ended", error=None if error is None else error[:LONGEST_ERROR])
+
+    def discard(self) -> None:
+        """Take the file away, and the folders that came with it if nothing else is in them: nothing has begun."""
+        heartbeat_file(self.folder, self.process.rank).unlink(missing_ok=True)
+        with suppress(OSError):  # not empty
+            for folder in self._new_folders:
+                folder.rmdir()
+
+    def stay_alive(self, lost: Mapping[int, str]) -> None:
+        """Say that the process runs, and which ranks it has given up; waits until other hosts can read it."""
+        with self._lock:
+            first = dict(list(lost.items())[:MOST_LOST])
+            self.latest = replace(self.latest, alive=self.latest.alive + 1, lost=first)
+            self._write()
+            file = self._file
+        if file is not None:
+            try:
+                os.fsync(file)  # a network file system hands on what is written when it is told to
+            except OSError as error:
+                self._complain(error)
+
+    def __enter__(self) -> "Heartbeat":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # sys.exit is how a run ends that has said why; with ranks lost, they are why.
+        failed = error is not None and not isinstance(error, SystemExit) and not self.latest.lost
+        self.end(str(error) or repr(error) if failed else None)
+        with self._lock:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+
+    def _say(self, **changes: Any) -> None:
+        with self._lock:
+            if self.latest.doing != "ended":
+                self.latest = replace(self.latest, **changes, time=time.strftime("%Y-%m-%d %H:%M:%S"))
+                self._write()
+
+    def _write(self) -> None:
+        if self._file is None:
+            return
+        try:
+            os.pwrite(self._file, encode(self.latest), 0)
+            self._written = True
+        except OSError as error:
+            self._complain(error)
+
+    def _complain(self, error: OSError) -> None:
+        """Training goes on without its heartbeat until other hosts miss it; said once each time it fails anew."""
+        if self._written:
+            logger.error("%s: cannot write its heartbeat: %s", self.process, error)
+        self._written = False
+
+
+def heartbeat_file(folder: Path, rank: int) -> Path:
+    """Rank's file in the folder of heartbeats."""
+    return folder / f"rank_{rank:05d}.json"
+
+
+def encode(beat: Beat) -> bytes:
+    """A beat as one JSON object of `LENGTH` bytes, with spaces behind it; names that do not fit are only counted."""
+    values = {**vars(beat.process), **vars(beat)}  # dataclasses.asdict copies in depth, and is ten times slower
+    del values["process"]
+    samples, text = list(beat.samples), json.dumps(values)
+    while len(text) >= LENGTH and samples:
+        samples.pop()
+        values.update(samples=samples, more=beat.more + len(beat.samples) - len(samples))
+        text = json.dumps(values)
+    assert len(text) < LENGTH, "all else is cut to a length that fits"
+    return (text.ljust(LENGTH - 1) + "\n").encode("ascii")
+
+
+def read_beat(folder: Path, rank: int) -> Beat | None:
+    """What rank's file in the folder of heartbeats says; None if there is none, or only half of one at this moment."""
+    try:
+        values = json.loads(heartbeat_file(folder, rank).read_bytes())
+        process = Process(**{name: values.pop(name) for name in Process.__dataclass_fields__})
+        lost = {int(number): why for number, why in values.pop("lost").items()}
+        return Beat(process, **{**values, "samples": tuple(values["samples"])}, lost=lost)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # the last three: JSON of another shape
+        return None

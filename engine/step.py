@@ -1,0 +1,78 @@
+"""One optimizer step: forward and backward of its micro-batches, gradients averaged over ranks, and the update."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import cast
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from configs.schema import RunConfig
+from engine.distributed import all_reduce_max, world_size
+from engine.optim import build_optimizer, step_unless
+from engine.precision import autocast, resolve_precision
+from engine.task import Batch, Task
+
+
+class TrainingStep:
+    """What a step needs: the task as DDP shares it, its optimizer, and the loss scale of fp16."""
+
+    def __init__(self, task: Task, config: RunConfig, device: torch.device) -> None:
+        self.module, self.device = cast(nn.Module, task), device
+        self.clip_norm = config.optim.clip_norm
+        self.precision = resolve_precision(config.train.precision, device)
+        self.optimizer = build_optimizer(self.module, config.optim)
+        self.trainable = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
+        self.model = self._distributed() if world_size() > 1 else self.module
+
+    def __call__(self, micro_batches: Sequence[Batch]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """The step's losses and `grad_norm` by name, and whether it was left out (1 or 0, the same on all ranks).
+
+        Where the loss or the gradient is not finite on any rank, weights and optimizer stay as they are on all. Nothing
+        here waits for the device.
+        """
+        totals: dict[str, torch.Tensor] = {}
+        for number, batch in enumerate(micro_batches):
+            with self._gradients_averaged(last=number == len(micro_batches) - 1):
+                with autocast(self.device, self.precision):
+                    losses = self.model(self._to_device(batch))
+                total = torch.stack([loss.float() for loss in losses.values()]).sum()
+                self.scaler.scale(total / len(micro_batches)).backward()
+            for name, loss in {"loss": total, **{f"loss_{name}": loss for name, loss in losses.items()}}.items():
+                totals[name] = totals.get(name, torch.zeros_like(total)) + loss.detach() / len(micro_batches)
+        self.scaler.unscale_(self.optimizer)
+        totals["grad_norm"] = self._clip_gradients()
+        # Gradients are the same on all ranks, losses are not.
+        is_finite = torch.stack([totals["loss"], totals["grad_norm"]]).isfinite().all()
+        skipped = all_reduce_max((~is_finite).float())
+        step_unless(self.optimizer, skipped)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        return totals, skipped
+
+    def _distributed(self) -> DistributedDataParallel:
+        return DistributedDataParallel(
+            self.module,
+            device_ids=[self.device.index] if self.device.type == "cuda" else None,
+            broadcast_buffers=False,
+        )
+
+    def _gradients_averaged(self, *, last: bool) -> AbstractContextManager:
+        """DDP averages gradients over ranks once a step, in the last backward."""
+        if isinstance(self.model, DistributedDataParallel) and not last:
+            return self.model.no_sync()
+        return nullcontext()
+
+    def _to_device(self, batch: Batch) -> Batch:
+        move = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
+        return {**batch, **{name: value.to(self.device, non_blocking=True) for name, value in move.items()}}
+
+    def _clip_gradients(self) -> torch.Tensor:
+        """The norm of all gradients before they were clipped to `optim.clip_norm`, if that is set."""
+        gradients = [parameter.grad for parameter in self.trainable if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if self.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.trainable, self.clip_norm, norm)
+        return norm

@@ -1,0 +1,56 @@
+"""What optimizer steps had to say: losses, the gradient's norm, and whether a step was left out.
+
+They stay on the device, and no step waits for them, until somebody asks.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from engine.distributed import all_reduce_sum, world_size
+
+SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step: its number from 1, values by name as the mean over ranks, if it was left out, and this rank's samples.
+
+    `values` always holds `loss`, the `loss_NAME` it is the sum of, and `grad_norm`.
+    """
+
+    step: int
+    values: dict[str, float]
+    skipped: bool
+    samples: list[str]
+
+
+class StepRecords:
+    """Collects steps one after the other."""
+
+    def __init__(self) -> None:
+        self._values: list[dict[str, torch.Tensor]] = []
+        self._samples: list[list[str]] = []
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def add(self, values: dict[str, torch.Tensor], skipped: torch.Tensor, samples: list[str]) -> None:
+        """Keep a step's scalar tensors, which are read later; `skipped` is 1 on all ranks or 0 on all."""
+        self._values.append({**values, SKIPPED: skipped})
+        self._samples.append(samples)
+
+    def collect(self, last_step: int) -> list[StepRecord]:
+        """All steps since the last call, the latest of them `last_step`; waits for the device, and for all ranks."""
+        if not self._values:
+            return []
+        names = list(self._values[-1])
+        rows = torch.stack([torch.stack([values[name].float() for name in names]) for values in self._values])
+        rows = (all_reduce_sum(rows) / world_size()).cpu()
+        first = last_step - len(rows) + 1
+        records = []
+        for step, (row, samples) in enumerate(zip(rows.tolist(), self._samples, strict=True), start=first):
+            values = dict(zip(names, row, strict=True))
+            records.append(StepRecord(step, values, bool(values.pop(SKIPPED)), samples))
+        self._values, self._samples = [], []
+        return records

@@ -1,0 +1,43 @@
+"""What a GPU would run where our code, on a CPU, takes another way: attention of texts with dropout."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+IS_CUDA: Callable[[Tensor], bool] = torch.Tensor.is_cuda.__get__  # type: ignore[attr-defined]
+
+
+class AsOnGpu(TorchFunctionMode):
+    """Within this context tensors without values say that they are on a GPU, and attention keeps what a GPU's keeps.
+
+    A fused kernel keeps queries, keys, values, its output and a normaliser a query, whatever its dropout; a boolean
+    mask is made numbers of the queries' format. `longest` answers whatever the host asks for, which is how many tokens
+    the texts of a step have: no number that it divides by changes a size.
+    """
+
+    def __init__(self, longest: int) -> None:
+        super().__init__()
+        self.longest = longest
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func == IS_CUDA:  # made anew at each access, so not `is`
+            return True
+        if func in (Tensor.__int__, Tensor.item, Tensor.tolist):
+            return np.full(args[0].shape, self.longest).tolist()
+        if func is F.scaled_dot_product_attention:
+            return _fused_attention(*args, attn_mask=kwargs.get("attn_mask"))
+        return func(*args, **kwargs)
+
+
+def _fused_attention(query: Tensor, keys: Tensor, values: Tensor, attn_mask: Tensor | None) -> Tensor:
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype)
+    # The CPU's own fused kernel, which is also taken through the public function; that one has none with dropout.
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return fused(query, keys, values, 0.0, False, attn_mask=attn_mask)[0]

@@ -1,0 +1,69 @@
+"""Signals where there is something to save, and where there is not."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine.interruption import SIGNALS, Interrupted, Interruption
+from engine.run import run
+from tests.engine.stub import STEPS, StubTask, stub_config
+
+
+def send(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_what_it_comes_to_and_waits_where_it_is_told_to(number: signal.Signals) -> None:
+    before = [signal.getsignal(known) for known in SIGNALS]
+    with Interruption() as interruption:
+        interruption.raise_if_any()
+        with interruption.deferred():
+            send(number)
+            assert interruption.signal == number.name
+        with pytest.raises(Interrupted, match=f"told to stop by {number.name}"):
+            interruption.raise_if_any()
+        with pytest.raises(Interrupted):
+            send(number)
+    assert [signal.getsignal(known) for known in SIGNALS] == before
+
+
+class ToldInEvaluation(StubTask):
+    def evaluate(self, final: bool) -> dict[str, Any]:
+        send(signal.SIGTERM)
+        return super().evaluate(final)
+
+
+class ToldAtTheStart(StubTask):
+    def __init__(self, config: Any, device: torch.device) -> None:
+        super().__init__(config, device)
+        send(signal.SIGUSR1)
+
+
+class ToldInTheSecondStep(StubTask):
+    def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        if self.step == 1:
+            send(signal.SIGUSR1)
+        return super().forward(batch)
+
+
+@pytest.mark.parametrize(
+    ("task", "saved"), [(ToldAtTheStart, None), (ToldInEvaluation, STEPS), (ToldInTheSecondStep, 2)]
+)
+def test_what_has_nothing_to_save_ends_at_once(
+    tmp_path: Path, task: Callable[..., StubTask], saved: int | None
+) -> None:
+    with pytest.raises(Interrupted):
+        run(stub_config(tmp_path), task)
+    state = tmp_path / "checkpoint_last" / "state.json"
+    assert (json.loads(state.read_text())["step"] if state.exists() else None) == saved
+    beat = json.loads((tmp_path / "heartbeats" / "rank_00000.json").read_text())
+    assert (beat["doing"], beat["error"]) == ("ended", None)
+    run(stub_config(tmp_path), StubTask)
+    assert json.loads(state.read_text())["step"] == 3 * STEPS

@@ -1,0 +1,78 @@
+"""Runs that are killed, told to stop, or lose a rank: started again, they end as the run that was left alone."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.interruption import SAVED
+from tests.engine.processes import ROOT, Ranks, environment, lines_of
+from tests.engine.test_resume import assert_equal_runs, logged
+
+STUB = ("-m", "tests.engine.stub_run")
+
+
+def left_alone(folder: Path, world_size: int, *arguments: str) -> Path:
+    with Ranks(world_size, *STUB, str(folder), *arguments, log=folder.with_suffix(".log")) as ranks:
+        assert ranks.wait() == [0] * world_size, ranks.said()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "world_size", [pytest.param(1, marks=pytest.mark.soak), 2, pytest.param(4, marks=pytest.mark.soak)]
+)
+def test_ten_kills_at_random_steps(tmp_path: Path, world_size: int) -> None:
+    """All ranks at once, as a node dies, or one of them, and then the others end by themselves and name it."""
+    parts, epochs = tmp_path / "parts", ("--epochs", "12")
+    whole = left_alone(tmp_path / "whole", world_size, *epochs)
+    chance = random.Random(world_size)
+    for kill in range(10):
+        # A start cuts the log back to its checkpoint, so that some of these come while it starts.
+        goal = max(1, lines_of(parts / "metrics.jsonl") + chance.randint(-2, 5))
+        victims = [chance.randrange(world_size)] if kill % 3 == 2 else list(range(world_size))
+        slowly = (*STUB, str(parts), *epochs, "--seconds", "0.02")
+        with Ranks(world_size, *slowly, log=tmp_path / f"{kill}.log") as ranks:
+            assert ranks.until(lambda goal=goal: lines_of(parts / "metrics.jsonl") >= goal), ranks.said()
+            time.sleep(chance.uniform(0, 0.1))
+            ranks.send(signal.SIGKILL, victims)
+            statuses = ranks.wait()
+        assert statuses == [-signal.SIGKILL if rank in victims else 1 for rank in range(world_size)], ranks.said()
+        if len(victims) < world_size:
+            assert f"error: rank {victims[0]} (process " in ranks.said() and "Traceback" not in ranks.said()
+    left_alone(parts, world_size, *epochs)
+    assert_equal_runs(whole, parts)
+
+
+@pytest.mark.parametrize(
+    ("world_size", "number"), [(1, signal.SIGTERM), (2, signal.SIGUSR1)], ids=["SIGTERM alone", "SIGUSR1 to two"]
+)
+def test_told_to_stop_it_saves_at_once_and_says_so(tmp_path: Path, world_size: int, number: signal.Signals) -> None:
+    whole, parts = left_alone(tmp_path / "whole", world_size), tmp_path / "parts"
+    # Seldom saved: what is there afterwards was saved on being told.
+    slowly = (*STUB, str(parts), "--seconds", "0.05", "--save-every", "1000")
+    for start, goal in enumerate((2, 6)):
+        with Ranks(world_size, *slowly, log=tmp_path / f"{start}.log") as ranks:
+            assert ranks.until(lambda goal=goal: lines_of(parts / "metrics.jsonl") >= goal), ranks.said()
+            ranks.send(number, list(range(world_size)))
+            assert ranks.wait(20) == [SAVED] * world_size, ranks.said()
+            assert f"told to stop by {number.name}" in ranks.said() and "Traceback" not in ranks.said()
+        state = json.loads((parts / "checkpoint_last" / "state.json").read_text())
+        assert state["step"] == logged(parts)[-1]["step"]
+    with Ranks(world_size, *STUB, str(parts), "--save-every", "1000", log=tmp_path / "last.log") as ranks:
+        assert ranks.wait() == [0] * world_size, ranks.said()
+    assert_equal_runs(whole, parts)
+
+
+def test_torchrun_starts_what_was_killed_again(tmp_path: Path) -> None:
+    whole, parts = left_alone(tmp_path / "whole", 2), tmp_path / "parts"
+    torchrun = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--max-restarts=1", "--monitor-interval=0.1")
+    command = (sys.executable, *torchrun, "--standalone", *STUB, str(parts), "--kill", "1", "7")
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "parts.killed").exists() and "going on from step 6 of 24" in done.stderr
+    assert_equal_runs(whole, parts)

@@ -1,0 +1,69 @@
+"""The command: its columns, what fits, and what it refuses."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs.load import dump
+from scripts.memory_plan.step import count
+from scripts.plan_memory import GIB, as_json, in_all, main, plan, rows_a_process, table
+from tests.scripts.memory_plan.test_step import MERGING, PLAIN, TOKENS, configured
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["plan_memory", *words])
+    try:
+        main()
+    except SystemExit as ending:
+        return int(ending.code or 0)
+    return 0
+
+
+def test_a_column_for_each_way_and_the_configured_one_marked(tmp_path: Path) -> None:
+    columns = plan(configured(tmp_path, "retrieval", MERGING, {}), 1, TOKENS, None)
+    assert [column.name for column in columns] == ["none", "recompute", "aggregation", "aggregation+recompute"]
+    assert [column.configured for column in columns] == [False, False, True, False]
+    assert "aggregation*" in table(columns, None)
+    listed = json.loads(as_json(columns, None))
+    for column in columns:
+        rows = listed[column.name]
+        kinds = sum(size for name, size in rows.items() if name in column.need.at_peak)
+        assert rows["tensors"] == kinds + rows["buckets"] == column.need.total
+        assert rows["total"] == rows["tensors"] + rows["allowance"] + rows["context"]
+    without = plan(configured(tmp_path, "retrieval", PLAIN, {}), 1, TOKENS, None)
+    assert [column.name for column in without] == ["none", "recompute"]
+
+
+def test_the_largest_batch_fits_and_one_more_does_not(tmp_path: Path) -> None:
+    config = configured(tmp_path, "caption", PLAIN, {})
+    memory = 0.6
+    column = plan(config, 1, TOKENS, memory)[0]
+    assert column.largest is not None and column.largest > 6
+    assert in_all(count(config, column.largest, 1, TOKENS)) <= memory * GIB
+    assert in_all(count(config, column.largest + 1, 1, TOKENS)) > memory * GIB
+
+
+def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "config.yaml"
+    dump(configured(tmp_path, "caption", PLAIN, {"precision": "auto", "batch_size": 8}), file)
+    start = ("--config", str(file), "--text-tokens", "12")
+    assert command(monkeypatch, *start, "--processes", "2", "--gpu-memory", "0.6", "--json") == 0
+    column = json.loads(capsys.readouterr().out)["none"]
+    assert column["fits"] and column["configured"] and column["buckets"] > 0
+    assert command(monkeypatch, *start) == 0
+    assert "8 samples a GPU, 1 GPUs, bf16" in capsys.readouterr().out
+    for words, said in (
+        (("train.batchsize=3",), "train.batchsize"),
+        (("--processes", "3"), "train.batch_size: 8 cannot be shared out evenly over 3 processes"),
+        (("--processes", "0"), "--processes: 0"),
+        (("train.activation_checkpointing=offload",), "plan with recompute"),
+    ):
+        assert command(monkeypatch, *start, *words) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+
+
+def test_samples_a_process(tmp_path: Path) -> None:
+    assert rows_a_process(configured(tmp_path, "caption", PLAIN, {"batch_size": 12, "accumulate": 2}), 3) == 2
