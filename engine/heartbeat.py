@@ -102,6 +102,7 @@ class Heartbeat:
         self._lock = threading.Lock()
         self._written = True
         path = heartbeat_file(self.folder, rank)
+        self._refuse_a_folder_in_use()
         self._new_folders = [made for made in (folder, folder.parent) if not made.exists()]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -111,6 +112,17 @@ class Heartbeat:
             os.pwrite(self._file, encode(self.latest), 0)
         except OSError as error:
             raise ValueError(f"output_dir: cannot write {path} ({error}); give output_dir=FOLDER that can") from error
+
+    def _refuse_a_folder_in_use(self) -> None:
+        """`ValueError` if another run is at work in the folder, as far as this host can see."""
+        other = read_beat(self.folder, self.process.rank)
+        if other is None or other.doing == "ended" or other.process == self.process:
+            return
+        if self.process.sees(other.process) and other.process.is_running():
+            raise ValueError(
+                f"output_dir: process {other.process.pid} is at work in {self.folder.parent}, {other.place()}; wait "
+                "for its end, or choose another output_dir"
+            )
 
     def beat(self, step: int, doing: Doing, samples: Sequence[str] = ()) -> None:
         """Say what this rank does now, in the main thread."""

@@ -76,3 +76,13 @@ def test_torchrun_starts_what_was_killed_again(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "parts.killed").exists() and "going on from step 6 of 24" in done.stderr
     assert_equal_runs(whole, parts)
+
+
+def test_a_folder_takes_one_run_at_a_time(tmp_path: Path) -> None:
+    parts = tmp_path / "parts"
+    with Ranks(1, *STUB, str(parts), "--seconds", "1", log=tmp_path / "first.log") as first:
+        assert first.until(lambda: lines_of(parts / "metrics.jsonl") >= 1), first.said()
+        with Ranks(1, *STUB, str(parts), log=tmp_path / "second.log") as second:
+            assert second.wait() == [2], second.said()
+        assert f"error: output_dir: process {first.processes[0].pid} is at work in {parts}, at step" in second.said()
+        assert first.processes[0].poll() is None, first.said()
