@@ -30,6 +30,8 @@ class AsOnGpu(TorchFunctionMode):
             return True
         if func in (Tensor.__int__, Tensor.item, Tensor.tolist):
             return np.full(args[0].shape, self.longest).tolist()
+        if func is Tensor.numpy:
+            return np.full(args[0].shape, self.longest)
         if func is F.scaled_dot_product_attention:
             return _fused_attention(*args, attn_mask=kwargs.get("attn_mask"))
         return func(*args, **kwargs)

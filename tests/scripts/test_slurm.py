@@ -47,7 +47,8 @@ esac
 TASK = """
 import os, signal, sys, time
 names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
-print(*(os.environ[name] for name in names), *sys.argv[1:], flush=True)
+sys.stdout.write(" ".join([*(os.environ[name] for name in names), *sys.argv[1:]]) + "\\n")  # at once: others write too
+sys.stdout.flush()
 code = int(sys.argv[1])
 if code < 0:
     signal.signal(signal.SIGUSR1, lambda *_: sys.exit(-code))
