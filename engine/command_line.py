@@ -1,6 +1,7 @@
 """What every entry script does: read the command line and a configuration, and run one task."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from configs.load import load, load_to_evaluate
 from configs.schema import RunConfig
 from engine.distributed import is_main
 from engine.hub import local_path
-from engine.interruption import SAVED, Interrupted
+from engine.interruption import SAVED, SIGNALS, Interrupted
 from engine.run import RankFailed, run
 from engine.task import TaskClass
 
@@ -47,6 +48,9 @@ def exit_status(traceback: bool = False) -> Iterator[None]:
     try:
         yield
     except Interrupted as interrupted:
+        # As soon as one process has ended, srun ends the others: those that end anyway shall keep this status.
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         if is_main():
             print(f"{interrupted}; the same command goes on with it", file=sys.stderr)
         sys.exit(SAVED)

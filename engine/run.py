@@ -14,8 +14,8 @@ from configs.schema import RunConfig
 from engine import checkpoint
 from engine.checkpoints import BEST
 from engine.distributed import (
-    barrier,
     done_by_main,
+    from_main,
     gather_objects,
     is_main,
     local_rank,
@@ -55,7 +55,8 @@ def run(config: RunConfig, task_class: TaskClass, *, evaluate_only: bool = False
     check_datasets_package()
     stall_timeout = config.train.stall_timeout
     with Interruption() as interruption:
-        start_distributed(timedelta(seconds=stall_timeout))
+        # After the watchdog, which can say who is missing.
+        start_distributed(timedelta(seconds=stall_timeout + 60))
         # An evaluation beside a run leaves the run's own heartbeats alone.
         beats = Path(config.output_dir) / ("heartbeats_of_evaluation" if evaluate_only else "heartbeats")
         with Heartbeat(beats, rank()) as heartbeat:
@@ -119,8 +120,8 @@ def train(trainer: Trainer) -> None:
     if finished:
         logger.info("this run is finished; raise train.max_epochs to train on")
     trainer.train()
-    barrier()  # rank 0 has written the best weights
-    best = checkpoint.find_folder(trainer.folder / BEST)
+    # What rank 0 finds, which has written them: others may see them later, and nobody may evaluate alone.
+    best = from_main(checkpoint.find_folder(trainer.folder / BEST))
     if best is not None and (finished or config.data.test_is_apart):
         logger.info("evaluating %s", best)
         trainer.heartbeat.beat(trainer.progress.step, "evaluating")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from configs.load import load_any
 from configs.schema import CONFIG_CLASSES, RunConfig
@@ -133,7 +134,7 @@ def measured_clip_seconds(folder: Path, config: RunConfig) -> float:
     chosen = [paths[place] for place in np.linspace(0, len(paths) - 1, min(len(paths), MEASURED_CLIPS)).astype(int)]
     size, sampler = video.resize if video.augment else video.image_size, SAMPLERS[video.train_sampling]
     started = time.perf_counter()
-    for path in chosen:
+    for path in tqdm(chosen, desc="reading", unit="clip", disable=None):
         try:
             read_video(str(path), size, lambda length: sampler(video.num_frames, length, rng))
         except DecodeError as error:

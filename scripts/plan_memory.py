@@ -15,7 +15,10 @@ import argparse
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+
+from tqdm import tqdm
 
 from configs.load import load_any
 from configs.schema import CONFIG_CLASSES, AggregationConfig, RunConfig, VqaConfig
@@ -90,18 +93,18 @@ def in_all(need: Need) -> int:
     return round(need.total * (1 + ALLOWANCE)) + CUDA_CONTEXT
 
 
-def largest_batch(needed: Callable[[int], int], rows: int, available: int) -> int:
-    """The most samples whose `needed` bytes are `available`, at most LARGEST_BATCH.
+def largest_batch(need_of: Callable[[int], Need], rows: int, available: int) -> int:
+    """The most samples that need no more than the `available` bytes in all, at most LARGEST_BATCH.
 
     The step grows linearly but for a square of the batch in matching and contrast. A line through two counts is mostly
     right to one sample; from there the search goes on by halves.
     """
-    small, twice = needed(rows), needed(2 * rows)
+    small, twice = in_all(need_of(rows)), in_all(need_of(2 * rows))
     guess = rows + (available - small) // max(1, (twice - small) // rows)
     fits, too_many, samples = 0, LARGEST_BATCH + 1, guess
     while too_many - fits > 1:
         samples = min(max(samples, fits + 1), too_many - 1)
-        if needed(samples) <= available:
+        if in_all(need_of(samples)) <= available:
             fits = samples
         else:
             too_many = samples
@@ -114,17 +117,22 @@ def plan(config: RunConfig, processes: int, text_tokens: int | None, gpu_memory:
     rows, tokens = rows_a_process(config, processes), text_tokens or longest_text(config)
     if tokens < 3:
         raise ValueError(f"--text-tokens: {tokens} leave no word between [CLS] and [SEP]")
-    columns = []
-    for name, way in ways(config).items():
-        need = count(way, rows, processes, tokens)
-        largest = None
-        if gpu_memory is not None:
+    found = ways(config)
+    # How many steps the search for the largest batch goes through is not known before.
+    known = len(found) if gpu_memory is None else None
+    with tqdm(total=known, desc="going through steps", unit="step", disable=None) as bar:
+        columns = []
+        for name, way in found.items():
 
-            def needed(samples: int, way: RunConfig = way) -> int:
-                return in_all(count(way, samples, processes, tokens))
+            @cache
+            def need_of(samples: int, way: RunConfig = way) -> Need:
+                need = count(way, samples, processes, tokens)
+                bar.update()
+                return need
 
-            largest = largest_batch(needed, rows, int(gpu_memory * GIB))
-        columns.append(Column(name, way == config, need, in_all(need), largest))
+            total = in_all(need_of(rows))
+            largest = None if gpu_memory is None else largest_batch(need_of, rows, int(gpu_memory * GIB))
+            columns.append(Column(name, way == config, need_of(rows), total, largest))
     return columns
 
 

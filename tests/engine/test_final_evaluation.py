@@ -1,6 +1,7 @@
 """A test set apart is evaluated at the end with the best weights; files beside results.json are whole and named."""
 
 import json
+import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from engine import checkpoint
 from engine.checkpoint import read_weights
 from engine.loop import evaluate
 from engine.results import FAILED_SHOWN, write_results
@@ -61,6 +63,25 @@ def test_two_processes_end_alike(tmp_path: Path) -> None:
     run_ranks(2, run, apart(tmp_path / "two"), StubTask)
     one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
     assert one["split"] == two["split"] == "test" and one["metrics"].keys() == two["metrics"].keys()
+
+
+def evaluations_of_one_that_sees_late(config: StubConfig) -> int:
+    """Rank 1 of a network file system that does not show it the best weights yet."""
+    tasks: list[StubTask] = []
+
+    def remembered(*arguments: Any) -> StubTask:
+        tasks.append(StubTask(*arguments))
+        return tasks[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        if os.environ["RANK"] == "1":
+            patch.setattr(checkpoint, "find_folder", lambda target: None)
+        run(config, remembered)
+    return tasks[0].evaluations
+
+
+def test_no_rank_evaluates_alone(tmp_path: Path) -> None:
+    assert run_ranks(2, evaluations_of_one_that_sees_late, apart(tmp_path)) == [4, 4]
 
 
 def test_evaluating_is_of_the_test_set(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from engine.interruption import SIGNALS, Interrupted, Interruption
+from engine.interruption import SAVED, SIGNALS, Interrupted, Interruption
 from engine.run import run
+from tests.engine.processes import ROOT, environment
 from tests.engine.stub import STEPS, StubTask, stub_config
 
 
@@ -67,3 +70,17 @@ def test_what_has_nothing_to_save_ends_at_once(
     assert (beat["doing"], beat["error"]) == ("ended", None)
     run(stub_config(tmp_path), StubTask)
     assert json.loads(state.read_text())["step"] == 3 * STEPS
+
+
+def test_what_ends_saved_is_not_told_a_second_time() -> None:
+    """srun ends all tasks when the first has ended: the others, which still clean up, end with the same status."""
+    code = (
+        "import atexit, os, signal\n"
+        "from engine.command_line import exit_status\n"
+        "from engine.interruption import Interruption\n"
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))\n"
+        "with exit_status(), Interruption():\n"
+        "    os.kill(os.getpid(), signal.SIGUSR1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (SAVED, "told to stop by SIGUSR1; the same command goes on with it\n")

@@ -3,11 +3,13 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from configs.load import dump
-from scripts.memory_plan.step import count
+from scripts import plan_memory
+from scripts.memory_plan.step import Need, count
 from scripts.plan_memory import GIB, as_json, in_all, main, plan, rows_a_process, table
 from tests.scripts.memory_plan.test_step import MERGING, PLAIN, TOKENS, configured
 
@@ -36,10 +38,18 @@ def test_a_column_for_each_way_and_the_configured_one_marked(tmp_path: Path) -> 
     assert [column.name for column in without] == ["none", "recompute"]
 
 
-def test_the_largest_batch_fits_and_one_more_does_not(tmp_path: Path) -> None:
+def test_the_largest_batch_fits_and_one_more_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured(tmp_path, "caption", PLAIN, {})
     memory = 0.6
+    gone_through: list[tuple[str, int]] = []
+
+    def noted(way: Any, rows: int, *others: int) -> Need:
+        gone_through.append((way.train.activation_checkpointing, rows))
+        return count(way, rows, *others)
+
+    monkeypatch.setattr(plan_memory, "count", noted)
     column = plan(config, 1, TOKENS, memory)[0]
+    assert len(set(gone_through)) == len(gone_through)  # each takes seconds
     assert column.largest is not None and column.largest > 6
     assert in_all(count(config, column.largest, 1, TOKENS)) <= memory * GIB
     assert in_all(count(config, column.largest + 1, 1, TOKENS)) > memory * GIB
