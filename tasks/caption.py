@@ -75,7 +75,7 @@ class CaptionTask(VideoTextTask):
             )
         data = video_text(self.config, split.present, training=False)
         failed: list[dict[str, str]] = []
-        settings = self._generation()
+        settings = self.generation()
         written = self._write(data, settings, failed)
         shown = [split.present[position] for position in sorted(written)]
         description = self.described(final, len(shown), sum(len(record.captions) for record in shown), failed)
@@ -116,7 +116,7 @@ class CaptionTask(VideoTextTask):
         parts = (texts[first : first + TEXTS_AT_ONCE] for first in range(0, len(texts), TEXTS_AT_ONCE))
         return max(self.tokenize(part)[0].shape[1] for part in parts) - 1  # [CLS] is not written
 
-    def _generation(self) -> dict[str, Any]:
+    def generation(self) -> dict[str, Any]:
         """How captions are written, all of it, as results.json says it."""
         asked = self.evaluation
         most = self.longest_caption() if asked.max_tokens is None else asked.max_tokens
@@ -129,12 +129,12 @@ class CaptionTask(VideoTextTask):
         written: dict[int, str] = {}
         for positions, videos in self.each_video(data, self.evaluation.batch_size, failed):
             tokens = self.model.video_tokens(videos)
-            noise = self._noise(positions, settings["max_tokens"]) if settings["method"] == "nucleus" else None
+            noise = self.noise(positions, settings["max_tokens"]) if settings["method"] == "nucleus" else None
             ids = self.model.generate(tokens, noise=noise, **arguments)
             written.update(zip(positions, self.tokenizer.written(ids), strict=True))
         return {position: text for part in gather_objects(written) for position, text in part.items()}
 
-    def _noise(self, positions: list[int], max_tokens: int) -> Tensor:
+    def noise(self, positions: list[int], max_tokens: int) -> Tensor:
         """What decides the words of each video (B, max_tokens): it follows from the seed and the video alone."""
         rows = [generator("words", self.config.seed, 0, position).random(max_tokens) for position in positions]
         return torch.from_numpy(np.stack(rows)).to(self.device)

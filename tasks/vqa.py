@@ -191,10 +191,11 @@ class VqaTask(VideoTextTask):
                     # All questions about a video attend to the same keys and values, which are computed once.
                     states.append(self.model.ground_text(tokens[place : place + 1], ids, mask))
                     masks.append(mask)
-            predicted.update(zip(rows, self._answer(padded(states), padded(masks), listed), strict=True))
+            predicted.update(zip(rows, self.answers_to(padded(states), padded(masks), listed), strict=True))
         return {row: text for part in gather_objects(predicted) for row, text in part.items()}
 
-    def _answer(self, states: Tensor, mask: Tensor, listed: AnswerList | None) -> list[str]:
+    def answers_to(self, states: Tensor, mask: Tensor, listed: AnswerList | None) -> list[str]:
+        """The answer to each question, whose states are (B, S, D): of the list, or written where there is none."""
         settings = self.evaluation
         answers: list[str] = []
         for part, seen in zip(states.split(AT_ONCE), mask.split(AT_ONCE), strict=True):
