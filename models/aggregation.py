@@ -31,6 +31,24 @@ class MergePlan(NamedTuple):
     destination: Tensor | None
 
 
+class AggregationStep(NamedTuple):
+    """What one axis of one block did, for those who ask to look at it.
+
+    Attributes:
+        axis: `time`, `space` or `joint`.
+        key: what was compared, as `TokenAggregator.plan` takes it: (B, L, T, K) for time, (B, T, L, K) for space and
+            (B, N, K) for joint.
+        plan: what followed from it.
+        origins: (B, T, L) after this step, for every original cell the flat index of the token that holds it, not
+            counting the class token; -1: dropped.
+    """
+
+    axis: Literal["time", "space", "joint"]
+    key: Tensor
+    plan: MergePlan
+    origins: Tensor
+
+
 def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
     """Cosine of each row of a (..., N, K) with each of b (..., M, K), float32 (..., N, M), whatever autocast says.
 

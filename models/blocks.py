@@ -3,6 +3,7 @@
 Shapes: B batch, T frames, L patches a frame, D width, N tokens without the class token.
 A block takes and returns (class token, tokens, size, origins). `size` is how many original cells a token holds;
 `origins` (B, T0, L0) is the flat index of the token that holds each original cell, or None when nobody asks.
+`steps`, a list, is given what the block merges or drops; that needs `origins`.
 """
 
 import torch
@@ -11,7 +12,7 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.aggregation import TokenAggregator, follow, merge
+from models.aggregation import AggregationStep, MergePlan, TokenAggregator, follow, merge
 from models.attention import Attended, Attention
 from models.packed import can_pack, packed, packed_parts
 
@@ -51,10 +52,17 @@ class DividedBlock(nn.Module):
         self.merge_frames, self.merge_patches = merge_frames, merge_patches
         self.proportional_attention = proportional_attention
 
-    def forward(self, cls_B1D: Tensor, tokens_BTLD: Tensor, size_BTL: Tensor, origins: Tensor | None) -> BlockState:
+    def forward(
+        self,
+        cls_B1D: Tensor,
+        tokens_BTLD: Tensor,
+        size_BTL: Tensor,
+        origins: Tensor | None,
+        steps: list[AggregationStep] | None = None,
+    ) -> BlockState:
         """The next state; tokens (B, T, L, D) and size (B, T, L) have fewer frames and patches after merging."""
-        tokens, size, origins = self._over_time(tokens_BTLD, size_BTL, origins)
-        cls, tokens, size, origins = self._within_frames(cls_B1D, tokens, size, origins)
+        tokens, size, origins = self._over_time(tokens_BTLD, size_BTL, origins, steps)
+        cls, tokens, size, origins = self._within_frames(cls_B1D, tokens, size, origins, steps)
         together = torch.cat([cls, tokens.flatten(1, 2)], dim=1)
         together = together + self.drop_path(self.mlp(self.norm2(together)))
         return together[:, :1], together[:, 1:].unflatten(1, tokens.shape[1:3]), size, origins
@@ -74,7 +82,7 @@ class DividedBlock(nn.Module):
         self.mlp = _packed_mlp(self.mlp, dtype)
 
     def _over_time(
-        self, tokens_BTLD: Tensor, size_BTL: Tensor, origins: Tensor | None
+        self, tokens_BTLD: Tensor, size_BTL: Tensor, origins: Tensor | None, steps: list[AggregationStep] | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         num_frames, num_patches = tokens_BTLD.shape[1:3]
         bias = size_BTL.log().transpose(1, 2) if self.proportional_attention else None
@@ -84,6 +92,7 @@ class DividedBlock(nn.Module):
         if plan is not None:
             tokens, size = merge(tokens, size, plan)
             origins = None if origins is None else follow(origins, plan, num_frames, num_patches)
+            _note(steps, self.merge_frames, attended, plan, origins)
         return tokens, size, origins
 
     def _temporal_update(self, context_BTLD: Tensor) -> Tensor:
@@ -105,7 +114,12 @@ class DividedBlock(nn.Module):
         return two_in_a_row and num_frames * num_patches > self.attn.width
 
     def _within_frames(
-        self, cls_B1D: Tensor, tokens_BTLD: Tensor, size_BTL: Tensor, origins: Tensor | None
+        self,
+        cls_B1D: Tensor,
+        tokens_BTLD: Tensor,
+        size_BTL: Tensor,
+        origins: Tensor | None,
+        steps: list[AggregationStep] | None,
     ) -> BlockState:
         num_frames, num_patches = tokens_BTLD.shape[1:3]
         bias = F.pad(size_BTL.log(), (1, 0)).flatten(0, 1).unsqueeze(1) if self.proportional_attention else None
@@ -113,10 +127,12 @@ class DividedBlock(nn.Module):
         attended = self.attn(self.norm1(frames).flatten(0, 1).unsqueeze(2), bias, self.merge_patches.needs)
         update = self.drop_path(self.attn.proj(attended.context).squeeze(2).unflatten(0, (-1, num_frames)))
         cls, tokens, size = cls_B1D + update[:, :, :1].mean(dim=1), tokens_BTLD + update[:, :, 1:], size_BTL
-        plan = self.merge_patches.plan(_without_cls(attended, num_frames), num_patches)
+        attended = _without_cls(attended, num_frames)
+        plan = self.merge_patches.plan(attended, num_patches)
         if plan is not None:
             tokens, size = merge(tokens, size, plan)
             origins = None if origins is None else follow(origins, plan, num_patches, 1)
+            _note(steps, self.merge_patches, attended, plan, origins)
         return cls, tokens, size, origins
 
 
@@ -141,18 +157,27 @@ class JointBlock(nn.Module):
         self.merge_tokens = merge_tokens
         self.proportional_attention = proportional_attention
 
-    def forward(self, cls_B1D: Tensor, tokens_BND: Tensor, size_BN: Tensor, origins: Tensor | None) -> BlockState:
+    def forward(
+        self,
+        cls_B1D: Tensor,
+        tokens_BND: Tensor,
+        size_BN: Tensor,
+        origins: Tensor | None,
+        steps: list[AggregationStep] | None = None,
+    ) -> BlockState:
         """The next state; tokens (B, N, D) and size (B, N) are fewer after merging."""
         together = torch.cat([cls_B1D, tokens_BND], dim=1)
         bias = F.pad(size_BN.log(), (1, 0)).unsqueeze(1) if self.proportional_attention else None
         attended = self.attn(self.norm1(together).unsqueeze(2), bias, self.merge_tokens.needs)
         together = together + self.drop_path(self.attn.proj(attended.context).squeeze(2))
         num_tokens, size = tokens_BND.shape[1], size_BN
-        plan = self.merge_tokens.plan(_without_cls(attended, None), num_tokens)
+        attended = _without_cls(attended, None)
+        plan = self.merge_tokens.plan(attended, num_tokens)
         if plan is not None:
             tokens, size = merge(together[:, 1:], size_BN, plan)
             together = torch.cat([together[:, :1], tokens], dim=1)
             origins = None if origins is None else follow(origins, plan, num_tokens, 1)
+            _note(steps, self.merge_tokens, attended, plan, origins)
         together = together + self.drop_path(self.mlp(self.norm2(together)))
         return together[:, :1], together[:, 1:], size, origins
 
@@ -161,6 +186,19 @@ class JointBlock(nn.Module):
         """See `VideoEncoder.fold_for_inference`."""
         _pack(self.attn, dtype)
         self.mlp = _packed_mlp(self.mlp, dtype)
+
+
+def _note(
+    steps: list[AggregationStep] | None,
+    aggregator: TokenAggregator,
+    attended: Attended,
+    plan: MergePlan,
+    origins: Tensor | None,
+) -> None:
+    """Tell whoever asks what an aggregator did."""
+    if steps is not None:
+        assert attended.key is not None and origins is not None
+        steps.append(AggregationStep(aggregator.axis, attended.key, plan, origins))
 
 
 def resize_in_time(embedding_1TD: Tensor, num_frames: int) -> Tensor:

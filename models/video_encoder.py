@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from configs.schedule import held_schedule
 from configs.schema import AggregationConfig, ModelConfig, VideoConfig, block_schedules, check_encoder
-from models.aggregation import TokenAggregator
+from models.aggregation import AggregationStep, TokenAggregator
 from models.blocks import NORM_EPS, DividedBlock, JointBlock, resize_in_time
 
 
@@ -117,8 +117,17 @@ class VideoEncoder(nn.Module):
                 if name.endswith("temporal_fc.weight"):
                     nn.init.zeros_(parameter)
 
-    def forward(self, video_BTCHW: Tensor, return_origins: bool = False) -> EncodedVideo:
-        """Encode normalised videos; see `EncodedVideo`."""
+    def forward(
+        self,
+        video_BTCHW: Tensor,
+        return_origins: bool = False,
+        steps: list[list[AggregationStep]] | None = None,
+    ) -> EncodedVideo:
+        """Encode normalised videos; see `EncodedVideo`.
+
+        `steps`, an empty list, is given for each block what it merged or dropped; this needs `return_origins`.
+        """
+        assert steps is None or (return_origins and not self.training), "steps are for looking, and need origins"
         cls, tokens_BTLD = self._embed(video_BTCHW)
         batch, num_frames, num_patches, _ = tokens_BTLD.shape
         # In the order of the tokens as the blocks see them: frame-major, but patch-major for joint attention.
@@ -129,13 +138,13 @@ class VideoEncoder(nn.Module):
         origins = cells.expand(batch, -1, -1) if return_origins else None
         size = tokens_BTLD.new_ones((batch, num_frames, num_patches), dtype=torch.float32)
         if self.attention == "divided":
-            state = self._through_blocks(cls, tokens_BTLD, size, origins)
+            state = self._through_blocks(cls, tokens_BTLD, size, origins, steps)
             return self._finish(state[0], state[1].flatten(1, 2), state[2].flatten(1), state[3])
         if self.attention == "joint":
             tokens = rearrange(tokens_BTLD, "B T L D -> B (L T) D")
-            return self._finish(*self._through_blocks(cls, tokens, size.flatten(1), origins))
+            return self._finish(*self._through_blocks(cls, tokens, size.flatten(1), origins, steps))
         cls = repeat(cls, "B 1 D -> (B T) 1 D", T=num_frames)
-        state = self._through_blocks(cls, tokens_BTLD.flatten(0, 1), size.flatten(0, 1), None)
+        state = self._through_blocks(cls, tokens_BTLD.flatten(0, 1), size.flatten(0, 1), None, steps)
         tokens = rearrange(self.norm(torch.cat(state[:2], dim=1)), "(B T) N D -> B (T N) D", B=batch)
         if origins is not None:
             origins = origins + cells[:, :1] // num_patches + 1  # a class token before each frame
@@ -161,10 +170,18 @@ class VideoEncoder(nn.Module):
         return (self.cls_token + self.pos_embed[:, :1]).expand(batch, -1, -1), tokens
 
     def _through_blocks(
-        self, cls: Tensor, tokens: Tensor, size: Tensor, origins: Tensor | None
+        self,
+        cls: Tensor,
+        tokens: Tensor,
+        size: Tensor,
+        origins: Tensor | None,
+        steps: list[list[AggregationStep]] | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         for block in self.blocks:
-            if self.recompute and self.training:
+            if steps is not None:
+                steps.append([])
+                cls, tokens, size, origins = block(cls, tokens, size, origins, steps[-1])
+            elif self.recompute and self.training:
                 cls, tokens, size, origins = checkpoint(block, cls, tokens, size, origins, use_reentrant=False)
             else:
                 cls, tokens, size, origins = block(cls, tokens, size, origins)
