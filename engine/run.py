@@ -56,7 +56,7 @@ def run(config: RunConfig, task_class: TaskClass, *, evaluate_only: bool = False
     stall_timeout = config.train.stall_timeout
     with Interruption() as interruption:
         # After the watchdog, which can say who is missing.
-        start_distributed(timedelta(seconds=stall_timeout + 60))
+        start_distributed(timedelta(seconds=stall_timeout + 20))
         # An evaluation beside a run leaves the run's own heartbeats alone.
         beats = Path(config.output_dir) / ("heartbeats_of_evaluation" if evaluate_only else "heartbeats")
         with Heartbeat(beats, rank()) as heartbeat:
