@@ -241,13 +241,8 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
     return {f"{names[index]}/{key}": value for index, entry in state.items() for key, value in entry.items()}
 
 
-def save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
-    """Write `optimizer_tensors`."""
-    save_weights(optimizer_tensors(optimizer), path)
-
-
 def load_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
-    """Go on with the optimizer that `save_optimizer` wrote."""
+    """Go on with the `optimizer_tensors` that were written."""
     index_of = {name: index for index, name in enumerate(_parameter_names(optimizer))}
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in read_weights(path).items():

@@ -42,6 +42,7 @@ from engine.logging import start_logging
 from models.api import TrainedModel, load_model
 from scripts.feature_extraction.folder import FAILED, FEATURES, FeatureFolder, PartWriter
 from scripts.feature_extraction.sources import Clip, clips_of
+from scripts.folder_lock import only_writer
 from tasks.base import progress_bar
 from tasks.data import video_text
 
@@ -129,7 +130,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     arrays = arrays_of(model, options.tokens)
     folder = FeatureFolder(options.out, arrays)
     with ExitStack() as held:
-        done_by_main(lambda: held.enter_context(folder.writing()))
+        done_by_main(lambda: held.enter_context(only_writer(folder.out)))
         done_by_main(lambda: folder.begin(extraction_of(model, options, arrays)))
         done = done_by_main(lambda: set(folder.places()))
         left = [clip for clip in clips if clip not in done]

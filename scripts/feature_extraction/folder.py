@@ -9,13 +9,10 @@ features/SHA256SUMS       of these files
 failed.jsonl              what could not be read in the last run, and why; the next one tries it again
 """
 
-import fcntl
 import json
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,17 +47,6 @@ class FeatureFolder:
 
     def __init__(self, out: Path, arrays: tuple[str, ...]) -> None:
         self.out, self.arrays = out, arrays
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """While this process's run alone may write. ValueError if another is at it."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        with (self.out / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(f"{self.out}: another run is writing to it; wait for it") from None
-            yield
 
     def begin(self, extraction: dict[str, Any]) -> None:
         """Note what the features are of; ValueError, naming it, if those that are there are of something else."""

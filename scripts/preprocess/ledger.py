@@ -5,7 +5,6 @@ processed.jsonl      a line a finished video: source, its size and time of chang
 failures.jsonl       the videos of the last run that could not be processed, and why
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from typing import Any
 
 import av
 
+from scripts.folder_lock import only_writer
 from scripts.preprocess.recipes import Recipe
 from scripts.preprocess.transcode import CRF, Written
 
@@ -69,12 +69,7 @@ class Ledger:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """While one may `finish` and `fail`. ValueError if another run is at it."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        with (self.out / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(f"{self.out}: another run is writing to it; wait for it") from None
+        with only_writer(self.out):
             self._write_settings()
             # Written anew, so that nothing is appended to half a line.
             rows = [json.dumps(record) + "\n" for record in self._processed.values()]

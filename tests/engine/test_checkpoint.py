@@ -15,10 +15,10 @@ from engine.checkpoint import (
     find_folder,
     load_optimizer,
     load_weights,
+    optimizer_tensors,
     read_weights,
     replacing_file,
     replacing_folder,
-    save_optimizer,
     save_weights,
     write_json,
 )
@@ -228,7 +228,7 @@ def test_an_optimizer_goes_on_by_the_names_of_its_parameters(tmp_path: Path) -> 
     for _ in range(2):
         module(torch.ones(1, 3)).square().sum().backward()
         optimizer.step()
-    save_optimizer(optimizer, tmp_path / "optimizer.safetensors")
+    save_weights(optimizer_tensors(optimizer), tmp_path / "optimizer.safetensors")
     copy.load_state_dict(module.state_dict())
     # The same parameters in the other order.
     other = torch.optim.AdamW([{"params": list(reversed(list(copy.named_parameters())))}], lr=0.1)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from configs.schema import OptimConfig
-from engine.checkpoint import load_optimizer, save_optimizer
+from engine.checkpoint import load_optimizer, optimizer_tensors, save_weights
 from engine.optim import build_optimizer, lr_at, lr_scales, set_lr, warmup_steps
 
 
@@ -219,7 +219,7 @@ def test_a_checkpoint_of_either_optimizer_goes_on_with_either(
     task = Task()
     optimizer = adamw(task, fused=begun_fused)
     steps(task, optimizer, 0, 3)
-    save_optimizer(optimizer, tmp_path / "optimizer.safetensors")
+    save_weights(optimizer_tensors(optimizer), tmp_path / "optimizer.safetensors")
     resumed = deepcopy(task)
     other = adamw(resumed, fused=went_on_fused)
     load_optimizer(other, tmp_path / "optimizer.safetensors")

@@ -199,7 +199,7 @@ def test_checkpoints_weigh_what_is_said(tmp_path: Path, kind: str) -> None:
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
     optimizer.step()
     checkpoint.save_weights(task.state_dict(), tmp_path / "weights")
-    checkpoint.save_optimizer(optimizer, tmp_path / "optimizer")
+    checkpoint.save_weights(checkpoint.optimizer_tensors(optimizer), tmp_path / "optimizer")
     sizes = sizes_of(configuration, 1)
     assert (sizes.weight_bytes, sizes.optimizer_bytes) == tuple(
         len(raw) - 8 - int.from_bytes(raw[:8], "little")

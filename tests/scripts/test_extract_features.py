@@ -16,6 +16,7 @@ import scripts.feature_extraction.folder as folder_module
 from models.api import TrainedModel, load_model
 from scripts.extract_features import main
 from scripts.feature_extraction.folder import FeatureFolder, PartWriter
+from scripts.folder_lock import only_writer
 from tests.gloo import run_ranks
 from tests.integration.runs import train
 from tests.tiny_runs import write_data, write_questions
@@ -318,6 +319,6 @@ def test_a_folder_of_something_else_is_left_alone(
     (tmp_path / "thesis.tex").touch()
     assert extract(root / "videos", checkpoint, tmp_path) == 2
     assert "holds thesis.tex, but no extraction.json" in capsys.readouterr().err
-    with FeatureFolder(tmp_path / "out", ()).writing():
+    with only_writer(tmp_path / "out"):
         assert extract(root / "videos", checkpoint, tmp_path / "out") == 2
     assert "another run is writing to it" in capsys.readouterr().err
