@@ -4,6 +4,8 @@ Everything works without a process group too, as one process that is rank 0 of 1
 also where GPUs use nccl: what the hosts have to agree on waits for no GPU.
 """
 
+import gc
+import importlib
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -40,6 +42,9 @@ def start_distributed(timeout: timedelta = timedelta(minutes=30)) -> None:
     """
     if dist.is_initialized() or "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return
+    # Imported now, as DDP would do later: its functions' defaults would then hold the group, whose threads would live on
+    # into the end of the interpreter, where one that lets go of a tensor aborts the process.
+    importlib.import_module("torch.distributed.nn.functional")
     if torch.cuda.is_available():
         torch.cuda.set_device(torch.device("cuda", local_rank()))
         dist.init_process_group("cpu:gloo,cuda:nccl", timeout=timeout, **_store_of_this_start(timeout))
@@ -66,9 +71,10 @@ def _store_of_this_start(timeout: timedelta) -> dict[str, Any]:
 
 
 def stop_distributed() -> None:
-    """Leave the process group, if there is one."""
+    """Leave the process group, if there is one, and end its threads."""
     if dist.is_initialized():
         dist.destroy_process_group()
+        gc.collect()  # modules that trained with it hold it too, and refer to themselves
 
 
 def barrier() -> None:

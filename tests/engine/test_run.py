@@ -122,6 +122,18 @@ def test_an_error_leaves_no_process_group(tmp_path: Path, monkeypatch: pytest.Mo
     assert not torch.distributed.is_initialized()
 
 
+def threads_after(config: StubConfig) -> list[str]:
+    """The names of the threads that torch's process group has left when a run is over."""
+    run(config, StubTask)
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    return [name for name in names if "gloo" in name]
+
+
+def test_no_thread_of_the_process_group_outlives_a_run(tmp_path: Path) -> None:
+    """One that lets go of a tensor while the interpreter ends would abort the process."""
+    assert run_ranks(2, threads_after, stub_config(tmp_path)) == [[], []]
+
+
 def fail_on_rank_one(config: StubConfig) -> None:
     run(config, partial(StubTask, stop_at=2 if rank() == 1 else None))
 

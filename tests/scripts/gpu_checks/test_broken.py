@@ -216,14 +216,12 @@ def test_the_step_whose_memory_is_measured_runs() -> None:
     assert broken(finding) == set() and finding.note == "8 frames, batch 3, fp32"
 
 
-def test_compiled_is_compared_with_eager_for_each_size_and_the_limit_of_graphs_counts(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_compiled_is_compared_with_eager_for_each_size_and_the_limit_of_graphs_counts() -> None:
     one_block = replace(TINY, model=replace(TINY.model, depth=1))
     finding = compiled.against_eager(CPU, one_block, shapes=2, backend="aot_eager")
     assert broken(finding) == set() and finding.note == "2 sizes"
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
-    with pytest.raises(Exception, match="fullgraph") as error:
+    # A monkeypatch deletes what it set in an object of its own attributes, and the limit would be gone for later tests.
+    with torch._dynamo.config.patch(recompile_limit=1), pytest.raises(Exception, match="fullgraph") as error:
         compiled.against_eager(CPU, one_block, shapes=2, backend="aot_eager")
     assert type(error.value).__name__ == "FailOnRecompileLimitHit"
 
