@@ -23,6 +23,12 @@ def fixed_seeds() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def without_java(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting Java takes longer than small runs, and tests/tasks/metrics looks at it."""
+    monkeypatch.setenv("PATH", "")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder named in REAL_DATA, which holds `clips/` and `annotations/`; without it the test is skipped."""

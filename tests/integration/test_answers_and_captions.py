@@ -27,6 +27,8 @@ from tests.integration.runs import (
 )
 from tests.tiny_runs import config, write_data, write_questions
 
+pytestmark = pytest.mark.usefixtures("without_java")
+
 TASKS: dict[str, Any] = {"vqa": VqaTask, "caption": CaptionTask}
 LOSSES = {"vqa": "loss_vqa", "caption": "loss_cap"}
 BESIDE = {"vqa": "answers.json", "caption": "captions.json"}
@@ -35,12 +37,6 @@ TRAINED: dict[str, Any] = {
     "optim": {"lr": 5e-3, "clip_norm": 1.0},
     "train": {"max_epochs": 4, "batch_size": 4, "eval_every": 2, "accumulate": 2},
 }
-
-
-@pytest.fixture(autouse=True)
-def without_java(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Starting Java takes longer than a run of this size."""
-    monkeypatch.setenv("PATH", "")
 
 
 @pytest.fixture(scope="module")

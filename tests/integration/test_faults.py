@@ -86,6 +86,7 @@ def test_a_damaged_checkpoint(root: Path, tmp_path: Path, capsys: pytest.Capture
     assert_ended_alike(whole, parts)
 
 
+@pytest.mark.usefixtures("without_java")
 @pytest.mark.parametrize("task", ["retrieval", "caption"])
 def test_the_start_weights_may_be_gone(root: Path, tmp_path: Path, task: str) -> None:
     first = train(root, tmp_path / "first", task, **SHORT)

@@ -15,6 +15,8 @@ from tests.gloo import run_ranks
 from tests.models.tiny import randomise
 from tests.tiny_runs import caption, clips, config, write_data
 
+pytestmark = pytest.mark.usefixtures("without_java")
+
 CPU = torch.device("cpu")
 CAPTIONS = [1, 2, 1, 1, 3, 1, 1, 2]
 UNREADABLE, MISSING = 1, 4
@@ -22,12 +24,6 @@ NUCLEUS = {"evaluation": {"method": "nucleus", "top_p": 0.95}}
 WAYS: dict[str, dict[str, Any]] = {"beam": {}, "nucleus": NUCLEUS}
 TEXTS = [caption(video) for video in (0, 1, 2, 4)]
 Result = dict[str, Any]
-
-
-@pytest.fixture(autouse=True)
-def without_java(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Starting Java takes longer than all else here, and tests/tasks/metrics looks at it."""
-    monkeypatch.setenv("PATH", "")
 
 
 @pytest.fixture(scope="module")
