@@ -165,7 +165,7 @@ class CheckpointWriter:
             ) from error
 
     def _write_last(self, snapshot: Snapshot, step: int) -> None:
-        self._remove_damaged()
+        self._set_damaged_aside()
         self._remove_surplus()  # of a run that kept more
         last, previous = self.folder / LAST, None
         if last.exists():
@@ -187,12 +187,17 @@ class CheckpointWriter:
         with checkpoint.replacing_folder(target, previous) as folder:
             snapshot.write(folder)
 
-    def _remove_damaged(self) -> None:
-        """Once, before the first write: only whole ones count among those kept, and this run writes no others."""
+    def _set_damaged_aside(self) -> None:
+        """Once, before the first write: only whole ones count among those kept, and this run writes no others.
+
+        They are not removed: what could not be read now may be whole.
+        """
         if not self._looked_over:
             for path in newest_first(self.folder):
                 if checkpoint.find_damage(path, RESUMED_FROM) is not None:
-                    _remove(path)
+                    aside = path.with_name(f"{path.name}.damaged")
+                    shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
+                    path.rename(aside)
             self._looked_over = True
 
     def _remove_surplus(self) -> None:

@@ -42,8 +42,8 @@ def start_distributed(timeout: timedelta = timedelta(minutes=30)) -> None:
     """
     if dist.is_initialized() or "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return
-    # Imported now, as DDP would do later: its functions' defaults would then hold the group, whose threads would live on
-    # into the end of the interpreter, where one that lets go of a tensor aborts the process.
+    # Before there is a group. DDP imports it later, and then its functions' defaults hold the group, whose threads
+    # live on into the end of the interpreter, where one that lets go of a tensor aborts the process.
     importlib.import_module("torch.distributed.nn.functional")
     if torch.cuda.is_available():
         torch.cuda.set_device(torch.device("cuda", local_rank()))
@@ -74,7 +74,7 @@ def stop_distributed() -> None:
     """Leave the process group, if there is one, and end its threads."""
     if dist.is_initialized():
         dist.destroy_process_group()
-        gc.collect()  # modules that trained with it hold it too, and refer to themselves
+        gc.collect()  # a module in a cycle of references may hold it still
 
 
 def barrier() -> None:

@@ -83,7 +83,7 @@ def _newest_whole(folder: Path) -> Path | None:
         if damage is None:
             step = checkpoint.read_json(candidate / checkpoint.STATE)["step"]
             for line in damaged:
-                logger.warning("%s; going on from %s, step %d; the first write removes it", line, candidate, step)
+                logger.warning("%s; going on from %s, step %d; it is kept as *.damaged", line, candidate, step)
             return candidate
         damaged.append(f"{candidate}: {damage}")
     if damaged:

@@ -72,7 +72,9 @@ def test_a_damaged_one_is_not_counted_among_those_kept(tmp_path: Path) -> None:
     (tmp_path / "checkpoint_last" / "state.json").write_text("{")
     assert step_to_go_on_from(tmp_path) == 2
     write_steps(tmp_path, 2, 3)
-    assert names(tmp_path) == {"checkpoint_last", "checkpoint_step_00000002"} and step_to_go_on_from(tmp_path) == 3
+    assert names(tmp_path) == {"checkpoint_last", "checkpoint_last.damaged", "checkpoint_step_00000002"}
+    assert step_to_go_on_from(tmp_path) == 3
+    assert (tmp_path / "checkpoint_last.damaged" / "state.json").read_text() == "{"
 
 
 def test_the_best_is_replaced(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_the_one_before_a_damaged_one_is_taken(
     with caplog.at_level("WARNING", logger="engine"):
         assert step_to_go_on_from(tmp_path) == 4
     assert [record.getMessage() for record in caplog.records] == [
-        f"{last}: {words}; going on from {before}, step 4; the first write removes it"
+        f"{last}: {words}; going on from {before}, step 4; it is kept as *.damaged"
     ]
     flip_a_bit(before / "config.yaml")
     assert step_to_go_on_from(tmp_path) == 2

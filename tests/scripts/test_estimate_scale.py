@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from tasks.caption import CaptionTask
 from tasks.pretrain import PretrainTask
 from tasks.retrieval import RetrievalTask
 from tasks.vqa import VqaTask
+from tests.engine.processes import Ranks, lines_of
 from tests.gloo import run_ranks
 from tests.integration.runs import ROOT, write_config
 from tests.tiny_runs import clips, config, write_data, write_questions
@@ -234,6 +236,36 @@ def test_the_command_line_says_what_follows_from_measured_times(tmp_path: Path) 
     assert found["sent"]["gradients"] == round(1.5 * sizes["gradient_bytes"])
     read = run(*words, "--teraflops", 1e-6, "--videos", root / "videos")["estimate"]
     assert read["step_seconds"] == pytest.approx(sizes["flops"] / 1e6) and read["cores"] > 0
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_a_run_takes_the_hours_that_are_said(tmp_path: Path, processes: int) -> None:
+    """By the clock, of an epoch's beginning and end too; the step was measured by a shorter run."""
+    root = write_data(tmp_path, [1] * 64)
+
+    def seconds(name: str, epochs: int) -> tuple[Path, float]:
+        """From the report of the second step to that of the last."""
+        train = {"batch_size": 4, "max_epochs": epochs, "log_every": 1}
+        path = write_config("pretrain", root, f"{name}.yaml", output_dir=str(tmp_path / name), train=train)
+        reports = tmp_path / name / "metrics.jsonl"
+        with Ranks(processes, "pretrain.py", "--config", str(path), log=tmp_path / f"{name}.log") as ranks:
+            assert ranks.until(lambda: lines_of(reports) >= 2, 100), ranks.said()
+            begun = time.monotonic()
+            assert ranks.until(lambda: lines_of(reports) >= 16 * epochs, 300), ranks.said()
+            taken = time.monotonic() - begun
+            assert ranks.wait(60) == [0] * processes, ranks.said()
+        return path, taken
+
+    seconds("short", 2)
+    path, taken = seconds("long", 12)
+    words = ("--config", path, "--processes", processes, "--pairs", 64, "--measured", tmp_path / "short")
+    found = run(*words)["estimate"]
+    assert found["steps"] == 12 * 16
+    print(
+        f"{processes} processes: {found['hours'] * 3600 * 190 / 192:.2f} s are said of 190 steps, {taken:.2f} s taken"
+    )
+    assert found["hours"] * 3600 * 190 / 192 == pytest.approx(taken, rel=0.25)
 
 
 def test_a_process_alone_sends_nothing(tmp_path: Path) -> None:
