@@ -1,9 +1,10 @@
 # `make test` and `make demo` need git, GNU make and Python 3.11 to 3.13 with venv; all else is installed into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help setup test soak lint types demo format clean
+.PHONY: help setup test soak lint types demo app format clean
 
 PYTHON := .venv/bin/python
 SETUP_DONE := .venv/requirements.installed
+INDEX := outputs/index
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
@@ -41,6 +42,9 @@ types: setup ## Types of configs, models and engine
 
 demo: setup ## Make videos, train, fine-tune and evaluate a small TESTA: under 6 minutes on 2 cores
 	$(PYTHON) -m scripts.demo
+
+app: setup ## Search videos on a page of this machine: make app INDEX=outputs/index OPTIONS="--answer C"
+	$(PYTHON) -m scripts.app --index $(INDEX) $(OPTIONS)
 
 format: setup ## Bring every file into the style that lint asks for
 	$(PYTHON) -m ruff check --fix .

@@ -67,6 +67,23 @@ def read_video(
     return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
 
+def read_times(
+    file: str | ShardMember, choose: ChooseFrames, start: float | None = None, end: float | None = None
+) -> np.ndarray:
+    """When the frames that `read_video` reads are shown, (T,) in seconds from the video's first frame.
+
+    DecodeError if the file does not say. Where it says more or fewer frames than decord finds, this is off by as much.
+    """
+    path = str(file)
+    try:
+        with av.open(_address(file)) as container:
+            times = _frame_times(container)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise DecodeError(path, f"PyAV: {_one_line(error)}") from None
+    first, stop = part(path, times, start, end)
+    return times[first + choose(stop - first)]
+
+
 def seconds(file: str | ShardMember) -> float | None:
     """How long a video says it is; None where it says nothing, or nothing that can be. Errors as PyAV raises them."""
     with av.open(_address(file), metadata_errors="ignore") as container:

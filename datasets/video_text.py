@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,17 @@ class VideoTextDataset(Dataset):
             failed.append(self._failure(error))
         return self._sample(clip, row, failed)
 
+    def frame_times(self, video: int) -> np.ndarray:
+        """When each frame of a video's clip in evaluation is shown, (T,) in seconds from the video's first frame.
+
+        Zeros for an image. `decode.DecodeError` if the file does not say.
+        """
+        assert not self.training, "training takes other frames each epoch"
+        if is_image(self.table.path(video)):
+            return np.zeros(self.num_frames)
+        choose = partial(self._choose, 0, video)
+        return decode.read_times(self.table.file(video), choose, *self.table.span(video))
+
     def watch(self, line: Line) -> None:
         """Have on this line of a worker's which file is read."""
         self._line = line
@@ -184,16 +196,16 @@ class VideoTextDataset(Dataset):
             image = transforms.resize_image(decode.read_image(self.table.file(video)), self.read_size)
             clip = image.expand(self.num_frames, -1, -1, -1)
         else:
-
-            def choose(length: int) -> np.ndarray:
-                # A new generator each time: the second decoder has to get what the first one got.
-                rng = sampling.generator("frames", self.seed, epoch, draw)
-                return sampling.SAMPLERS[self.sampling](self.num_frames, length, rng)
-
+            choose = partial(self._choose, epoch, draw)
             clip = decode.read_video(self.table.file(video), self.read_size, choose, *self.table.span(video))
         if self._cache is not None:
             self._cache.put(video, clip)
         return clip
+
+    def _choose(self, epoch: int, draw: int, length: int) -> np.ndarray:
+        # A new generator each time: the second decoder has to get what the first one got.
+        rng = sampling.generator("frames", self.seed, epoch, draw)
+        return sampling.SAMPLERS[self.sampling](self.num_frames, length, rng)
 
     def _new_cache(self, num_videos: int, cache_bytes: int) -> "ClipCache":
         if self.sampling in sampling.RANDOM_SAMPLERS:

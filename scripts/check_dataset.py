@@ -164,11 +164,13 @@ def check(
         except ValueError as error:
             print(f"{name}: {error}", file=sys.stderr)
             broken = True
+    if not parts:
+        return 1
     out.mkdir(parents=True, exist_ok=True)
     jobs = [job for part in parts for job in choose_videos(part, config, decode, EXAMPLES)]
     results = read_videos(jobs, workers, timeout)
     videos = [measure_videos(part, results.get(part.name, {})) for part in parts]
-    tokenizer = tokenizer_at_hand(config, parts) if parts else None
+    tokenizer = tokenizer_at_hand(config, parts)
     texts = [measure_texts(part.table, config, tokenizer) for part in parts]
     write_files(config, out, parts, results)
     common = overlaps(parts)

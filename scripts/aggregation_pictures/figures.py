@@ -176,7 +176,7 @@ def _sheet(
     for row, of_row in enumerate(numbers):
         for column, number in enumerate(of_row):
             _number(panel, column * step_right, row * step_down, number)
-    figure.text(LEFT / width, 1 - 30 / height, title, fontsize=14, va="center")
+    figure.text(LEFT / width, 1 - 30 / height, title, fontsize=14, va="center", parse_math=False)
     figure.text(LEFT / width, 1 - 62 / height, legend, fontsize=10, color="0.35", va="center")
     return figure
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.aggregation import AggregationStep
+from models.api import EncodedTokens
 from models.video_encoder import VideoEncoder
 from models.vision_language import normalise_pixels
 
@@ -101,10 +102,12 @@ def similarity(block: int, step: AggregationStep) -> Similarity:
     return Similarity(block, step.axis, float(merged.mean()), others)
 
 
-def grounded(trace: Trace, projection: torch.nn.Module, text_embedding: Tensor) -> NDArray[np.float64]:
+def grounded(
+    encoded: Trace | EncodedTokens, projection: torch.nn.Module, text_embedding: Tensor
+) -> NDArray[np.float64]:
     """Cosine (T, L) of a text (E,) with the token of each cell, projected to the shared space; NaN where dropped."""
-    device = next(projection.parameters()).device
+    device, origins = next(projection.parameters()).device, np.asarray(encoded.origins)
     with torch.no_grad():
-        regions = F.normalize(projection(trace.tokens.to(device)).float(), dim=-1).cpu()
+        regions = F.normalize(projection(encoded.tokens.to(device)).float(), dim=-1).cpu()
     cosine = (regions @ text_embedding).double().numpy()
-    return np.where(trace.origins < 0, np.nan, cosine[trace.origins])
+    return np.where(origins < 0, np.nan, cosine[origins])

@@ -54,12 +54,12 @@ class FeatureFolder:
         if not noted.is_file():
             strange = sorted(path.name for path in self.out.iterdir() if not path.name.startswith("."))
             if strange:
-                raise ValueError(f"{self.out}: holds {strange[0]}, but no {EXTRACTION}; name a new folder with --out")
+                raise ValueError(f"{self.out}: holds {strange[0]}, but no {EXTRACTION}; name a new folder")
             write_json(noted, extraction)
         found = differences(_compared(read_json(noted)), _compared(extraction))
         if found:
             raise ValueError(
-                f"{self.out}: holds other features than asked for ({'; '.join(found)}); name another folder with --out"
+                f"{self.out}: holds other features than asked for ({'; '.join(found)}); name another folder"
             )
         whole = find_folder(self.out / FEATURES)
         if whole is not None:
@@ -72,9 +72,7 @@ class FeatureFolder:
         lists += [(path, f"{path.with_suffix('')}.") for path in sorted((self.out / PARTS).glob("*.jsonl"))]
         found = {}
         for path, prefix in lists:
-            for row, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
-                record = json.loads(line)
-                found[Clip(*(record[item.name] for item in fields(Clip)))] = Place(prefix, row)
+            found.update((clip, Place(prefix, row)) for row, clip in enumerate(read_clips(path)))
         return found
 
     def finish(self, clips: list[Clip], reasons: dict[str, str]) -> list[dict[str, Any]]:
@@ -150,6 +148,12 @@ class PartWriter:
             with replacing_file(Path(f"{part}.jsonl")) as temporary:
                 write_lines((clip.row for clip in self._clips), temporary)
         self._clips, self._batches, self._begun = [], [], time.monotonic()
+
+
+def read_clips(path: Path) -> list[Clip]:
+    """What each row is of, as an index.jsonl, or a part's, says it."""
+    records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return [Clip(*(record[item.name] for item in fields(Clip))) for record in records]
 
 
 def _compared(extraction: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
+from datasets.decode import seconds
+from scripts.search import main as search
+from scripts.video_search.searcher import Searcher
 from tests.integration.runs import ROOT, losses_of, results_of, start, write_config
+from tests.scripts.page.browser import found, opened, served, started
 
 BROKEN = {"empty.mp4", "not_a_video.mp4"}
 SOUND = {"av1.mkv", "h265_10_frames.mp4", "vp9.webm", "rot_0.mov", "rot_90.mov", "rot_180.mov", "rot_270.mov"}
@@ -53,18 +57,84 @@ def test_hard_files_alone_end_in_one_line(real_data: Path, tmp_path: Path) -> No
     assert not list((tmp_path / "run").glob("checkpoint*"))
 
 
-def test_real_clips_are_learned_by_heart(real_data: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def first_sentences(real_data: Path) -> dict[str, str]:
+    """Of each clip the first sentence of its paragraph."""
+    lines = map(json.loads, (real_data / "clips" / "captions.jsonl").read_text().splitlines())
+    return {line["video"]: line["caption"].partition(". ")[0].rstrip(".") + "." for line in lines}
+
+
+@pytest.fixture(scope="module")
+def run_on_clips(real_data: Path, first_sentences: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run on paragraphs and, as people search with less than a paragraph, their first sentences.
+
+    Trained on paragraphs alone it finds 14 of 16 first sentences by cosine, and 13 reranked.
+    """
+    folder = tmp_path_factory.mktemp("clips")
+    lines = list(map(json.loads, (real_data / "clips" / "captions.jsonl").read_text().splitlines()))
+    texts = [{**line, "caption": [line["caption"], first_sentences[line["video"]]]} for line in lines]
+    (folder / "sentences.jsonl").write_text("".join(json.dumps(line) + "\n" for line in texts))
+    data = (f"data.root={real_data / 'clips'}", f"data.manifest={folder / 'sentences.jsonl'}")
+    as_long = ("data.eval_manifest=captions.jsonl", "train.max_epochs=125", "train.eval_every=125")
+    given = ("--config", ROOT / "configs/debug/clips.yaml", *data, *as_long, f"output_dir={folder / 'run'}")
+    assert start("train_retrieval", *given) == 0
+    return folder / "run"
+
+
+def test_real_clips_are_learned_by_heart(real_data: Path, run_on_clips: Path, tmp_path: Path) -> None:
     """The main job on real video: every paragraph finds its clip and every clip its paragraph, reranked and not."""
-    run, again = tmp_path / "run", tmp_path / "evaluation"
-    data = f"data.root={real_data / 'clips'}"
-    assert start("train_retrieval", "--config", ROOT / "configs/debug/clips.yaml", data, f"output_dir={run}") == 0
-    results = results_of(run)
+    results = results_of(run_on_clips)
     assert results["num_videos"] == results["num_texts"] == 16 and results["num_missing"] == 0
     recalls = [f"{direction}_r1{suffix}" for direction in ("t2v", "v2t") for suffix in ("", "_cosine")]
     assert {name: results["metrics"][name] for name in recalls} == dict.fromkeys(recalls, 100.0)
-    checkpoint = run / "checkpoint_best"
-    assert start("train_retrieval", "--evaluate", f"checkpoint={checkpoint}", data, f"output_dir={again}") == 0
-    assert results_of(again)["metrics"] == results["metrics"]
+    again = evaluated_again("train_retrieval", run_on_clips, f"data.root={real_data / 'clips'}", tmp_path / "again")
+    assert again["metrics"] == results["metrics"]
+
+
+@pytest.fixture(scope="module")
+def index_of_clips(real_data: Path, run_on_clips: Path) -> Path:
+    """An index of the folder of clips, made by the run's best weights."""
+    index, checkpoint = run_on_clips / "index", run_on_clips / "checkpoint_best"
+    made = ("index", real_data / "clips" / "videos", "--checkpoint", checkpoint, "--index", index, "--workers", 1)
+    assert searched(*made) == 0
+    return index
+
+
+def test_a_search_finds_each_clip_by_its_first_sentence(
+    index_of_clips: Path, first_sentences: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By cosine and reranked, from the folder of clips alone; the moments it names lie in the clip."""
+    searcher = Searcher.open(index_of_clips)
+    for rerank in (0, 10):
+        found = {
+            video: Path(searcher.query(sentence, 1, rerank, frames=0)[0].video).name
+            for video, sentence in first_sentences.items()
+        }
+        assert found == {video: video for video in first_sentences}
+    capsys.readouterr()
+    assert searched("query", first_sentences["dog_snow.mp4"], "--index", index_of_clips, "--top", 1, "--json") == 0
+    (hit,) = json.loads(capsys.readouterr().out)["hits"]
+    length = seconds(hit["video"])
+    assert Path(hit["video"]).name == "dog_snow.mp4" and length is not None
+    assert len(hit["frames"]) == 3 and all(0 <= moment <= length for moment, _ in hit["frames"])
+
+
+def test_the_page_finds_each_clip_by_its_first_sentence(index_of_clips: Path, first_sentences: dict[str, str]) -> None:
+    with (
+        started() as browser,
+        served("--index", index_of_clips, "--top", 1) as address,
+        opened(browser, address) as page,
+    ):
+        assert {video: found(page, sentence)[0] for video, sentence in first_sentences.items()} == {
+            video: video for video in first_sentences
+        }
+
+
+def searched(*arguments: object) -> int:
+    """The exit status of `python -m scripts.search ARGUMENTS`."""
+    with pytest.raises(SystemExit) as stop:
+        search([str(argument) for argument in arguments])
+    return int(stop.value.code or 0)
 
 
 def evaluated_again(script: str, run: Path, data: str, folder: Path, *overrides: str) -> dict[str, Any]:
@@ -89,19 +159,17 @@ def test_questions_about_real_clips_are_answered(real_data: Path, tmp_path: Path
     assert (written["answers"], written["metrics"]["accuracy"]) == ("generated", 100.0)
 
 
+@pytest.mark.usefixtures("without_java")
 def test_real_clips_are_described(real_data: Path, tmp_path: Path) -> None:
-    """Nearly word by word; with Java or without."""
+    """Nearly word by word."""
     run, data = tmp_path / "run", f"data.root={real_data / 'clips'}"
     assert start("train_caption", "--config", ROOT / "configs/debug/clips_caption.yaml", data, f"output_dir={run}") == 0
     results = results_of(run)
     assert (results["num_videos"], results["num_texts"], results["num_missing"]) == (16, 16, 0)
-    name = "cider" if "cider" in results["metrics"] else "cider_plain"
-    assert results["metrics"][name] > 5
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", "")
-        plain = evaluated_again("train_caption", run, data, tmp_path / "plain")
-        nucleus = ("evaluation.method=nucleus", "evaluation.top_p=0.5")
-        sampled = evaluated_again("train_caption", run, data, tmp_path / "sampled", *nucleus)
-    assert plain["metrics"]["cider_plain"] > 5 and "meteor" not in plain["metrics"]
-    assert (tmp_path / "plain" / "predictions.jsonl").read_text() == (run / "predictions.jsonl").read_text()
+    assert results["metrics"]["cider_plain"] > 5
+    again = evaluated_again("train_caption", run, data, tmp_path / "again")
+    assert again["metrics"] == results["metrics"]
+    assert (tmp_path / "again" / "predictions.jsonl").read_text() == (run / "predictions.jsonl").read_text()
+    nucleus = ("evaluation.method=nucleus", "evaluation.top_p=0.5")
+    sampled = evaluated_again("train_caption", run, data, tmp_path / "sampled", *nucleus)
     assert sampled["generation"]["top_p"] == 0.5 and sampled["metrics"]["cider_plain"] > 5

@@ -1,0 +1,98 @@
+"""A page to search a folder of videos by what is seen in them, play them, and ask about them.
+
+    python -m scripts.search index VIDEOS --checkpoint outputs/didemo/checkpoint_best --index outputs/index
+    python -m scripts.app --index outputs/index
+    python -m scripts.app --index outputs/index --answer outputs/testa_qa_f32/checkpoint_best \\
+        --caption outputs/testa_caption_f32/checkpoint_best
+
+Then open the address that it prints. The index's own checkpoint searches and draws what merges; questions and captions
+need checkpoints that were trained for them. Only this machine can open the page; --host 0.0.0.0 lets others in, who
+can then watch every video of the index: there is no password. Videos that are sent to the page are removed when it
+ends, as are copies of those that no browser plays.
+"""
+
+import argparse
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from scripts.page.checkpoints import OPTION_OF, Checkpoints
+from scripts.page.safety import MEBIBYTE, address_of, bound_socket, host_names, is_loopback
+from scripts.page.server import PageSettings, make_app
+from scripts.video_search.searcher import Searcher
+
+CONNECTIONS = 64
+SECONDS_TO_FINISH = 5
+"""How long a request may go on after the page was told to end."""
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line; None means the process's own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--index", type=Path, required=True, help="folder that scripts.search has made")
+    parser.add_argument("--checkpoint", help="the index's checkpoint, if it is not any more where it was")
+    parser.add_argument("--answer", metavar="CHECKPOINT", help="checkpoint that answers questions")
+    parser.add_argument("--caption", metavar="CHECKPOINT", help="checkpoint that writes captions")
+    parser.add_argument("--top", type=int, default=12, help="videos that a search shows (%(default)s)")
+    parser.add_argument("--rerank", type=int, metavar="K", help="videos that the matching head orders (as --top)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s: only this machine)")
+    parser.add_argument("--port", type=int, default=7860, help="port to listen on, 0 for any free one (%(default)s)")
+    parser.add_argument("--name", action="append", default=[], help="another name that browsers know this machine by")
+    parser.add_argument("--max-upload-mib", type=float, default=200, help="largest video taken, in MiB (%(default)s)")
+    options = parser.parse_args(arguments)
+    if options.top < 1 or (options.rerank or 0) < 0:
+        parser.error("--top and --rerank: must be 1 or more, and 0 or more")
+    if not 0 <= options.port < 65536 or options.max_upload_mib <= 0:
+        parser.error("--port and --max-upload-mib: must be from 0 to 65535, and more than 0")
+    return options
+
+
+def prepare(options: argparse.Namespace) -> tuple[uvicorn.Server, socket.socket]:
+    """The server with its models, ready to run, and the socket it is to listen on. ValueError if that cannot be."""
+    bound = bound_socket(options.host, options.port)  # first, as models take long to load
+    searcher = Searcher.open(options.index, options.checkpoint)
+    others = {name: getattr(options, name) for name in OPTION_OF if getattr(options, name) is not None}
+    settings = PageSettings(
+        host_names=host_names(options.host, bound, options.name),
+        upload_bytes=int(options.max_upload_mib * MEBIBYTE),
+        top=options.top,
+        rerank=_reranked(searcher, options.rerank, options.top),
+    )
+    app = make_app(searcher, Checkpoints(searcher.model, others), settings)
+    limits = {"limit_concurrency": CONNECTIONS, "timeout_graceful_shutdown": SECONDS_TO_FINISH}
+    return uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, **limits)), bound
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve the page until it is told to end; 2 and one line if that cannot be."""
+    options = parse_arguments(arguments)
+    try:
+        server, bound = prepare(options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if not is_loopback(bound):
+        print(
+            f"warning: whoever reaches this machine can watch all videos of {options.index}, and send videos of up to "
+            f"{options.max_upload_mib:g} MiB; there is no password",
+            file=sys.stderr,
+        )
+    print(f"the page is at {address_of(options.host, bound)} (Ctrl-C ends it)", flush=True)
+    try:
+        server.run(sockets=[bound])
+    except KeyboardInterrupt:  # uvicorn hands it on after it has ended in order
+        pass
+    return 0
+
+
+def _reranked(searcher: Searcher, asked: int | None, top: int) -> int:
+    """How many videos are reranked; ValueError where they cannot be."""
+    if asked and not searcher.can_rerank:
+        raise ValueError("--rerank: has no effect, as the index's checkpoint has no matching head; leave it out")
+    return (top if searcher.can_rerank else 0) if asked is None else asked
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Search videos by a paragraph.
+
+    python -m scripts.search index data/videos --checkpoint outputs/didemo/checkpoint_best --index outputs/index
+    python -m scripts.search query "a dog digs in the snow" --index outputs/index
+    python -m scripts.search query "a dog digs in the snow" --index outputs/index --top 5 --rerank 50 --json
+
+`index` encodes a video, a folder of videos (subfolders too), a manifest or a file of pairs. The same command again
+encodes what is new or changed, lets go what is gone, and tries again what failed (DIR/failed.jsonl). Changed is a file
+of another size or time of change. Another checkpoint, setting or source needs another DIR. On several GPUs:
+torchrun --nproc-per-node 8 -m scripts.search index ...
+
+`query` needs no more than the index, which knows its checkpoint and settings. All videos are ranked by cosine, then the
+best of them by cosine plus matching logit, as training's evaluation does, where the checkpoint has a matching head. Of
+each video found it says which moments are most like the text; that is a hint, as training never compares them alone.
+
+Exit status: 0, 1 if some videos cannot be indexed (0 too of several processes), 2 if the command itself is wrong.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+
+from engine.command_line import exit_status
+from engine.distributed import is_main, start_distributed, stop_distributed, world_size
+from engine.logging import start_logging
+from scripts.extract_features import in_words
+from scripts.video_search.index import VideoIndex
+from scripts.video_search.searcher import BEST_FRAMES, Hit, Searcher
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line; None means the process's own."""
+    words = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    add_index(commands.add_parser("index", help="make an index of videos, or bring it up to date"))
+    add_query(commands.add_parser("query", help="find videos by a text"))
+    if not words or words[0] not in commands.choices:
+        return parser.parse_args(words)  # says what there is
+    chosen = commands.choices[words[0]]  # settings may stand anywhere, which a parser of commands cannot read
+    return argparse.Namespace(command=words[0], **vars(chosen.parse_intermixed_args(words[1:])))
+
+
+def add_index(parser: argparse.ArgumentParser) -> None:
+    """What `index` is given: what `scripts.extract_features` is, but for tokens."""
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="video, folder, manifest or file of pairs")
+    parser.add_argument("--checkpoint", required=True, help="checkpoint folder or hf:// address")
+    parser.add_argument("--index", dest="out", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("--config", type=Path, help="YAML file of weights without a config.yaml beside them")
+    parser.add_argument("--videos", type=Path, help="folder of relative paths in a list; by default `videos` beside it")
+    parser.add_argument("--batch-size", type=at_least(1), default=8, help="videos encoded at once (%(default)s)")
+    parser.add_argument(
+        "--workers", type=at_least(0), default=4, help="processes that read videos, for each GPU (%(default)s)"
+    )
+    parser.add_argument("--dtype", choices=("auto", "fp32", "bf16", "fp16"), help="by default the checkpoint's own")
+    parser.add_argument("--json", action="store_true", help="print the counts as JSON")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as aggregation.keep=0.25")
+    parser.set_defaults(tokens=False)
+
+
+def add_query(parser: argparse.ArgumentParser) -> None:
+    """What `query` is given."""
+    parser.add_argument("text", metavar="TEXT", help="a phrase or a paragraph")
+    parser.add_argument("--index", type=Path, required=True, metavar="DIR", help="what `index` wrote")
+    parser.add_argument("--checkpoint", help="where the index's checkpoint went, if it was moved")
+    parser.add_argument("--top", type=at_least(1), default=10, help="videos to list (%(default)s)")
+    parser.add_argument("--rerank", type=at_least(0), metavar="K", help="the best K by matching too; by default TOP")
+    parser.add_argument(
+        "--frames",
+        type=at_least(0),
+        default=BEST_FRAMES,
+        help="moments of each video that is listed; 0 opens it only to rerank (%(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print what is found as JSON")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an argument that is a number, not below `least`."""
+
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is below {least}")
+        return int(text)
+
+    return number
+
+
+def index(options: argparse.Namespace) -> int:
+    """Make the index or bring it up to date; 1 if videos failed."""
+    # A process whose videos are short waits for the others; one that is gone, torchrun ends all for.
+    start_distributed(timedelta(days=7))
+    start_logging()
+    counts = VideoIndex.update(options)
+    if is_main():
+        print(json.dumps(counts) if options.json else in_words(counts))
+    # A launcher would take 1 for a process that died, and end or restart the others.
+    alone = world_size() == 1
+    stop_distributed()
+    return 1 if counts["failed"] and alone else 0
+
+
+def query(options: argparse.Namespace) -> int:
+    """Print what is found."""
+    searcher = Searcher.open(options.index, options.checkpoint)
+    hits = searcher.query(options.text, options.top, options.rerank, options.frames)
+    if options.json:
+        print(json.dumps({"text": options.text, "index": str(options.index), "hits": [asdict(hit) for hit in hits]}))
+    else:
+        print("\n".join(in_words_of(rank, hit) for rank, hit in enumerate(hits, start=1)))
+    return 0
+
+
+def in_words_of(rank: int, hit: Hit) -> str:
+    """A hit as people read it."""
+    matched = "" if hit.match_logit is None else f" + matching {hit.match_logit:.3f} = {hit.score:.3f}"
+    part = "" if hit.start is None and hit.end is None else f" from {hit.start or 0:g} s to {in_seconds(hit.end)}"
+    best = ", ".join(f"{seconds:.1f} s ({similarity:.3f})" for seconds, similarity in hit.frames)
+    lines = [f"{rank:3}. {hit.video}{part}", f"cosine {hit.cosine:.3f}{matched}"]
+    lines += [f"best at {best}"] if best else []
+    lines += [hit.problem] if hit.problem else []
+    return "\n     ".join(lines)
+
+
+def in_seconds(end: float | None) -> str:
+    """Where a part of a video ends."""
+    return "its end" if end is None else f"{end:g} s"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Does what the command line asks; a bad one ends it with one line and status 2."""
+    options = parse_arguments(arguments)
+    with exit_status():
+        try:
+            status = index(options) if options.command == "index" else query(options)
+        except KeyboardInterrupt:
+            print("search: ended; the same command goes on from here", file=sys.stderr)
+            raise SystemExit(130) from None
+        except OSError as error:
+            folder = options.out if options.command == "index" else options.index
+            raise ValueError(f"{folder}: {error}; make that right and give the same command") from error
+    raise SystemExit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Videos that are nearest to a text: by cosine of embeddings, the best of them in the order of the matching head."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from torch import Tensor
+
+from engine.hub import SCHEME
+from models.api import TrainedModel, load_model
+from scripts.video_search.frames import best_frames
+from scripts.video_search.index import VideoIndex
+from tasks.base import progress_bar
+from tasks.trained import CAN_DO
+
+logger = logging.getLogger(__name__)
+BEST_FRAMES = 3
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A video, or the part of one from `start` to `end` in seconds, that was found.
+
+    Attributes:
+        score: cosine plus matching logit where there is one, as evaluation reranks, and else the cosine.
+        cosine: of the embeddings of text and video.
+        match_logit: what the matching head says; None where the video was not reranked.
+        frames: (seconds from the beginning of the file, similarity) of the frames that match best, the best first.
+        problem: why the file could not be read now, in one line; it has neither logit nor frames then.
+    """
+
+    video: str
+    start: float | None
+    end: float | None
+    score: float
+    cosine: float
+    match_logit: float | None = None
+    frames: tuple[tuple[float, float], ...] = ()
+    problem: str | None = None
+
+
+class Searcher:
+    """An index with the model that its videos were encoded by.
+
+    Raises ValueError for a model of other weights or settings.
+    """
+
+    def __init__(self, index: VideoIndex, model: TrainedModel) -> None:
+        index.check_model(model)
+        self.index, self.model = index, model
+
+    @classmethod
+    def open(cls, folder: Path, checkpoint: str | None = None) -> Self:
+        """The index in a folder and its own checkpoint; `checkpoint` says where that went if it was moved."""
+        index = VideoIndex.open(folder)
+        if checkpoint is None and not (index.checkpoint.startswith(SCHEME) or Path(index.checkpoint).exists()):
+            raise ValueError(f"{folder}: its checkpoint {index.checkpoint} is gone; say with --checkpoint where it is")
+        config = None if index.config is None else Path(index.config)
+        return cls(index, load_model(checkpoint or index.checkpoint, *index.overrides, config=config))
+
+    @property
+    def can_rerank(self) -> bool:
+        """Whether the checkpoint has a matching head."""
+        return "match" in self.model.abilities
+
+    def query(self, text: str, top: int = 10, rerank: int | None = None, frames: int = BEST_FRAMES) -> list[Hit]:
+        """The `top` videos for a text, the best first.
+
+        Ranked are all videos by cosine, and of these the first `rerank` by cosine plus matching logit, as training's
+        evaluation does. A file that cannot be read keeps the place that its cosine gave it, and says its `problem`.
+
+        Args:
+            rerank: by default `top`, or 0 where the checkpoint has no matching head.
+            frames: how many of the best frames of each hit to look for; 0 opens no file but to rerank.
+
+        Raises:
+            ValueError: the text is empty, or the checkpoint cannot rerank.
+        """
+        if not text.strip():
+            raise ValueError("the text to search for is empty; give a phrase or a paragraph")
+        if rerank is None:
+            rerank = top if self.can_rerank else 0
+        if rerank and not self.can_rerank:
+            raise ValueError(
+                f"{self.model.source}: has no matching head to rerank with; give --rerank 0, or index "
+                f"with {CAN_DO['match']}"
+            )
+        if top < 1 or rerank < 0 or frames < 0:
+            raise ValueError("top, rerank and frames: must be 1 or more, 0 or more, and 0 or more")
+        embedding = self.model.encode_text(text)
+        assert isinstance(embedding, Tensor)
+        hits = self._nearest(embedding, max(top, rerank))
+        if rerank:
+            matched = self._each_read(hits[:rerank], lambda hit: self._matched(hit, text), "reranking")
+            hits = in_order(matched) + hits[rerank:]
+        if frames:
+            hits = self._each_read(hits[:top], lambda hit: self._with_frames(hit, embedding, frames), "frames")
+        return hits[:top]
+
+    def _nearest(self, embedding: Tensor, most: int) -> list[Hit]:
+        rows, cosines = self.index.search(embedding.numpy(), most)
+        found = []
+        for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True):
+            clip = self.index.clips[row]
+            found.append(Hit(clip.video, clip.start, clip.end, cosine, cosine))
+        return found
+
+    def _each_read(self, hits: Sequence[Hit], look: Callable[[Hit], Hit], description: str) -> list[Hit]:
+        """What `look` makes of each hit, or the hit with its problem if the file cannot be read."""
+        looked = []
+        for hit in progress_bar(hits, description):
+            try:
+                looked.append(hit if hit.problem else look(hit))
+            except ValueError as error:  # all else that is wrong was refused before
+                logger.warning("%s", error)
+                looked.append(replace(hit, problem=str(error)))
+        return looked
+
+    def _matched(self, hit: Hit, text: str) -> Hit:
+        logit = self.model.match(hit.video, [text], hit.start, hit.end)[0].logit
+        return replace(hit, match_logit=logit, score=hit.cosine + logit)
+
+    def _with_frames(self, hit: Hit, embedding: Tensor, most: int) -> Hit:
+        return replace(hit, frames=best_frames(self.model, hit.video, hit.start, hit.end, embedding, most))
+
+
+def in_order(hits: Sequence[Hit]) -> list[Hit]:
+    """Hits by score; those that were not matched stay where they are."""
+    matched = iter(sorted((hit for hit in hits if hit.match_logit is not None), key=lambda hit: -hit.score))
+    return [hit if hit.match_logit is None else next(matched) for hit in hits]

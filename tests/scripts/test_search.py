@@ -1,0 +1,195 @@
+"""The command from videos to what is found, and what it says of bad input."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.api import load_model
+from scripts.folder_lock import only_writer
+from scripts.search import main
+from tests.integration.runs import train
+from tests.tiny_runs import write_data, write_questions
+
+ONE_EPOCH: dict[str, Any] = {"train": {"max_epochs": 1, "batch_size": 4}}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_questions(write_data(tmp_path_factory.mktemp("data"), [1] * 6), [1] * 6)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(root: Path) -> Path:
+    return train(root, root / "retrieval", "retrieval", **ONE_EPOCH) / "checkpoint_best"
+
+
+@pytest.fixture(scope="module")
+def index(root: Path, checkpoint: Path) -> Path:
+    """An index of the folder `videos`, which no test changes."""
+    assert run("index", root / "videos", "--checkpoint", checkpoint, "--index", root / "index") == 0
+    return root / "index"
+
+
+def run(*arguments: object) -> int:
+    """The exit status of the command, that reads videos in its own process."""
+    words = [str(argument) for argument in arguments]
+    with pytest.raises(SystemExit) as stop:
+        main([*words, *(["--workers", "0"] if "index" in words[:1] else [])])
+    return int(stop.value.code or 0)
+
+
+def found(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[dict[str, Any]]:
+    """The hits of a query."""
+    capsys.readouterr()
+    assert run("query", "red grows", "--json", *arguments) == 0
+    return json.loads(capsys.readouterr().out)["hits"]
+
+
+def test_a_query_prints_what_is_found(root: Path, index: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hits = found(capsys, "--index", index, "--top", 2, "--rerank", 4)
+    assert len(hits) == 2
+    assert list(hits[0]) == ["video", "start", "end", "score", "cosine", "match_logit", "frames", "problem"]
+    assert hits[0]["score"] == hits[0]["cosine"] + hits[0]["match_logit"] >= hits[1]["score"]
+    assert Path(hits[0]["video"]).parent == root / "videos" and 1 <= len(hits[0]["frames"]) <= 3
+    assert run("query", "red grows", "--index", index, "--top", 2, "--rerank", 4) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line[2].isdigit()] == [
+        f"  {rank}. {hit['video']}" for rank, hit in enumerate(hits, start=1)
+    ]
+    first = hits[0]
+    assert lines[1].strip() == (
+        f"cosine {first['cosine']:.3f} + matching {first['match_logit']:.3f} = {first['score']:.3f}"
+    )
+    best = [f"{seconds:.1f} s ({similarity:.3f})" for seconds, similarity in first["frames"]]
+    assert lines[2].strip() == f"best at {', '.join(best)}"
+
+
+def test_new_and_changed_videos_come_and_removed_ones_leave(
+    root: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos, out = tmp_path / "videos", tmp_path / "index"
+    videos.mkdir()
+    command = ("index", videos, "--checkpoint", checkpoint, "--index", out, "--json")
+    for number in (1, 3, 5):
+        shutil.copy(root / "videos" / f"{number}.mp4", videos)
+    assert run(*command) == 0
+    query = ("--index", out, "--frames", 0)
+    before = {Path(hit["video"]).stem: hit["cosine"] for hit in found(capsys, *query)}
+    shutil.copy(root / "videos" / "0.mp4", videos)
+    shutil.copy(root / "videos" / "2.mp4", videos / "3.mp4")
+    (videos / "5.mp4").unlink()
+    assert run(*command) == 0
+    counts = json.loads(capsys.readouterr().out)
+    assert (counts["encoded"], counts["encoded_before"]) == (2, 1)
+    after = {Path(hit["video"]).stem: hit["cosine"] for hit in found(capsys, *query)}
+    assert after.keys() == {"0", "1", "3"}
+    assert after["1"] == before["1"] and after["3"] != before["3"]
+    cosine = float(
+        load_model(checkpoint).encode_text("red grows") @ load_model(checkpoint).encode_video(videos / "3.mp4")
+    )
+    assert after["3"] == pytest.approx(cosine, abs=1e-5)
+
+
+def test_a_checkpoint_that_was_moved(
+    root: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (shutil.copytree(checkpoint, tmp_path / name) for name in ("first", "second"))
+    out = tmp_path / "index"
+    assert run("index", root / "videos", "--checkpoint", first, "--index", out) == 0
+    hits = found(capsys, "--index", out)
+    shutil.rmtree(first)
+    assert run("query", "red", "--index", out) == 2
+    assert f"its checkpoint {first} is gone; say with --checkpoint where it is" in capsys.readouterr().err
+    assert found(capsys, "--index", out, "--checkpoint", second) == hits
+    assert run("index", root / "videos", "--checkpoint", second, "--index", out) == 0
+    assert found(capsys, "--index", out) == hits  # it knows the new place now
+
+
+def test_an_index_of_something_else_is_refused(
+    root: Path, checkpoint: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = train(root, tmp_path / "other", "retrieval", **ONE_EPOCH, seed=1) / "checkpoint_best"
+    answering = train(root, tmp_path / "vqa", "vqa", **ONE_EPOCH) / "checkpoint_best"
+    refused: dict[str, tuple[Any, ...]] = {
+        "weights_sha256: ": (root / "videos", "--checkpoint", other),
+        "was made with no settings over the checkpoint's own, not with data.max_words=5 aggregation.keep=0.25": (
+            *(root / "videos", "data.max_words=5", "--checkpoint", checkpoint, "aggregation.keep=0.25"),
+        ),
+        "source: ": (root / "videos" / "0.mp4", "--checkpoint", checkpoint),
+        "a checkpoint of vqa has no embeddings to search by; give one fine-tuned for retrieval": (
+            *(root / "videos", "--checkpoint", answering),
+        ),
+    }
+    held = {path: path.read_bytes() for path in index.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    for said, arguments in refused.items():
+        assert run("index", *arguments, "--index", index) == 2
+        *log, error = capsys.readouterr().err.splitlines()
+        assert error.startswith("error: ") and said in error and "error" not in "".join(log)
+    assert {path: path.read_bytes() for path in index.rglob("*") if path.is_file()} == held
+
+
+BAD_QUERIES: dict[str, tuple[str, ...]] = {
+    "holds no index; make one with python -m scripts.search index": ("red", "--index", "nowhere"),
+    "the text to search for is empty": (" ", "--index", "INDEX"),
+    "checkpoint: gone does not exist": ("red", "--index", "INDEX", "--checkpoint", "gone"),
+    "argument --top: 0 is below 1": ("red", "--index", "INDEX", "--top", "0"),
+    "argument --rerank: -1 is below 0": ("red", "--index", "INDEX", "--rerank", "-1"),
+}
+
+
+@pytest.mark.parametrize("said", BAD_QUERIES)
+def test_bad_queries_end_in_one_line(index: Path, capsys: pytest.CaptureFixture[str], said: str) -> None:
+    assert run("query", *(str(index) if word == "INDEX" else word for word in BAD_QUERIES[said])) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err.splitlines()[-1] and printed.out == ""
+
+
+def test_an_index_that_is_being_written_is_left_alone(
+    root: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with only_writer(tmp_path):
+        assert run("index", root / "videos", "--checkpoint", checkpoint, "--index", tmp_path) == 2
+    assert "another run is writing to it" in capsys.readouterr().err
+
+
+def test_videos_that_cannot_be_read_are_counted(
+    root: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    shutil.copy(root / "videos" / "0.mp4", videos)
+    (videos / "1.mp4").write_bytes(b"no video")
+    assert run("index", videos, "--checkpoint", checkpoint, "--index", tmp_path / "index") == 1
+    assert "1 failed (see " in capsys.readouterr().out
+    (hit,) = found(capsys, "--index", tmp_path / "index")
+    assert hit["video"] == str(videos / "0.mp4")
+    shutil.move(videos / "0.mp4", tmp_path / "0.mp4")
+    assert run("query", "red", "--index", tmp_path / "index") == 0
+    printed = capsys.readouterr()
+    assert "0.mp4: cannot be read (no such file)" in printed.out
+
+
+def test_parts_of_videos_are_found(
+    root: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [{"video": "2.mp4", "caption": "a", "start": start, "end": end} for start, end in ((0, 0.3), (0.3, 0.7))]
+    (tmp_path / "parts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    given = ("--videos", root / "videos", "--checkpoint", checkpoint, "--index", tmp_path / "index")
+    assert run("index", tmp_path / "parts.jsonl", *given) == 0
+    hits = found(capsys, "--index", tmp_path / "index")
+    assert {(hit["start"], hit["end"]) for hit in hits} == {(0, 0.3), (0.3, 0.7)}
+    assert all(hit["start"] <= seconds < hit["end"] for hit in hits for seconds, _ in hit["frames"])
+    assert run("query", "red", "--index", tmp_path / "index") == 0
+    assert "2.mp4 from 0.3 s to 0.7 s" in capsys.readouterr().out
+
+
+def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    assert 'query "a dog digs in the snow" --index' in capsys.readouterr().out
+    for command in ("index", "query"):
+        assert run(command, "--help") == 0
+        assert "--index DIR" in capsys.readouterr().out
