@@ -2,8 +2,9 @@
 
     python -m scripts.make_story_videos outputs/stories --train 1500 --test 200 --seed 0
 
-A video is a few scenes of coloured shapes that move, grow, spin or blink; its paragraph has one sentence a scene. Some
-stories come in pairs of the same scenes in different orders. OUT then holds
+A video is a few scenes of coloured shapes that move, grow, spin or blink; its paragraph has one sentence a scene. With
+`--kind glimpses` scenes are still and of different lengths, and in each a small coloured shape is seen for a moment
+among grey ones. Some stories come in pairs of the same scenes in different orders. OUT then holds
 
     videos/train_00000.mp4 ...              the videos
     train.jsonl  test.jsonl                 {"video", "caption"}, one line a video
@@ -20,22 +21,27 @@ import json
 import multiprocessing
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from scripts.story.glimpse_pictures import render_long
+from scripts.story.glimpses import SHORTEST_SCENE, LongStory, draw_long_story, long_paragraph, long_questions
 from scripts.story.pictures import render
-from scripts.story.sentences import paragraph, questions
-from scripts.story.stories import Story, draw_splits, num_paired
+from scripts.story.sentences import Question, paragraph, questions
+from scripts.story.stories import COLOURS, Story, draw_partnered, draw_story, num_paired
 
 # Raise it when the same arguments come to make other videos or words: sets of before are then refused, not reused.
 VERSION = 1
+Kind = Literal["actions", "glimpses"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +56,7 @@ class StorySet:
     fps: int = 8
     seed: int = 0
     pairs: float = 0.5
+    kind: Kind = "actions"
 
     def __post_init__(self) -> None:
         least = {"train": 1, "test": 1, "scenes": 1, "frames_per_scene": 2, "size": 32, "fps": 1, "seed": 0}
@@ -62,6 +69,36 @@ class StorySet:
             raise ValueError(f"--pairs {self.pairs}: must be a share from 0 to 1")
         if self.scenes == 1 and self.pairs > 0:
             raise ValueError("--pairs: a story of one scene has no other order; add --pairs 0 or more --scenes")
+        if self.kind == "glimpses" and not 2 <= self.scenes <= len(COLOURS):
+            raise ValueError(f"--scenes {self.scenes}: glimpses take 2 to {len(COLOURS)}, each of another colour")
+        if self.kind == "glimpses" and self.frames_per_scene < SHORTEST_SCENE:
+            raise ValueError(f"--frames-per-scene {self.frames_per_scene}: glimpses take {SHORTEST_SCENE} or more")
+
+
+@dataclass(frozen=True)
+class World:
+    """How one kind of story is drawn, told, asked about and made into pictures, each by the story set's arguments."""
+
+    draw: Callable[[StorySet, np.random.Generator], Any]
+    paragraph: Callable[[Any], str]
+    questions: Callable[[Any, np.random.Generator], list[Question]]
+    render: Callable[[StorySet, Any, np.random.Generator], NDArray[np.uint8]]
+
+
+WORLDS = {
+    "actions": World(
+        lambda made, rng: draw_story(rng, made.scenes),
+        paragraph,
+        questions,
+        lambda made, story, rng: render(story, made.size, made.frames_per_scene, rng),
+    ),
+    "glimpses": World(
+        lambda made, rng: draw_long_story(rng, made.scenes, made.scenes * made.frames_per_scene),
+        long_paragraph,
+        long_questions,
+        lambda made, story, rng: render_long(story, made.size, rng),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +106,7 @@ class VideoJob:
     """One video to draw and encode; `rng_key` seeds its pixels, whichever worker draws it."""
 
     path: Path
-    story: Story
+    story: Story | LongStory
     rng_key: tuple[int, ...]
     story_set: StorySet
 
@@ -107,6 +144,7 @@ def is_finished(out: Path, story_set: StorySet) -> bool:
     except json.JSONDecodeError as error:
         raise ValueError(f"{record} cannot be read ({error}); delete {out} or name a new folder") from error
     wanted = {"version": VERSION, **asdict(story_set)}
+    found = {"kind": StorySet.kind, **found}  # sets of before there was a choice do not say it
     different = [
         f"{name} {found.get(name)} instead of {value}" for name, value in wanted.items() if found.get(name) != value
     ]
@@ -119,15 +157,18 @@ def write_annotations(folder: Path, story_set: StorySet) -> list[VideoJob]:
     """Writes every JSONL file to `folder` and returns the videos to make."""
     rng = np.random.default_rng(story_set.seed)
     counts = {"train": story_set.train, "test": story_set.test}
-    splits = draw_splits(rng, counts, story_set.scenes, story_set.pairs)
+    world = WORLDS[story_set.kind]
+    splits = draw_partnered(rng, counts, partial(world.draw, story_set), story_set.pairs)
     jobs = []
     for split_index, (split, stories) in enumerate(splits.items()):
         names = [f"{split}_{index:05d}.mp4" for index in range(len(stories))]
-        captions = [{"video": name, "caption": paragraph(story)} for name, story in zip(names, stories, strict=True)]
+        captions = [
+            {"video": name, "caption": world.paragraph(story)} for name, story in zip(names, stories, strict=True)
+        ]
         answers = [
             {"video": name, "question": question, "answer": answer}
             for name, story in zip(names, stories, strict=True)
-            for _, question, answer in questions(story, rng)
+            for _, question, answer in world.questions(story, rng)
         ]
         _write_jsonl(folder / f"{split}.jsonl", captions)
         _write_jsonl(folder / f"{split}_qa.jsonl", answers)
@@ -151,7 +192,7 @@ def make_video(job: VideoJob) -> None:
 def draw(job: VideoJob) -> NDArray[np.uint8]:
     """Returns the pixels of a video before encoding: (frames, size, size, 3), RGB."""
     rng = np.random.default_rng(job.rng_key)
-    return render(job.story, job.story_set.size, job.story_set.frames_per_scene, rng)
+    return WORLDS[job.story_set.kind].render(job.story_set, job.story, rng)
 
 
 def write_video(path: Path, frames: NDArray[np.uint8], fps: int) -> None:
@@ -193,13 +234,14 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "train": "videos to train on",
         "test": "held-out videos",
         "scenes": "scenes, and sentences, a video",
-        "frames_per_scene": "frames a scene",
+        "frames_per_scene": "frames a scene, of glimpses on average",
         "size": "height and width in pixels, a multiple of 32",
         "fps": "frames a second",
         "seed": "fixes annotations and pixels",
     }
     for name, text in helps.items():
         parser.add_argument(_option(name), type=int, default=getattr(default, name), help=f"{text} (%(default)s)")
+    parser.add_argument("--kind", choices=get_args(Kind), default=default.kind, help="of story (%(default)s)")
     parser.add_argument(
         "--pairs",
         type=float,

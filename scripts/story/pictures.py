@@ -39,7 +39,7 @@ def render(story: Story, size: int, frames_per_scene: int, rng: np.random.Genera
 def _render_scene(scene: Scene, size: int, num_frames: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     axis = (np.arange(size) + 0.5) * 2 / size - 1
     y_PQ, x_PQ = np.meshgrid(axis, axis, indexing="ij")
-    background = _background(scene.background, x_PQ, y_PQ, rng)
+    background = texture(scene.background, x_PQ, y_PQ, rng)
     frames = np.repeat(background[None], num_frames, axis=0)
     progress_F = (np.arange(num_frames) + 0.5) / num_frames
     for thing, (middle_x, middle_y) in zip(scene.things, _middles(scene, rng), strict=True):
@@ -98,14 +98,14 @@ def _cover(thing: Thing, x_PQ: Array, y_PQ: Array, progress_F: Array, direction:
     y = y_PQ - shift_y[:, None, None]
     cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
     radius_x, radius_y = RADIUS * scale_x[:, None, None], RADIUS * scale_y[:, None, None]
-    distance = _distance(thing.shape, (cos * x + sin * y) / radius_x, (cos * y - sin * x) / radius_y)
+    distance = distance_outside(thing.shape, (cos * x + sin * y) / radius_x, (cos * y - sin * x) / radius_y)
     hollow = np.abs(distance + OUTLINE) - OUTLINE
     distance = np.where(outlined[:, None, None], hollow, distance) * np.minimum(radius_x, radius_y)
     pixel = 2 / len(x_PQ)
     return np.clip(0.5 - distance / pixel, 0, 1)
 
 
-def _distance(shape: str, x: Array, y: Array) -> Array:
+def distance_outside(shape: str, x: Array, y: Array) -> Array:
     """Returns about how far a point lies outside the shape's edge; negative inside."""
     match shape:
         case "circle":
@@ -136,7 +136,7 @@ def _star_distance(x: Array, y: Array) -> Array:
     return normal[0] * (radius * np.cos(folded) - tip[0]) + normal[1] * radius * np.sin(folded)
 
 
-def _background(kind: str, x_PQ: Array, y_PQ: Array, rng: np.random.Generator) -> Array:
+def texture(kind: str, x_PQ: Array, y_PQ: Array, rng: np.random.Generator) -> Array:
     """Returns the texture (P, Q, 3): a muted colour, the pattern at a random place, turn and width, and noise."""
     turn = rng.uniform(-np.pi / 4, np.pi / 4)
     along = np.cos(turn) * x_PQ + np.sin(turn) * y_PQ

@@ -1,6 +1,8 @@
 """What happens in a story: scenes of one or two coloured shapes, drawn at random from a small closed world."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -51,6 +53,17 @@ class Scene:
 Story = tuple[Scene, ...]
 
 
+class Told(Protocol):
+    """A scene of any kind of story."""
+
+    @property
+    def facts(self) -> tuple[Any, ...]:
+        """What can be seen, or is told."""
+
+
+AnyScene = TypeVar("AnyScene", bound=Told)
+
+
 def draw_story(rng: np.random.Generator, num_scenes: int) -> Story:
     """Draws `num_scenes` scenes, no two of which look alike."""
     scenes: dict[tuple[str, tuple[Thing, ...]], Scene] = {}
@@ -63,18 +76,28 @@ def draw_story(rng: np.random.Generator, num_scenes: int) -> Story:
 def draw_splits(
     rng: np.random.Generator, counts: dict[str, int], num_scenes: int, pair_share: float
 ) -> dict[str, list[Story]]:
-    """Draws the stories of every split; no two of them, of any split, show the same scenes, except partners.
+    """Draws the stories of every split, as `draw_partnered` does."""
+    return draw_partnered(rng, counts, lambda rng: draw_story(rng, num_scenes), pair_share)
+
+
+def draw_partnered(
+    rng: np.random.Generator,
+    counts: dict[str, int],
+    draw: Callable[[np.random.Generator], tuple[AnyScene, ...]],
+    pair_share: float,
+) -> dict[str, list[tuple[AnyScene, ...]]]:
+    """Draws the stories of every split by `draw`; no two of them, of any split, show the same scenes, except partners.
 
     The first `num_paired(count, pair_share)` stories of a split are partners two by two (0 and 1, 2 and 3, ...): the
     same scenes in another order.
     """
-    seen: set[frozenset[tuple[str, tuple[Thing, ...]]]] = set()
+    seen: set[frozenset[tuple[Any, ...]]] = set()
     splits = {}
     for split, count in counts.items():
-        stories: list[Story] = []
+        stories: list[tuple[AnyScene, ...]] = []
         paired = num_paired(count, pair_share)
         while len(stories) < count:
-            story = draw_story(rng, num_scenes)
+            story = draw(rng)
             content = frozenset(scene.facts for scene in story)
             if content in seen:
                 continue
@@ -118,7 +141,7 @@ def _go_together(first: Thing, second: Thing) -> bool:
     return first.colour != second.colour and first.shape != second.shape and len(axes) < 2
 
 
-def _reorder(rng: np.random.Generator, story: Story) -> Story:
+def _reorder(rng: np.random.Generator, story: tuple[AnyScene, ...]) -> tuple[AnyScene, ...]:
     while True:
         reordered = tuple(story[index] for index in rng.permutation(len(story)))
         if reordered != story:

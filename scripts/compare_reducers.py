@@ -1,0 +1,140 @@
+"""Compare ways to spend fewer multiply-accumulates on long videos, all at one cost: quality against GMACs and time.
+
+    python -m scripts.compare_reducers --config configs/comparison/stories64.yaml --out outputs/reducers
+    python -m scripts.compare_reducers --config configs/comparison/stories64.yaml --out outputs/reducers --seeds 1
+    python -m scripts.compare_reducers --config configs/comparison/stories64.yaml --out outputs/reducers --measure-only
+
+For every seed videos are drawn, a model is pre-trained without a reducer and fine-tuned for retrieval and question
+answering; each reducer is then put on the fine-tuned weights (off the shelf), and fine-tuned itself, equally long. All
+of it goes through the training commands of this project, which are printed. Run again, it goes on where it stopped;
+several processes may share OUT if they have different --seeds, and the last one's report is of all seeds.
+
+OUT then holds comparison.md (table and findings), comparison.json and figures. --measure-only times encoding with each
+reducer, on a machine that does nothing else, and adds that; --plot-only writes the report of what is there anew.
+"""
+
+import argparse
+import shlex
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from engine.checkpoint import read_json, replacing_file, write_json
+from engine.command_line import exit_status
+from engine.logging import start_logging
+from scripts.benchmarking.measure import ChildError
+from scripts.folder_lock import only_writer
+from scripts.reducer_comparison.cost import measure
+from scripts.reducer_comparison.figures import draw_quality, draw_sweep, draw_tradeoff, write
+from scripts.reducer_comparison.report import rows_of, sweep_rows, table, verdict
+from scripts.reducer_comparison.runs import Seed, matched_reducers, run_all, swept
+from scripts.reducer_comparison.settings import REFERENCE, Comparison, load_comparison
+from scripts.reproduce import run_command
+
+MEASURED, REPORT, TABLE = "measured.json", "comparison.json", "comparison.md"
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Reads the command line; None means the process's own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, help="a file like configs/comparison/stories64.yaml")
+    parser.add_argument("--out", type=Path, help="folder to write (outputs/NAME of the file)")
+    parser.add_argument("--seeds", type=int, nargs="+", help="run these of the configured seeds alone")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw videos (%(default)s)")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--measure-only", action="store_true", help="time the reducers, run nothing else, report")
+    only.add_argument("--plot-only", action="store_true", help="write the report of what has been run anew")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the file, such as target=0.5")
+    options = parser.parse_intermixed_args(arguments)
+    options.out = options.out or Path("outputs") / options.config.stem
+    return options
+
+
+class ReducerComparison:
+    """The comparison in a folder: its runs, its measurement and its report."""
+
+    def __init__(self, comparison: Comparison, out: Path) -> None:
+        self.comparison, self.out = comparison, out
+        self.reducers, self.schedules = matched_reducers(comparison), swept(comparison)
+
+    def seed(self, number: int) -> Seed:
+        """The runs of one seed."""
+        return Seed(self.comparison, self.out, number, self.reducers)
+
+    def run(self, numbers: list[int], workers: int) -> None:
+        """Run what these seeds lack; ValueError if a run fails or another process is at the same seed."""
+        for number in numbers:
+            seed = self.seed(number)
+            with only_writer(seed.folder):
+                seed.make_data(workers)
+                run_all(seed.all_runs(self.schedules), run_printed)
+
+    def report(self) -> list[str]:
+        """Write table, figures and all numbers of the seeds that are finished; the table's lines."""
+        seeds = [self.seed(number) for number in self.comparison.seeds]
+        done = [seed for seed in seeds if all(run.is_done for run in seed.all_runs(self.schedules))]
+        if not done:
+            return [f"{self.out}: no seed is finished yet, so there is nothing to report"]
+        path = self.out / MEASURED
+        measured = read_json(path) if path.exists() else {}
+        rows, sweep = rows_of(self.comparison, done, self.reducers), sweep_rows(done, self.schedules)
+        findings = [verdict(finding, rows) for finding in self.comparison.findings]
+        reference = next(row for row in rows if row.reducer == REFERENCE)
+        figures = {"quality": draw_quality(rows), "tradeoff": draw_tradeoff(rows, measured)}
+        if sweep:
+            figures["sweep"] = draw_sweep(sweep, reference)
+        write(figures, self.out)
+        names = ", ".join(str(seed.seed) for seed in done)
+        lines = [*table(rows, measured), "", *(f"- {finding}" for finding in findings), "", f"Seeds {names}."]
+        with replacing_file(self.out / TABLE) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        seconds = {str(seed.seed): sum(run.seconds for run in seed.all_runs(self.schedules)) for seed in done}
+        all_of_it: dict[str, Any] = {"seconds": seconds, "rows": [asdict(row) for row in rows], "sweep": sweep}
+        write_json(self.out / REPORT, {**all_of_it, "findings": findings, "measured": measured})
+        return lines
+
+
+def run_printed(words: tuple[str, ...]) -> None:
+    """Print one of the project's commands and run it; ValueError if it fails."""
+    print(f"\n$ {shlex.join(('python', *words))}", flush=True)
+    run_command(words)
+
+
+def asked_seeds(comparison: Comparison, asked: list[int] | None) -> list[int]:
+    """The seeds to run; ValueError for one that the file does not have."""
+    unknown = [seed for seed in asked or () if seed not in comparison.seeds]
+    if unknown:
+        known = ", ".join(map(str, comparison.seeds))
+        raise ValueError(f"--seeds {unknown[0]}: the configuration has {known}; add it there, or leave it out here")
+    return asked or list(comparison.seeds)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Does what the command line asks; a bad one, or a run that fails, ends it with one line and status 2."""
+    options = parse_arguments(arguments)
+    begun = time.monotonic()
+    with exit_status():
+        start_logging()
+        try:
+            comparison = load_comparison(options.config, options.overrides)
+            seeds = asked_seeds(comparison, options.seeds)
+            whole = ReducerComparison(comparison, options.out)
+            if options.measure_only:
+                measure(whole.reducers, options.out / MEASURED)
+            elif not options.plot_only:
+                whole.run(seeds, options.workers)
+            with only_writer(options.out):
+                lines = whole.report()
+        except KeyboardInterrupt:
+            print("compare_reducers: ended; the same command goes on from here", file=sys.stderr)
+            raise SystemExit(130) from None
+        except (OSError, ChildError) as error:
+            raise ValueError(f"{options.out}: {error}") from error
+        print("\n".join(lines))
+        print(f"\n{options.out}: {time.monotonic() - begun:.0f} seconds")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Quality against cost, as figures: all reducers, and the sweep over schedules; bars are standard deviations."""
+
+import statistics
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from engine.checkpoint import replacing_file
+from scripts.reducer_comparison.report import STAGE_NAMES, Row
+from scripts.reducer_comparison.settings import STAGES, Stage
+
+MARKS: dict[Stage, str] = {"off_the_shelf": "o", "fine_tuned": "^"}
+
+
+def draw_quality(rows: Sequence[Row]) -> Figure:
+    """Average recall and accuracy of answers by reducer, one mark a stage, with the GMACs beside the names."""
+    names = list(dict.fromkeys(row.reducer for row in reversed(rows)))
+    gmacs = {row.reducer: row.gmacs for row in rows}
+    figure = Figure(figsize=(11, 1.5 + 0.38 * len(names)), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for panel, title in zip(panels, ("average of R@1, R@5, R@10", "accuracy of answers"), strict=True):
+        for stage in STAGES:
+            own = [row for row in rows if row.stage == stage]
+            values = [row.recall if panel is panels[0] else row.metrics["QA"] for row in own]
+            shift = 0.12 if stage == "off_the_shelf" else -0.12
+            panel.errorbar(
+                [statistics.mean(value) for value in values],
+                [names.index(row.reducer) + shift for row in own],
+                xerr=[_deviation(value) for value in values],
+                fmt=MARKS[stage],
+                capsize=3,
+                label=STAGE_NAMES[stage],
+            )
+        panel.set_xlabel(f"{title} (%)")
+        panel.grid(visible=True, alpha=0.3)
+    panels[0].set_yticks(range(len(names)), [f"{name}  {gmacs[name]:.3f} GMACs" for name in names])
+    panels[0].legend()
+    return figure
+
+
+def draw_tradeoff(rows: Sequence[Row], measured: dict[str, dict[str, Any]]) -> Figure:
+    """Average recall after fine-tuning against GMACs and, where they are measured, milliseconds and MiB of memory."""
+    costs = {
+        "GMACs a video": lambda row: row.gmacs,
+        "milliseconds a video": lambda row: 1000 * measured[row.reducer]["seconds"],
+        "peak memory (MiB)": lambda row: measured[row.reducer]["peak_bytes"] / 2**20,
+    }
+    shown = list(costs.items())[: None if measured else 1]
+    figure = Figure(figsize=(5 * len(shown), 4.6), layout="constrained")
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for panel, (title, cost) in zip(panels, shown, strict=True):
+        for index, row in enumerate(row for row in rows if row.stage == "fine_tuned"):
+            panel.errorbar(
+                cost(row),
+                statistics.mean(row.recall),
+                yerr=_deviation(row.recall),
+                fmt="os^Dv"[index % 5],
+                color=f"C{index % 10}",
+                capsize=3,
+                label=row.reducer,
+            )
+        panel.set_xlabel(title)
+        panel.grid(visible=True, alpha=0.3)
+    panels[0].set_ylabel("average recall, fine-tuned (%)")
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+def draw_sweep(rows: Sequence[dict[str, Any]], unmerged: Row) -> Figure:
+    """The paper's Figures 6 and 7: recall by how many frames and patches leave in a block, and against GMACs."""
+    figure = Figure(figsize=(13, 4.4), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    both = [*rows, {"frames_per_block": 0, "patches_per_block": 0, "gmacs": unmerged.gmacs, "recall": unmerged.recall}]
+    _lines(panels[0], both, "frames_per_block", "patches_per_block", "$R_T$, frames that leave a block", "$R_S$")
+    _lines(panels[1], both, "patches_per_block", "frames_per_block", "$R_S$, patches that leave a block", "$R_T$")
+    _lines(panels[2], both, "gmacs", "frames_per_block", "GMACs a video", "$R_T$")
+    panels[0].set_ylabel("average recall off the shelf (%)")
+    return figure
+
+
+def _lines(panel: Axes, rows: Sequence[dict[str, Any]], x: str, group: str, title: str, group_name: str) -> None:
+    ordered = sorted(rows, key=lambda row: (row[group], row[x]))
+    for value, members in groupby(ordered, key=lambda row: row[group]):
+        points = list(members)
+        panel.errorbar(
+            [row[x] for row in points],
+            [statistics.mean(row["recall"]) for row in points],
+            yerr=[_deviation(row["recall"]) for row in points],
+            fmt="o-",
+            markersize=4,
+            capsize=3,
+            label=f"{group_name} = {value}",
+        )
+    panel.set_xlabel(title)
+    panel.grid(visible=True, alpha=0.3)
+    panel.legend(fontsize=8)
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def write(figures: dict[str, Figure], folder: Path) -> list[Path]:
+    """Write each figure as a PNG of its name, as a whole or not at all."""
+    paths = [folder / f"{name}.png" for name in figures]
+    for path, figure in zip(paths, figures.values(), strict=True):
+        with replacing_file(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=130, facecolor="white")
+    return paths
