@@ -109,13 +109,17 @@ class TrainedModel:
         return torch.cat(rows)[0 if isinstance(texts, str) else slice(None)]
 
     def match(
-        self, video: Video, texts: str | Sequence[str], start: float | None = None, end: float | None = None
+        self,
+        video: Video | EncodedTokens,
+        texts: str | Sequence[str],
+        start: float | None = None,
+        end: float | None = None,
     ) -> Match | list[Match]:
-        """Whether each text describes the video, as the matching head sees it."""
+        """Whether each text describes the video, which may be encoded already, as the matching head sees it."""
         self._require("match")
-        pixels = self.read_video(video, start, end)
+        encoded = video if isinstance(video, EncodedTokens) else self.encode_tokens(video, start, end)
+        tokens = encoded.tokens.unsqueeze(0).to(self.device)
         with self.computing():
-            tokens = self.model.video_tokens(pixels.unsqueeze(0).to(self.device))
             logits = torch.cat([self.model.match(tokens, *part).float().cpu() for part in self._tokenized(texts)])
         pairs = zip(logits[:, 1].tolist(), logits.softmax(dim=1)[:, 1].tolist(), strict=True)
         matches = [Match(*pair) for pair in pairs]

@@ -5,23 +5,29 @@ import torch
 from torch import Tensor
 
 from datasets.decode import DecodeError
-from models.api import TrainedModel
+from models.api import EncodedTokens, TrainedModel
 from scripts.aggregation_pictures.trace import grounded
 from tasks.data import video_text
 from tasks.trained import records_of
 
 
 def best_frames(
-    model: TrainedModel, video: str, start: float | None, end: float | None, text_embedding: Tensor, most: int
+    model: TrainedModel,
+    encoded: EncodedTokens,
+    video: str,
+    start: float | None,
+    end: float | None,
+    text_embedding: Tensor,
+    most: int,
 ) -> tuple[tuple[float, float], ...]:
-    """(seconds, similarity) of the `most` frames that match a text (E,) best, the best first.
+    """(seconds, similarity) of the `most` frames of an encoded video that match a text (E,) best, the best first.
 
     A frame's similarity is the mean over its patches of the cosine of the text with each patch's token, projected to
     the shared space (`grounded`). That is a hint and no score: in training texts meet the mean of all tokens, never one
     token alone. Seconds count from the video's first frame. Of frames that became the same tokens, and of those that a
-    short video repeats, the best or first one stands for all. ValueError if the video cannot be read.
+    short video repeats, the best or first one stands for all. ValueError if the file does not say
+    when its frames are shown.
     """
-    encoded = model.encode_tokens(video, start, end)
     with model.computing():
         cosine = grounded(encoded, model.model.vision_proj, text_embedding)
     try:

@@ -1,7 +1,7 @@
 """Videos that are nearest to a text: by cosine of embeddings, the best of them in the order of the matching head."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -92,12 +92,11 @@ class Searcher:
         embedding = self.model.encode_text(text)
         assert isinstance(embedding, Tensor)
         hits = self._nearest(embedding, max(top, rerank))
-        if rerank:
-            matched = self._each_read(hits[:rerank], lambda hit: self._matched(hit, text), "reranking")
-            hits = in_order(matched) + hits[rerank:]
+        matched = in_order(self._each_read(hits[:rerank], Asked(text, embedding, frames), "reranking"))
+        rest = hits[rerank:top]
         if frames:
-            hits = self._each_read(hits[:top], lambda hit: self._with_frames(hit, embedding, frames), "frames")
-        return hits[:top]
+            rest = self._each_read(rest, Asked(None, embedding, frames), "frames")
+        return (matched + rest)[:top]
 
     def _nearest(self, embedding: Tensor, most: int) -> list[Hit]:
         rows, cosines = self.index.search(embedding.numpy(), most)
@@ -107,23 +106,35 @@ class Searcher:
             found.append(Hit(clip.video, clip.start, clip.end, cosine, cosine))
         return found
 
-    def _each_read(self, hits: Sequence[Hit], look: Callable[[Hit], Hit], description: str) -> list[Hit]:
-        """What `look` makes of each hit, or the hit with its problem if the file cannot be read."""
+    def _each_read(self, hits: Sequence[Hit], asked: "Asked", description: str) -> list[Hit]:
+        """The hits with what is asked of each, or with its problem if the file cannot be read."""
         looked = []
         for hit in progress_bar(hits, description):
             try:
-                looked.append(hit if hit.problem else look(hit))
+                looked.append(self._read(hit, asked))
             except ValueError as error:  # all else that is wrong was refused before
                 logger.warning("%s", error)
                 looked.append(replace(hit, problem=str(error)))
         return looked
 
-    def _matched(self, hit: Hit, text: str) -> Hit:
-        logit = self.model.match(hit.video, [text], hit.start, hit.end)[0].logit
-        return replace(hit, match_logit=logit, score=hit.cosine + logit)
+    def _read(self, hit: Hit, asked: "Asked") -> Hit:
+        encoded = self.model.encode_tokens(hit.video, hit.start, hit.end)
+        if asked.frames:
+            of_hit = (encoded, hit.video, hit.start, hit.end)
+            hit = replace(hit, frames=best_frames(self.model, *of_hit, asked.embedding, asked.frames))
+        if asked.text is not None:
+            logit = self.model.match(encoded, [asked.text])[0].logit
+            hit = replace(hit, match_logit=logit, score=hit.cosine + logit)
+        return hit
 
-    def _with_frames(self, hit: Hit, embedding: Tensor, most: int) -> Hit:
-        return replace(hit, frames=best_frames(self.model, hit.video, hit.start, hit.end, embedding, most))
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a video: its best `frames` by `embedding`, and how well `text`, if there is one, matches it."""
+
+    text: str | None
+    embedding: Tensor
+    frames: int
 
 
 def in_order(hits: Sequence[Hit]) -> list[Hit]:

@@ -1,8 +1,11 @@
 """The object that people use a checkpoint through gives what training's evaluation computes, to rounding."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from PIL import Image
 from models.api import TrainedModel, load_model
 from tasks.data import clean_up
 from tasks.retrieval import RetrievalTask
-from tests.integration.runs import SCRIPTS, start, train
+from tests.integration.runs import ROOT, SCRIPTS, start, train
 from tests.tiny_runs import FRAMES, IMAGE, write_data, write_questions
 
 TRAINED: dict[str, Any] = {
@@ -228,6 +231,20 @@ def test_the_format_is_chosen(checkpoints: dict[str, Path], videos: list[Path]) 
     one, other = exact.encode_video(videos[0]), half.encode_video(videos[0])
     assert other.dtype == torch.float32 and not torch.equal(one, other)
     torch.testing.assert_close(one, other, atol=0.03, rtol=0)
+
+
+def test_a_program_elsewhere_uses_it(checkpoints: dict[str, Path], videos: list[Path], tmp_path: Path) -> None:
+    """As the README says: from any folder, with this one on PYTHONPATH."""
+    program = "import sys; from models.api import load_model; print(load_model(sys.argv[1]).caption(sys.argv[2]))"
+    done = subprocess.run(
+        [sys.executable, "-c", program, checkpoints["caption"], videos[0]],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == load_model(checkpoints["caption"], device="cpu").caption(videos[0])
 
 
 def test_an_address_of_the_hub_is_loaded(

@@ -62,20 +62,20 @@ def test_frames_are_those_of_loops_over_their_patches(
         cosines = [F.cosine_similarity(vector, text, dim=0).item() for vector in projected]
         if cosines:
             expected[tuple(held)] = max((np.mean(cosines), numbers[frame] / FPS), expected.get(tuple(held), (-2, 0)))
-    found = best_frames(model, video, *span, text, FRAMES)
+    found = best_frames(model, encoded, video, *span, text, FRAMES)
     assert len(found) == len(expected)
     for (seconds, similarity), (mean, at) in zip(found, sorted(expected.values(), reverse=True), strict=True):
         assert similarity == pytest.approx(mean, abs=1e-6)
         assert seconds == pytest.approx(at, abs=1e-6) or reducer == "geometry"  # those that merged have one mean
-    assert best_frames(model, video, *span, text, 2) == found[:2]
+    assert best_frames(model, encoded, video, *span, text, 2) == found[:2]
 
 
 def test_moments_that_a_short_video_repeats_come_once(root: Path, checkpoint: Path) -> None:
     model = load_model(checkpoint, "aggregation.reducer=none", device="cpu")
-    found = best_frames(model, str(root / "short.mp4"), None, None, text_of(model), FRAMES)
-    assert sorted(seconds for seconds, _ in found) == pytest.approx([0, 0.1])
-    found = best_frames(model, str(root / "picture.png"), None, None, text_of(model), FRAMES)
-    assert [seconds for seconds, _ in found] == [0]
+    for name, moments in (("short.mp4", [0, 0.1]), ("picture.png", [0])):
+        video = str(root / name)
+        found = best_frames(model, model.encode_tokens(video), video, None, None, text_of(model), FRAMES)
+        assert sorted(seconds for seconds, _ in found) == pytest.approx(moments)
 
 
 def test_frames_that_became_one_come_once_and_dropped_ones_never(
@@ -89,12 +89,9 @@ def test_frames_that_became_one_come_once_and_dropped_ones_never(
     identity = torch.nn.Linear(3, 3, bias=False)
     torch.nn.init.eye_(identity.weight)
     made: Any = SimpleNamespace(
-        encode_tokens=lambda *_: encoded,
-        computing=torch.no_grad,
-        model=SimpleNamespace(vision_proj=identity),
-        config=model.config,
+        computing=torch.no_grad, model=SimpleNamespace(vision_proj=identity), config=model.config
     )
-    found = best_frames(made, str(root / "steps.mp4"), None, None, text, FRAMES)
+    found = best_frames(made, encoded, str(root / "steps.mp4"), None, None, text, FRAMES)
     assert np.array(found) == pytest.approx(np.array([[0.7, 1.0], [0.2, 0.0]]), abs=1e-6)
     assert frames_module.grounded(encoded, identity, text)[1].tolist() == pytest.approx([1, np.nan], nan_ok=True)
 
