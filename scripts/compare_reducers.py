@@ -7,7 +7,8 @@
 For every seed videos are drawn, a model is pre-trained without a reducer and fine-tuned for retrieval and question
 answering; each reducer is then put on the fine-tuned weights (off the shelf), and fine-tuned itself, equally long. All
 of it goes through the training commands of this project, which are printed. Run again, it goes on where it stopped;
-several processes may share OUT if they have different --seeds, and the last one's report is of all seeds.
+several processes may share OUT if they have different --seeds, and the last one's report is of all. --tasks retrieval
+leaves answering, and the time it takes, for later.
 
 OUT then holds comparison.md (table and findings), comparison.json and figures. --measure-only times encoding with each
 reducer, on a machine that does nothing else, and adds that; --plot-only writes the report of what is there anew.
@@ -30,7 +31,7 @@ from scripts.reducer_comparison.cost import measure
 from scripts.reducer_comparison.figures import draw_quality, draw_sweep, draw_tradeoff, write
 from scripts.reducer_comparison.report import rows_of, sweep_rows, table, verdict
 from scripts.reducer_comparison.runs import Seed, matched_reducers, run_all, swept
-from scripts.reducer_comparison.settings import REFERENCE, Comparison, load_comparison
+from scripts.reducer_comparison.settings import REFERENCE, TASKS, Comparison, Task, load_comparison
 from scripts.reproduce import run_command
 
 MEASURED, REPORT, TABLE = "measured.json", "comparison.json", "comparison.md"
@@ -42,6 +43,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, required=True, help="a file like configs/comparison/stories64.yaml")
     parser.add_argument("--out", type=Path, help="folder to write (outputs/NAME of the file)")
     parser.add_argument("--seeds", type=int, nargs="+", help="run these of the configured seeds alone")
+    parser.add_argument("--tasks", choices=TASKS, nargs="+", default=list(TASKS), help="run these alone (both)")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw videos (%(default)s)")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--measure-only", action="store_true", help="time the reducers, run nothing else, report")
@@ -63,35 +65,48 @@ class ReducerComparison:
         """The runs of one seed."""
         return Seed(self.comparison, self.out, number, self.reducers)
 
-    def run(self, numbers: list[int], workers: int) -> None:
+    def run(self, numbers: list[int], tasks: list[Task], workers: int) -> None:
         """Run what these seeds lack; ValueError if a run fails or another process is at the same seed."""
         for number in numbers:
             seed = self.seed(number)
             with only_writer(seed.folder):
                 seed.make_data(workers)
-                run_all(seed.all_runs(self.schedules), run_printed)
+                for task in tasks:
+                    run_all(seed.runs_of(task, self.schedules), run_printed)
 
     def report(self) -> list[str]:
-        """Write table, figures and all numbers of the seeds that are finished; the table's lines."""
+        """Write table, figures and all numbers of what is finished, for each task of its own; the table's lines."""
         seeds = [self.seed(number) for number in self.comparison.seeds]
-        done = [seed for seed in seeds if all(run.is_done for run in seed.all_runs(self.schedules))]
-        if not done:
-            return [f"{self.out}: no seed is finished yet, so there is nothing to report"]
+        runs = {(seed.seed, task): seed.runs_of(task, self.schedules) for seed in seeds for task in TASKS}
+        finished: dict[Task, list[Seed]] = {
+            task: [seed for seed in seeds if all(run.is_done for run in runs[seed.seed, task])] for task in TASKS
+        }
+        if not finished["retrieval"]:
+            return [f"{self.out}: retrieval is not finished for any seed yet, so there is nothing to report"]
         path = self.out / MEASURED
         measured = read_json(path) if path.exists() else {}
-        rows, sweep = rows_of(self.comparison, done, self.reducers), sweep_rows(done, self.schedules)
+        rows, sweep = (
+            rows_of(self.comparison, finished, self.reducers),
+            sweep_rows(finished["retrieval"], self.schedules),
+        )
         findings = [verdict(finding, rows) for finding in self.comparison.findings]
         reference = next(row for row in rows if row.reducer == REFERENCE)
         figures = {"quality": draw_quality(rows), "tradeoff": draw_tradeoff(rows, measured)}
         if sweep:
             figures["sweep"] = draw_sweep(sweep, reference)
         write(figures, self.out)
-        names = ", ".join(str(seed.seed) for seed in done)
-        lines = [*table(rows, measured), "", *(f"- {finding}" for finding in findings), "", f"Seeds {names}."]
+        names = {task: ", ".join(str(seed.seed) for seed in finished[task]) or "none" for task in TASKS}
+        seeds_of = "; ".join(f"{task} of seeds {numbers}" for task, numbers in names.items())
+        lines = [*table(rows, measured), "", *(f"- {finding}" for finding in findings), "", f"{seeds_of}."]
         with replacing_file(self.out / TABLE) as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        seconds = {str(seed.seed): sum(run.seconds for run in seed.all_runs(self.schedules)) for seed in done}
-        all_of_it: dict[str, Any] = {"seconds": seconds, "rows": [asdict(row) for row in rows], "sweep": sweep}
+        done = {run for (seed, task), of_task in runs.items() for run in of_task if run.is_done}
+        all_of_it: dict[str, Any] = {
+            "seeds": {task: [seed.seed for seed in finished[task]] for task in TASKS},
+            "seconds": sum(run.seconds for run in done),
+            "rows": [asdict(row) for row in rows],
+            "sweep": sweep,
+        }
         write_json(self.out / REPORT, {**all_of_it, "findings": findings, "measured": measured})
         return lines
 
@@ -124,7 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
             if options.measure_only:
                 measure(whole.reducers, options.out / MEASURED)
             elif not options.plot_only:
-                whole.run(seeds, options.workers)
+                whole.run(seeds, options.tasks, options.workers)
             with only_writer(options.out):
                 lines = whole.report()
         except KeyboardInterrupt:

@@ -25,12 +25,13 @@ def draw_quality(rows: Sequence[Row]) -> Figure:
     for panel, title in zip(panels, ("average of R@1, R@5, R@10", "accuracy of answers"), strict=True):
         for stage in STAGES:
             own = [row for row in rows if row.stage == stage]
-            values = [row.recall if panel is panels[0] else row.metrics["QA"] for row in own]
+            found = {row.reducer: row.recall if panel is panels[0] else row.metrics["QA"] for row in own}
+            of = {name: values for name, values in found.items() if values}
             shift = 0.12 if stage == "off_the_shelf" else -0.12
             panel.errorbar(
-                [statistics.mean(value) for value in values],
-                [names.index(row.reducer) + shift for row in own],
-                xerr=[_deviation(value) for value in values],
+                [statistics.mean(values) for values in of.values()],
+                [names.index(name) + shift for name in of],
+                xerr=[_deviation(values) for values in of.values()],
                 fmt=MARKS[stage],
                 capsize=3,
                 label=STAGE_NAMES[stage],

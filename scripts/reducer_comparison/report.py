@@ -7,9 +7,9 @@ from typing import Any
 
 from scripts.reducer_comparison.runs import Seed
 from scripts.reducer_comparison.schedules import Matched
-from scripts.reducer_comparison.settings import REFERENCE, STAGES, Comparison, Finding, Stage
+from scripts.reducer_comparison.settings import REFERENCE, STAGES, Comparison, Finding, Stage, Task
 
-METRICS = {
+METRICS: dict[str, tuple[Task, str]] = {
     "R@1": ("retrieval", "t2v_r1"),
     "R@5": ("retrieval", "t2v_r5"),
     "R@10": ("retrieval", "t2v_r10"),
@@ -21,7 +21,7 @@ STAGE_NAMES: dict[Stage, str] = {"off_the_shelf": "off the shelf", "fine_tuned":
 
 @dataclass(frozen=True)
 class Row:
-    """A reducer at one stage; each metric in percent, one value a finished seed, in the order of the seeds."""
+    """A reducer at one stage; each metric in percent, one value for every seed that its task is finished for."""
 
     reducer: str
     stage: Stage
@@ -35,15 +35,18 @@ class Row:
         return [statistics.mean(values) for values in zip(*(self.metrics[name] for name in AVERAGE), strict=True)]
 
 
-def rows_of(comparison: Comparison, seeds: Sequence[Seed], reducers: dict[str, Matched]) -> list[Row]:
-    """Rows of all reducers, in the order of the settings, first off the shelf, then fine-tuned."""
+def rows_of(comparison: Comparison, finished: dict[Task, list[Seed]], reducers: dict[str, Matched]) -> list[Row]:
+    """Rows of all reducers, in the order of the settings, first off the shelf, then fine-tuned.
+
+    `finished` says for which seeds each task is.
+    """
     rows = []
     for stage in STAGES:
         for name, matched in reducers.items():
             if stage == "off_the_shelf" and name == comparison.unmerged(comparison.named(name)).name:
                 continue  # it is the same run as fine-tuned
             metrics = {
-                metric: [seed.at(task, stage, name).results()["metrics"][key] for seed in seeds]
+                metric: [seed.at(task, stage, name).results()["metrics"][key] for seed in finished[task]]
                 for metric, (task, key) in METRICS.items()
             }
             rows.append(Row(name, stage, matched.cost.gmacs, described(matched), metrics))
@@ -101,7 +104,9 @@ def verdict(finding: Finding, rows: Sequence[Row]) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and, of several, standard deviation over seeds."""
+    """Mean and, of several, standard deviation over seeds; nothing of none."""
+    if not values:
+        return ""
     mean = statistics.mean(values)
     return f"{mean:.1f} ± {statistics.stdev(values):.1f}" if len(values) > 1 else f"{mean:.1f}"
 

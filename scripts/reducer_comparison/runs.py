@@ -15,7 +15,6 @@ from scripts.reducer_comparison.schedules import Matched, match, priced
 from scripts.reducer_comparison.settings import (
     REFERENCE,
     STAGES,
-    TASKS,
     Attention,
     Comparison,
     Stage,
@@ -121,15 +120,15 @@ class Seed:
             for (frames, patches), matched in schedules.items()
         }
 
-    def all_runs(self, schedules: dict[tuple[int, int], Matched]) -> list[Run]:
-        """All of them, each after those whose weights it takes."""
+    def runs_of(self, task: Task, schedules: dict[tuple[int, int], Matched]) -> list[Run]:
+        """All that a task's numbers rest on, each run after those whose weights it takes."""
         attentions = dict.fromkeys(matched.model.attention for matched in self.reducers.values())
         runs = [self.pretraining(attention) for attention in attentions]
-        for task in TASKS:
-            ordered = sorted(self.reducers, key=lambda name: name != self._weights_of(name))
-            runs += [self.at(task, stage, name) for stage in reversed(STAGES) for name in ordered]
-        # Where nothing is taken away both stages are one run.
-        return list(dict.fromkeys([*runs, *self.swept(schedules).values()]))
+        ordered = sorted(self.reducers, key=lambda name: name != self._weights_of(name))
+        runs += [self.at(task, stage, name) for stage in reversed(STAGES) for name in ordered]
+        if task == "retrieval":
+            runs += self.swept(schedules).values()
+        return list(dict.fromkeys(runs))  # where nothing is taken away both stages are one run
 
     def _weights_of(self, name: str) -> str:
         """Whose weights a reducer reduces off the shelf."""

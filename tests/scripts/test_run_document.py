@@ -8,7 +8,7 @@ import pytest
 
 from configs.load import apply_overrides, load_any
 from configs.schema import CONFIG_CLASSES, RunConfig
-from scripts import reproduce
+from scripts import app, reproduce, search
 from tests.integration.runs import ROOT
 
 TEXT = (ROOT / "docs" / "RUN.md").read_text(encoding="utf-8")
@@ -16,6 +16,9 @@ CLASSES: dict[str, type[RunConfig]] = {
     "pretrain.py": CONFIG_CLASSES[0], "train_retrieval.py": CONFIG_CLASSES[1], "train_vqa.py": CONFIG_CLASSES[2],
     "train_caption.py": CONFIG_CLASSES[3],
 }  # fmt: skip
+
+READ_BY = {"scripts.app": app.parse_arguments, "scripts.search": search.parse_arguments}
+"""What reads the command line of these; a wrong one ends the test."""
 
 
 def commands() -> list[list[str]]:
@@ -26,7 +29,10 @@ def commands() -> list[list[str]]:
 
 
 def start_of(words: list[str]) -> list[str]:
-    """The script and what follows it, without the launcher, its options and its variables."""
+    """The script and what follows it, without the launcher, its options and its variables; `make app` is its script."""
+    if words[:2] == ["make", "app"]:
+        given = dict(word.split("=", 1) for word in words[2:])
+        return ["-m", "scripts.app", "--index", given.pop("INDEX"), *shlex.split(given.pop("OPTIONS")), *given]
     first = next(place for place, word in enumerate(words) if word.endswith(".py") or word == "-m")
     return words[first:]
 
@@ -55,6 +61,9 @@ def check_module(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     module, *rest = words
     if module == "scripts.count_flops":
         assert load_any(CONFIG_CLASSES, ROOT / rest[1], rest[2:])
+        return
+    if module in READ_BY:
+        assert vars(READ_BY[module](rest))["index" if module == "scripts.app" else "command"]
         return
     assert module == "scripts.reproduce"
     weights = "README.md"  # some file that is there

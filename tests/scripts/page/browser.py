@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Thread
@@ -69,13 +70,21 @@ def opened(browser: Browser, address: str, **settings: Any) -> Iterator[Page]:
     assert [text for text in wrong if not text.startswith("Failed to load resource")] == []
 
 
+def until(page: Page, expression: str) -> None:
+    """Wait until a JavaScript expression is true, as wait_for_function does where a page's policy lets it evaluate."""
+    deadline = time.monotonic() + WAIT_MS / 1000
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, f"not within {WAIT_MS / 1000:g} s: {expression}"
+        page.wait_for_timeout(20)
+
+
 def found(page: Page, text: str) -> list[str]:
     """The names of the videos that the page finds for a text, the best first."""
     page.fill("#paragraph", text)
     with page.expect_response("**/search") as answered:
         page.press("#paragraph", "Enter")
     assert answered.value.ok, answered.value.text()
-    page.wait_for_function("document.querySelector('#search .status').textContent === ''")
+    until(page, "document.querySelector('#search .status').textContent === ''")
     return page.locator(".hit .name").all_text_contents()
 
 
@@ -83,5 +92,5 @@ def played(page: Page) -> float:
     """Seconds at which the player is, once it has gone on from where it is now, or come to its end."""
     first = page.evaluate("document.querySelector('#screen video').currentTime")
     player = "document.querySelector('#screen video')"
-    page.wait_for_function(f"{player}.currentTime > {first} || {player}.ended")
+    until(page, f"{player}.currentTime > {first} || {player}.ended")
     return page.evaluate(f"{player}.currentTime")

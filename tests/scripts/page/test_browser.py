@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from models.api import TrainedModel, load_model
 from scripts.video_search.searcher import Searcher
-from tests.scripts.page.browser import found, opened, played, served, started
+from tests.scripts.page.browser import found, opened, played, served, started, until
 from tests.scripts.page.made import BROKEN, ODD_NAME, Made
 
 TEXT = "red grey grows. blue blue is still"
@@ -54,7 +54,7 @@ def test_a_search_shows_the_best_first_and_plays_where_it_matches(page: Page, ma
     expect(page.locator(".moment")).to_have_count(len(latest.frames))
     for place in reversed(range(len(latest.frames))):
         page.locator(".moment").nth(place).click()
-        page.wait_for_function(f"Math.abs(window.sought - {latest.frames[place][0]}) < 0.01")
+        until(page, f"Math.abs(window.sought - {latest.frames[place][0]}) < 0.01")
     assert played(page) >= latest.frames[0][0]
     assert page.locator(".hit", has_text=BROKEN).locator(".problem").text_content().startswith(f"{BROKEN}: cannot be")
 
@@ -69,7 +69,7 @@ def test_questions_captions_and_aggregation(page: Page, made: Made, answering: T
     page.fill("#phrase", "blue")
     page.click("text=Draw")
     expect(page.locator("#drawings img")).to_have_count(4)
-    page.wait_for_function("[...document.querySelectorAll('#drawings img')].every((one) => one.naturalWidth > 300)")
+    until(page, "[...document.querySelectorAll('#drawings img')].every((one) => one.naturalWidth > 300)")
     choose(page, "2.mp4")  # what was said of the one before is gone
     assert page.locator("#answers dd").count() + page.locator("#drawings img").count() == 0
     expect(page.locator("#written")).to_be_hidden()

@@ -1,7 +1,9 @@
 """Which files browsers play, and what a still shows, against the decoders that training reads through."""
 
+from functools import partial
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,17 +18,29 @@ def still_of(path: Path, seconds: float, folder: Path) -> Image.Image:
     return Image.open(folder / "still.jpg")
 
 
+def vp9_video(path: Path) -> Path:
+    """The packets of vp9.webm, five frames of `grey_steps`, in another file: encoders of VP9 fail on busy machines."""
+    with av.open(str(Path(__file__).with_name("vp9.webm"))) as source, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:  # the last one is empty, and says that there are no more
+                packet.stream = stream
+                container.mux(packet)
+    return path
+
+
 @pytest.mark.parametrize(
     ("name", "codec", "expected"),
     [
         ("a.mp4", "libx264", "video/mp4"), ("a.mov", "libx264", "video/mp4"), ("a.mkv", "libx264", None),
-        ("a.webm", "libvpx-vp9", "video/webm"), ("a.mkv", "libvpx-vp9", None), ("a.mp4", "mpeg4", None),
+        ("a.webm", "vp9", "video/webm"), ("a.mkv", "vp9", None), ("a.mp4", "mpeg4", None),
         ("a.avi", "libx264", None), ("a.mp4", "libx265", None),
     ],
 )  # fmt: skip
 def test_files_are_known_by_what_they_hold(tmp_path: Path, name: str, codec: str, expected: str | None) -> None:
     """Under their own name and without one, and what is not played is as a copy."""
-    path = write_video(tmp_path / name, grey_steps(5, size=64), codec=codec)
+    made = vp9_video if codec == "vp9" else partial(write_video, frames=grey_steps(5, size=64), codec=codec)
+    path = made(tmp_path / name)
     check_upload(path)
     nameless = path.rename(tmp_path / "upload")
     check_upload(nameless)

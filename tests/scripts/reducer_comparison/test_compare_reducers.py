@@ -59,10 +59,13 @@ def metrics(folder: Path) -> dict[str, float]:
 def test_runs_reports_and_goes_on(
     tmp_path: Path, commands: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert compare(tmp_path, "--plot-only") == 0 and "no seed is finished" in capsys.readouterr().out
-    assert compare(tmp_path, "--seeds", "3") == 0
+    assert compare(tmp_path, "--plot-only") == 0 and "not finished for any seed" in capsys.readouterr().out
     out = tmp_path / "out"
     seed = out / "seed3"
+    assert compare(tmp_path, "--seeds", "3", "--tasks", "retrieval") == 0 and not (seed / "vqa").exists()
+    assert "retrieval of seeds 3; vqa of seeds none." in (out / "comparison.md").read_text()
+    assert compare(tmp_path, "--seeds", "3") == 0
+    assert "retrieval of seeds 3; vqa of seeds 3." in (out / "comparison.md").read_text()
     # Of each task: trained without, reduced off the shelf, trained with; then the sweep.
     folders = [next(word.partition("=")[2] for word in words if word.startswith("output_dir=")) for words in commands]
     of_task = ("fine_tuned/none", "fine_tuned/frames_only", "off_the_shelf/frames_only")
