@@ -28,7 +28,7 @@ $(SETUP_DONE): requirements.txt
 	@touch $@
 
 test: setup lint types ## Lint, types and all tests
-	$(PYTHON) -m pytest -q -n auto --dist loadfile --durations=15
+	$(PYTHON) -m pytest -q -n auto --dist loadfile --no-loadscope-reorder --durations=15
 
 soak: setup ## What takes too long for every commit: kills, leaks, many processes
 	$(PYTHON) -m pytest -q --durations=15 -m soak
