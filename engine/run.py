@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.distributed import DistError
 
 from configs.schema import RunConfig
 from engine import checkpoint
@@ -55,8 +57,17 @@ def run(config: RunConfig, task_class: TaskClass, *, evaluate_only: bool = False
     check_datasets_package()
     stall_timeout = config.train.stall_timeout
     with Interruption() as interruption:
-        # After the watchdog, which can say who is missing.
-        start_distributed(timedelta(seconds=stall_timeout + 20))
+        try:
+            # After the watchdog, which can say who is missing.
+            start_distributed(timedelta(seconds=stall_timeout + 20))
+        except DistError as error:
+            reason = str(error).partition("\n")[0]
+            print(
+                f"error: the processes did not find each other ({reason}); one may have ended while it started: see "
+                "what it and the launcher say",
+                file=sys.stderr,
+            )
+            raise RankFailed from error
         # An evaluation beside a run leaves the run's own heartbeats alone.
         beats = Path(config.output_dir) / ("heartbeats_of_evaluation" if evaluate_only else "heartbeats")
         with Heartbeat(beats, rank()) as heartbeat:

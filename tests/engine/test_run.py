@@ -4,6 +4,7 @@ import importlib.machinery
 import importlib.util
 import json
 import socket
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 
 from configs.load import to_dict
 from engine.checkpoint import load_weights
+from engine.command_line import exit_status
 from engine.distributed import rank
 from engine.random_state import (
     preserved_random_state,
@@ -120,6 +122,22 @@ def test_an_error_leaves_no_process_group(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(Interrupted):
         run(stub_config(tmp_path), partial(StubTask, stop_at=0))
     assert not torch.distributed.is_initialized()
+
+
+def test_processes_that_do_not_find_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As when one is killed before there is a group, and no launcher ends the others."""
+
+    def nobody_there(timeout: timedelta) -> None:
+        torch.distributed.TCPStore("127.0.0.1", 1, 2, False, timedelta(seconds=0.1))
+
+    monkeypatch.setattr("engine.run.start_distributed", nobody_there)
+    with pytest.raises(SystemExit) as stop, exit_status():
+        run(stub_config(tmp_path), StubTask)
+    said = capsys.readouterr().err.strip().splitlines()
+    assert stop.value.code == 1 and said[-1].startswith("error: the processes did not find each other (")
+    assert not any("Traceback" in line for line in said)
 
 
 def threads_after(config: StubConfig) -> list[str]:
