@@ -17,12 +17,13 @@ MARKS: dict[Stage, str] = {"off_the_shelf": "o", "fine_tuned": "^"}
 
 
 def draw_quality(rows: Sequence[Row]) -> Figure:
-    """Average recall and accuracy of answers by reducer, one mark a stage, with the GMACs beside the names."""
+    """Average recall, and accuracy of answers if there is any, by reducer; one mark a stage, GMACs by the names."""
     names = list(dict.fromkeys(row.reducer for row in reversed(rows)))
     gmacs = {row.reducer: row.gmacs for row in rows}
-    figure = Figure(figsize=(11, 1.5 + 0.38 * len(names)), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for panel, title in zip(panels, ("average of R@1, R@5, R@10", "accuracy of answers"), strict=True):
+    titles = ("average of R@1, R@5, R@10", "accuracy of answers")[: 1 + any(row.metrics["QA"] for row in rows)]
+    figure = Figure(figsize=(3 + 4 * len(titles), 1.5 + 0.38 * len(names)), layout="constrained")
+    panels = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+    for panel, title in zip(panels, titles, strict=True):
         for stage in STAGES:
             own = [row for row in rows if row.stage == stage]
             found = {row.reducer: row.recall if panel is panels[0] else row.metrics["QA"] for row in own}
