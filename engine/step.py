@@ -53,10 +53,15 @@ class TrainingStep:
         return totals, skipped
 
     def _distributed(self) -> DistributedDataParallel:
+        # DDP lays gradients out anew after its first step, so that a run that goes on would add up its first step's in
+        # another order, which for more than two processes are other bits. Where it looks for unused parameters it does
+        # not; that takes a walk over the graph in every step.
+        repeatable = self.device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
         return DistributedDataParallel(
             self.module,
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
             broadcast_buffers=False,
+            find_unused_parameters=repeatable and world_size() > 2,
         )
 
     def _gradients_averaged(self, *, last: bool) -> AbstractContextManager:
