@@ -60,7 +60,7 @@ def draw_tradeoff(rows: Sequence[Row], measured: dict[str, dict[str, Any]]) -> F
                 cost(row),
                 statistics.mean(row.recall),
                 yerr=_deviation(row.recall),
-                fmt="os^Dv"[index % 5],
+                fmt="os^Dv"[index // 10 % 5],
                 color=f"C{index % 10}",
                 capsize=3,
                 label=row.reducer,
@@ -68,7 +68,7 @@ def draw_tradeoff(rows: Sequence[Row], measured: dict[str, dict[str, Any]]) -> F
         panel.set_xlabel(title)
         panel.grid(visible=True, alpha=0.3)
     panels[0].set_ylabel("average recall, fine-tuned (%)")
-    figure.legend(loc="outside lower center", ncols=4)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure
 
 
