@@ -1,5 +1,6 @@
 """Processes of a run as torchrun or srun would start them, which a test may kill."""
 
+import json
 import os
 import signal
 import socket
@@ -66,6 +67,15 @@ class Ranks:
                 return condition()
             time.sleep(0.01)
         return True
+
+    def all_are_training(self, folder: Path) -> bool:
+        """Whether every process of this start has come to its first step, by the heartbeats of a run's folder."""
+        beats = [folder / "heartbeats" / f"rank_{rank:05d}.json" for rank in range(len(self.processes))]
+        now = [json.loads(beat.read_text()) if beat.exists() else {} for beat in beats]
+        return all(
+            beat.get("pid") == process.pid and beat["doing"] == "training"
+            for beat, process in zip(now, self.processes, strict=True)
+        )
 
     def said(self) -> str:
         return self.log.read_text(errors="replace")

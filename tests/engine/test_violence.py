@@ -23,16 +23,6 @@ def left_alone(folder: Path, world_size: int, *arguments: str) -> Path:
     return folder
 
 
-def all_are_training(folder: Path, ranks: Ranks) -> bool:
-    """Whether every process of this start has come to its first step."""
-    beats = [folder / "heartbeats" / f"rank_{rank:05d}.json" for rank in range(len(ranks.processes))]
-    now = [json.loads(beat.read_text()) if beat.exists() else {} for beat in beats]
-    return all(
-        beat.get("pid") == process.pid and beat["doing"] == "training"
-        for beat, process in zip(now, ranks.processes, strict=True)
-    )
-
-
 @pytest.mark.parametrize(
     "world_size", [pytest.param(1, marks=pytest.mark.soak), 2, pytest.param(4, marks=pytest.mark.soak)]
 )
@@ -49,7 +39,7 @@ def test_ten_kills_at_random_steps(tmp_path: Path, world_size: int) -> None:
         with Ranks(world_size, *slowly, log=tmp_path / f"{kill}.log") as ranks:
             assert ranks.until(lambda goal=goal: lines_of(parts / "metrics.jsonl") >= goal), ranks.said()
             if len(victims) < world_size:  # before there is a group the launcher is who notices
-                assert ranks.until(lambda ranks=ranks: all_are_training(parts, ranks)), ranks.said()
+                assert ranks.until(lambda ranks=ranks: ranks.all_are_training(parts)), ranks.said()
             time.sleep(chance.uniform(0, 0.1))
             ranks.send(signal.SIGKILL, victims)
             statuses = ranks.wait()

@@ -47,6 +47,8 @@ def test_ten_kills_of_pretraining(root: Path, tmp_path: Path, world_size: int) -
         with Ranks(world_size, "pretrain.py", "--config", str(parts), log=log) as ranks:
             assert ranks.until(lambda goal=goal: lines_of(metrics) >= goal, 300), ranks.said()
             victims = [chance.randrange(world_size)] if kill % 2 else list(range(world_size))
+            if len(victims) < world_size:  # before there is a group the launcher is who notices
+                assert ranks.until(lambda ranks=ranks: ranks.all_are_training(tmp_path / "parts"), 300), ranks.said()
             ranks.send(signal.SIGKILL, victims)
             statuses = ranks.wait(100)
         assert statuses == [-signal.SIGKILL if rank in victims else 1 for rank in range(world_size)], ranks.said()
