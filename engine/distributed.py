@@ -4,7 +4,6 @@ Everything works without a process group too, as one process that is rank 0 of 1
 also where GPUs use nccl: what the hosts have to agree on waits for no GPU.
 """
 
-import gc
 import importlib
 import os
 from collections.abc import Callable
@@ -74,7 +73,6 @@ def stop_distributed() -> None:
     """Leave the process group, if there is one, and end its threads."""
     if dist.is_initialized():
         dist.destroy_process_group()
-        gc.collect()  # a module in a cycle of references may hold it still
 
 
 def barrier() -> None:
