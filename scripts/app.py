@@ -18,6 +18,7 @@ from pathlib import Path
 
 import uvicorn
 
+from scripts.arguments import at_least, positive
 from scripts.page.checkpoints import OPTION_OF, Checkpoints
 from scripts.page.safety import MEBIBYTE, address_of, bound_socket, host_names, is_loopback
 from scripts.page.server import PageSettings, make_app
@@ -35,17 +36,15 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", help="the index's checkpoint, if it is not any more where it was")
     parser.add_argument("--answer", metavar="CHECKPOINT", help="checkpoint that answers questions")
     parser.add_argument("--caption", metavar="CHECKPOINT", help="checkpoint that writes captions")
-    parser.add_argument("--top", type=int, default=12, help="videos that a search shows (%(default)s)")
-    parser.add_argument("--rerank", type=int, metavar="K", help="videos that the matching head orders (as --top)")
+    parser.add_argument("--top", type=at_least(1), default=12, help="videos that a search shows (%(default)s)")
+    parser.add_argument("--rerank", type=at_least(0), metavar="K", help="videos to order by matching too (as --top)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s: only this machine)")
-    parser.add_argument("--port", type=int, default=7860, help="port to listen on, 0 for any free one (%(default)s)")
+    parser.add_argument("--port", type=at_least(0), default=7860, help="to listen on, 0 for any free one (%(default)s)")
     parser.add_argument("--name", action="append", default=[], help="another name that browsers know this machine by")
-    parser.add_argument("--max-upload-mib", type=float, default=200, help="largest video taken, in MiB (%(default)s)")
+    parser.add_argument("--max-upload-mib", type=positive, default=200, help="MiB of a video at most (%(default)s)")
     options = parser.parse_args(arguments)
-    if options.top < 1 or (options.rerank or 0) < 0:
-        parser.error("--top and --rerank: must be 1 or more, and 0 or more")
-    if not 0 <= options.port < 65536 or options.max_upload_mib <= 0:
-        parser.error("--port and --max-upload-mib: must be from 0 to 65535, and more than 0")
+    if options.port > 65535:
+        parser.error(f"argument --port: {options.port}: give 65535 or less")
     return options
 
 

@@ -20,6 +20,7 @@ from types import ModuleType
 import torch
 from tqdm import tqdm
 
+from scripts.arguments import at_least
 from scripts.benchmarking.measure import ChildError, Row, measure
 from scripts.benchmarking.plots import FIGURES
 from scripts.benchmarking.settings import Settings, sections
@@ -45,8 +46,8 @@ def main() -> None:
     parser.add_argument("--config", help="a configuration, of any task, that says the model and its input")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over it: video.num_frames=96")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=usable_cores(), help="of the CPU (default: all cores)")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each way is timed (default: 5)")
+    parser.add_argument("--threads", type=at_least(1), default=usable_cores(), help="of the CPU (default: all cores)")
+    parser.add_argument("--rounds", type=at_least(1), default=5, help="how often each way is timed (default: 5)")
     parser.add_argument("--data", help=f"folder of videos, for {' and '.join(TAKE_DATA)} (default: some are made)")
     parser.add_argument(
         "--plots",
@@ -86,8 +87,6 @@ def main() -> None:
 def _check(arguments: argparse.Namespace, settings: Settings) -> None:
     """Refuse what cannot be measured before a process is started for it."""
     sections(settings)
-    if settings.threads < 1 or settings.rounds < 1:
-        raise ValueError("--threads and --rounds: give 1 or more")
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: this machine has no GPU that PyTorch can use; leave it out to use the CPU")
     if settings.data is not None and arguments.benchmark not in TAKE_DATA:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from configs.load import load_any
 from configs.schema import CONFIG_CLASSES, RunConfig
 from models.tokenizer import TextTokenizer
+from scripts.arguments import at_least, positive
 from scripts.dataset_check.look import Look, Seen, look
 from scripts.dataset_check.measure import (
     Range,
@@ -196,7 +197,7 @@ def check(
 
 def number_or_all(text: str) -> int | None:
     """`all` as None."""
-    return None if text == "all" else int(text)
+    return None if text == "all" else at_least(0)(text)
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -207,8 +208,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings over the file's")
     parser.add_argument("--parts", nargs="+", metavar="PART", help="train, eval, test, or a file of data.sources")
     parser.add_argument("--decode", type=whole, default=200, metavar="N", help="videos of each part to read, or all")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help=JOBS_HELP)
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds for one video (%(default)s)")
+    parser.add_argument("--jobs", type=at_least(0), default=os.cpu_count() or 1, help=JOBS_HELP)
+    parser.add_argument("--timeout", type=positive, default=120.0, help="seconds for one video (%(default)s)")
     parser.add_argument("--out", type=Path, help="folder to write (outputs/check/<name of the config>)")
     parser.add_argument("--strict", action="store_true", help="status 1 if anything is missing, broken or leaks")
     return parser.parse_intermixed_args(arguments)
@@ -218,8 +219,6 @@ def main(arguments: list[str] | None = None) -> None:
     """Checks what the command line names; a wrong one ends it with one line and status 2."""
     options = parse_arguments(arguments)
     try:
-        if options.jobs < 0 or options.timeout <= 0 or (options.decode is not None and options.decode < 0):
-            raise ValueError("--jobs, --decode and --timeout: must be 0 or more, and the last more than 0")
         config = load_any(CONFIG_CLASSES, options.config, options.overrides)
         names = part_names(config)
         for name in options.parts or []:

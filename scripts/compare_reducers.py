@@ -25,6 +25,7 @@ from typing import Any
 from engine.checkpoint import read_json, replacing_file, write_json
 from engine.command_line import exit_status
 from engine.logging import start_logging
+from scripts.arguments import at_least
 from scripts.benchmarking.measure import ChildError
 from scripts.folder_lock import only_writer
 from scripts.reducer_comparison.cost import measure
@@ -44,7 +45,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder to write (outputs/NAME of the file)")
     parser.add_argument("--seeds", type=int, nargs="+", help="run these of the configured seeds alone")
     parser.add_argument("--tasks", choices=TASKS, nargs="+", default=list(TASKS), help="run these alone (both)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw videos (%(default)s)")
+    parser.add_argument("--workers", type=at_least(1), default=1, help="processes that draw videos (%(default)s)")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--measure-only", action="store_true", help="time the reducers, run nothing else, report")
     only.add_argument("--plot-only", action="store_true", help="write the report of what has been run anew")

@@ -20,6 +20,7 @@ from configs.load import load_any
 from configs.schema import CONFIG_CLASSES, AggregationConfig, ModelConfig, VideoConfig
 from models.blocks import DividedBlock
 from models.video_encoder import VideoEncoder
+from scripts.arguments import at_least
 
 MACS_PER_NORM_ELEMENT = 5
 
@@ -102,11 +103,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, help="a configuration; else ViT-B/16 at 224 px from the flags below")
     parser.add_argument("overrides", nargs="*", help="of the configuration, such as video.num_frames=96")
-    parser.add_argument("--frames", type=int, default=32)
+    parser.add_argument("--frames", type=at_least(1), default=32)
     parser.add_argument("--attention", choices=("divided", "joint", "space"), default="divided")
     parser.add_argument("--reducer", choices=("none", "geometry", "importance", "prune", "tome"), default="none")
     for axis in ("frames", "patches", "tokens"):
-        parser.add_argument(f"--{axis}-per-block", type=int, default=0)
+        parser.add_argument(f"--{axis}-per-block", type=at_least(0), default=0)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     try:

@@ -24,6 +24,7 @@ from configs.load import load_any
 from configs.schema import CONFIG_CLASSES, RunConfig
 from datasets.decode import DecodeError, read_video
 from datasets.sampling import SAMPLERS
+from scripts.arguments import at_least, positive
 from scripts.scale.sizes import Sizes, sizes_of
 from scripts.scale.traffic import Message, messages
 
@@ -162,36 +163,22 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: give a number above 0")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: give 1 or more")
-    return value
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="a configuration, of any task")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over it: train.accumulate=2")
-    parser.add_argument("--processes", type=_count, required=True, help="one a GPU, over all machines")
-    parser.add_argument("--processes-per-machine", type=_count, default=8, help="(default: 8)")
-    parser.add_argument("--pairs", type=_count, required=True, help="that an epoch shows")
+    parser.add_argument("--processes", type=at_least(1), required=True, help="one a GPU, over all machines")
+    parser.add_argument("--processes-per-machine", type=at_least(1), default=8, help="(default: 8)")
+    parser.add_argument("--pairs", type=at_least(1), required=True, help="that an epoch shows")
     step = parser.add_mutually_exclusive_group(required=True)
-    step.add_argument("--step-seconds", type=_positive, help="of one optimizer step, measured")
+    step.add_argument("--step-seconds", type=positive, help="of one optimizer step, measured")
     step.add_argument("--measured", type=Path, metavar="RUN_FOLDER", help="takes them from its metrics.jsonl")
-    step.add_argument("--teraflops", type=_positive, help="TFLOP/s that a GPU is taken to do, where none was measured")
+    step.add_argument("--teraflops", type=positive, help="TFLOP/s that a GPU is taken to do, where none was measured")
     clip = parser.add_mutually_exclusive_group()
-    clip.add_argument("--clip-seconds", type=_positive, help="to read one clip by one core (scripts.benchmark decode)")
+    clip.add_argument("--clip-seconds", type=positive, help="to read one clip by one core (scripts.benchmark decode)")
     clip.add_argument("--videos", type=Path, metavar="FOLDER", help="measures that here, on videos of this folder")
-    parser.add_argument("--gigabits", type=_positive, default=100.0, help="of the network a second (default: 100)")
-    parser.add_argument("--disk-megabytes", type=_positive, default=500.0, help="a second, written (default: 500)")
+    parser.add_argument("--gigabits", type=positive, default=100.0, help="of the network a second (default: 100)")
+    parser.add_argument("--disk-megabytes", type=positive, default=500.0, help="a second, written (default: 500)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 

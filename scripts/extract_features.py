@@ -15,6 +15,7 @@ end of one), 2 if the command itself is wrong.
 import argparse
 import hashlib
 import json
+import os
 import sys
 import time
 from contextlib import ExitStack
@@ -40,11 +41,15 @@ from engine.host_memory import keep_freed_memory
 from engine.hub import local_path
 from engine.logging import start_logging
 from models.api import TrainedModel, load_model
+from scripts.arguments import at_least
 from scripts.feature_extraction.folder import FAILED, FEATURES, FeatureFolder, PartWriter
 from scripts.feature_extraction.sources import Clip, clips_of
 from scripts.folder_lock import only_writer
 from tasks.base import progress_bar
 from tasks.data import video_text
+
+WORKERS = min(os.cpu_count() or 1, 4)
+WORKERS_HELP = "processes that read videos, for each GPU (%(default)s)"
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -56,15 +61,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, help="YAML file of weights without a config.yaml beside them")
     parser.add_argument("--videos", type=Path, help="folder of relative paths in a list; by default `videos` beside it")
     parser.add_argument("--tokens", action="store_true", help="keep all tokens of every video too")
-    parser.add_argument("--batch-size", type=int, default=8, help="videos encoded at once (%(default)s)")
-    parser.add_argument("--workers", type=int, default=4, help="processes that read videos, for each GPU (%(default)s)")
+    parser.add_argument("--batch-size", type=at_least(1), default=8, help="videos encoded at once (%(default)s)")
+    parser.add_argument("--workers", type=at_least(0), default=WORKERS, help=WORKERS_HELP)
     parser.add_argument("--dtype", choices=("auto", "fp32", "bf16", "fp16"), help="by default the checkpoint's own")
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as aggregation.keep=0.25")
-    options = parser.parse_intermixed_args(arguments)
-    if options.batch_size < 1 or options.workers < 0:
-        parser.error("--batch-size and --workers: must be 1 or more, and 0 or more")
-    return options
+    return parser.parse_intermixed_args(arguments)
 
 
 def arrays_of(model: TrainedModel, tokens: bool) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ from tqdm import tqdm
 from datasets import shards
 from datasets.pairs import PairTable
 from datasets.sources import holds_its_videos, open_source
+from scripts.arguments import at_least
 from scripts.worker_pool import JOBS_HELP, Beat, Failure, run_each
 
 PLAN, SIZES, MISSING = "plan.json", "plan_sizes.npy", "missing.jsonl"
@@ -229,8 +230,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("source", type=Path, metavar="SOURCE", help="pairs: .jsonl, .csv, .json or .tsv")
     parser.add_argument("--media", type=Path, required=True, help="folder that the pairs' relative paths are in")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--shard-mb", type=int, default=500, help="megabytes a shard (%(default)s)")
-    parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8), help=JOBS_HELP)
+    parser.add_argument("--shard-mb", type=at_least(1), default=500, help="megabytes a shard (%(default)s)")
+    parser.add_argument("--workers", type=at_least(0), default=min(os.cpu_count() or 1, 8), help=JOBS_HELP)
     return parser.parse_args(arguments)
 
 
@@ -238,8 +239,6 @@ def main(arguments: list[str] | None = None) -> None:
     """Does what the command line asks; a bad one ends it with one line and status 2."""
     options = parse_arguments(arguments)
     try:
-        if options.shard_mb < 1 or options.workers < 0:
-            raise ValueError("--shard-mb and --workers: must be 1 or more, and 0 or more")
         if holds_its_videos(options.source):
             raise ValueError(f"{options.source}: is an index of shards already")
         table = open_source(options.source, options.media)

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from configs.load import load_any
 from configs.schema import CONFIG_CLASSES, AggregationConfig, RunConfig, VqaConfig
+from scripts.arguments import at_least
 from scripts.memory_plan.live import KINDS
 from scripts.memory_plan.step import Need, count
 from tasks.vqa import QUESTION_TOKENS
@@ -165,15 +166,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("overrides", nargs="*", help="of the configuration, such as train.batch_size=64")
-    parser.add_argument("--processes", type=int, default=1, help="GPUs that share train.batch_size (default 1)")
+    parser.add_argument("--processes", type=at_least(1), default=1, help="GPUs that share train.batch_size (default 1)")
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="default: the configured, auto as bf16")
-    parser.add_argument("--text-tokens", type=int, help="of each text; default: as many as the configuration allows")
+    parser.add_argument("--text-tokens", type=at_least(1), help="of each text; default: as many as configured")
     parser.add_argument("--gpu-memory", type=float, metavar="GIB", help="say what fits, and the largest batch")
     parser.add_argument("--json", action="store_true", help="print one JSON object, in bytes")
     arguments = parser.parse_args()
     try:
-        if arguments.processes < 1:
-            raise ValueError(f"--processes: {arguments.processes} is less than 1")
         config = load_any(CONFIG_CLASSES, arguments.config, arguments.overrides)
         precision = arguments.precision or config.train.precision
         # A GPU's 16-bit formats take equally much; a CPU's autocast, which counts, has bf16.

@@ -23,6 +23,7 @@ import av
 from tqdm import tqdm
 
 from datasets.annotations.layout import VIDEO_SUFFIXES
+from scripts.arguments import at_least, positive
 from scripts.preprocess.ledger import FAILURES, PARTIAL, Ledger, Video
 from scripts.preprocess.recipes import PRESETS, Recipe
 from scripts.preprocess.transcode import Written, transcode
@@ -148,9 +149,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seconds", type=float, help="keep only so much from the beginning")
     parser.add_argument("--upscale", action="store_true", default=None, help="enlarge videos smaller than --short-side")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help=JOBS_HELP)
+    parser.add_argument("--jobs", type=at_least(0), default=os.cpu_count() or 1, help=JOBS_HELP)
     parser.add_argument(
-        "--timeout", type=float, default=120.0, help="seconds without a frame until a video is given up (%(default)s)"
+        "--timeout",
+        type=positive,
+        default=120.0,
+        help="seconds without a frame, then a video is given up (%(default)s)",
     )
     parser.add_argument("--dry-run", action="store_true", help="list what would be done")
     return parser.parse_args(arguments)
@@ -169,8 +173,6 @@ def main(arguments: list[str] | None = None) -> None:
     """Does what the command line asks; a bad one ends it with one line and status 2."""
     options = parse_arguments(arguments)
     try:
-        if options.jobs < 0 or options.timeout <= 0:
-            raise ValueError("--jobs and --timeout: must be 0 or more, and more than 0")
         recipe = recipe_of(options)
         videos, others = find_videos(options.source, options.out)
         ledger = Ledger(options.out, recipe)

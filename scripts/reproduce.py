@@ -18,6 +18,7 @@ from typing import Any
 
 from engine.checkpoint import read_json, write_json
 from engine.results import RESULTS, git_revision
+from scripts.arguments import at_least
 from scripts.reproduction.plan import RECIPES, ROOT, Plan, Request, make_plan
 from scripts.reproduction.rows import DATASETS, ROWS, UNOBTAINABLE, Row
 from scripts.reproduction.table import listing, markdown
@@ -104,7 +105,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--train", action="store_true", help="train although weights were released")
     parser.add_argument("--recipe", choices=tuple(RECIPES), default="release", help="where paper and release disagree")
-    parser.add_argument("--nproc", type=int, default=1, help="processes, one a GPU, on this machine")
+    parser.add_argument("--nproc", type=at_least(1), default=1, help="processes, one a GPU, on this machine")
     parser.add_argument("--dry-run", action="store_true", help="print the commands only")
     return parser.parse_intermixed_args(arguments)
 

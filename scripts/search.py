@@ -19,7 +19,6 @@ Exit status: 0, 1 if some videos cannot be indexed (0 too of several processes),
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -27,7 +26,8 @@ from pathlib import Path
 from engine.command_line import exit_status
 from engine.distributed import is_main, start_distributed, stop_distributed, world_size
 from engine.logging import start_logging
-from scripts.extract_features import in_words
+from scripts.arguments import at_least
+from scripts.extract_features import WORKERS, WORKERS_HELP, in_words
 from scripts.video_search.index import VideoIndex
 from scripts.video_search.searcher import BEST_FRAMES, Hit, Searcher
 
@@ -53,9 +53,7 @@ def add_index(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, help="YAML file of weights without a config.yaml beside them")
     parser.add_argument("--videos", type=Path, help="folder of relative paths in a list; by default `videos` beside it")
     parser.add_argument("--batch-size", type=at_least(1), default=8, help="videos encoded at once (%(default)s)")
-    parser.add_argument(
-        "--workers", type=at_least(0), default=4, help="processes that read videos, for each GPU (%(default)s)"
-    )
+    parser.add_argument("--workers", type=at_least(0), default=WORKERS, help=WORKERS_HELP)
     parser.add_argument("--dtype", choices=("auto", "fp32", "bf16", "fp16"), help="by default the checkpoint's own")
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as aggregation.keep=0.25")
@@ -76,17 +74,6 @@ def add_query(parser: argparse.ArgumentParser) -> None:
         help="moments of each video that is listed; 0 opens it only to rerank (%(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print what is found as JSON")
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """The type of an argument that is a number, not below `least`."""
-
-    def number(text: str) -> int:
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is below {least}")
-        return int(text)
-
-    return number
 
 
 def index(options: argparse.Namespace) -> int:

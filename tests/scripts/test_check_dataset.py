@@ -164,7 +164,6 @@ def test_sources_to_pretrain_on(root: Path, capsys: pytest.CaptureFixture[str]) 
     ("arguments", "message"),
     [
         (["--parts", "exam"], "--parts exam: the configuration has train"),
-        (["--decode", "-1"], "--decode and --timeout: must be 0 or more"),
         (["data.rot=x"], "data.rot: unknown key"),
     ],
 )

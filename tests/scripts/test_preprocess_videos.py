@@ -145,7 +145,6 @@ def test_dry_run_writes_nothing(source: Path, tmp_path: Path, capsys: pytest.Cap
     [
         (["{raw}", "{out}"], "give --preset"),
         (["{raw}", "{out}", "--fps", "0"], "--fps 0: must be more than 0"),
-        (["{raw}", "{out}", "--fps", "5", "--jobs", "-1"], "--jobs and --timeout: must be 0 or more"),
         (["{raw}", "{out}", "--short-side", "225"], "must be even"),
         (["{raw}", "{out}", "--fps", "5", "--upscale"], "no effect without --short-side"),
         (["{raw}/none", "{out}", "--fps", "5"], "no such folder"),

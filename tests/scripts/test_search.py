@@ -136,8 +136,8 @@ BAD_QUERIES: dict[str, tuple[str, ...]] = {
     "holds no index; make one with python -m scripts.search index": ("red", "--index", "nowhere"),
     "the text to search for is empty": (" ", "--index", "INDEX"),
     "checkpoint: gone does not exist": ("red", "--index", "INDEX", "--checkpoint", "gone"),
-    "argument --top: 0 is below 1": ("red", "--index", "INDEX", "--top", "0"),
-    "argument --rerank: -1 is below 0": ("red", "--index", "INDEX", "--rerank", "-1"),
+    "argument --top: 0: give 1 or more": ("red", "--index", "INDEX", "--top", "0"),
+    "argument --rerank: -1: give 0 or more": ("red", "--index", "INDEX", "--rerank", "-1"),
 }
 
 

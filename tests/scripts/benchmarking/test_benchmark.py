@@ -108,8 +108,6 @@ def test_a_way_that_fails_is_told_and_the_others_are_measured(
     [
         (["encoder", "model.widht=3"], "command line: model.widht"),
         (["encoder", "--config", "configs/none.yaml"], "configs/none.yaml"),
-        (["encoder", "--rounds", "0"], "--rounds: give 1 or more"),
-        (["encoder", "--threads", "0"], "--threads and"),
         (["encoder", "--data", "."], "--data: has no effect on encoder"),
         (["load", "--data", "no/such/folder"], "no/such/folder is no folder"),
         (["rerank", "--plots", "x"], "no figure of rerank"),
