@@ -18,8 +18,10 @@ checkpoint's own. Files of these names that are in OUT are replaced.
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from models.api import TrainedModel, load_model
+from models.video_encoder import VideoEncoder
 from scripts.aggregation_pictures.figures import (
     draw_blocks,
     draw_end,
@@ -43,9 +46,22 @@ FRAMES_A_SECOND = 4
 
 def trace_of(model: TrainedModel, video: str, start: float | None, end: float | None) -> Trace:
     """A video as the checkpoint sees and encodes it."""
-    frames = model.read_video(video, start, end)
-    with model.computing():
-        return trace_video(model.model.visual_encoder, frames.to(model.device))
+    frames, encoder = model.read_video(video, start, end), model.model.visual_encoder
+    with model.computing(), blocks_watched(encoder):
+        return trace_video(encoder, frames.to(model.device))
+
+
+@contextmanager
+def blocks_watched(encoder: VideoEncoder) -> Iterator[None]:
+    """Show how far the encoder has come, which takes a while on a CPU."""
+    with tqdm(total=len(encoder.blocks), desc="encoding", unit="block") as progress, ExitStack() as hooks:
+
+        def block_is_through(*_: Any) -> None:
+            progress.update()
+
+        for block in encoder.blocks:
+            hooks.callback(block.register_forward_hook(block_is_through).remove)
+        yield
 
 
 def similarity_of(model: TrainedModel, trace: Trace, text: str) -> NDArray[np.float64]:
