@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from scripts.arguments import at_least
 from scripts.story.glimpse_pictures import render_long
 from scripts.story.glimpses import SHORTEST_SCENE, LongStory, draw_long_story, long_paragraph, long_questions
 from scripts.story.pictures import render
@@ -40,7 +41,7 @@ from scripts.story.sentences import Question, paragraph, questions
 from scripts.story.stories import COLOURS, Story, draw_partnered, draw_story, num_paired
 
 # Raise it when the same arguments come to make other videos or words: sets of before are then refused, not reused.
-VERSION = 1
+VERSION = 2
 Kind = Literal["actions", "glimpses"]
 
 
@@ -95,7 +96,7 @@ WORLDS = {
     "glimpses": World(
         lambda made, rng: draw_long_story(rng, made.scenes, made.scenes * made.frames_per_scene),
         long_paragraph,
-        long_questions,
+        lambda story, rng: long_questions(story),
         lambda made, story, rng: render_long(story, made.size, rng),
     ),
 }
@@ -249,7 +250,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         metavar="SHARE",
         help="share of the videos of each split whose scenes another one shows in another order (%(default)s)",
     )
-    parser.add_argument("--workers", type=int, default=2, help="processes (%(default)s)")
+    parser.add_argument("--workers", type=at_least(1), default=2, help="processes (%(default)s)")
     return parser.parse_args(arguments)
 
 
@@ -258,8 +259,6 @@ def main(arguments: list[str] | None = None) -> None:
     options = vars(parse_arguments(arguments))
     out, workers = options.pop("out"), options.pop("workers")
     try:
-        if workers < 1:
-            raise ValueError(f"--workers {workers}: must be at least 1")
         made = make(out, StorySet(**options), workers)
     except (ValueError, OSError) as error:
         print(f"make_story_videos: error: {error}", file=sys.stderr)

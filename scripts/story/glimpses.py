@@ -5,6 +5,7 @@ Most frames are alike, so that much can be merged, and what counts is small and 
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -58,13 +59,14 @@ def long_paragraph(story: LongStory) -> str:
     return " ".join(f"a {glimpse.colour} {glimpse.shape}." for glimpse in story)
 
 
-def long_questions(story: LongStory, rng: np.random.Generator) -> list[Question]:
-    """Returns a question of each kind, each with one right answer."""
-    place, after = int(rng.integers(len(story))), int(rng.integers(len(story) - 1))
-    one, other = rng.choice(len(story), size=2, replace=False).tolist()
+def long_questions(story: LongStory) -> list[Question]:
+    """Returns all questions of each kind, each with one right answer.
+
+    They are many and plain, so that a small model learns to look, where it would learn to guess from a few.
+    """
+    colours = [glimpse.colour for glimpse in story]
     return [
-        ("colour", f"what colour comes {ORDINALS[place]}?", story[place].colour),
-        ("colour", f"what colour comes after {story[after].colour}?", story[after + 1].colour),
-        ("shape", f"what shape is {story[one].colour}?", story[one].shape),
-        ("order", f"does {story[one].colour} come before {story[other].colour}?", "yes" if one < other else "no"),
+        *(("presence", f"is {colour} seen?", "yes" if colour in colours else "no") for colour in COLOURS),
+        *(("colour", f"what colour comes {place}?", colour) for place, colour in zip(ORDINALS, colours, strict=False)),
+        *(("colour", f"what colour comes after {one}?", other) for one, other in pairwise(colours)),
     ]

@@ -22,10 +22,10 @@ ANSWERS = {
     "number": NUMBERS,
     "order": ("yes", "no"),
 }
-"""Every answer that a kind of question can have."""
+"""Every answer that each kind of `questions` can have."""
 
 Question = tuple[str, str, str]
-"""Kind (a key of ANSWERS), question, answer."""
+"""Kind, question, answer."""
 
 
 def sentence(scene: Scene) -> str:
