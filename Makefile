@@ -37,8 +37,8 @@ lint: setup ## Style of every file
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 
-types: setup ## Types of configs, models and engine
-	$(PYTHON) -m mypy configs models engine
+types: setup ## Types of all but scripts and tests
+	$(PYTHON) -m mypy
 
 demo: setup ## Make videos, train, fine-tune and evaluate a small TESTA: under 6 minutes on 2 cores
 	$(PYTHON) -m scripts.demo

@@ -131,5 +131,6 @@ def _refuse_sources(config: RunConfig) -> None:
         raise ValueError("data.sources: are for pre-training alone; name one data.dataset or data.manifest")
 
 
-CONFIG_CLASSES: tuple[type[RunConfig], ...] = (PretrainConfig, RetrievalConfig, VqaConfig, CaptionConfig)
+TaskConfig = PretrainConfig | RetrievalConfig | VqaConfig | CaptionConfig
+CONFIG_CLASSES: tuple[type[TaskConfig], ...] = (PretrainConfig, RetrievalConfig, VqaConfig, CaptionConfig)
 """One a task; `configs.load.load_any` tells them apart by the `task` of a file."""

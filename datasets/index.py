@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BufferedWriter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -152,7 +153,7 @@ class _Columns:
     A video none of whose captions has words is left out and counted.
     """
 
-    files: dict[str, BinaryIO]
+    files: dict[str, BufferedWriter]
 
     def __post_init__(self) -> None:
         self.lengths = dict.fromkeys(COLUMNS, 0)
@@ -229,7 +230,7 @@ def _write_columns(path: Path, parse: RowParser, folder: Path) -> _Columns:
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[dict[str, BinaryIO]]:
+def _opened(folder: Path) -> Iterator[dict[str, BufferedWriter]]:
     """A file for each array, open for writing."""
     files = {name: (folder / f"{name}.bin").open("wb") for name in COLUMNS}
     try:

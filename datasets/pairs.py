@@ -141,7 +141,7 @@ class PairTable:
         lengths, left_out = meta.get("lengths"), meta.get("left_out")
         if not isinstance(lengths, dict) or lengths.keys() != COLUMNS.keys() or not isinstance(left_out, int):
             raise ValueError(f"{folder / META} is not whole")
-        columns = {}
+        columns: dict[str, NDArray[Any]] = {}
         for name, kind in COLUMNS.items():
             path, length = folder / f"{name}.bin", lengths[name]
             if not path.is_file() or path.stat().st_size != length * np.dtype(kind).itemsize:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import get_worker_info
@@ -90,4 +90,5 @@ def begin_work(board: Board, worker: int) -> None:
     board.enter(worker)
     information = get_worker_info()
     assert information is not None, "in a worker process"
-    information.dataset.watch(Line(board, worker))
+    watched: Any = information.dataset
+    watched.watch(Line(board, worker))

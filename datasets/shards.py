@@ -188,7 +188,7 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
                     meta = any(part.startswith("__") and part.endswith("__") for part in member.name.split("/"))
                     if member.isfile() and not meta:
                         yield tar, member
-                    tar.members.clear()  # it would keep them all
+                    tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
         except (tarfile.TarError, OSError, EOFError) as error:
             raise ValueError(f"{path}: damaged after {last} ({error}); get the shard again") from None
         # tarfile takes a header it cannot read for the end, and does not miss the end itself.
@@ -257,7 +257,7 @@ def _row(shard: Shard, sample: _Sample, media: tarfile.TarInfo, state: tuple[int
     fields = sample.fields or {}
     caption = sample.text if fields.get("caption") is None else fields["caption"]
     texts = [caption] if isinstance(caption, str) else [] if caption is None else caption
-    row = {"video": media.name, "start": fields.get("start"), "end": fields.get("end")}
+    row: dict[str, Any] = {"video": media.name, "start": fields.get("start"), "end": fields.get("end")}
     try:
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise ValueError(f"caption is {caption!r}; write a text or a list of texts")

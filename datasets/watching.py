@@ -12,12 +12,12 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datasets.reading import Board, Line, Reading, begin_work
 
@@ -41,7 +41,7 @@ class WatchedData(Protocol):
         """Open these paths no more, each for a reason; whether any of them is new."""
 
 
-class BatchLists(Sampler, ABC):
+class BatchLists(Sampler[list[Any]], ABC):
     """The items of each batch, from the first on that has not been `delivered`."""
 
     delivered = 0
@@ -84,6 +84,7 @@ class WatchedLoader:
         self._restarts, self._heard, self._outdated = 0, 0, False
 
     def __len__(self) -> int:
+        assert isinstance(self.lists, Sized), "training names its steps an epoch itself"
         return len(self.lists)
 
     def __iter__(self) -> Iterator[Any]:
@@ -142,7 +143,7 @@ class WatchedLoader:
     def _new_loader(self) -> DataLoader:
         self._board, self._late, self._outdated = Board(self.workers), set(), False
         return DataLoader(
-            self.data,
+            cast(Dataset, self.data),
             batch_sampler=self.lists,
             collate_fn=self._collate,
             num_workers=self.workers,

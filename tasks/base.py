@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from configs.schema import PretrainConfig, RetrievalConfig, RunConfig
+from configs.schema import PretrainConfig, RetrievalConfig, TaskConfig
 from datasets.loaders import TrainLoader, evaluation_loader
 from datasets.video_text import VideoTextDataset
 from engine.distributed import gather_objects, is_main, rank, world_size
@@ -36,7 +36,7 @@ class VideoTextTask(nn.Module):
         device: where the batches will be; the module itself is moved by the engine.
     """
 
-    def __init__(self, config: RunConfig, device: torch.device) -> None:
+    def __init__(self, config: TaskConfig, device: torch.device) -> None:
         super().__init__()
         self.config, self.device = config, device
         self._splits: dict[Part, Split] = {}
@@ -58,8 +58,8 @@ class VideoTextTask(nn.Module):
             first = part != "train" and not self._splits.keys() - {"train"}
             if first and name == name_of(self.config, "train"):
                 logger.info("no %s: evaluation is on %s, which training sees", setting_of(self.config, "eval"), name)
-            same = (read for other, read in self._splits.items() if name_of(self.config, other) == name)
-            self._splits[part] = next(same, None) or read_split(self.config, part)
+            same = [read for other, read in self._splits.items() if name_of(self.config, other) == name]
+            self._splits[part] = same[0] if same else read_split(self.config, part)
         return self._splits[part]
 
     def training_texts(self) -> Iterable[str]:

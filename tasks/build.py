@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from configs.schema import ObjectiveConfig, RunConfig
+from configs.schema import ObjectiveConfig, TaskConfig
 from engine.checkpoint import WEIGHTS, read_weights
 from engine.hub import local_path, tokenizer_folder
 from models.checkpoints.load import load_into
@@ -38,11 +38,11 @@ PARTS: dict[str, Parts] = {
 """The parts of each task's model, by `task` of the configuration; pre-training without `cap` has no decoder."""
 
 
-def build_model(config: RunConfig, tokenizer: TextTokenizer) -> VisionLanguageModel:
+def build_model(config: TaskConfig, tokenizer: TextTokenizer) -> VisionLanguageModel:
     """The configured task's model with fresh weights."""
     parts, objective = PARTS[config.task], config.objective
-    contrasting = isinstance(objective, ObjectiveConfig)
-    without_decoder = contrasting and "cap" not in objective.losses
+    contrasting = objective if isinstance(objective, ObjectiveConfig) else None
+    without_decoder = contrasting is not None and "cap" not in contrasting.losses
     return VisionLanguageModel(
         config.model,
         config.video,
@@ -55,12 +55,12 @@ def build_model(config: RunConfig, tokenizer: TextTokenizer) -> VisionLanguageMo
         decoder="none" if without_decoder else parts.decoder,
         decoder_context=parts.decoder_context,
         label_smoothing=objective.label_smoothing,
-        temperature=objective.temperature if contrasting else TEMPERATURE,
+        temperature=TEMPERATURE if contrasting is None else contrasting.temperature,
         activation_checkpointing=config.train.activation_checkpointing,
     )
 
 
-def build_tokenizer(config: RunConfig, texts: Callable[[], Iterable[str]]) -> TextTokenizer:
+def build_tokenizer(config: TaskConfig, texts: Callable[[], Iterable[str]]) -> TextTokenizer:
     """The checkpoint's own tokenizer where it has one, else the configured one; `texts` are read to make one."""
     text = config.model.text
     own = beside_checkpoint(config, TOKENIZER)
@@ -77,7 +77,7 @@ def build_tokenizer(config: RunConfig, texts: Callable[[], Iterable[str]]) -> Te
     return tokenizer
 
 
-def beside_checkpoint(config: RunConfig, name: str) -> Path | None:
+def beside_checkpoint(config: TaskConfig, name: str) -> Path | None:
     """The file or folder that an earlier run wrote beside the weights of `checkpoint`; None if there is none."""
     if config.checkpoint is None:
         return None
@@ -88,7 +88,7 @@ def beside_checkpoint(config: RunConfig, name: str) -> Path | None:
     return folder / name if is_ours and (folder / name).exists() else None
 
 
-def load_checkpoint(config: RunConfig, model: VisionLanguageModel, twin: MomentumTwin | None) -> None:
+def load_checkpoint(config: TaskConfig, model: VisionLanguageModel, twin: MomentumTwin | None) -> None:
     """Put the weights of `checkpoint`, if one is given, into the model and its twin, and say what was taken."""
     if config.checkpoint is not None:
         report = load_into(model, read_weights(local_path(config.checkpoint)), config.checkpoint, twin=twin)

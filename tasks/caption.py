@@ -32,6 +32,7 @@ TEXTS_AT_ONCE = 256
 class CaptionTask(VideoTextTask):
     """Fine-tuning to write captions: their cross-entropy for each token, as pre-training's."""
 
+    config: CaptionConfig
     text_counts: TextCounts
     """Of the step that has begun."""
 

@@ -99,7 +99,7 @@ class Objectives(nn.Module):
                     for query, key in zip(queries, reversed(keys), strict=True)
                 ]
                 losses["vtm"] = self._matching(model, video.tokens, projected, texts, similarity, own, every)
-            self.queue.push(*keys, every if self.positives == "index" else torch.full_like(every, NO_INDEX))
+            self.queue.push(keys[0], keys[1], every if self.positives == "index" else torch.full_like(every, NO_INDEX))
         if "cap" in self.objective.losses:
             losses["cap"] = model.text_loss(projected, ids, mask).sum() / self.text_counts.tokens
         self.part += 1

@@ -27,6 +27,7 @@ class PretrainTask(PairTask):
     missing or broken is replaced when its turn comes. A public dataset is read as by the other tasks.
     """
 
+    config: PretrainConfig
     best_metric = None
 
     def __init__(self, config: PretrainConfig, device: torch.device) -> None:

@@ -102,7 +102,8 @@ class RetrievalTask(PairTask):
             rows.append(encoded.embedding.cpu().numpy())
             if self.evaluation.rerank > 0:
                 tokens.add(positions, encoded.tokens)
-        encoded_by, embeddings = {}, {}
+        encoded_by: dict[int, int] = {}
+        embeddings: dict[int, NDArray] = {}
         for process, (positions, parts) in enumerate(gather_objects((own, rows))):
             encoded_by.update(dict.fromkeys(positions, process))
             embeddings.update(zip(positions, (row for part in parts for row in part), strict=True))
@@ -179,9 +180,13 @@ def metrics(directions: tuple[Direction, Direction], scores: Sequence[Score], su
     """All metrics of both directions, each process ranking its share of the queries."""
     found: dict[str, float] = {}
     for direction, score in zip(directions, scores, strict=True):
-        ranks = shared_out(direction.tiles(), lambda tile, of=direction, by=score: of.best_ranks(tile, by(tile)))
+        ranks = shared_out(direction.tiles(), partial(_best_ranks, direction, score))
         found |= recalls(ranks, direction.name, suffix)
     return found
+
+
+def _best_ranks(direction: Direction, score: Score, tile: slice) -> NDArray:
+    return direction.best_ranks(tile, score(tile))
 
 
 def submission_files(

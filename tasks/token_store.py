@@ -57,7 +57,7 @@ class TokenStore:
         if not self._places and shutil.disk_usage(self.folder).free < needed:
             raise self._no_room(needed)
         self._file.seek(self._size)
-        left = memoryview(tokens_BND.flatten().view(torch.uint8).numpy())
+        left = tokens_BND.flatten().view(torch.uint8).numpy().data
         try:
             while left:
                 left = left[self._file.write(left) :]
@@ -74,7 +74,7 @@ class TokenStore:
         place = self._places[video]
         tokens = torch.empty((1, *place.shape), dtype=place.dtype)
         self._file.seek(place.first_byte)
-        count = self._file.readinto(tokens.flatten().view(torch.uint8).numpy())
+        count = self._file.readinto(tokens.flatten().view(torch.uint8).numpy().data)
         assert count == tokens.nbytes, "what was written is read as a whole"
         return tokens
 

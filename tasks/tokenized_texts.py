@@ -1,6 +1,6 @@
 """Texts as ids that are tokenized once, however many batches they are in."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,9 +19,7 @@ class TokenizedTexts:
         pad_id: what stands after the end of a text in a batch of longer ones.
     """
 
-    def __init__(
-        self, texts: Sequence[str], tokenize: Callable[[Sequence[str]], tuple[Tensor, Tensor]], pad_id: int
-    ) -> None:
+    def __init__(self, texts: list[str], tokenize: Callable[[list[str]], tuple[Tensor, Tensor]], pad_id: int) -> None:
         self.pad_id = pad_id
         ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
         for first in range(0, len(texts), TEXTS_AT_ONCE):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from configs.load import load_any, load_to_evaluate
-from configs.schema import CONFIG_CLASSES, CaptionConfig, ObjectiveConfig, RunConfig
+from configs.schema import CONFIG_CLASSES, CaptionConfig, ObjectiveConfig, TaskConfig
 from datasets.annotations.manifest import check_times
 from datasets.records import VideoTextRecord
 from engine.checkpoint import CONFIG, WEIGHTS
@@ -31,7 +31,7 @@ CAN_DO = {
 """What is asked of a checkpoint, by the names of `models.api.TrainedModel`, and which checkpoints can do it."""
 
 
-def settings_to_use(source: str, overrides: list[str], config: Path | None) -> RunConfig:
+def settings_to_use(source: str, overrides: list[str], config: Path | None) -> TaskConfig:
     """The configuration of a checkpoint under `key=value` settings, without what only training needs.
 
     The file `config` says what weights are of that have no config.yaml beside them. ValueError, in one line, for what
@@ -59,7 +59,7 @@ def settings_to_use(source: str, overrides: list[str], config: Path | None) -> R
     return replace(settings, train=replace(settings.train, workers=0, compile=False, activation_checkpointing="none"))
 
 
-def trained_task(settings: RunConfig, device: torch.device) -> VideoTextTask:
+def trained_task(settings: TaskConfig, device: torch.device) -> VideoTextTask:
     """The task with the weights of `settings.checkpoint`, on the device; without the twin that only training needs."""
     if settings.task == "vqa" or settings.task == "caption":
         task: VideoTextTask = {"vqa": VqaTask, "caption": CaptionTask}[settings.task](settings, device)
@@ -69,7 +69,7 @@ def trained_task(settings: RunConfig, device: torch.device) -> VideoTextTask:
     return task.to(device).eval()
 
 
-def abilities_of(settings: RunConfig) -> tuple[str, ...]:
+def abilities_of(settings: TaskConfig) -> tuple[str, ...]:
     """What of CAN_DO a model is trained for."""
     losses = settings.objective.losses if isinstance(settings.objective, ObjectiveConfig) else ()
     trained = {

@@ -46,6 +46,7 @@ class AnswerList:
 class VqaTask(VideoTextTask):
     """TESTA's fine-tuning for question answering: the weighted cross-entropy of the annotators' answers."""
 
+    config: VqaConfig
     mean_questions: float
     """Questions of a micro-batch of the step that has begun, on average."""
 
@@ -176,7 +177,8 @@ class VqaTask(VideoTextTask):
         self, data: VideoTextDataset, listed: AnswerList | None, failed: list[dict[str, str]]
     ) -> dict[int, str]:
         """The answer to each question by row, of all processes; each video is encoded once."""
-        questions, rows_of = data.captions, [[] for _ in range(len(data))]
+        questions = data.captions
+        rows_of: list[list[int]] = [[] for _ in range(len(data))]
         for row, video in enumerate(data.caption_video):
             rows_of[video].append(row)
         predicted: dict[int, str] = {}
