@@ -12,7 +12,6 @@ Exit status: 0 if every file was there, 1 if some were not, 2 if the command its
 """
 
 import argparse
-import fcntl
 import hashlib
 import io
 import json
@@ -20,7 +19,7 @@ import os
 import sys
 import tarfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -34,7 +33,9 @@ from tqdm import tqdm
 from datasets import shards
 from datasets.pairs import PairTable
 from datasets.sources import holds_its_videos, open_source
+from engine.checkpoint import write_json
 from scripts.arguments import at_least
+from scripts.folder_lock import only_writer
 from scripts.worker_pool import JOBS_HELP, Beat, Failure, run_each
 
 PLAN, SIZES, MISSING = "plan.json", "plan_sizes.npy", "missing.jsonl"
@@ -137,7 +138,7 @@ def plan_shards(source: Path, table: PairTable, out: Path, shard_mb: int) -> Pla
             first_rows.append(row)
             held = 0
         held += max(size, 0)
-    _write_whole(out / PLAN, json.dumps({"settings": settings, "first_rows": first_rows}))
+    write_json(out / PLAN, {"settings": settings, "first_rows": first_rows})
     return Plan(out, table, source.stem, first_rows, sizes)
 
 
@@ -206,24 +207,6 @@ def make_shards(plan: Plan, workers: int) -> list[str]:
     return failed
 
 
-@contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
-    """While one may write to a folder. ValueError if another run is at it."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{out}: another run is writing to it; wait for it") from None
-        yield
-
-
-def _write_whole(path: Path, text: str) -> None:
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(text)
-    new.replace(path)
-
-
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Reads the command line; None means the process's own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -242,7 +225,7 @@ def main(arguments: list[str] | None = None) -> None:
         if holds_its_videos(options.source):
             raise ValueError(f"{options.source}: is an index of shards already")
         table = open_source(options.source, options.media)
-        with _alone_in(options.out):
+        with only_writer(options.out):
             plan = plan_shards(options.source, table, options.out, options.shard_mb)
             failed = make_shards(plan, options.workers)
     except (ValueError, OSError) as error:
