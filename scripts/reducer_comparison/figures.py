@@ -1,7 +1,7 @@
 """Quality against cost, as figures: all reducers, and the sweep over schedules; bars are standard deviations."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,22 @@ from scripts.reducer_comparison.report import STAGE_NAMES, Row
 from scripts.reducer_comparison.settings import STAGES, Stage
 
 MARKS: dict[Stage, str] = {"off_the_shelf": "o", "fine_tuned": "^"}
+QUALITIES: tuple[tuple[str, Callable[[Row], list[float]]], ...] = (
+    ("average of R@1, R@5, R@10", lambda row: row.recall),
+    ("accuracy of answers", lambda row: row.metrics["QA"]),
+)
 
 
 def draw_quality(rows: Sequence[Row]) -> Figure:
     """Average recall, and accuracy of answers if there is any, by reducer; one mark a stage, GMACs by the names."""
     names = list(dict.fromkeys(row.reducer for row in reversed(rows)))
     gmacs = {row.reducer: row.gmacs for row in rows}
-    titles = ("average of R@1, R@5, R@10", "accuracy of answers")[: 1 + any(row.metrics["QA"] for row in rows)]
-    figure = Figure(figsize=(3 + 4 * len(titles), 1.5 + 0.38 * len(names)), layout="constrained")
-    panels = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
-    for panel, title in zip(panels, titles, strict=True):
+    qualities = QUALITIES[: _num_qualities(rows)]
+    figure = Figure(figsize=(3 + 4 * len(qualities), 1.5 + 0.38 * len(names)), layout="constrained")
+    panels = figure.subplots(1, len(qualities), sharey=True, squeeze=False)[0]
+    for panel, (title, quality) in zip(panels, qualities, strict=True):
         for stage in STAGES:
-            own = [row for row in rows if row.stage == stage]
-            found = {row.reducer: row.recall if panel is panels[0] else row.metrics["QA"] for row in own}
-            of = {name: values for name, values in found.items() if values}
+            of = {row.reducer: quality(row) for row in rows if row.stage == stage}
             shift = 0.12 if stage == "off_the_shelf" else -0.12
             panel.errorbar(
                 [statistics.mean(values) for values in of.values()],
@@ -45,31 +47,41 @@ def draw_quality(rows: Sequence[Row]) -> Figure:
 
 
 def draw_tradeoff(rows: Sequence[Row], measured: dict[str, dict[str, Any]]) -> Figure:
-    """Average recall after fine-tuning against GMACs and, where they are measured, milliseconds and MiB of memory."""
+    """Fine-tuned quality, as `draw_quality` has it, against GMACs and, where measured, milliseconds and memory."""
     costs = {
         "GMACs a video": lambda row: row.gmacs,
         "milliseconds a video": lambda row: 1000 * measured[row.reducer]["seconds"],
         "peak memory (MiB)": lambda row: measured[row.reducer]["peak_bytes"] / 2**20,
     }
     shown = list(costs.items())[: None if measured else 1]
-    figure = Figure(figsize=(5 * len(shown), 4.6), layout="constrained")
-    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-    for panel, (title, cost) in zip(panels, shown, strict=True):
-        for index, row in enumerate(row for row in rows if row.stage == "fine_tuned"):
-            panel.errorbar(
-                cost(row),
-                statistics.mean(row.recall),
-                yerr=_deviation(row.recall),
-                fmt="os^Dv"[index // 10 % 5],
-                color=f"C{index % 10}",
-                capsize=3,
-                label=row.reducer,
-            )
-        panel.set_xlabel(title)
-        panel.grid(visible=True, alpha=0.3)
-    panels[0].set_ylabel("average recall, fine-tuned (%)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    qualities = QUALITIES[: _num_qualities(rows)]
+    size = (5 * len(shown), 1 + 3.6 * len(qualities))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(len(qualities), len(shown), sharex="col", sharey="row", squeeze=False)
+    for of_quality, (name, quality) in zip(panels, qualities, strict=True):
+        for panel, (title, cost) in zip(of_quality, shown, strict=True):
+            for index, row in enumerate(row for row in rows if row.stage == "fine_tuned"):
+                panel.errorbar(
+                    cost(row),
+                    statistics.mean(quality(row)),
+                    yerr=_deviation(quality(row)),
+                    fmt="os^Dv"[index // 10 % 5],
+                    color=f"C{index % 10}",
+                    capsize=3,
+                    label=row.reducer,
+                )
+            panel.grid(visible=True, alpha=0.3)
+            if of_quality is panels[-1]:
+                panel.set_xlabel(title)
+        of_quality[0].set_ylabel(f"{name} (%)")
+    figure.suptitle("fine-tuned")
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure
+
+
+def _num_qualities(rows: Sequence[Row]) -> int:
+    """Answering may not be finished for any seed; then it is for no row."""
+    return 1 + any(row.metrics["QA"] for row in rows)
 
 
 def draw_sweep(rows: Sequence[dict[str, Any]], unmerged: Row) -> Figure:

@@ -31,7 +31,7 @@ class Row:
 
     @property
     def recall(self) -> list[float]:
-        """The average of R@1, R@5 and R@10, which stands for quality in every claim."""
+        """The average of R@1, R@5 and R@10, for each seed."""
         return [statistics.mean(values) for values in zip(*(self.metrics[name] for name in AVERAGE), strict=True)]
 
 
@@ -83,13 +83,18 @@ def described(matched: Matched) -> str:
 
 
 def verdict(finding: Finding, rows: Sequence[Row]) -> str:
-    """The claim with yes or no and the numbers: yes where it holds on average and in every seed."""
+    """The claim, and whether it holds by recall and, where there are any, by answers: yes is in every seed."""
     by_name = {(row.reducer, row.stage): row for row in rows}
     # What takes nothing away has one row, under fine-tuned.
     better, worse = (
-        (by_name.get((name, finding.stage)) or by_name[name, "fine_tuned"]).recall
-        for name in (finding.better, finding.worse)
+        by_name.get((name, finding.stage)) or by_name[name, "fine_tuned"] for name in (finding.better, finding.worse)
     )
+    quality = {"recall": (better.recall, worse.recall), "answers": (better.metrics["QA"], worse.metrics["QA"])}
+    said = [f"by {name} {_held(*values)}" for name, values in quality.items() if values[0]]
+    return f"{finding.claim} ({better.reducer}, {worse.reducer}, {STAGE_NAMES[finding.stage]}): {'; '.join(said)}"
+
+
+def _held(better: list[float], worse: list[float]) -> str:
     differences = [left - right for left, right in zip(better, worse, strict=True)]
     holding = sum(difference > 0 for difference in differences)
     if holding == len(differences):
@@ -97,8 +102,7 @@ def verdict(finding: Finding, rows: Sequence[Row]) -> str:
     else:
         answer = "no" if statistics.mean(differences) <= 0 else "not in every seed"
     return (
-        f"{finding.claim}: {answer}. {finding.better} {spread(better)} and {finding.worse} {spread(worse)} average "
-        f"recall {STAGE_NAMES[finding.stage]}, {statistics.mean(differences):+.1f}, in {holding} of "
+        f"{answer}, {spread(better)} and {spread(worse)}, {statistics.mean(differences):+.1f}, in {holding} of "
         f"{len(differences)} seeds"
     )
 

@@ -87,7 +87,7 @@ def test_runs_reports_and_goes_on(
     assert reduced["aggregation"] == shelf["config"]["aggregation"] != {}
     assert reduced["aggregation"]["weighted_pooling"] and reduced["aggregation"]["frames_per_block"] > 0
     assert shelf["checkpoint"] == str(seed / "retrieval/fine_tuned/none/checkpoint_best")
-    assert report["findings"][0].startswith("nothing is lost: ")
+    assert report["findings"][0].startswith("nothing is lost (frames only, none, fine-tuned): by recall ")
     assert [row["frames_per_block"] for row in report["sweep"]] == [3]
     assert all((out / f"{name}.png").stat().st_size > 5000 for name in ("quality", "tradeoff", "sweep"))
 
