@@ -37,7 +37,7 @@ lint: setup ## Style of every file
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 
-types: setup ## Types of all but scripts and tests
+types: setup ## Types of all but tests
 	$(PYTHON) -m mypy
 
 demo: setup ## Make videos, train, fine-tune and evaluate a small TESTA: under 6 minutes on 2 cores

@@ -12,12 +12,16 @@ Batch = dict[str, Any]
 class Task(Protocol):
     """A model, its data and its objective. `state_dict()` holds all that training needs: weights, twin, queue."""
 
-    steps_per_epoch: int
     best_metric: str | None
     """The metric (higher is better) that chooses `checkpoint_best`; None if training is not to be evaluated.
 
     It is looked up after each evaluation, which may settle which of several metrics can be had on this machine.
     """
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch."""
+        ...
 
     def train_epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """The epoch's micro-batches from `first_step` on, `train.accumulate` a step, tensors on the CPU.

@@ -60,8 +60,14 @@ def prepare(options: argparse.Namespace) -> tuple[uvicorn.Server, socket.socket]
         rerank=_reranked(searcher, options.rerank, options.top),
     )
     app = make_app(searcher, Checkpoints(searcher.model, others), settings)
-    limits = {"limit_concurrency": CONNECTIONS, "timeout_graceful_shutdown": SECONDS_TO_FINISH}
-    return uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, **limits)), bound
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=SECONDS_TO_FINISH,
+    )
+    return uvicorn.Server(config), bound
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -23,7 +23,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from configs.load import load_any
-from configs.schema import CONFIG_CLASSES, RunConfig
+from configs.schema import CONFIG_CLASSES, TaskConfig
 from models.tokenizer import TextTokenizer
 from scripts.arguments import at_least, positive
 from scripts.dataset_check.look import Look, Seen, look
@@ -55,7 +55,7 @@ def read_videos(jobs: list[Look], workers: int, timeout: float) -> Results:
     return {part: dict(sorted(of_part.items())) for part, of_part in results.items()}
 
 
-def tokenizer_at_hand(config: RunConfig, parts: list[DataPart]) -> TextTokenizer | None:
+def tokenizer_at_hand(config: TaskConfig, parts: list[DataPart]) -> TextTokenizer | None:
     """The tokenizer a run would take; None, and why on stderr, if it cannot be had here.
 
     A checkpoint that is not on this machine is not fetched for it.
@@ -76,7 +76,7 @@ def tokenizer_at_hand(config: RunConfig, parts: list[DataPart]) -> TextTokenizer
         return None
 
 
-def write_files(config: RunConfig, out: Path, parts: list[DataPart], results: Results) -> None:
+def write_files(config: TaskConfig, out: Path, parts: list[DataPart], results: Results) -> None:
     """The lists of what is missing and undecodable, and the examples of each part."""
     missing, undecodable = [], []
     for part in parts:
@@ -97,7 +97,7 @@ def write_files(config: RunConfig, out: Path, parts: list[DataPart], results: Re
         (out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def _examples(config: RunConfig, part: DataPart, results: dict[int, Seen | Failure]) -> list[Example]:
+def _examples(config: TaskConfig, part: DataPart, results: dict[int, Seen | Failure]) -> list[Example]:
     clean, text_video = clean_up(config), part.table.text_video.tolist()
     first_text: dict[int, int] = {}
     for position, video in enumerate(text_video):
@@ -155,7 +155,7 @@ def _share(count: int, of: int) -> str:
 
 
 def check(
-    config: RunConfig, names: list[str], decode: int | None, workers: int, timeout: float, out: Path, strict: bool
+    config: TaskConfig, names: list[str], decode: int | None, workers: int, timeout: float, out: Path, strict: bool
 ) -> int:
     """Check the parts of the configuration that `names` names; returns the exit status."""
     parts, broken = [], False

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from configs.load import dump, from_dict, load_any, to_dict
-from configs.schema import CONFIG_CLASSES, RunConfig
+from configs.schema import CONFIG_CLASSES, TaskConfig
 from engine.checkpoint import (
     CONFIG,
     PICKLED,
@@ -43,7 +43,7 @@ from tasks.build import TOKENIZER, build_model
 Tensors = dict[str, torch.Tensor]
 
 
-def infer_config(tensors: Tensors) -> RunConfig:
+def infer_config(tensors: Tensors) -> TaskConfig:
     """The configuration of a reference file's model, with defaults for what a file of weights does not say."""
     task = sizes.task_of(tensors)
     settings = {

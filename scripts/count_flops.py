@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from configs.load import load_any
 from configs.schema import CONFIG_CLASSES, AggregationConfig, ModelConfig, VideoConfig
-from models.blocks import DividedBlock
+from models.blocks import DividedBlock, JointBlock
 from models.video_encoder import VideoEncoder
 from scripts.arguments import at_least
 
@@ -68,16 +68,15 @@ def _class_token_matches(encoder: VideoEncoder, num_frames: int) -> int:
     patches = tokens = encoder.grid[0] * encoder.grid[1]
     tokens *= num_frames
     for block in encoder.blocks:
-        head_width = encoder.width // block.attn.heads
-        if encoder.attention == "divided":
+        if isinstance(block, DividedBlock):
             num_frames -= block.merge_frames.num_leaving(num_frames)
             leaving = block.merge_patches.num_leaving(patches)
             if leaving and block.merge_patches.reducer == "geometry":
-                macs += num_frames * -(-patches // 2) * head_width
+                macs += num_frames * -(-patches // 2) * encoder.width // block.attn.heads
             patches -= leaving
-        else:
+        elif isinstance(block, JointBlock):
             leaving = block.merge_tokens.num_leaving(tokens)
-            macs += -(-tokens // 2) * head_width if leaving else 0
+            macs += -(-tokens // 2) * encoder.width // block.attn.heads if leaving else 0
             tokens -= leaving
     return macs
 

@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from configs.load import load_any
-from configs.schema import CONFIG_CLASSES, RunConfig
+from configs.schema import CONFIG_CLASSES, TaskConfig
 from datasets.decode import DecodeError, read_video
 from datasets.sampling import SAMPLERS
 from scripts.arguments import at_least, positive
@@ -61,7 +61,7 @@ class Estimate:
 
 
 def estimate(
-    config: RunConfig, sizes: Sizes, traffic: list[Message], arguments: argparse.Namespace, step_seconds: float
+    config: TaskConfig, sizes: Sizes, traffic: list[Message], arguments: argparse.Namespace, step_seconds: float
 ) -> Estimate:
     """Everything that follows from the sizes, the speeds on the command line and the seconds of a step."""
     train, processes = config.train, arguments.processes
@@ -93,7 +93,7 @@ def estimate(
     )
 
 
-def assumptions(config: RunConfig, sizes: Sizes, arguments: argparse.Namespace) -> list[str]:
+def assumptions(config: TaskConfig, sizes: Sizes, arguments: argparse.Namespace) -> list[str]:
     """What the numbers rest on, in lines."""
     train = config.train
     said = [
@@ -126,7 +126,7 @@ def measured_step_seconds(folder: Path) -> float:
     return statistics.median(seconds[1:])
 
 
-def measured_clip_seconds(folder: Path, config: RunConfig) -> float:
+def measured_clip_seconds(folder: Path, config: TaskConfig) -> float:
     """The mean over some videos of a folder, read here as training reads them, by one core; ValueError without any."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEOS)
     if not paths:
@@ -210,7 +210,7 @@ def main() -> None:
         print("", *(f"- {line}" for line in assumptions(config, sizes, arguments)), sep="\n")
 
 
-def refuse_unlike_batches(config: RunConfig) -> None:
+def refuse_unlike_batches(config: TaskConfig) -> None:
     """`ValueError` where batches of different sources have sizes of their own: one estimate is not for all of them."""
     for position, source in enumerate(config.data.sources):
         for name in ("num_frames", "image_size", "batch_size"):

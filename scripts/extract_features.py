@@ -110,12 +110,15 @@ def extract(
         workers=workers,
         sample_timeout=SAMPLE_TIMEOUT,
     )
-    writer, reasons = PartWriter(folder), {}
+    writer = PartWriter(folder)
+    reasons: dict[str, str] = {}
     for batch in progress_bar(loader, "batches of videos"):
         reasons |= {failure["video"]: failure["reason"] for failure in batch["failed"]}
         if batch["video"] is not None:
             features = model.encode_pixels(batch["video"])
-            found = {"embeddings": features.embedding, "tokens": features.tokens}
+            found = {"tokens": features.tokens}
+            if features.embedding is not None:
+                found["embeddings"] = features.embedding
             kept = {name: found[name].float().cpu().numpy() for name in folder.arrays}
             writer.add([clips[position] for position in batch["index"].tolist()], kept)
     writer.write()

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from configs.load import load_any
 from configs.schema import CONFIG_CLASSES, AggregationConfig, RunConfig, VqaConfig
+from engine.precision import Precision
 from scripts.arguments import at_least
 from scripts.memory_plan.live import KINDS
 from scripts.memory_plan.step import Need, count
@@ -47,7 +48,7 @@ class Column:
 
     def rows(self) -> dict[str, int]:
         """Bytes by row of the table."""
-        kinds = {kind: self.need.at_peak.get(kind, 0) for kind in KINDS}
+        kinds: dict[str, int] = {kind: self.need.at_peak.get(kind, 0) for kind in KINDS}
         tensors = {**kinds, "buckets": self.need.buckets, "tensors": self.need.total}
         return {**tensors, "allowance": self.total - CUDA_CONTEXT - self.need.total, "context": CUDA_CONTEXT}
 
@@ -153,7 +154,7 @@ def table(columns: list[Column], gpu_memory: float | None) -> str:
 
 def as_json(columns: list[Column], gpu_memory: float | None) -> str:
     """The same in bytes, as a JSON object by name of the column."""
-    found = {}
+    found: dict[str, dict[str, int | None]] = {}
     for column in columns:
         found[column.name] = {**column.rows(), "total": column.total, "configured": column.configured}
         if gpu_memory is not None:
@@ -176,7 +177,7 @@ def main() -> None:
         config = load_any(CONFIG_CLASSES, arguments.config, arguments.overrides)
         precision = arguments.precision or config.train.precision
         # A GPU's 16-bit formats take equally much; a CPU's autocast, which counts, has bf16.
-        counted = "fp32" if precision == "fp32" else "bf16"
+        counted: Precision = "fp32" if precision == "fp32" else "bf16"
         config = replace(config, train=replace(config.train, precision=counted, compile=False))
         columns = plan(config, arguments.processes, arguments.text_tokens, arguments.gpu_memory)
     except (ValueError, OSError) as error:

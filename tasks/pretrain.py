@@ -28,7 +28,7 @@ class PretrainTask(PairTask):
     """
 
     config: PretrainConfig
-    best_metric = None
+    best_metric: str | None = None
 
     def __init__(self, config: PretrainConfig, device: torch.device) -> None:
         check_sources(config)

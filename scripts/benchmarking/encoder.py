@@ -6,7 +6,7 @@ On a CPU one video at a time; on a GPU as many as it takes to fill it, and compi
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -229,9 +229,13 @@ def schedule_grid(settings: Settings, path: Path) -> list[dict[str, Any]]:
     return measure_points(points, settings, path)
 
 
-def _amounts(model: ModelConfig, video: VideoConfig, axis: str) -> range:
+def _amounts(model: ModelConfig, video: VideoConfig, axis: Literal["frames", "patches"]) -> range:
+    def merging(amount: int) -> AggregationConfig:
+        leaving: dict[str, Any] = {f"{axis}_per_block": amount}
+        return AggregationConfig(reducer="geometry", **leaving)
+
     most = 0
-    while _holds(model, video, AggregationConfig(reducer="geometry", **{f"{axis}_per_block": most + 1})):
+    while _holds(model, video, merging(most + 1)):
         most += 1
     return range(0, most + 1, max(1, (most + 1) // 4))
 

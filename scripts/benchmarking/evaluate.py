@@ -70,7 +70,7 @@ def growth(settings: Settings, counts: Sequence[int]) -> list[dict[str, Any]]:
 
     The model is the debug one unless `settings` name another. Videos share files, their texts are all different.
     """
-    model = {"config": SMALL} if settings.config is None else {}
+    model: dict[str, Any] = {"config": SMALL} if settings.config is None else {}
     with tempfile.TemporaryDirectory(prefix="evaluate_") as folder:
         make_data(replace(settings, overrides=(), **model) if model else settings, Path(folder), counts)
         points = [
@@ -121,9 +121,9 @@ def count_work(task: RetrievalTask) -> dict[str, int]:
         counts["videos_encoded"] += len(video_BTCHW)
         return encode_video(video_BTCHW)
 
-    def counted_match(video_tokens: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    def counted_match(video_tokens: Tensor, ids: Tensor, mask: Tensor, about: Tensor | None = None) -> Tensor:
         counts["pairs_scored"] += len(ids)
-        return match(video_tokens, ids, mask)
+        return match(video_tokens, ids, mask, about)
 
     task.model.encode_video, task.model.match = counted_encode, counted_match  # type: ignore[method-assign]
     return counts

@@ -163,16 +163,16 @@ class RawDecoders:
             pipe.send(job)
             busy.add(pipe)
         while busy:
-            for pipe in wait(list(busy)):
-                assert isinstance(pipe, Connection)
-                failed = pipe.recv()
+            for ready in wait(list(busy)):
+                assert isinstance(ready, Connection)
+                failed = ready.recv()
                 if failed is not None:
                     raise RuntimeError(failed)
-                job = next(waiting, None)
-                if job is None:
-                    busy.remove(pipe)
+                following = next(waiting, None)
+                if following is None:
+                    busy.remove(ready)
                 else:
-                    pipe.send(job)
+                    ready.send(following)
         return time.perf_counter() - started
 
 

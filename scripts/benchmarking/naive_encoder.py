@@ -153,7 +153,7 @@ class NaiveEncoder(nn.Module):
         frames = self.patch_embed(rearrange(video_BTCHW, "B T C H W -> (B T) C H W"))
         frames = torch.cat([self.cls_token.expand(len(frames), -1, -1), frames], dim=1) + self.pos_embed
         cls = rearrange(frames[:, :1], "(B T) 1 D -> B T D", B=batch)[:, :1]
-        time = self.time_embed
+        time: Tensor = self.time_embed
         if time.shape[1] != num_frames:
             time = F.interpolate(time.transpose(1, 2), size=num_frames, mode="nearest").transpose(1, 2)
         over_time = rearrange(frames[:, 1:], "(B T) L D -> (B L) T D", B=batch) + time

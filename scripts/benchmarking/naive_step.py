@@ -64,7 +64,7 @@ class NaivePretraining(nn.Module):
         self.text_proj = nn.Linear(model.text.width, model.embed_dim)
         self.itm_head = nn.Linear(model.text.width, 2)
         self.temp = nn.Parameter(torch.tensor(objective.temperature))
-        tie_encoder_to_decoder(self.text_encoder, self.text_decoder)
+        tie_encoder_to_decoder(self.text_encoder, self.text_decoder)  # type: ignore[arg-type]  # of the same names
         self.twins = nn.ModuleDict({name: deepcopy(getattr(self, name)) for name in TWINNED}).requires_grad_(False)
         for name in ("video_queue", "text_queue"):
             self.register_buffer(name, F.normalize(torch.randn(model.embed_dim, objective.queue_size), dim=0))

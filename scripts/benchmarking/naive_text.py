@@ -4,6 +4,8 @@ Parameter names are those of `models.text`, so weights of the one load into the 
 both. Shapes: B batch, S text tokens, N context tokens, D width, H heads, K head width, V vocabulary.
 """
 
+from typing import Any
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -94,7 +96,8 @@ class NaiveText(nn.Module):
         if causal:
             seen = seen * hidden.new_ones(2 * ids.shape[1:]).tril()
         bias = (1.0 - seen) * HIDDEN_SCORE
-        for layer in self.encoder["layer"]:
+        layers: Any = self.encoder["layer"]
+        for layer in layers:
             hidden = layer(hidden, bias, context_tokens)
         return hidden
 
@@ -109,7 +112,7 @@ class NaiveDecoder(nn.Module):
             "dense": nn.Linear(text.width, text.width),
             "LayerNorm": nn.LayerNorm(text.width, eps=NORM_EPS),
         }
-        predictions = nn.ModuleDict(
+        predictions: Any = nn.ModuleDict(
             {"transform": nn.ModuleDict(transform), "decoder": nn.Linear(text.width, text.vocab_size)}
         )
         predictions["decoder"].weight = self.bert.embeddings["word_embeddings"].weight
@@ -119,6 +122,6 @@ class NaiveDecoder(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor, context_tokens: Tensor) -> Tensor:
         """Logits (B, S, V) of the word that follows each of ids (B, S)."""
         hidden = self.bert(ids, mask, context_tokens, causal=True)
-        predictions = self.cls["predictions"]
+        predictions: Any = self.cls["predictions"]
         transform = predictions["transform"]
         return predictions["decoder"](transform["LayerNorm"](F.gelu(transform["dense"](hidden))))

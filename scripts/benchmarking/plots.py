@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, XAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -158,7 +158,7 @@ def _line(panel: Axes, rows: Rows, x: str, y: str, unit: float, name: str) -> No
 
 def _logarithmic(axis: Axis, ticks: Sequence[int] | None = None) -> None:
     """A logarithmic axis with plain numbers at `ticks`, or at 1, 2 and 5 of every decade."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    (axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale)("log")
     if ticks is None:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     else:

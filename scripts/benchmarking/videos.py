@@ -130,6 +130,7 @@ def _write(path: Path, codec: str, rng: np.random.Generator) -> None:
     steps = rng.integers(-3, 4, (len(layers), 2)) * 2 + 1
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=FPS, options={"preset": "veryfast"} if codec == "libx264" else {})
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for time in range(FRAMES):
             moved = [np.roll(layer, tuple(time * step // 2), (0, 1)) for layer, step in zip(layers, steps, strict=True)]

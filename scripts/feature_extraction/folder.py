@@ -70,7 +70,7 @@ class FeatureFolder:
         whole = self.out / FEATURES
         lists = [(whole / INDEX, f"{whole}/")] if whole.exists() else []
         lists += [(path, f"{path.with_suffix('')}.") for path in sorted((self.out / PARTS).glob("*.jsonl"))]
-        found = {}
+        found: dict[Clip, Place] = {}
         for path, prefix in lists:
             found.update((clip, Place(prefix, row)) for row, clip in enumerate(read_clips(path)))
         return found
@@ -97,7 +97,7 @@ class FeatureFolder:
             rows_of.setdefault(place.prefix, []).append(row)
         with replacing_folder(self.out / FEATURES) as folder:
             for name in self.arrays:
-                whole: NDArray | None = None
+                whole: np.memmap | None = None
                 for prefix, rows in tqdm(rows_of.items(), desc=name, unit="part", disable=None, leave=False):
                     part = np.load(f"{prefix}{name}.npy", mmap_mode="r")
                     if whole is None:

@@ -1,7 +1,9 @@
 """The device against a CPU, in float32: the same weights and inputs, forward and gradient."""
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.video_encoder import EncodedVideo, VideoEncoder
 from scripts.gpu_checks.models import aggregation, build_model, clips, pixels, texts
@@ -12,11 +14,13 @@ CPU = torch.device("cpu")
 FORWARD, GRADIENT = 1e-4, 1e-3
 
 
-def encode(run: nn.Module, encoder: VideoEncoder, video: Tensor) -> tuple[EncodedVideo, list[Tensor | None]]:
+def encode(
+    run: Callable[..., EncodedVideo], encoder: VideoEncoder, video: Tensor
+) -> tuple[EncodedVideo, list[Tensor | None]]:
     """What `run` makes of a clip, and the gradients of a weighted sum of its tokens for the clip and `encoder`."""
     encoder.zero_grad()
     video = video.clone().requires_grad_()
-    encoded: EncodedVideo = run(video, return_origins=True)
+    encoded = run(video, return_origins=True)
     weights = torch.randn(encoded.tokens.shape, generator=torch.Generator().manual_seed(4))
     (encoded.tokens.float() * weights.to(video.device)).sum().backward()
     return encoded, [video.grad, *(parameter.grad for parameter in encoder.parameters())]
@@ -59,7 +63,8 @@ def text(device: torch.device, size: Size) -> Finding:
         }
         generator = torch.Generator().manual_seed(5)
         weights = [torch.randn(output.shape, generator=generator).to(where) for output in outputs.values()]
-        sum((output * weight).sum() for output, weight in zip(outputs.values(), weights, strict=True)).backward()
+        parts = [(output * weight).sum() for output, weight in zip(outputs.values(), weights, strict=True)]
+        torch.stack(parts).sum().backward()
         with torch.no_grad():
             outputs["match in evaluation"] = model.eval().match(video.tokens, ids, mask)
         sides.append((outputs, [parameter.grad for parameter in model.parameters()]))

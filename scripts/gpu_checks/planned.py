@@ -1,7 +1,7 @@
 """The memory of a step as `scripts/plan_memory.py` counts it, against what the GPU's allocator says."""
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -23,7 +23,7 @@ def memory(device: torch.device, size: Size, frames: int, batch: int, checkpoint
     config = planned_config(size, frames, batch, checkpointing, resolve_precision("auto", device))
     before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
     task = make_task(config, made_on=torch.device("cpu"), device=device).to(device).train()
-    step = TrainingStep(cast(Any, task), config, device)
+    step = TrainingStep(task, config, device)
     losses: dict[str, torch.Tensor] = {}
     for number in range(STEPS):
         batches = [batch_of(config, batch, size.words)]

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from scripts.gpu_checks.outcome import CannotRun, Finding, Row
+from scripts.gpu_checks.outcome import CannotRun, Finding, Row, Status
 from scripts.gpu_checks.sizes import SIZES
 from scripts.worker_pool import Beat, Failure, one_line, run_each
 
@@ -86,7 +86,7 @@ def _row(job: Job, start: float) -> Row:
     module, _, function = check.function.partition(":")
     finding: Finding = getattr(importlib.import_module(module), function)(device, SIZES[job.size], **check.arguments)
     kept = all(reading.holds for reading in finding.readings)
-    status = "passed" if kept else "missed" if check.goal else "failed"
+    status: Status = "passed" if kept else "missed" if check.goal else "failed"
     return Row(job.name, status, tuple(finding.readings), finding.note, time.monotonic() - start)
 
 

@@ -77,7 +77,7 @@ def checkpointing(device: torch.device, size: Size, how: Checkpointing) -> Findi
     return Finding(readings)
 
 
-def memory(device: torch.device, size: Size, frames: int, batch: int, leaving: dict[str, int]) -> Finding:
+def memory(device: torch.device, size: Size, frames: int, batch: int, leaving: dict[str, Any]) -> Finding:
     """The step of the whole model with its twin, recomputed activations and aggregation; memory on a GPU alone."""
     if device.type == "cuda":
         available = torch.cuda.get_device_properties(device).total_memory / GIGABYTE

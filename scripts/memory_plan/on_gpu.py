@@ -33,7 +33,8 @@ class AsOnGpu(TorchFunctionMode):
         if func is Tensor.numpy:
             return np.full(args[0].shape, self.longest)
         if func is F.scaled_dot_product_attention:
-            return _fused_attention(*args, attn_mask=kwargs.get("attn_mask"))
+            query, keys, values = args[:3]
+            return _fused_attention(query, keys, values, kwargs.get("attn_mask"))
         return func(*args, **kwargs)
 
 

@@ -24,7 +24,7 @@ from engine.step import TrainingStep
 from models.tokenizer import make_tokenizer
 from scripts.memory_plan.live import BLOCK, LiveMemory, on_same_device
 from scripts.memory_plan.on_gpu import AsOnGpu
-from tasks.base import PairTask, VideoTextTask
+from tasks.base import PairTask
 from tasks.caption import CaptionTask
 from tasks.pretrain import PretrainTask
 from tasks.retrieval import RetrievalTask
@@ -75,7 +75,10 @@ def count(config: RunConfig, rows: int, processes: int, text_tokens: int, block:
     return Need({kind: size for kind, size in live.at_peak.items() if size}, between, bucketed)
 
 
-def make_task(config: RunConfig, made_on: torch.device, device: torch.device) -> VideoTextTask:
+AnyTask = PretrainTask | RetrievalTask | VqaTask | CaptionTask
+
+
+def make_task(config: RunConfig, made_on: torch.device, device: torch.device) -> AnyTask:
     """The configured task for `device`, its weights `made_on` one, with a vocabulary of one word; reads no data."""
     classes: dict[type[RunConfig], Any] = {
         PretrainConfig: PretrainTask,

@@ -34,8 +34,8 @@ def measure(reducers: dict[str, Matched], path: Path, settings: Settings = SETTI
 
 def variant_of(matched: Matched) -> Variant:
     """The work that is measured for a reducer."""
-    parts = {"model": matched.model, "video": matched.video, "aggregation": matched.aggregation}
-    return Variant(f"{__name__}:forward", {name: to_dict(part) for name, part in parts.items()})
+    parts = {name: to_dict(getattr(matched, name)) for name in ("model", "video", "aggregation")}
+    return Variant(f"{__name__}:forward", parts)
 
 
 def forward(settings: Settings, model: dict[str, Any], video: dict[str, Any], aggregation: dict[str, Any]) -> Work:

@@ -15,7 +15,6 @@ from scripts.reducer_comparison.schedules import Matched, match, priced
 from scripts.reducer_comparison.settings import (
     REFERENCE,
     STAGES,
-    Attention,
     Comparison,
     Stage,
     Task,
@@ -88,7 +87,7 @@ class Seed:
         self.folder = out / f"seed{seed}"
         self.data = self.folder / "videos"
 
-    def pretraining(self, attention: Attention) -> Run:
+    def pretraining(self, attention: str) -> Run:
         """Pre-training without a reducer, which all fine-tuning of that attention starts from."""
         return self._training("pretrain", self.folder / f"pretrain_{attention}", (f"model.attention={attention}",))
 

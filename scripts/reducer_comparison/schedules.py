@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 from configs.model import REDUCER_SETTINGS
 from configs.schema import AggregationConfig, ModelConfig, VideoConfig, check_encoder
@@ -58,7 +59,8 @@ def match(reducer: Reducer, model: ModelConfig, video: VideoConfig, gmacs: float
                 patches = balanced_patches(amount, model, video)
                 aggregation = replace(aggregation, frames_per_block=amount, patches_per_block=patches)
             case "frames" | "patches" | "tokens":
-                aggregation = replace(aggregation, **{f"{reducer.matched_by}_per_block": amount})
+                leaving: dict[str, Any] = {f"{reducer.matched_by}_per_block": amount}
+                aggregation = replace(aggregation, **leaving)
         return priced(reducer.name, model, read, aggregation)
 
     return at(0) if reducer.matched_by == "nothing" else nearest(at, gmacs)

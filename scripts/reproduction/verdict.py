@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from configs.load import differences, from_dict, to_dict
 from configs.schema import CONFIG_CLASSES, RunConfig
@@ -10,9 +10,12 @@ from scripts.count_flops import count
 from scripts.reproduction.plan import read_config
 from scripts.reproduction.rows import DATASETS, Row
 
-MATCH, NO_MATCH, N_DIFFERS = "match", "no match", "N differs"
-N_UNKNOWN, SUBMISSION = "agrees, N not known", "submission"
 Verdict = Literal["match", "no match", "N differs", "agrees, N not known", "submission"]
+MATCH: Final = "match"
+NO_MATCH: Final = "no match"
+N_DIFFERS: Final = "N differs"
+N_UNKNOWN: Final = "agrees, N not known"
+SUBMISSION: Final = "submission"
 STATUS: dict[Verdict, int] = {MATCH: 0, NO_MATCH: 1, N_DIFFERS: 1, SUBMISSION: 3, N_UNKNOWN: 4}
 """What the command ends with; 2 is an error. A submission is done here, and judged by the challenge's server."""
 

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from configs.schema import ObjectiveConfig, RunConfig
+from configs.schema import ObjectiveConfig, TaskConfig
 from engine.optim import freeze
 from models.tokenizer import TextTokenizer
 from models.vision_language import VisionLanguageModel
@@ -45,7 +45,7 @@ class Sizes:
     flops: int
 
 
-def sizes_of(config: RunConfig, processes: int) -> Sizes:
+def sizes_of(config: TaskConfig, processes: int) -> Sizes:
     """Build the configured model and losses without memory, and train them for one forward pass.
 
     `ValueError` for a batch that the processes cannot share evenly.
@@ -64,7 +64,7 @@ def sizes_of(config: RunConfig, processes: int) -> Sizes:
         model = build_model(config, words)
     module = nn.ModuleDict({"model": model})
     if isinstance(config.objective, ObjectiveConfig):
-        positives = "row" if config.task == "pretrain" else "index"
+        positives: Literal["row", "index"] = "row" if config.task == "pretrain" else "index"
         module["objectives"] = Objectives(model, config.objective, positives, config.seed).to("meta")
     freeze(module, config.optim.freeze)
     rows, tokens = train.batch_size // parts, text_tokens(config)
@@ -86,12 +86,12 @@ def sizes_of(config: RunConfig, processes: int) -> Sizes:
     )
 
 
-def text_tokens(config: RunConfig) -> int:
+def text_tokens(config: TaskConfig) -> int:
     """How many tokens a text has at most, as the configuration cuts it; a word counts as one where words are cut."""
     return min(config.data.max_tokens or config.data.max_words, config.model.text.max_positions)
 
 
-def _train_once(config: RunConfig, module: nn.ModuleDict, rows: int, tokens: int) -> int:
+def _train_once(config: TaskConfig, module: nn.ModuleDict, rows: int, tokens: int) -> int:
     """Forward and backward of one pass; the bytes of its video tokens."""
     model, video = cast(VisionLanguageModel, module["model"]), config.video
     shape = (rows, video.num_frames, 3, video.image_size, video.image_size)
@@ -104,11 +104,12 @@ def _train_once(config: RunConfig, module: nn.ModuleDict, rows: int, tokens: int
     return seen[0]
 
 
-def _loss(config: RunConfig, module: nn.ModuleDict, pixels: Tensor, ids: Tensor) -> Tensor:
+def _loss(config: TaskConfig, module: nn.ModuleDict, pixels: Tensor, ids: Tensor) -> Tensor:
     model, mask = cast(VisionLanguageModel, module["model"]), torch.ones_like(ids)
     if "objectives" in module:
-        module["objectives"].begin_step(model, 0, 0.0, [torch.ones(ids.shape, dtype=torch.int64)])
-        losses = module["objectives"](model, pixels, ids, mask, torch.arange(len(ids), device="meta"))
+        objectives = cast(Objectives, module["objectives"])
+        objectives.begin_step(model, 0, 0.0, [torch.ones(ids.shape, dtype=torch.int64)])
+        losses = objectives(model, pixels, ids, mask, torch.arange(len(ids), device="meta"))
         return torch.stack(list(losses.values())).sum()
     context = model.video_tokens(pixels)
     if config.task == "vqa":  # an answer is counted as long as its question

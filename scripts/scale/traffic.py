@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from configs.schema import ObjectiveConfig, RunConfig
+from configs.schema import ObjectiveConfig, TaskConfig
 from scripts.scale.sizes import FLOAT, Sizes
 
 INDEX = torch.int64.itemsize
@@ -35,7 +35,7 @@ class Message:
         return round(self.payload * passes * (processes - 1) / processes)
 
 
-def messages(config: RunConfig, sizes: Sizes, processes: int) -> list[Message]:
+def messages(config: TaskConfig, sizes: Sizes, processes: int) -> list[Message]:
     """All of a step; none for a process alone. Flags and norms, a number each, are left out."""
     if processes == 1:
         return []

@@ -9,7 +9,7 @@ from typing import Self
 from torch import Tensor
 
 from engine.hub import SCHEME
-from models.api import TrainedModel, load_model
+from models.api import Match, TrainedModel, load_model
 from scripts.video_search.frames import best_frames
 from scripts.video_search.index import VideoIndex
 from tasks.base import progress_bar
@@ -123,8 +123,9 @@ class Searcher:
             of_hit = (encoded, hit.video, hit.start, hit.end)
             hit = replace(hit, frames=best_frames(self.model, *of_hit, asked.embedding, asked.frames))
         if asked.text is not None:
-            logit = self.model.match(encoded, [asked.text])[0].logit
-            hit = replace(hit, match_logit=logit, score=hit.cosine + logit)
+            match = self.model.match(encoded, asked.text)
+            assert isinstance(match, Match)
+            hit = replace(hit, match_logit=match.logit, score=hit.cosine + match.logit)
         return hit
 
 
