@@ -141,7 +141,7 @@ def main(arguments: list[str] | None = None) -> None:
                 measure(whole.reducers, options.out / MEASURED)
             elif not options.plot_only:
                 whole.run(seeds, options.tasks, options.workers)
-            with only_writer(options.out):
+            with only_writer(options.out, wait=True):  # another seed may be at its report
                 lines = whole.report()
         except KeyboardInterrupt:
             print("compare_reducers: ended; the same command goes on from here", file=sys.stderr)
