@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from engine.checkpoint import replacing_file
 from scripts.reducer_comparison.report import STAGE_NAMES, Row
-from scripts.reducer_comparison.settings import STAGES, Stage
+from scripts.reducer_comparison.settings import REFERENCE, STAGES, Stage
 
 MARKS: dict[Stage, str] = {"off_the_shelf": "o", "fine_tuned": "^"}
 QUALITIES: tuple[tuple[str, Callable[[Row], list[float]]], ...] = (
@@ -21,25 +21,34 @@ QUALITIES: tuple[tuple[str, Callable[[Row], list[float]]], ...] = (
 
 
 def draw_quality(rows: Sequence[Row]) -> Figure:
-    """Average recall, and accuracy of answers if there is any, by reducer; one mark a stage, GMACs by the names."""
+    """Average recall, and accuracy of answers if there is any, by reducer; one mark a stage, GMACs by the names.
+
+    Points above no reducer at all in the same seed: seeds differ by more than reducers do.
+    """
     names = list(dict.fromkeys(row.reducer for row in reversed(rows)))
     gmacs = {row.reducer: row.gmacs for row in rows}
+    reference = next(row for row in rows if row.reducer == REFERENCE)
     qualities = QUALITIES[: _num_qualities(rows)]
     figure = Figure(figsize=(3 + 4 * len(qualities), 1.5 + 0.38 * len(names)), layout="constrained")
     panels = figure.subplots(1, len(qualities), sharey=True, squeeze=False)[0]
     for panel, (title, quality) in zip(panels, qualities, strict=True):
+        panel.axvline(0, color="0.6", linestyle="--")
         for stage in STAGES:
-            of = {row.reducer: quality(row) for row in rows if row.stage == stage}
+            above = {
+                row.reducer: [own - of_none for own, of_none in zip(quality(row), quality(reference), strict=True)]
+                for row in rows
+                if row.stage == stage and row is not reference
+            }
             shift = 0.12 if stage == "off_the_shelf" else -0.12
             panel.errorbar(
-                [statistics.mean(values) for values in of.values()],
-                [names.index(name) + shift for name in of],
-                xerr=[_deviation(values) for values in of.values()],
+                [statistics.mean(values) for values in above.values()],
+                [names.index(name) + shift for name in above],
+                xerr=[_deviation(values) for values in above.values()],
                 fmt=MARKS[stage],
                 capsize=3,
                 label=STAGE_NAMES[stage],
             )
-        panel.set_xlabel(f"{title} (%)")
+        panel.set_xlabel(f"{title}:\npoints above {REFERENCE} of the same seed")
         panel.grid(visible=True, alpha=0.3)
     panels[0].set_yticks(range(len(names)), [f"{name}  {gmacs[name]:.3f} GMACs" for name in names])
     panels[0].legend()
@@ -59,7 +68,7 @@ def draw_tradeoff(rows: Sequence[Row], measured: dict[str, dict[str, Any]]) -> F
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(len(qualities), len(shown), sharex="col", sharey="row", squeeze=False)
     for of_quality, (name, quality) in zip(panels, qualities, strict=True):
-        for panel, (title, cost) in zip(of_quality, shown, strict=True):
+        for panel, (_, cost) in zip(of_quality, shown, strict=True):
             for index, row in enumerate(row for row in rows if row.stage == "fine_tuned"):
                 panel.errorbar(
                     cost(row),
@@ -71,9 +80,9 @@ def draw_tradeoff(rows: Sequence[Row], measured: dict[str, dict[str, Any]]) -> F
                     label=row.reducer,
                 )
             panel.grid(visible=True, alpha=0.3)
-            if of_quality is panels[-1]:
-                panel.set_xlabel(title)
         of_quality[0].set_ylabel(f"{name} (%)")
+    for panel, (title, _) in zip(panels[-1], shown, strict=True):
+        panel.set_xlabel(title)
     figure.suptitle("fine-tuned")
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure
