@@ -51,6 +51,7 @@ def draw_quality(rows: Sequence[Row]) -> Figure:
         panel.set_xlabel(f"{title}:\npoints above {REFERENCE} of the same seed")
         panel.grid(visible=True, alpha=0.3)
     panels[0].set_yticks(range(len(names)), [f"{name}  {gmacs[name]:.3f} GMACs" for name in names])
+    panels[0].set_ylim(-0.7, len(names) - 0.3)
     panels[0].legend()
     return figure
 
