@@ -8,7 +8,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,11 +55,21 @@ def make(root: Path) -> None:
     """Write the videos of MADE and a manifest of those that decord opens."""
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder's: errors alone
     (root / "videos").mkdir()
-    with (root / MANIFESTS[0]).open("w", encoding="utf-8") as lines:
+    with _scheduling_kept(), (root / MANIFESTS[0]).open("w", encoding="utf-8") as lines:
         for number, (name, codec) in enumerate(MADE.items()):
             _write(root / "videos" / name, codec, np.random.default_rng(number))
             if name.endswith(".mp4"):
                 lines.write(json.dumps({"video": name, "caption": f"patches of colour number {number} drift"}) + "\n")
+
+
+@contextmanager
+def _scheduling_kept() -> Iterator[None]:
+    """The AV1 encoder, as root, gives the thread that calls it real-time priority, which all it starts would inherit."""
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, priority)
 
 
 def paths(root: Path) -> list[str]:

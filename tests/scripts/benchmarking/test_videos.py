@@ -32,7 +32,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(videos, "FRAMES", 15)
         patched.setattr(videos, "MADE", {"0.mp4": "libx264", "1.mp4": "libx264", "av1.mkv": "libsvtav1"})
+        before = os.sched_getscheduler(0), os.sched_getparam(0)
         videos.make(folder)
+        assert (os.sched_getscheduler(0), os.sched_getparam(0)) == before
     return folder
 
 
