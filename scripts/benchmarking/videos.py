@@ -64,7 +64,7 @@ def make(root: Path) -> None:
 
 @contextmanager
 def _scheduling_kept() -> Iterator[None]:
-    """The AV1 encoder, as root, gives the thread that calls it real-time priority, which all it starts would inherit."""
+    """The AV1 encoder, as root, gives its caller real-time priority, which all that this starts would inherit."""
     policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
     try:
         yield
