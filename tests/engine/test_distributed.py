@@ -1,6 +1,7 @@
 """Collectives against what plain tensor code gives on one process."""
 
 import multiprocessing
+import time
 
 import pytest
 import torch
@@ -82,5 +83,5 @@ def test_a_failing_rank_is_reported_with_its_reason() -> None:
 
 def test_ranks_that_are_not_done_in_time_are_named_and_ended() -> None:
     with pytest.raises(TimeoutError, match=r"ranks \[0, 1\] are not done"):
-        run_ranks(2, barrier, timeout=0.1)
+        run_ranks(2, time.sleep, 600.0, timeout=0.1)
     assert multiprocessing.active_children() == []

@@ -67,7 +67,6 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     for words, said in (
         (("train.batchsize=3",), "train.batchsize"),
         (("--processes", "3"), "train.batch_size: 8 cannot be shared out evenly over 3 processes"),
-        (("--processes", "0"), "--processes: 0"),
         (("train.activation_checkpointing=offload",), "plan with recompute"),
     ):
         assert command(monkeypatch, *start, *words) == 2
