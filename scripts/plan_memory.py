@@ -23,7 +23,7 @@ from tqdm import tqdm
 from configs.load import load_any
 from configs.schema import CONFIG_CLASSES, AggregationConfig, RunConfig, VqaConfig
 from engine.precision import Precision
-from scripts.arguments import at_least
+from scripts.arguments import at_least, positive
 from scripts.memory_plan.live import KINDS
 from scripts.memory_plan.step import Need, count
 from tasks.vqa import QUESTION_TOKENS
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--processes", type=at_least(1), default=1, help="GPUs that share train.batch_size (default 1)")
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="default: the configured, auto as bf16")
     parser.add_argument("--text-tokens", type=at_least(1), help="of each text; default: as many as configured")
-    parser.add_argument("--gpu-memory", type=float, metavar="GIB", help="say what fits, and the largest batch")
+    parser.add_argument("--gpu-memory", type=positive, metavar="GIB", help="say what fits, and the largest batch")
     parser.add_argument("--json", action="store_true", help="print one JSON object, in bytes")
     arguments = parser.parse_args()
     try:

@@ -22,6 +22,7 @@ BAD = (
     ("make_shards", "SOURCE OUT --shard-mb 0", "--shard-mb: 0: give 1 or more"),
     ("make_story_videos", "OUT --workers 0", "--workers: 0: give 1 or more"),
     ("plan_memory", "--config C --text-tokens 0", "--text-tokens: 0: give 1 or more"),
+    ("plan_memory", "--config C --gpu-memory 0", "--gpu-memory: 0: give a number above 0"),
     ("preprocess_videos", "SOURCE OUT --jobs -1", "--jobs: -1: give 0 or more"),
     ("reproduce", "--nproc 0", "--nproc: 0: give 1 or more"),
     ("search", "index FOLDER --workers -1", "--workers: -1: give 0 or more"),

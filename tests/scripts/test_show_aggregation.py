@@ -31,7 +31,7 @@ def run(*arguments: object) -> int:
     return main([str(argument) for argument in arguments])
 
 
-def test_everything_is_drawn(root: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_everything_is_drawn(root: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     video, out = root / "videos" / "0.mp4", tmp_path / "deep" / "out"
     assert run(video, "--checkpoint", checkpoint, "--text", "red is still", "--out", out) == 0
     assert {path.name for path in out.iterdir()} == PICTURES | {"grounding.png", "regions.mp4"}
@@ -40,6 +40,7 @@ def test_everything_is_drawn(root: Path, checkpoint: Path, tmp_path: Path) -> No
             assert np.asarray(image.convert("L")).std() > 5
     with av.open(str(out / "regions.mp4")) as film:
         assert sum(1 for _ in film.decode(video=0)) == FRAMES
+    assert "encoding: 100%" in capsys.readouterr().err
 
 
 def test_without_a_phrase_nothing_is_grounded_and_settings_go_over_the_checkpoint(
