@@ -7,7 +7,6 @@ python train_caption.py --evaluate checkpoint=outputs/clips_caption/checkpoint_b
 
 from configs.schema import CaptionConfig
 from engine.command_line import main
-from tasks.caption import CaptionTask
 
 if __name__ == "__main__":
-    main(__doc__, CaptionConfig, CaptionTask)
+    main(__doc__, CaptionConfig, "tasks.caption:CaptionTask")

@@ -7,7 +7,6 @@ python train_retrieval.py --evaluate checkpoint=outputs/clips/checkpoint_best ag
 
 from configs.schema import RetrievalConfig
 from engine.command_line import main
-from tasks.retrieval import RetrievalTask
 
 if __name__ == "__main__":
-    main(__doc__, RetrievalConfig, RetrievalTask)
+    main(__doc__, RetrievalConfig, "tasks.retrieval:RetrievalTask")

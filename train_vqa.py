@@ -7,7 +7,6 @@ python train_vqa.py --evaluate checkpoint=outputs/clips_qa/checkpoint_best evalu
 
 from configs.schema import VqaConfig
 from engine.command_line import main
-from tasks.vqa import VqaTask
 
 if __name__ == "__main__":
-    main(__doc__, VqaConfig, VqaTask)
+    main(__doc__, VqaConfig, "tasks.vqa:VqaTask")

@@ -1,6 +1,11 @@
-"""What every entry script does: read the command line and a configuration, and run one task."""
+"""What every entry script does: read the command line and a configuration, and run one task.
+
+Torch takes seconds to import, so it is only when the command line and the configuration are right: a typo, or `--help`,
+is answered at once.
+"""
 
 import argparse
+import pkgutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -10,15 +15,16 @@ from pathlib import Path
 
 from configs.load import load, load_to_evaluate
 from configs.schema import RunConfig
-from engine.distributed import is_main
-from engine.hub import local_path
 from engine.interruption import SAVED, SIGNALS, Interrupted
-from engine.run import RankFailed, run
-from engine.task import TaskClass
+from engine.watchdog import RankFailed
 
 
-def main(description: str | None, config_class: type[RunConfig], task_class: TaskClass) -> None:
-    """Train, or evaluate, as the command line says; what goes wrong ends in one line and an `exit_status`."""
+def main(description: str | None, config_class: type[RunConfig], task_class: str) -> None:
+    """Train, or evaluate, as the command line says; what goes wrong ends in one line and an `exit_status`.
+
+    Args:
+        task_class: where the `engine.task.TaskClass` is: "package.module:Name".
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, help="YAML file; optional with --evaluate on a checkpoint folder")
     parser.add_argument("--evaluate", action="store_true", help="evaluate checkpoint=FILE_OR_FOLDER; no training")
@@ -29,13 +35,19 @@ def main(description: str | None, config_class: type[RunConfig], task_class: Tas
         parser.error("--config FILE is needed to train")
     with exit_status(arguments.traceback):
         if arguments.evaluate:
+            from engine.hub import local_path
+
             config = load_to_evaluate(config_class, arguments.config, arguments.overrides, local_path)
         else:
             config = load(config_class, arguments.config, arguments.overrides)
         if config.output_dir is None:
             name = arguments.config.stem if arguments.config is not None else "evaluation"
             config = replace(config, output_dir=f"outputs/{name}")
-        run(config, task_class, evaluate_only=arguments.evaluate)
+
+    from engine.run import run
+
+    with exit_status(arguments.traceback):
+        run(config, pkgutil.resolve_name(task_class), evaluate_only=arguments.evaluate)
 
 
 @contextmanager
@@ -48,6 +60,8 @@ def exit_status(traceback: bool = False) -> Iterator[None]:
     try:
         yield
     except Interrupted as interrupted:
+        from engine.distributed import is_main
+
         # As soon as one process has ended, srun ends the others: those that end anyway shall keep this status.
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)

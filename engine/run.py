@@ -36,11 +36,7 @@ from engine.random_state import seed_everything
 from engine.results import write_results
 from engine.resume import find_last
 from engine.task import Task, TaskClass
-from engine.watchdog import Watchdog
-
-
-class RankFailed(RuntimeError):
-    """Another rank is gone, which has been said on stderr; this one cannot go on alone."""
+from engine.watchdog import RankFailed, Watchdog
 
 
 def run(config: RunConfig, task_class: TaskClass, *, evaluate_only: bool = False) -> None:

@@ -28,6 +28,10 @@ ORDER = ("starting", "saving", "evaluating", "loading", "training", "ended")
 LIMITED = ("loading", "training")
 
 
+class RankFailed(RuntimeError):
+    """Another rank is gone, which has been said on stderr; this one cannot go on alone."""
+
+
 class Watchdog:
     """Watches over the ranks as long as its context lasts.
 

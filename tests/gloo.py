@@ -10,14 +10,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-IMPORTED_ONCE = [
-    "av",
-    "timm.layers",
-    "torch._dynamo",
-    "torch.utils.tensorboard",
-    "torchvision.transforms.v2",
-    "transformers",
-]
+from tests.forked import forking
 
 
 def run_ranks(world_size: int, function: Callable[..., Any], *arguments: Any, timeout: float = 120.0) -> list[Any]:
@@ -27,9 +20,7 @@ def run_ranks(world_size: int, function: Callable[..., Any], *arguments: Any, ti
     the traceback of the first rank that fails; `TimeoutError` naming the ranks that are not done after `timeout`
     seconds. No process is left behind.
     """
-    # Forked from a server that has imported once and computed nothing; a fresh process would import for seconds.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(IMPORTED_ONCE)
+    context = forking()
     port = _free_port()
     pipes, processes = [], []
     try:

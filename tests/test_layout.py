@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import pkgutil
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("configs", "models", "datasets", "tasks", "engine", "scripts", "tests")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 ENTRY_SCRIPTS = sorted(ROOT.glob("*.py"))
+TASK = re.compile(r"tasks\.\w+:\w+")
 # Each folder may import itself, other people's libraries, and of ours only:
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "configs": (),
@@ -86,10 +88,23 @@ def test_only_scripts_import_what_stands_above_the_tasks() -> None:
 
 
 @pytest.mark.parametrize("path", ENTRY_SCRIPTS, ids=name_of)
-def test_entry_scripts_import_configs_the_command_line_and_one_task(path: Path) -> None:
+def test_entry_scripts_import_configs_and_the_command_line_and_name_one_task(path: Path) -> None:
     names = imported_of_ours(path)
-    assert {name for name in names if not is_within(name, ("configs", "engine.command_line", "tasks"))} == set()
-    assert len({name for name in names if is_within(name, ("tasks",))}) == 1
+    assert {name for name in names if not is_within(name, ("configs", "engine.command_line"))} == set()
+    (task,) = TASK.findall(path.read_text(encoding="utf-8"))
+    assert pkgutil.resolve_name(task).__module__ == task.partition(":")[0]
+
+
+@pytest.mark.parametrize(("words", "status"), [(["--help"], 0), (["--config", CONFIGS[0], "optim.lrr=1"], 2)])
+def test_entry_scripts_answer_before_they_import_torch(words: list[object], status: int) -> None:
+    for script in ENTRY_SCRIPTS:
+        code = (
+            f"import runpy, sys; sys.argv = {[str(word) for word in (script, *words)]}\n"
+            f"try: runpy.run_path({str(script)!r}, run_name='__main__')\n"
+            "except SystemExit as stop: sys.exit(str((stop.code, 'torch' in sys.modules)))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.stderr.splitlines()[-1] == str((status, False)), done.stderr
 
 
 def test_the_import_check_sees_every_form_of_import(tmp_path: Path) -> None:
@@ -110,8 +125,9 @@ def test_every_module_imports(path: Path) -> None:
     importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
 
 
-def test_entry_scripts_never_import_the_trainer_that_wants_another_datasets() -> None:
-    code = "".join(f"import {script.stem}\n" for script in ENTRY_SCRIPTS)
+def test_training_never_imports_the_trainer_that_wants_another_datasets() -> None:
+    tasks = [task for script in ENTRY_SCRIPTS for task in TASK.findall(script.read_text(encoding="utf-8"))]
+    code = "".join(f"import {module}\n" for module in ("engine.run", *(task.partition(":")[0] for task in tasks)))
     code += "import sys; print({'transformers.trainer', 'evaluate'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == ("set()\n", 0), done.stderr

@@ -4,13 +4,11 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.forked import Program
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -27,19 +25,12 @@ class Ranks:
             port = str(probe.getsockname()[1])
         self.log = log
         self.processes = []
-        with log.open("wb") as output:
-            for rank in range(world_size):
-                group = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
-                address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-                self.processes.append(
-                    subprocess.Popen(
-                        [sys.executable, *command],
-                        cwd=ROOT,
-                        env=environment(**(group | address if world_size > 1 else {})),
-                        stdout=output,
-                        stderr=subprocess.STDOUT,
-                    )
-                )
+        log.write_bytes(b"")
+        for rank in range(world_size):
+            group = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+            address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            given = environment(**(group | address if world_size > 1 else {}))
+            self.processes.append(Program(list(command), given, log))
 
     def __enter__(self) -> "Ranks":
         return self

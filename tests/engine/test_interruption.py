@@ -14,8 +14,9 @@ import torch
 
 from engine.interruption import SAVED, SIGNALS, Interrupted, Interruption
 from engine.run import run
-from tests.engine.processes import ROOT, environment
+from tests.engine.processes import environment
 from tests.engine.stub import STEPS, StubTask, stub_config
+from tests.forked import ROOT
 
 
 def send(number: signal.Signals) -> None:

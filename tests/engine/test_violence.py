@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from engine.interruption import SAVED
-from tests.engine.processes import ROOT, Ranks, environment, lines_of
+from tests.engine.processes import Ranks, environment, lines_of
 from tests.engine.test_resume import assert_equal_runs, logged
+from tests.forked import ROOT
 
 STUB = ("-m", "tests.engine.stub_run")
 
