@@ -24,9 +24,7 @@ def left_alone(folder: Path, world_size: int, *arguments: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "world_size", [pytest.param(1, marks=pytest.mark.soak), 2, pytest.param(4, marks=pytest.mark.soak)]
-)
+@pytest.mark.parametrize("world_size", [1, 2, pytest.param(4, marks=pytest.mark.soak)])
 def test_ten_kills_at_random_steps(tmp_path: Path, world_size: int) -> None:
     """All ranks at once, as a node dies, or one of them, and then the others end by themselves and name it."""
     parts, epochs = tmp_path / "parts", ("--epochs", "12")

@@ -75,7 +75,7 @@ def run_on_clips(real_data: Path, first_sentences: dict[str, str], tmp_path_fact
     texts = [{**line, "caption": [line["caption"], first_sentences[line["video"]]]} for line in lines]
     (folder / "sentences.jsonl").write_text("".join(json.dumps(line) + "\n" for line in texts))
     data = (f"data.root={real_data / 'clips'}", f"data.manifest={folder / 'sentences.jsonl'}")
-    as_long = ("data.eval_manifest=captions.jsonl", "train.max_epochs=125", "train.eval_every=125")
+    as_long = ("data.eval_manifest=captions.jsonl", "train.max_epochs=75", "train.eval_every=75")
     given = ("--config", ROOT / "configs/debug/clips.yaml", *data, *as_long, f"output_dir={folder / 'run'}")
     assert start("train_retrieval", *given) == 0
     return folder / "run"

@@ -61,7 +61,7 @@ def test_a_small_encoder_from_the_command_line() -> None:
         assert (row["peer_s"], row["naive_s"], row["naive_over_ours"]) == (None, None, None)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "in_this_process")
 def test_json_has_exactly_the_keys(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "encoder", "--json", "--rounds", "3") == 0
     whole, alone = json.loads(capsys.readouterr().out)
@@ -79,7 +79,7 @@ def test_json_has_exactly_the_keys(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert alone["peak_bytes_naive"] is None
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "in_this_process")
 def test_the_table_names_the_machine_and_has_spreads_and_notes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,6 +73,7 @@ def test_cases_have_a_naive_way_where_there_is_a_reference(monkeypatch: pytest.M
     assert alone.naive is None
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_growth_says_what_was_done_for_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Settings(None, (), "cpu", 1, 1)
     rows = evaluate.growth(model, [2, 9])

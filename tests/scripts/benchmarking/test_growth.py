@@ -4,15 +4,11 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pytest
 
-from scripts.benchmarking import growth
-from scripts.benchmarking.child import build, timed
 from scripts.benchmarking.growth import Point, measure_points
-from scripts.benchmarking.measure import Call, Variant
+from scripts.benchmarking.measure import Variant
 from scripts.benchmarking.settings import Settings
 
 SETTINGS = Settings(config=None, overrides=(), device="cpu", threads=1, rounds=3)
@@ -31,22 +27,6 @@ def work(settings: Settings, size: int, log: str, fails_unless: str | None = Non
         return float(size + (100, 0, 5, 1)[len(calls) - 1])
 
     return call
-
-
-class InThisProcess:
-    """Stands for a `Child`, which takes seconds to start."""
-
-    def __init__(self, variant: Variant, settings: Settings) -> None:
-        self.work = build(variant, settings)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        pass
-
-    def call(self) -> Call:
-        return Call(timed(self.work, on_gpu=False), 7)
 
 
 def points(folder: Path, sizes: tuple[int, ...], failing: int | None = None) -> list[Point]:
@@ -70,17 +50,15 @@ def test_rows_are_in_order_and_stand_in_the_file(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["sizes.json"]
 
 
-def test_long_work_is_called_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(growth, "Child", InThisProcess)
+@pytest.mark.usefixtures("in_this_process")
+def test_long_work_is_called_once(tmp_path: Path) -> None:
     rows = measure_points(points(tmp_path, (3, 1)), SETTINGS, tmp_path / "sizes.json", warm=False)
     assert rows == [{"size": size, "seconds": 100 + size, "peak_bytes": 7} for size in (3, 1)]
     assert calls(tmp_path) == [3, 1]
 
 
-def test_what_was_measured_before_an_interruption_is_not_measured_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(growth, "Child", InThisProcess)
+@pytest.mark.usefixtures("in_this_process")
+def test_what_was_measured_before_an_interruption_is_not_measured_again(tmp_path: Path) -> None:
     path = tmp_path / "sizes.json"
     path.write_text("the last measurement")
     wanted = points(tmp_path, (1, 2, 3), failing=3)
@@ -100,8 +78,8 @@ def test_what_was_measured_before_an_interruption_is_not_measured_again(
     assert calls(tmp_path) == [1, 2, 2, 3, 1, 2, 3]  # a finished one is measured anew
 
 
-def test_another_setting_or_way_to_measure_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(growth, "Child", InThisProcess)
+@pytest.mark.usefixtures("in_this_process")
+def test_another_setting_or_way_to_measure_is_measured_anew(tmp_path: Path) -> None:
     failing = points(tmp_path, (1, 2), failing=2)
 
     def calls_of(settings: Settings, warm: bool) -> int:

@@ -80,6 +80,7 @@ def test_the_limit_decodes_every_clip(paths: list[str], workers: int, monkeypatc
         assert process.exitcode == 0
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_cases(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "CLIPS", 8)
     settings = Settings(**{**vars(SETTINGS), "data": str(Path(paths[0]).parents[1])})
@@ -105,6 +106,7 @@ def test_a_file_that_cannot_be_read_is_named(paths: list[str]) -> None:
         load.ours(SETTINGS, paths[:4], workers=0, augment=False)()
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_manifests_grow() -> None:
     rows = load.manifest_growth(SETTINGS, (300, 3000))
     assert [row["rows"] for row in rows] == [300, 3000]

@@ -24,6 +24,7 @@ def drawn(figure: Figure, panel: int, label: str) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in line.get_xydata()]
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_figures_of_the_encoder_end_to_end(tmp_path: Path) -> None:
     settings = Settings(None, (*SMALL, "video.num_frames=2", *NO_FRAMES), "cpu", 1, 1)
     written = plots.encoder_figures(settings, tmp_path / "new", frames=(4,))

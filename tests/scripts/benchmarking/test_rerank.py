@@ -151,6 +151,7 @@ def test_seconds_are_of_one_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rerank.seconds_a_pair(lambda: torch.zeros(0), 8) == 0.5
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_measured_side_by_side() -> None:
     case = rerank.cases(SETTINGS)[-1]
     row = measure(case, SETTINGS)

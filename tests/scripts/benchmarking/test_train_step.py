@@ -190,6 +190,7 @@ def test_the_cases() -> None:
     assert pretraining(given, **case.ours.arguments) == pretraining(given)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_side_by_side() -> None:
     given = settings("train.precision=fp32")
     row = measure(train_step.cases(given)[0], given)

@@ -104,6 +104,7 @@ def test_made_folders_go(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not made.exists()
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_cases(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (own,) = decode_benchmark.cases(settings(str(root)))
     monkeypatch.setattr(videos, "folder", lambda settings: root)
