@@ -28,6 +28,13 @@ ATTENTION_REDUCERS: dict[str, tuple[str, ...]] = {
 }
 
 
+def check_positive(section: str, settings: object, *names: str) -> None:
+    """Refuse those of a section's sizes that are less than 1."""
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{section}.{name}: {getattr(settings, name)} is less than 1")
+
+
 @dataclass(frozen=True, kw_only=True)
 class AggregationConfig:
     """Which tokens merge, and how many; may be changed at evaluation on any checkpoint.
@@ -107,6 +114,7 @@ class TextConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
+        check_positive("model.text", self, "vocab_size", "depth", "width", "heads", "intermediate", "max_positions")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.text.dropout: {self.dropout} is not a share in [0, 1)")
 
@@ -132,6 +140,9 @@ class ModelConfig:
     text: TextConfig = field(default_factory=TextConfig)
 
     def __post_init__(self) -> None:
+        check_positive("model", self, "depth", "width", "heads", "patch_size", "embed_dim")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"model.drop_path: {self.drop_path} is not a share in [0, 1)")
         if self.width % self.heads:
             raise ValueError(f"model.heads: {self.heads} does not divide model.width {self.width}")
         if self.text.width % self.text.heads:

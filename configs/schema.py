@@ -47,6 +47,13 @@ class RunConfig:
     wandb_project: str | None = None
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed: {self.seed} is not from 0 to 2^32 - 1")
+        paths = {"checkpoint": self.checkpoint, "output_dir": self.output_dir}
+        paths |= {f"data.{name}": getattr(self.data, name) for name in ("root", "videos")}
+        for name, path in paths.items():
+            if path is not None and path.startswith("~/"):
+                raise ValueError(f"{name}: {path} begins with ~/, which only a shell spells out; write the whole path")
         check_encoder(self.model, self.video, self.aggregation)
 
 

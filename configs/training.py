@@ -50,6 +50,8 @@ class OptimConfig:
             raise ValueError("optim.update: has no effect with optim.schedule exponential, which falls by epoch")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ValueError(f"optim.clip_norm: {self.clip_norm} leaves no gradient; null does not clip")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optim.betas: {list(self.betas)} are not both in [0, 1)")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"optim.layer_decay: {self.layer_decay} is not in (0, 1]; 1 is the same rate everywhere")
 
@@ -101,6 +103,11 @@ class TrainConfig:
             )
 
 
+def _check_label_smoothing(value: float) -> None:
+    if not 0 <= value < 1:
+        raise ValueError(f"objective.label_smoothing: {value} is not in [0, 1)")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
     """Contrastive (`vtc`), matching (`vtm`) and captioning (`cap`) losses, each of weight 1.
@@ -125,6 +132,15 @@ class ObjectiveConfig:
             raise ValueError(f"objective.losses: {list(self.losses)} must name each loss once, and at least one")
         if self.queue_size < 0:
             raise ValueError(f"objective.queue_size: {self.queue_size} is negative; 0 is no queue")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"objective.momentum: {self.momentum} is not in [0, 1); 0 is no twin")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"objective.alpha: {self.alpha} is no share, from 0 to 1")
+        if self.alpha_ramp_epochs < 0:
+            raise ValueError(f"objective.alpha_ramp_epochs: {self.alpha_ramp_epochs} is negative; 0 is no ramp")
+        if self.temperature <= 0:
+            raise ValueError(f"objective.temperature: {self.temperature} is not above 0")
+        _check_label_smoothing(self.label_smoothing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +150,7 @@ class DecoderObjectiveConfig:
     label_smoothing: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"objective.label_smoothing: {self.label_smoothing} is not in [0, 1)")
+        _check_label_smoothing(self.label_smoothing)
 
 
 @dataclass(frozen=True, kw_only=True)

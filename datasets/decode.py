@@ -7,9 +7,11 @@ of a tar file: FFmpeg's `subfile` protocol shows that part to both as a file of 
 """
 
 import io
+import os
 import re
+import stat
+import struct
 from collections.abc import Callable
-from pathlib import Path
 
 import av
 import decord
@@ -18,13 +20,23 @@ import torch
 from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from datasets.records import ShardMember
 
 ChooseFrames = Callable[[int], np.ndarray]
 """From a number of frames to the sorted indices of those wanted, repeats allowed; the same whenever it is asked."""
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns an image upright, by the orientation in its EXIF tags."""
 
 
 class DecodeError(Exception):
@@ -41,11 +53,22 @@ def read_image(file: str | ShardMember) -> Tensor:
     path = str(file)
     try:
         with Image.open(_bytes_of(file) if isinstance(file, ShardMember) else file) as image:
-            # In place, and converted only if need be: each of the two copies the picture even where it changes nothing.
-            ImageOps.exif_transpose(image, in_place=True)
-            pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
-    # Pillow says SyntaxError of a broken PNG.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            image.load()
+            # Not by ImageOps: that writes all tags anew, and fails where one of them is odd. Turned and converted only
+            # if need be, as each copies the picture even where it changes nothing.
+            turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+            turned = image if turn is None else image.transpose(turn)
+            pixels = np.array(turned if turned.mode == "RGB" else turned.convert("RGB"))
+    # Pillow says SyntaxError of a broken PNG, and the others but the first two of broken tags.
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        LookupError,
+        TypeError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:
         raise DecodeError(path, f"Pillow: {_one_line(error)}") from None
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
@@ -98,15 +121,26 @@ def _address(file: str | ShardMember) -> str:
     if isinstance(file, ShardMember):
         _check_shard(file)
         size = file.size
-    elif Path(path).is_file():
-        size = Path(path).stat().st_size
     else:
-        raise DecodeError(path, "no such file")
+        status = _status(path, path, "no such file")
+        if not stat.S_ISREG(status.st_mode):
+            raise DecodeError(path, "not a file")
+        size = status.st_size
     if not size:
         raise DecodeError(path, "the file is empty")
     if isinstance(file, ShardMember):
         return f"subfile,,start,{file.offset},end,{file.offset + file.size},,:{file.shard}"
     return path
+
+
+def _status(path: str, named: str, missing: str) -> os.stat_result:
+    """What the system says of a file; DecodeError of `named` if it says nothing, with `missing` if there is none."""
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        raise DecodeError(named, missing) from None
+    except OSError as error:  # a name too long, a folder that may not be entered, storage that is gone
+        raise DecodeError(named, _one_line(error)) from None
 
 
 def _bytes_of(file: ShardMember) -> io.BytesIO:
@@ -118,10 +152,7 @@ def _bytes_of(file: ShardMember) -> io.BytesIO:
 
 def _check_shard(file: ShardMember) -> None:
     """DecodeError unless the shard is as it was when its index was made: its members may lie elsewhere in another."""
-    try:
-        status = Path(file.shard).stat()
-    except FileNotFoundError:
-        raise DecodeError(str(file), "no such shard") from None
+    status = _status(file.shard, str(file), "no such shard")
     if (status.st_size, status.st_mtime_ns) != file.shard_state:
         raise DecodeError(str(file), "the shard has changed since it was indexed; start again to index it anew")
 
@@ -144,7 +175,8 @@ def _read_with_either(path: str, size: int, choose: ChooseFrames, start: float |
     """(T, size, size, 3) uint8. DecodeError if neither can."""
     try:
         return _read_with_decord(path, size, choose, start, end)
-    except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError) as first:
+    # A UnicodeEncodeError is of a name that is not UTF-8.
+    except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, UnicodeEncodeError) as first:
         try:
             return _read_with_pyav(path, size, choose, start, end)
         except (av.FFmpegError, OSError, ValueError) as second:
@@ -182,6 +214,8 @@ def _video_stream(container: InputContainer) -> VideoStream:
     stream = container.streams.best("video")
     if not isinstance(stream, VideoStream):
         raise ValueError("no video stream")
+    if stream.codec_context is None:
+        raise ValueError("no decoder for its codec")
     return stream
 
 

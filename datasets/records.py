@@ -1,5 +1,6 @@
 """What every annotation file becomes: records, one a video or a part of one."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,9 +86,10 @@ def is_image(path: str) -> bool:
 def split_missing(records: Sequence[Record], videos: Path) -> tuple[list[Record], list[Record]]:
     """Split the records into those whose file is there and those whose file is not, both in order.
 
-    `videos` is the folder the error names: ValueError if no file at all is there.
+    `videos` is the folder the error names: ValueError if no file at all is there. What the system will not look at, as
+    a name that is too long, is not there.
     """
-    there = {path: Path(path).is_file() for path in {record.video for record in records}}
+    there = {path: os.path.isfile(path) for path in {record.video for record in records}}
     present = [record for record in records if there[record.video]]
     missing = [record for record in records if not there[record.video]]
     if missing and not present:

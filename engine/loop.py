@@ -204,8 +204,9 @@ class Trainer:
         listing = ", ".join(f"{name} {value:.4g}" for name, value in record.values.items())
         raise FloatingPointError(
             f"{self.progress.skipped_in_a_row} steps up to step {record.step} were not finite and left out, the last: "
-            f"{listing}. Look at {self.folder / SKIPPED_STEPS}; lower optim.lr, set optim.clip_norm, or try "
-            f"train.precision=fp32. The weights from before them are in {self.folder / LAST}"
+            f"{listing}. Look at {self.folder / SKIPPED_STEPS}. The weights from before them are in "
+            f"{self.folder / LAST}: start anew with checkpoint={self.folder / LAST}, another output_dir, and a lower "
+            "optim.lr, an optim.clip_norm, or train.precision=fp32"
         )
 
     def _share_failed(self, failed: list[dict[str, Any]]) -> None:

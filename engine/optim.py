@@ -92,7 +92,9 @@ def freeze(module: nn.Module, prefixes: Iterable[str]) -> None:
 
     `ValueError` for a prefix of no parameter, with the nearest names.
     """
-    parameters = {_without_model(name): parameter for name, parameter in module.named_parameters()}
+    # Tied ones go by each of their names.
+    named = module.named_parameters(remove_duplicate=False)
+    parameters = {_without_model(name): parameter for name, parameter in named}
     for prefix in prefixes:
         wanted = _without_model(prefix)
         below = [name for name in parameters if f"{name}.".startswith(f"{wanted}.")]

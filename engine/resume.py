@@ -19,7 +19,6 @@ FREE_SETTINGS = frozenset(
     (
         "output_dir",
         "wandb_project",
-        "checkpoint",  # what the run started from is not read again
         "data.root",
         "data.videos",
         "data.cache",

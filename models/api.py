@@ -10,6 +10,7 @@ Of the folder `models` this file alone stands above the tasks, whose models it b
 Shapes: V videos, P texts, E width of the shared space, N video tokens, D width, T frames, L patches a frame.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,6 +32,7 @@ from tasks.tokenized_texts import TEXTS_AT_ONCE
 from tasks.trained import CAN_DO, Seconds, Video, abilities_of, records_of, settings_to_use, trained_task
 from tasks.vqa import QUESTION_TOKENS, AnswerList, VqaTask, padded
 
+logger = logging.getLogger(__name__)
 VIDEOS_AT_ONCE = 8
 PRETRAINED_CAPTION: dict[str, Any] = {"method": "beam", "num_beams": 3, "min_tokens": 1, "max_tokens": 64}
 """How a pre-trained checkpoint writes, which says nothing of it itself; as `VisionLanguageModel.generate` does."""
@@ -283,6 +285,9 @@ def load_model(
         raise ValueError(f"device: {device} is not there; leave it out, or give cpu")
     check_gpu_is_supported(where)
     settings = settings_to_use(str(source), list(overrides), config)
+    if dtype is None and settings.train.precision == "fp16" and where.type == "cpu":
+        logger.info("fp32 in place of fp16, in which it was trained and which needs a GPU")
+        dtype = "fp32"
     if dtype is not None:
         settings = replace(settings, train=replace(settings.train, precision=dtype))
     precision = resolve_precision(settings.train.precision, where)

@@ -17,6 +17,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from configs.load import load_any
+from configs.model import AMOUNTS
 from configs.schema import CONFIG_CLASSES, AggregationConfig, ModelConfig, VideoConfig
 from models.blocks import DividedBlock, JointBlock
 from models.video_encoder import VideoEncoder
@@ -97,6 +98,15 @@ def _elements(shape: Any) -> int:
     return torch.Size(shape).numel()
 
 
+FLAGS = {
+    "frames": "video.num_frames",
+    "attention": "model.attention",
+    "reducer": "aggregation.reducer",
+    **{name: f"aggregation.{name}" for name in AMOUNTS},
+}
+"""What stands for a configuration, and the setting that each flag gives."""
+
+
 def main() -> None:
     """Parse the command line, count, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -111,6 +121,10 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         if arguments.config is not None:
+            for name in FLAGS:
+                if getattr(arguments, name) != parser.get_default(name):
+                    flag = "--" + name.replace("_", "-")
+                    raise ValueError(f"{flag}: has no effect with --config; override the setting: {FLAGS[name]}=...")
             config = load_any(CONFIG_CLASSES, arguments.config, arguments.overrides)
             cost = count(config.model, config.video, config.aggregation)
         elif arguments.overrides:

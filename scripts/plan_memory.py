@@ -116,6 +116,8 @@ def largest_batch(need_of: Callable[[int], Need], rows: int, available: int) -> 
 
 def plan(config: RunConfig, processes: int, text_tokens: int | None, gpu_memory: float | None) -> list[Column]:
     """A column for each of the `ways`."""
+    if text_tokens is not None and isinstance(config, VqaConfig):
+        raise ValueError("--text-tokens: has no effect on questions, which are padded to one length")
     rows, tokens = rows_a_process(config, processes), text_tokens or longest_text(config)
     if tokens < 3:
         raise ValueError(f"--text-tokens: {tokens} leave no word between [CLS] and [SEP]")

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from datasets.annotations.layout import VIDEO_SUFFIXES
 from scripts.arguments import at_least, positive
+from scripts.files_below import files_below
 from scripts.preprocess.ledger import FAILURES, PARTIAL, Ledger, Video
 from scripts.preprocess.recipes import PRESETS, Recipe
 from scripts.preprocess.transcode import Written, transcode
@@ -122,19 +123,15 @@ def work(job: Job, beat: Beat) -> Written:
 def _video(source: Path, path: str, output: str) -> Video:
     try:
         state = (source / path).stat()
-    # A link to nothing: it fails like any other file that cannot be read.
-    except FileNotFoundError:
+    # A link to nothing, or a folder that may not be entered: it fails like any other file that cannot be read.
+    except OSError:
         return Video(path, output, size=-1, mtime_ns=-1)
     return Video(path, output, state.st_size, state.st_mtime_ns)
 
 
 def _files(source: Path) -> Iterator[str]:
     """Relative paths of all files but hidden ones; links to folders are followed."""
-    for folder, folders, names in os.walk(source, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if not name.startswith("."):
-                yield str((Path(folder) / name).relative_to(source))
+    return (os.path.relpath(path, source) for path in files_below(source))
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:

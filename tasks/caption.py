@@ -20,7 +20,7 @@ from engine.checkpoint import read_json, write_json, write_lines
 from engine.distributed import gather_objects, is_main
 from tasks.base import VideoTextTask
 from tasks.build import beside_checkpoint
-from tasks.data import clean_up, read_annotations, video_text
+from tasks.data import Split, clean_up, read_annotations, video_text
 from tasks.metrics.captions import PLAIN, CaptionScorer
 from tasks.step_counts import TextCounts, count_texts
 
@@ -55,7 +55,18 @@ class CaptionTask(VideoTextTask):
     def build_train_loader(self) -> TrainLoader:
         """The captions in batches; from now on the longest known is the longest of them."""
         self._longest = self._longest_of(self.training_texts())
-        return super().build_train_loader()
+        loader = super().build_train_loader()
+        self._check_labelled(self.evaluated(final=False))
+        self._check_labelled(self.evaluated(final=True))  # now, not when all is trained
+        return loader
+
+    @staticmethod
+    def _check_labelled(split: Split) -> None:
+        if not split.annotations.labelled:
+            raise ValueError(
+                f"{split.annotations.source}: which text is of which video is not public, so nothing can be scored; "
+                "name another data.eval_split or data.test_split"
+            )
 
     def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:
         """Before the first forward of an optimizer step: captions become ids, and their tokens are counted."""
@@ -69,11 +80,7 @@ class CaptionTask(VideoTextTask):
     def evaluate(self, final: bool) -> dict[str, Any]:
         """Scores of captions written for all videos that can be read, each against all of its own."""
         split = self.evaluated(final)
-        if not split.annotations.labelled:
-            raise ValueError(
-                f"{split.annotations.source}: which text is of which video is not public, so nothing can be scored; "
-                "name another data.test_split"
-            )
+        self._check_labelled(split)
         data = video_text(self.config, split.present, training=False)
         failed: list[dict[str, str]] = []
         settings = self.generation()

@@ -50,18 +50,36 @@ class Objectives(nn.Module):
     ) -> None:
         super().__init__()
         self.objective, self.positives, self.seed = objective, positives, seed
-        # A twin that follows at once is the model itself.
-        self.twin = MomentumTwin(model, objective.momentum) if objective.momentum > 0 else None
+        # It makes the keys of contrast. One that follows at once is the model itself.
+        needed = "vtc" in objective.losses and objective.momentum > 0
+        self.twin = MomentumTwin(model, objective.momentum) if needed else None
         self.queue = FeatureQueue(model.vision_proj.out_features, objective.queue_size, seed)
         self.alpha, self.step, self.part = objective.alpha, 0, 0
         assert "cap" not in objective.losses or model.is_tied, "captions are written by a decoder tied to the encoder"
         model.freeze_unused(objective.losses)
+
+    def _check_rows(self, rows: int) -> None:
+        """Refuse micro-batches of one row a process where a process has nothing to tell it from."""
+        objective = self.objective
+        if rows > 1:
+            return
+        if "vtm" in objective.losses and objective.negatives == "same_rank":
+            raise ValueError(
+                "objective.negatives: same_rank leaves a micro-batch of one row a process no negative; make "
+                "train.batch_size larger or train.accumulate smaller, or set objective.negatives=all"
+            )
+        if "vtc" in objective.losses and objective.vtc_keys == "local" and not objective.queue_size:
+            raise ValueError(
+                "objective.vtc_keys: local, with no queue, leaves a micro-batch of one row a process nothing to "
+                "contrast; make train.batch_size larger or train.accumulate smaller, or set objective.vtc_keys=all"
+            )
 
     def begin_step(self, model: VisionLanguageModel, step: int, epoch: float, masks: Sequence[Tensor]) -> None:
         """Before an optimizer step: the twin follows, the temperature is clamped, alpha ramps up from 0.
 
         `masks` (B, S), on the CPU, are those of the texts of each micro-batch, which `forward` then gets in this order.
         """
+        self._check_rows(min(len(mask) for mask in masks))
         if self.twin is not None:
             self.twin.update(model)
         model.clamp_temperature()

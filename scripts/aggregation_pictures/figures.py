@@ -104,7 +104,8 @@ def draw_similarities(trace: Trace, title: str) -> Figure:
             left + width, [one.others for one in found], width, align="edge", color=light, label=f"{name}: others"
         )
     panel.axhline(0, color="0.4", linewidth=0.8)
-    panel.set(title=title, xlabel="block", ylabel="mean cosine of keys", xticks=range(1, len(trace.blocks) + 1))
+    panel.set_title(title, parse_math=False)  # a name may hold a $
+    panel.set(xlabel="block", ylabel="mean cosine of keys", xticks=range(1, len(trace.blocks) + 1))
     panel.set_xlim(0.4, len(trace.blocks) + 0.6)
     panel.grid(visible=True, axis="y", alpha=0.3)
     panel.set_axisbelow(True)

@@ -10,6 +10,7 @@ from datasets.annotations import manifest
 from datasets.annotations.layout import VIDEO_SUFFIXES
 from datasets.records import QuestionRecord, VideoTextRecord, is_image
 from datasets.sources import PARSERS, holds_its_videos, open_source
+from scripts.files_below import files_below
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,7 @@ def _asks(source: Path) -> bool:
 
 def _videos_below(folder: Path) -> list[str]:
     """Absolute paths of all videos and images but hidden ones; links to folders are followed."""
-    found = []
-    for below, folders, names in os.walk(folder.absolute(), followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [os.path.join(below, name) for name in names if _is_visual(name)]
-    return sorted(found)
+    return sorted(path for path in files_below(folder.absolute()) if _is_visual(os.path.basename(path)))
 
 
 def _is_visual(name: str) -> bool:

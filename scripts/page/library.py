@@ -99,6 +99,10 @@ class Library:
 
     def playable(self, video: PageVideo) -> Playable:
         """The file itself or a copy, made when it is first asked for. ValueError if the file cannot be read."""
+        # What needs no copy waits for none.
+        found = self._playable.get(video.key)
+        if found is not None:
+            return found
         with self._one_copy_at_a_time:
             if video.key not in self._playable:
                 self._playable[video.key] = self._as_it_is_or_copied(video)

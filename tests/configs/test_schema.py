@@ -1,9 +1,11 @@
 """What the sections and tasks refuse, each with the key and the remedy, and the schedules they come to."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from configs.data import DataConfig
 from configs.load import from_dict
 from configs.schema import (
     CONFIG_CLASSES,
@@ -126,6 +128,15 @@ def made(config_class: type[RunConfig], **sections: dict[str, Any]) -> RunConfig
         ("objective", {"losses": []}, r"losses: \[\] must name each loss once, and at least one"),
         ("objective", {"losses": ["vtm", "vtm"]}, r"losses: \['vtm', 'vtm'\] must name each loss once"),
         ("objective", {"queue_size": -1}, "queue_size: -1 is negative; 0 is no queue"),
+        ("objective", {"momentum": 2.0}, r"momentum: 2.0 is not in \[0, 1\); 0 is no twin"),
+        ("objective", {"alpha": 1.5}, "alpha: 1.5 is no share, from 0 to 1"),
+        ("objective", {"alpha_ramp_epochs": -1.0}, "alpha_ramp_epochs: -1.0 is negative; 0 is no ramp"),
+        ("objective", {"temperature": 0.0}, "temperature: 0.0 is not above 0"),
+        ("objective", {"label_smoothing": 1.0}, r"label_smoothing: 1.0 is not in \[0, 1\)"),
+        ("optim", {"betas": [1.5, 0.9]}, r"betas: \[1.5, 0.9\] are not both in \[0, 1\)"),
+        ("model", {"depth": 0}, "depth: 0 is less than 1"),
+        ("model", {"drop_path": 1.5}, r"drop_path: 1.5 is not a share in \[0, 1\)"),
+        ("model", {"text": {"heads": 0}}, "text.heads: 0 is less than 1"),
         ("objective", {"losses": ["vtm"], "vtc_keys": "local"}, "vtc_keys: has no effect without 'vtc' in"),
         ("objective", {"losses": ["vtm"], "momentum": 0.9}, "momentum: has no effect without 'vtc' in"),
         ("objective", {"losses": ["vtm", "cap"]}, "losses: 'vtm' draws its negatives by the similarities of 'vtc'"),
@@ -294,3 +305,16 @@ def test_what_cannot_merge_is_refused() -> None:
         schedules(ModelConfig(patch_size=224), num_frames=1, reducer="geometry", keep=0.5)
     with pytest.raises(ValueError, match="^aggregation.reducer: 'geometry' does not go with joint"):
         schedules(ModelConfig(attention="joint"), reducer="geometry")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": -1}, "seed: -1 is not from 0 to"),
+        ({"output_dir": "~/run"}, "output_dir: ~/run begins with ~/, which only a shell spells out"),
+        ({"data": DataConfig(root="~/data")}, "data.root: ~/data begins with ~/"),
+    ],
+)
+def test_every_run_refuses(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(made(RetrievalConfig), **changes)

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import struct
 import threading
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ import decord
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from datasets import decode, sampling
 from datasets.decode import DecodeError, part, read_image, read_video
@@ -210,3 +211,48 @@ def test_nothing_piles_up(tmp_path: Path, steps: Path) -> None:
     assert files_after <= files and threads_after <= threads
     assert memory_after - memory < 20e6
     assert threading.active_count() <= running
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_upright(orientation: int, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / "image.png"
+    Image.fromarray(pixels).save(path, exif=exif)
+    with Image.open(path) as image:
+        expected = np.array(ImageOps.exif_transpose(image))
+    assert np.array_equal(read_image(str(path)).permute(1, 2, 0).numpy(), expected)
+
+
+def test_an_image_whose_tags_cannot_be_written_again_is_read(tmp_path: Path) -> None:
+    tags = struct.pack("<HHIIHHII", 262, 5, 2, 8, ExifTags.Base.Orientation, 3, 1, 6)
+    exif = b"Exif\0\0II*\0\x08\0\0\0\2\0" + tags + bytes(24)
+    Image.new("RGB", (6, 4)).save(tmp_path / "image.jpg", exif=exif)
+    with Image.open(tmp_path / "image.jpg") as image, pytest.raises(KeyError):
+        ImageOps.exif_transpose(image, in_place=True)
+    assert read_image(str(tmp_path / "image.jpg")).shape == (3, 6, 4)  # turned
+
+
+def test_a_codec_that_nobody_knows_is_an_error_of_the_file(steps: Path) -> None:
+    content = steps.read_bytes()
+    (known,) = [name for name in (b"avc1", b"mp4v", b"av01") if name in content]
+    steps.write_bytes(content.replace(known, b"zzzz"))
+    with pytest.raises(DecodeError, match="PyAV: "):
+        read_video(str(steps), 32, every_frame)
+
+
+def test_a_name_that_is_too_long_is_an_error_of_the_file(tmp_path: Path) -> None:
+    long = str(tmp_path / f"{'a' * 300}.mp4")
+    with pytest.raises(DecodeError, match="File name too long"):
+        read_video(long, 32, every_frame)
+    with pytest.raises(DecodeError, match="File name too long"):
+        read_image(long)
+    with pytest.raises(DecodeError, match="not a file"):
+        read_video(str(tmp_path), 32, every_frame)
+
+
+def test_a_name_that_is_not_utf_8_is_read(steps: Path) -> None:
+    odd = os.fsdecode(bytes(steps.parent) + b"/caf\xe9.mp4")
+    os.rename(steps, odd)
+    assert frame_numbers(read_video(odd, 32, every_frame)) == list(range(20))

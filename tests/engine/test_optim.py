@@ -10,7 +10,7 @@ from torch import nn
 
 from configs.schema import OptimConfig
 from engine.checkpoint import load_optimizer, optimizer_tensors, save_weights
-from engine.optim import build_optimizer, lr_at, lr_scales, set_lr, warmup_steps
+from engine.optim import build_optimizer, freeze, lr_at, lr_scales, set_lr, warmup_steps
 
 
 class Block(nn.Module):
@@ -229,3 +229,10 @@ def test_a_checkpoint_of_either_optimizer_goes_on_with_either(
             assert torch.equal(found[name], weight), name
         else:
             torch.testing.assert_close(found[name], weight, rtol=1e-6, atol=1e-6)
+
+
+def test_what_is_tied_freezes_by_either_name() -> None:
+    module = torch.nn.ModuleDict({"encoder": torch.nn.Linear(2, 2), "decoder": torch.nn.Linear(2, 2)})
+    module["decoder"].weight = module["encoder"].weight
+    freeze(module, ["decoder"])
+    assert [name for name, parameter in module.named_parameters() if parameter.requires_grad] == ["encoder.bias"]

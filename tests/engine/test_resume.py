@@ -153,3 +153,9 @@ def test_another_number_of_processes_goes_on_and_says_so(tmp_path: Path, capsys:
         torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-5)
     train_until(stub_config(tmp_path, dropout=0.0))
     assert "the run had 2 processes and now has 1" in capsys.readouterr().err
+
+
+def test_other_start_weights_are_another_run(tmp_path: Path) -> None:
+    train_until(stub_config(tmp_path, train={"max_epochs": 1}))
+    with pytest.raises(ValueError, match="checkpoint: null -> .*other"):
+        run(stub_config(tmp_path, train={"max_epochs": 1}, checkpoint="other/checkpoint_best"), StubTask)

@@ -314,6 +314,15 @@ def test_checkpoints_that_cannot_be_loaded(checkpoints: dict[str, Path], tmp_pat
         load_model(folder, device="cpu", dtype="fp16")
 
 
+def test_what_was_trained_in_fp16_is_used_in_fp32_on_a_cpu(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoints["retrieval"], tmp_path / "copy"))
+    written = folder / "config.yaml"
+    text, changed = re.subn(r"  precision: \w+\n", "  precision: fp16\n", written.read_text())
+    assert changed == 1
+    written.write_text(text)
+    assert load_model(folder, device="cpu").precision == "fp32"
+
+
 def test_lone_weights_take_a_configuration(
     checkpoints: dict[str, Path], models: dict[str, TrainedModel], videos: list[Path], tmp_path: Path
 ) -> None:

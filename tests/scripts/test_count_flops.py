@@ -10,7 +10,7 @@ import pytest
 
 from configs.schedule import capacity
 from configs.schema import AggregationConfig, ModelConfig, VideoConfig
-from scripts.count_flops import Cost, count
+from scripts.count_flops import Cost, count, main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -130,6 +130,17 @@ def test_command_line_prints_json() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     counted = json.loads(done.stdout)
     assert counted == {"gmacs": 419.841, "executed_gmacs": 399.887, "frames": 20, "patches": 52, "tokens": 1041}
+
+
+def test_flags_beside_a_configuration_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["count_flops", "--config", str(ROOT / "configs/retrieval/queryd_f32.yaml"), "--frames", "96"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert "--frames: has no effect with --config; override the setting: video.num_frames=" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("num_frames", "image_size", "saves"), [(32, 224, True), (4, 224, True), (1, 224, False)])

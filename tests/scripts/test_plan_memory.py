@@ -74,5 +74,10 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         assert said in error and error.count("\n") == 1
 
 
+def test_questions_have_one_length(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--text-tokens: has no effect on questions"):
+        plan(configured(tmp_path, "vqa", PLAIN, {"batch_size": 8}), 1, 12, None)
+
+
 def test_samples_a_process(tmp_path: Path) -> None:
     assert rows_a_process(configured(tmp_path, "caption", PLAIN, {"batch_size": 12, "accumulate": 2}), 3) == 2

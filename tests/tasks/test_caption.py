@@ -1,6 +1,7 @@
 """Captioning: the loss by hand, and captions that depend on nothing but the weights, the video and the seed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,12 @@ def test_a_checkpoint_says_how_long_captions_are(data: Path, tmp_path: Path) -> 
 def test_captions_cannot_be_longer_than_the_model(data: Path) -> None:
     with pytest.raises(ValueError, match=r"evaluation\.max_tokens: 25 is more than model\.text\.max_positions 24"):
         build(data, evaluation={"max_tokens": 25})
+
+
+def test_a_test_set_that_cannot_be_scored_is_refused_before_training(data: Path) -> None:
+    task = build(data)
+    task._splits["test"] = replace(
+        task.split("test"), annotations=replace(task.split("test").annotations, labelled=False)
+    )
+    with pytest.raises(ValueError, match="nothing can be scored"):
+        task.build_train_loader()

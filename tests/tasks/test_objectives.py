@@ -32,7 +32,8 @@ def build(kind: str, root: Path, **objective: Any) -> PairTask:
     task = TASKS[kind](config(kind, root, **sections), torch.device("cpu"))
     torch.manual_seed(1)
     randomise(task.model)
-    randomise(task.objectives.twin, std=0.1)
+    if task.objectives.twin is not None:
+        randomise(task.objectives.twin, std=0.1)
     task.objectives.queue.index[:] = torch.arange(len(task.objectives.queue.index)) if kind == "retrieval" else NO_INDEX
     return task
 
@@ -259,3 +260,27 @@ def build_fresh(root: Path, momentum: float) -> PairTask:
     torch.manual_seed(1)
     randomise(task.model)
     return task
+
+
+def test_captions_alone_need_no_twin(tmp_path: Path) -> None:
+    task = build("pretrain", tmp_path, losses=("cap",), momentum=0.995, queue_size=0)
+    assert task.objectives.twin is None
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ({"negatives": "same_rank"}, "objective.negatives: same_rank leaves"),
+        (
+            {"losses": ("vtc",), "vtc_keys": "local", "queue_size": 0},
+            "objective.vtc_keys: local, with no queue, leaves",
+        ),
+    ],
+)
+def test_one_row_a_process_is_refused_where_it_is_all_there_is(
+    tmp_path: Path, objective: dict[str, Any], message: str
+) -> None:
+    task = build("pretrain", tmp_path, **objective)
+    with pytest.raises(ValueError, match=message):
+        task.objectives.begin_step(task.model, 0, 0.0, [torch.ones(1, 3)])
+    task.objectives.begin_step(task.model, 0, 0.0, [torch.ones(2, 3)])

@@ -60,7 +60,9 @@ def test_grounding_has_the_scale_of_its_similarities() -> None:
 @pytest.mark.parametrize(("pair", "kinds"), [("divided-geometry", 4), ("divided-prune", 2), ("joint-tome", 2)])
 def test_bars_are_the_similarities(pair: str, kinds: int) -> None:
     trace = traced(pair)
-    panel = draw_similarities(trace, "a title").axes[0]
+    figure = draw_similarities(trace, "win_$1_vs_$1000.mp4")  # no formula
+    figure.canvas.draw()
+    panel = figure.axes[0]
     assert len(panel.containers) == kinds
     drawn = sorted(bar.get_height() for bars in panel.containers for bar in bars)
     wanted = [value for one in trace.similarities for value in (one.merged, one.others) if value is not None]
