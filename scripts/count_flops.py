@@ -112,17 +112,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, help="a configuration; else ViT-B/16 at 224 px from the flags below")
     parser.add_argument("overrides", nargs="*", help="of the configuration, such as video.num_frames=96")
-    parser.add_argument("--frames", type=at_least(1), default=32)
-    parser.add_argument("--attention", choices=("divided", "joint", "space"), default="divided")
-    parser.add_argument("--reducer", choices=("none", "geometry", "importance", "prune", "tome"), default="none")
+    parser.add_argument("--frames", type=at_least(1), help="default: 32")
+    parser.add_argument("--attention", choices=("divided", "joint", "space"), help="default: divided")
+    parser.add_argument("--reducer", choices=("none", "geometry", "importance", "prune", "tome"), help="default: none")
     for axis in ("frames", "patches", "tokens"):
-        parser.add_argument(f"--{axis}-per-block", type=at_least(0), default=0)
+        parser.add_argument(f"--{axis}-per-block", type=at_least(0), help="default: 0")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     try:
         if arguments.config is not None:
             for name in FLAGS:
-                if getattr(arguments, name) != parser.get_default(name):
+                if getattr(arguments, name) is not None:
                     flag = "--" + name.replace("_", "-")
                     raise ValueError(f"{flag}: has no effect with --config; override the setting: {FLAGS[name]}=...")
             config = load_any(CONFIG_CLASSES, arguments.config, arguments.overrides)
@@ -131,13 +131,13 @@ def main() -> None:
             raise ValueError(f"{arguments.overrides[0]}: overrides need --config")
         else:
             cost = count(
-                ModelConfig(attention=arguments.attention),
-                VideoConfig(num_frames=arguments.frames),
+                ModelConfig(attention=arguments.attention or "divided"),
+                VideoConfig(num_frames=arguments.frames or 32),
                 AggregationConfig(
-                    reducer=arguments.reducer,
-                    frames_per_block=arguments.frames_per_block,
-                    patches_per_block=arguments.patches_per_block,
-                    tokens_per_block=arguments.tokens_per_block,
+                    reducer=arguments.reducer or "none",
+                    frames_per_block=arguments.frames_per_block or 0,
+                    patches_per_block=arguments.patches_per_block or 0,
+                    tokens_per_block=arguments.tokens_per_block or 0,
                 ),
             )
     except ValueError as error:

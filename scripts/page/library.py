@@ -99,7 +99,7 @@ class Library:
 
     def playable(self, video: PageVideo) -> Playable:
         """The file itself or a copy, made when it is first asked for. ValueError if the file cannot be read."""
-        # What needs no copy waits for none.
+        # What is prepared does not wait while another video is copied.
         found = self._playable.get(video.key)
         if found is not None:
             return found

@@ -132,15 +132,18 @@ def test_command_line_prints_json() -> None:
     assert counted == {"gmacs": 419.841, "executed_gmacs": 399.887, "frames": 20, "patches": 52, "tokens": 1041}
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "setting"), [("--frames", "96", "video.num_frames"), ("--reducer", "none", "aggregation.reducer")]
+)
 def test_flags_beside_a_configuration_are_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    flag: str, value: str, setting: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["count_flops", "--config", str(ROOT / "configs/retrieval/queryd_f32.yaml"), "--frames", "96"]
+    words = ["count_flops", "--config", str(ROOT / "configs/retrieval/queryd_f32.yaml"), flag, value]
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 2
-    assert "--frames: has no effect with --config; override the setting: video.num_frames=" in capsys.readouterr().err
+    assert f"{flag}: has no effect with --config; override the setting: {setting}=" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("num_frames", "image_size", "saves"), [(32, 224, True), (4, 224, True), (1, 224, False)])
