@@ -3,29 +3,13 @@
 .PHONY: help setup test soak lint types demo app format clean
 
 PYTHON := .venv/bin/python
-SETUP_DONE := .venv/requirements.installed
 INDEX := outputs/index
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
 
-setup: $(SETUP_DONE) ## Make .venv with all that requirements.txt names; does nothing if that is done
-
-# The first that runs is taken: a name may exist and yet not start, as with a version manager's shims.
-$(SETUP_DONE): requirements.txt
-	@for candidate in python3.13 python3.12 python3.11 python3; do \
-	  if "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2> /dev/null; \
-	  then python="$$candidate"; break; fi; \
-	done; \
-	if [ -z "$${python:-}" ]; then \
-	  echo "make: no Python 3.11, 3.12 or 3.13 with venv found (tried python3.13 python3.12 python3.11 python3)." >&2; \
-	  echo "      Install one and have it on PATH; on Debian and Ubuntu venv is the package python3-venv." >&2; \
-	  exit 1; \
-	fi; \
-	echo "Setting up .venv with $$("$$python" --version) ..."; \
-	"$$python" -m venv --clear .venv
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@touch $@
+setup: ## Make .venv with all that requirements.txt names; does nothing if that is done
+	@sh scripts/set_up.sh
 
 test: setup lint types ## Lint, types and all tests
 	$(PYTHON) -m pytest -q -n auto --dist loadfile --no-loadscope-reorder --durations=15
@@ -51,5 +35,6 @@ format: setup ## Bring every file into the style that lint asks for
 	$(PYTHON) -m ruff format .
 
 clean: ## Remove .venv and caches; outputs stay
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	@sh scripts/set_up.sh --remove
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
