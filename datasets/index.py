@@ -26,7 +26,7 @@ from datasets.annotations.source_rows import Place, RowParser, SourceRow
 from datasets.pairs import COLUMNS, META, PairTable, encode
 
 logger = logging.getLogger(__name__)
-FORMAT = 2
+FORMAT = 3
 """Changes when the arrays do, or what a parser makes of a file."""
 
 ROWS_AT_ONCE = 1 << 16

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
+from datasets.text import check_text
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 SINGLE_ANSWER_WEIGHT = 0.2
 """The weight of the answer where a dataset gives one a question, as in the reference: one annotator of five."""
@@ -81,6 +83,21 @@ class Annotations(Generic[Record]):
 def is_image(path: str) -> bool:
     """Whether the file is taken as a still clip, which its suffix decides."""
     return path.lower().endswith(IMAGE_SUFFIXES)
+
+
+def check_video_path(path: str) -> None:
+    """ValueError if no file can have this path, or if it is relative and leaves the folder it is relative to.
+
+    An absolute path is taken as it is: whoever writes it says which file is meant.
+    """
+    if not path:
+        raise ValueError("video is ''; write the path of a video or an image")
+    check_text(path, f"video {path!r}")
+    if os.path.normpath(path).split(os.sep)[0] == os.pardir:
+        raise ValueError(
+            f"video {path!r} leaves the folder of videos; set data.videos to a folder that holds all videos, and write "
+            "paths from there"
+        )
 
 
 def split_missing(records: Sequence[Record], videos: Path) -> tuple[list[Record], list[Record]]:

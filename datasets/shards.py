@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
+from datasets.annotations import strict_json
 from datasets.annotations.layout import VIDEO_SUFFIXES
 from datasets.annotations.manifest import check_times
 from datasets.annotations.source_rows import Place, SourceRow, captions_with_words
@@ -63,7 +64,7 @@ def is_index(path: Path) -> bool:
 def read_index(path: Path) -> list[Shard]:
     """The shards of an index in its order; relative ones lie beside it. ValueError for what is not as `wids` has it."""
     try:
-        index = json.loads(path.read_bytes())
+        index = strict_json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path}: not JSON ({error}); delete it, and scripts.index_pairs FOLDER writes it again"
@@ -238,7 +239,9 @@ def _add(sample: _Sample, member: tarfile.TarInfo, suffix: str, tar: tarfile.Tar
             sample.text = _decoded(content)
             return
         try:
-            fields = json.loads(content)
+            fields = strict_json.loads(content)
+        except strict_json.RepeatedKeyError as error:
+            raise ValueError(f"{error}; write the shard again") from None
         except (ValueError, RecursionError) as error:
             raise ValueError(f"not JSON ({error}); write the shard again") from None
         if not isinstance(fields, dict):
@@ -262,7 +265,9 @@ def _row(shard: Shard, sample: _Sample, media: tarfile.TarInfo, state: tuple[int
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise ValueError(f"caption is {caption!r}; write a text or a list of texts")
         check_times(row)
+        captions = captions_with_words(texts)
     except ValueError as error:
-        raise ValueError(f"{shard.path}/{sample.key}.json: {error}") from None
+        suffix = "txt" if caption is sample.text else "json"
+        raise ValueError(f"{shard.path}/{sample.key}.{suffix}: {error}") from None
     place = Place(shard.name, media.offset_data, media.size, state)
-    return SourceRow(media.name, captions_with_words(*texts), row["start"], row["end"], place)
+    return SourceRow(media.name, captions, row["start"], row["end"], place)

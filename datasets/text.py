@@ -1,6 +1,29 @@
-"""Clean-up of captions and questions, as the reference's; needs nothing but the standard library."""
+"""Captions and questions: which texts can be used, and the reference's clean-up; needs only the standard library."""
 
 import re
+
+
+def has_words(text: str) -> bool:
+    """Whether a text has a letter or a digit."""
+    return any(character.isalnum() for character in text)
+
+
+def check_text(text: str, name: str) -> None:
+    """ValueError, which calls the text `name`, if it is not Unicode that can be written as UTF-8, or holds a NUL.
+
+    Tokenizers, files and other programs cannot take either. Half of a character gets into a text when it is cut
+    between the two halves of an emoji's escape, `\\ud83d\\ude00`.
+    """
+    if "\0" in text:
+        raise ValueError(f"{name} holds a NUL character (\\u0000); remove it")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = ascii(text[error.start]).strip("'")
+        raise ValueError(
+            f"{name} is not valid Unicode: character {error.start + 1} is {half}, half of a surrogate pair; "
+            "write the whole character or remove it"
+        ) from None
 
 
 def clean_caption(text: str, max_words: int) -> str:

@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from datasets.text import check_text, has_words
 from datasets.video_text import collate
 from engine.precision import DTYPES, Precision, autocast, check_gpu_is_supported, resolve_precision
 from engine.run import choose_device
@@ -209,10 +210,10 @@ class TrainedModel:
 
     def _tokenized(self, texts: str | Sequence[str], max_tokens: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Ids and mask of the texts, cleaned as in training, some at a time."""
+        given = [texts] if isinstance(texts, str) else list(texts)
+        check_texts(given, "text")
         clean = clean_up(self.config)
-        cleaned = [clean(text) for text in ([texts] if isinstance(texts, str) else texts)]
-        if not cleaned:
-            raise ValueError("no texts are given; give at least one")
+        cleaned = [clean(text) for text in given]
         for first in range(0, len(cleaned), TEXTS_AT_ONCE):
             yield self.task.tokenize(cleaned[first : first + TEXTS_AT_ONCE], max_tokens)
 
@@ -228,6 +229,7 @@ class TrainedModel:
             return self._trained_answers
         if not given:
             raise ValueError("answers: none are given to rank; give at least one")
+        check_texts(given, "answer")
         return task.answer_list(list(given))
 
     @cached_property
@@ -253,6 +255,16 @@ class TrainedModel:
                 f"{self.source}: a checkpoint of {self.config.task} cannot {ability}, only "
                 f"{', '.join(self.abilities)}; load {CAN_DO[ability]}"
             )
+
+
+def check_texts(texts: Sequence[str], name: str) -> None:
+    """ValueError, as of a manifest's line, if there are none, or one has no words or cannot be used."""
+    if not texts:
+        raise ValueError(f"no {name}s are given; give at least one")
+    for position, text in enumerate(texts):
+        if not isinstance(text, str) or not has_words(text):
+            raise ValueError(f"{name} {position} is {text!r}, which has no words; write at least one")
+        check_text(text, f"{name} {position}")
 
 
 class PixelFeatures(NamedTuple):

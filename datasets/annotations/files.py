@@ -2,12 +2,14 @@
 
 import csv
 import io
-import json
 import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from datasets.annotations import strict_json
+from datasets.text import check_text
 
 GET_IT_AGAIN = "get the file again, docs/DATASETS.md says where"
 
@@ -67,7 +69,10 @@ def text_of(path: Path) -> str:
 def lines_of(path: Path) -> list[tuple[str, str]]:
     """The lines that are not blank, without the white space around them, each after its place."""
     lines = text_of(path).split("\n")
-    return [(f"{path}:{number}", line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+    found = [(f"{path}:{number}", line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+    for place, line in found:
+        check_text(line, f"{place}: the line")
+    return found
 
 
 def json_of(path: Path) -> Any:
@@ -76,22 +81,12 @@ def json_of(path: Path) -> Any:
 
 
 def _parse_json(text: str, place: str) -> Any:
-    repeated: list[str] = []
-
-    def note_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        fields = dict(pairs)
-        if len(fields) < len(pairs):
-            keys = [key for key, _ in pairs]
-            repeated.extend(key for key in fields if keys.count(key) > 1)
-        return fields
-
     try:
-        value = json.loads(text, object_pairs_hook=note_repeated_keys)
+        return strict_json.loads(text)
+    except strict_json.RepeatedKeyError as error:
+        raise ValueError(f"{place}: {error}; {GET_IT_AGAIN}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{place}: not JSON ({error}); {GET_IT_AGAIN}") from None
-    if repeated:
-        raise ValueError(f"{place}: key {repeated[0]!r} stands twice in one object; {GET_IT_AGAIN}")
-    return value
 
 
 def items_of(items: Any, place: str) -> list[Row]:
@@ -105,6 +100,8 @@ def entries_of(mapping: Any, place: str) -> dict[str, Row]:
     """The objects of a JSON object by their keys; ValueError if it is not an object of at least one, all objects."""
     if not isinstance(mapping, dict) or not mapping:
         raise ValueError(f"{place}: found {_kind(mapping)}, not an object of objects; {GET_IT_AGAIN}")
+    for key in mapping:
+        check_texts(key, f"{place}: a key")
     return {key: _row(entry, f"{place}: {key!r}") for key, entry in mapping.items()}
 
 
@@ -116,7 +113,16 @@ def json_lines_of(path: Path) -> list[Row]:
 def _row(value: Any, place: str) -> Row:
     if not isinstance(value, dict):
         raise ValueError(f"{place}: found {_kind(value)}, not an object; {GET_IT_AGAIN}")
+    for key, field in value.items():
+        check_texts(field, f"{place}: {key}")
     return Row(place, value)
+
+
+def check_texts(value: Any, name: str) -> None:
+    """ValueError, which calls it `name`, if a text cannot be used (`check_text`), or one of a list of texts."""
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str):
+            check_text(text, name)
 
 
 def _kind(value: Any) -> str:
@@ -152,7 +158,7 @@ def csv_of(path: Path, columns: Sequence[str]) -> list[Row]:
         elif len(fields) != len(names):
             raise ValueError(f"{place}: {len(fields)} fields for {len(names)} columns; {GET_IT_AGAIN}")
         else:
-            rows.append(Row(place, dict(zip(names, fields, strict=True))))
+            rows.append(_row(dict(zip(names, fields, strict=True)), place))
     if not rows:
         raise ValueError(f"{path}: no row below the names of the columns; {GET_IT_AGAIN}")
     return rows

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from datasets.annotations.source_rows import SourceRow, captions_with_words, text_lines
+from datasets.annotations.source_rows import SourceRow, caption_row, text_lines
 
 CAPTION_COLUMNS = ("caption", "text", "title")
 FILE_COLUMNS = ("image", "path", "file", "filepath")
@@ -39,7 +39,7 @@ def rows(path: Path, file: BinaryIO) -> Iterator[SourceRow]:
                 f"{path}:{number}: {name[:80]} is an address; download the images first (img2dataset does) and write "
                 "a table of captions and the files they are in"
             )
-        yield SourceRow(name, captions_with_words(fields[caption]))
+        yield caption_row(f"{path}:{number}", name, [fields[caption]])
 
 
 def _columns(fields: Sequence[str]) -> tuple[int, int] | None:

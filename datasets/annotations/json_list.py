@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from datasets.annotations.source_rows import SourceRow, captions_with_words, not_utf8
+from datasets.annotations.strict_json import unique_keys
+from datasets.records import check_video_path
 
 FILE_KEYS = ("path", "video", "image")
 PIECE = 1 << 20
@@ -38,12 +40,13 @@ def _row(item: Any) -> SourceRow:
     video = item[named[0]]
     if not isinstance(video, str) or not video:
         raise ValueError(f"{named[0]} is {video!r}; write the path of a video or an image")
+    check_video_path(video)
     if "caption" not in item:
         raise ValueError("no key 'caption'; add it")
     texts = [item["caption"]] if isinstance(item["caption"], str) else item["caption"]
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"caption is {item['caption']!r}; write a text or a list of texts")
-    return SourceRow(video, captions_with_words(*texts))
+    return SourceRow(video, captions_with_words(texts))
 
 
 def items(path: Path, file: BinaryIO) -> Iterator[Any]:
@@ -74,7 +77,7 @@ class _Text:
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path, self._file = path, file
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        self._json = json.JSONDecoder()
+        self._json = json.JSONDecoder(object_pairs_hook=unique_keys)
         self._text, self._position, self._ended = "", 0, False
 
     def next_character(self) -> str:
@@ -104,7 +107,7 @@ class _Text:
                 # It may go on in what is not read yet.
                 if len(self._text) - self._position > LONGEST_ITEM or not self._read_on():
                     raise ValueError(f"{self._path}: item {number}: not JSON ({error.msg})") from None
-            except ValueError as error:  # a number of thousands of digits
+            except ValueError as error:  # a key given twice, a number of thousands of digits
                 raise ValueError(f"{self._path}: item {number}: {error}") from None
 
     def _read_on(self) -> bool:

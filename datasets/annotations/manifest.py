@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from datasets.records import QuestionRecord, VideoTextRecord, is_image
+from datasets.annotations import strict_json
+from datasets.records import QuestionRecord, VideoTextRecord, check_video_path, is_image
+from datasets.text import check_text, has_words
 
 # Whether a line must have the key.
 CAPTION_KEYS = {"video": True, "caption": True, "start": False, "end": False}
@@ -103,14 +105,21 @@ def _example(keys: dict[str, bool]) -> str:
 def _parse(line: bytes, keys: dict[str, bool]) -> dict[str, Any]:
     """The line as a dict with the keys it takes, and those it needs; video and times are checked."""
     try:
-        row = json.loads(line)
+        row = strict_json.loads(line)
+    except strict_json.RepeatedKeyError as error:
+        raise ValueError(f"{error}; keep one of them") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON ({error}); write one object a line") from None
     if not isinstance(row, dict):
         raise ValueError(f"found {type(row).__name__}, not an object; write {_example(keys)}")
     _check_keys(row, keys)
-    if not isinstance(row["video"], str) or not row["video"]:
+    if not isinstance(row["video"], str):
         raise ValueError(f"video is {row['video']!r}; write the path of a video or an image")
+    check_video_path(row["video"])
+    for key in row.keys() - {"video"}:
+        for text in row[key] if isinstance(row[key], list) else [row[key]]:
+            if isinstance(text, str):
+                check_text(text, f"{key} {text!r}")
     check_times(row)
     return row
 
@@ -129,22 +138,22 @@ def _check_keys(row: dict[str, Any], keys: dict[str, bool]) -> None:
 def _check_captions(row: dict[str, Any]) -> None:
     row["caption"] = _texts(row["caption"], "caption")
     for text in row["caption"]:
-        if not _has_words(text):
+        if not has_words(text):
             raise ValueError(f"caption {text!r} has no words; describe the video or remove the line")
 
 
 def _check_question(row: dict[str, Any]) -> None:
-    if not isinstance(row["question"], str) or not _has_words(row["question"]):
+    if not isinstance(row["question"], str) or not has_words(row["question"]):
         raise ValueError(f"question is {row['question']!r}; write a text with words")
     row["answer"] = _texts(row["answer"], "answer")
     for text in row["answer"]:
-        if not _has_words(text):
+        if not has_words(text):
             raise ValueError(f"answer {text!r} has no words; write what is answered or remove the line")
     question_id = row.get("question_id")
     if question_id is not None and (isinstance(question_id, bool) or not isinstance(question_id, (str, int))):
         raise ValueError(f"question_id is {question_id!r}; write a text or a whole number")
     kind = row.get("type")
-    if kind is not None and (not isinstance(kind, str) or not _has_words(kind)):
+    if kind is not None and (not isinstance(kind, str) or not has_words(kind)):
         raise ValueError(f"type is {kind!r}; write the type of the question in words, or remove it")
 
 
@@ -153,10 +162,6 @@ def _texts(value: Any, key: str) -> list[str]:
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{key} is {value!r}; write a text or a list of at least one text")
     return texts
-
-
-def _has_words(text: str) -> bool:
-    return any(character.isalnum() for character in text)
 
 
 def check_times(row: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from datasets.annotations import plain_pickle
 from datasets.annotations.files import GET_IT_AGAIN, lines_of
 from datasets.annotations.layout import RELEASE, Format, VideoFolder, check_split, choose
 from datasets.records import Annotations, VideoTextRecord
+from datasets.text import check_text
 
 SPLITS = ("train", "val", "test")
 
@@ -42,6 +43,7 @@ def _join_tokens(sentences: Any, place: str) -> str:
     if not nested or not all(isinstance(token, str) for tokens in sentences for token in tokens):
         raise ValueError(f"{place}: captions are {reprlib.repr(sentences)}, not lists of tokens; {GET_IT_AGAIN}")
     text = " ".join(" ".join(tokens) for tokens in sentences)
+    check_text(text, f"{place}: the captions' text")
     if not text.strip():
         raise ValueError(f"{place}: the captions have no words; {GET_IT_AGAIN}")
     return text

@@ -4,9 +4,12 @@ A parser is a function `rows(path, file)` over the open file, so that whoever re
 """
 
 import codecs
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
+
+from datasets.records import check_video_path
+from datasets.text import check_text, has_words
 
 
 class Place(NamedTuple):
@@ -39,9 +42,24 @@ RowParser = Callable[[Path, BinaryIO], Iterator[SourceRow]]
 """Gives the rows of an open file in order; ValueError with file and row (`path` is the name in it) for a bad one."""
 
 
-def captions_with_words(*texts: str) -> tuple[str, ...]:
-    """Those of the captions that have a letter or a digit: collections from the web hold some that do not."""
-    return tuple(text for text in texts if any(character.isalnum() for character in text))
+def caption_row(where: str, video: str, texts: Iterable[str]) -> SourceRow:
+    """The row of a video and those of its captions that have words: collections from the web hold some that do not.
+
+    ValueError, which begins with `where`, for a path or a caption that cannot be used.
+    """
+    try:
+        check_video_path(video)
+        return SourceRow(video, captions_with_words(texts))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def captions_with_words(texts: Iterable[str]) -> tuple[str, ...]:
+    """Those of the captions that have a letter or a digit; ValueError for one that cannot be used."""
+    captions = tuple(texts)
+    for text in captions:
+        check_text(text, f"caption {text!r}")
+    return tuple(text for text in captions if has_words(text))
 
 
 def text_lines(path: Path, file: BinaryIO) -> Iterator[str]:

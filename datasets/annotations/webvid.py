@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from datasets.annotations.source_rows import SourceRow, captions_with_words, text_lines
+from datasets.annotations.source_rows import SourceRow, caption_row, text_lines
 
 COLUMNS = ("videoid", "page_dir", "name")
 
@@ -37,6 +37,7 @@ def rows(path: Path, file: BinaryIO) -> Iterator[SourceRow]:
                 raise ValueError(f"{path}:{reader.line_num}: videoid is empty; fill it in or remove the line")
             video = f"{fields[videoid].strip()}.mp4"
             folder = fields[page_dir].strip()
-            yield SourceRow(f"{folder}/{video}" if folder else video, captions_with_words(fields[name]))
+            video = f"{folder}/{video}" if folder else video
+            yield caption_row(f"{path}:{reader.line_num}", video, [fields[name]])
     except csv.Error as error:
         raise ValueError(f"{path}:{reader.line_num}: not CSV ({error}); look for a quote that is not closed") from None

@@ -46,7 +46,7 @@ def test_question_number_i_is_text_number_i_and_a_video_is_there_once() -> None:
 
 def test_a_table_on_disk_equals_the_one_in_memory_and_is_mapped(tmp_path: Path) -> None:
     lines = [
-        '{"video": "a.mp4", "caption": ["One!", "zwei \\u00fc \\ud800"]}',
+        '{"video": "a.mp4", "caption": ["One!", "zwei \\u00fc"]}',
         '{"video": "/else/b.mp4", "caption": "three", "start": 1.5, "end": 2}',
         '{"video": "a.mp4", "caption": "four"}',
     ]
@@ -54,7 +54,7 @@ def test_a_table_on_disk_equals_the_one_in_memory_and_is_mapped(tmp_path: Path) 
     table = open_source(tmp_path / "pairs.jsonl", tmp_path / "media")
     same = PairTable.of(
         [
-            VideoTextRecord(f"{tmp_path}/media/a.mp4", ("One!", "zwei ü \ud800")),
+            VideoTextRecord(f"{tmp_path}/media/a.mp4", ("One!", "zwei ü")),
             VideoTextRecord("/else/b.mp4", ("three",), 1.5, 2.0),
             # Rows stay apart: what is trained on is pairs.
             VideoTextRecord(f"{tmp_path}/media/a.mp4", ("four",)),

@@ -70,6 +70,19 @@ DATA_ERRORS: dict[str, tuple[Change, str]] = {
         lambda root: manifest(root, GOOD_LINE + '{"video": "1.mp4", "caption": "..."}\n'),
         r"{root}/bad.jsonl:2: caption '...' has no words; describe the video or remove the line",
     ),
+    "half of a character": (
+        lambda root: manifest(root, GOOD_LINE + '{"video": "1.mp4", "caption": "a \\ud83d dog"}\n'),
+        r"{root}/bad.jsonl:2: caption 'a \\ud83d dog' is not valid Unicode: character 3 is \\ud83d, half of a "
+        "surrogate pair; write the whole character or remove it",
+    ),
+    "a key twice": (
+        lambda root: manifest(root, GOOD_LINE + '{"video": "1.mp4", "caption": "a dog", "caption": "a cat"}\n'),
+        r"{root}/bad.jsonl:2: key 'caption' stands twice in one object; keep one of them",
+    ),
+    "a path that leaves the folder": (
+        lambda root: manifest(root, GOOD_LINE + '{"video": "../1.mp4", "caption": "a dog"}\n'),
+        r"{root}/bad.jsonl:2: video '../1.mp4' leaves the folder of videos; set data.videos to a folder .*",
+    ),
     "a training set smaller than a batch": (
         lambda root: {"train.batch_size": 8},
         "train.batch_size: 8 is more than the 4 training pairs; make it smaller",

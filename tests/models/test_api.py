@@ -293,6 +293,18 @@ def test_bad_input_is_named(models: dict[str, TrainedModel], tmp_path: Path) -> 
         models["retrieval"].encode_text([])
 
 
+@pytest.mark.parametrize(
+    ("text", "said"), [("", "'', which has no words"), (" ?", "no words"), ("a \ud83d", "Unicode")]
+)
+def test_texts_are_as_in_a_manifest(models: dict[str, TrainedModel], videos: list[Path], text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"text 0 .*{said}"):
+        models["retrieval"].encode_text(text)
+    with pytest.raises(ValueError, match=f"text 1 .*{said}"):
+        models["retrieval"].match(videos[0], ["a dog", text])
+    with pytest.raises(ValueError, match=f"answer 1 .*{said}"):
+        models["vqa"].answer(videos[0], "does it move?", answers=["two", text])
+
+
 def test_checkpoints_that_cannot_be_loaded(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     folder = checkpoints["retrieval"]
     with pytest.raises(ValueError, match=re.escape(f"holds no model.safetensors; name {folder}")):

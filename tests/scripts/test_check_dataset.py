@@ -126,6 +126,24 @@ def test_a_part_that_cannot_be_read_does_not_hide_the_others(root: Path, capsys:
     assert cells(captured.out, "videos annotated") == ["5"]
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"video": "a.mp4", "caption": "a \\ud83d dog"}', "is not valid Unicode"),
+        ('{"video": "a.mp4", "caption": "x", "caption": "y"}', "key 'caption' stands twice"),
+        ('{"video": "../a.mp4", "caption": "x"}', "leaves the folder of videos; set data.videos"),
+    ],
+)
+def test_a_line_that_training_would_refuse_is_refused(
+    root: Path, capsys: pytest.CaptureFixture[str], line: str, said: str
+) -> None:
+    (root / "captions.jsonl").write_text('{"video": "a.mp4", "caption": "x"}\n' + line + "\n")
+    for config in (write_config(root, "retrieval"), write_config(root, "pretrain")):
+        assert run("--config", config, "--out", root / "out") == 1
+        error = capsys.readouterr().err
+        assert f"{root / 'captions.jsonl'}:2: " in error and said in error
+
+
 def test_questions(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     questions = [
         ("a", "what is it?"),

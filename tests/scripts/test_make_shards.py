@@ -34,6 +34,17 @@ def run(source: Path, out: Path, *more: str) -> int:
     return ended.value.code
 
 
+def test_a_row_that_cannot_be_used_is_refused_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_pairs(tmp_path / "data")
+    with source.open("a") as file:
+        file.write('{"video": "0.mp4", "caption": "a \\ud83d dog"}\n')
+    assert run(source, tmp_path / "out") == 2
+    assert f"make_shards: error: {source}:13: caption 'a \\ud83d dog' is not valid" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match=f"error: {source}:13: caption"):
+        index_pairs([str(source)])
+    assert not list(tmp_path.rglob("*.tar"))
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".tar", ".json")}
 
