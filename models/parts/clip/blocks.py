@@ -1,0 +1,119 @@
+"""The transformer that both of CLIP's towers are made of, under OpenAI's parameter names.
+
+Shapes: B sequences, N tokens, D width, H heads, K = D / H head width.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from models.parts.clip.sizes import Activation
+
+NORM_EPS = 1e-5
+
+
+class QuickGELU(nn.Module):
+    """OpenAI's approximation of GELU, x sigmoid(1.702 x)."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Elementwise."""
+        return values * torch.sigmoid(1.702 * values)
+
+
+def activation_layer(name: Activation) -> nn.Module:
+    """A fresh layer of the activation with this name."""
+    return QuickGELU() if name == "quick_gelu" else nn.GELU()
+
+
+class ClipAttention(nn.Module):
+    """Multi-head self-attention; queries, keys and values are the thirds of `in_proj_weight`."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, tokens_BND: Tensor, causal: bool = False) -> Tensor:
+        """Every token attends to all tokens of its sequence; `causal`: to none that follows it."""
+        query, key, value = self._project(tokens_BND)
+        context = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
+        return self.out_proj(context.transpose(1, 2).flatten(2))
+
+    def received_from_first(self, tokens_BND: Tensor) -> Tensor:
+        """The attention that the first token pays to each token, float32 (B, N), averaged over heads."""
+        query, key, _ = self._project(tokens_BND)
+        query, key = query[:, :, :1].float(), key.float()
+        scores = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
+        return scores.softmax(dim=-1).mean(dim=1).squeeze(1)
+
+    def _project(self, tokens_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B, H, N, K)."""
+        projected = F.linear(tokens_BND, self.in_proj_weight, self.in_proj_bias)
+        query, key, value = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=-1)
+        )
+        return query, key, value
+
+
+class ClipMlp(nn.Module):
+    """Two linear layers, four times as wide between them."""
+
+    def __init__(self, width: int, activation: Activation) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(width, 4 * width)
+        self.gelu = activation_layer(activation)
+        self.c_proj = nn.Linear(4 * width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(..., D) to (..., D)."""
+        return self.c_proj(self.gelu(self.c_fc(tokens)))
+
+
+class ClipBlock(nn.Module):
+    """A pre-norm block: attention, then MLP, each added to what went in."""
+
+    def __init__(self, width: int, heads: int, activation: Activation) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.attn = ClipAttention(width, heads)
+        self.ln_2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp = ClipMlp(width, activation)
+
+    def forward(self, tokens_BND: Tensor, causal: bool = False) -> Tensor:
+        """The next states of sequences (B, N, D)."""
+        tokens = tokens_BND + self.attn(self.ln_1(tokens_BND), causal)
+        return tokens + self.mlp(self.ln_2(tokens))
+
+
+class ClipTransformer(nn.Module):
+    """A stack of blocks; `recompute` keeps only their inputs for the backward pass."""
+
+    def __init__(self, width: int, depth: int, heads: int, activation: Activation) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(ClipBlock(width, heads, activation) for _ in range(depth))
+        self.recompute = False
+        self._initialise(width, depth)
+
+    def forward(self, tokens_BND: Tensor, causal: bool = False) -> Tensor:
+        """Through all blocks."""
+        for block in self.resblocks:
+            if self.recompute and self.training:
+                tokens_BND = checkpoint(block, tokens_BND, causal, use_reentrant=False)
+            else:
+                tokens_BND = block(tokens_BND, causal)
+        return tokens_BND
+
+    def _initialise(self, width: int, depth: int) -> None:
+        """OpenAI's scales: what is added to the residual is smaller, the deeper the stack."""
+        attention_std, residual_std, hidden_std = width**-0.5, (2 * depth * width) ** -0.5, (2 * width) ** -0.5
+        for block in self.resblocks:
+            assert isinstance(block, ClipBlock)
+            nn.init.normal_(block.attn.in_proj_weight, std=attention_std)
+            nn.init.normal_(block.attn.out_proj.weight, std=residual_std)
+            nn.init.normal_(block.mlp.c_fc.weight, std=hidden_std)
+            nn.init.normal_(block.mlp.c_proj.weight, std=residual_std)
+            for layer in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
+                nn.init.zeros_(layer.bias)

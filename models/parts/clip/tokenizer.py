@@ -1,0 +1,189 @@
+"""CLIP's tokenizer: byte-pair encoding of cleaned, lower-case text, from OpenAI's vocabulary file alone.
+
+The vocabulary is 256 bytes, the same at the end of a word, one entry a merge, and the start and end tokens. OpenCLIP's
+copy gives the same ids; the two differ in how they spell the start and end tokens, should a text contain those words.
+"""
+
+import gzip
+import html
+import importlib.util
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, pre_tokenizers
+from tokenizers.models import BPE
+from torch import Tensor
+
+VOCABULARY_FILE = "bpe_simple_vocab_16e6.txt.gz"
+MERGES_READ = 48894
+"""Of OpenAI's file only so many merges are used, which makes 49408 tokens."""
+OPEN_CLIP = "open_clip_torch"
+"""In place of a path: the file in the Python package of this name, which need not be importable."""
+END_OF_WORD = "</w>"
+SPECIAL = {
+    "openai": ("<|startoftext|>", "<|endoftext|>"),
+    "openclip": ("<start_of_text>", "<end_of_text>"),
+}
+WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+PAD_ID = 0
+
+Merge = tuple[str, str]
+
+
+class ClipTokenizer:
+    """Texts to CLIP's token ids.
+
+    Args:
+        merges: pairs of pieces, most frequent first.
+        spelling: how the start and end tokens are spelled: `openai`, or `openclip` for models of that project.
+    """
+
+    def __init__(self, merges: Sequence[Merge], spelling: Literal["openai", "openclip"] = "openai") -> None:
+        self.merges, self.spelling = list(merges), spelling
+        alphabet = byte_alphabet()
+        tokens = [*alphabet, *(character + END_OF_WORD for character in alphabet)]
+        tokens += [first + second for first, second in self.merges]
+        self.start_id, self.end_id = len(tokens), len(tokens) + 1
+        tokens += SPECIAL[spelling]
+
+        self._tokens = tokens
+        self._byte_of = {character: byte for byte, character in zip(_byte_order(), alphabet, strict=True)}
+        vocabulary = {token: token_id for token_id, token in enumerate(tokens)}
+        self._tokenizer = Tokenizer(BPE(vocabulary, self.merges, end_of_word_suffix=END_OF_WORD))
+        self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(WORDS), "removed", invert=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        self._tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIAL[spelling]])
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def __call__(self, texts: Sequence[str], max_tokens: int = 77, pad_to_max: bool = False) -> tuple[Tensor, Tensor]:
+        """Ids and mask, both int64 (P, S): start, words, end, and then 0; S is that of the longest text.
+
+        Longer texts are cut to `max_tokens`, the last of which is the end token. With `pad_to_max`, S is `max_tokens`.
+        """
+        encodings = self._tokenizer.encode_batch([clean(text) for text in texts], add_special_tokens=False)
+        rows = [[self.start_id, *encoding.ids[: max_tokens - 2], self.end_id] for encoding in encodings]
+        length = max_tokens if pad_to_max else max(map(len, rows), default=0)
+
+        ids = torch.full((len(rows), length), PAD_ID)
+        mask = torch.zeros((len(rows), length), dtype=torch.int64)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row)
+            mask[index, : len(row)] = 1
+        return ids, mask
+
+    def decode(self, ids: Tensor) -> list[str]:
+        """Texts of ids (P, S): what stands between start and end, its words a space apart."""
+        return [self._decode_row(row) for row in ids.tolist()]
+
+    def _decode_row(self, row: list[int]) -> str:
+        if self.end_id in row:
+            row = row[: row.index(self.end_id)]
+        pieces = "".join(self._tokens[token_id] for token_id in row if token_id != self.start_id)
+        words = pieces.removesuffix(END_OF_WORD).split(END_OF_WORD)
+        decoded = (bytes(self._byte_of[character] for character in word) for word in words)
+        return " ".join(word.decode("utf-8", errors="replace") for word in decoded)
+
+    def save(self, folder: Path) -> None:
+        """Write the vocabulary into `folder`, from which `load_clip_tokenizer` reads it."""
+        lines = ["#version: 0.2", *(" ".join(merge) for merge in self.merges), ""]
+        # Without the time in its header, equal vocabularies make equal files.
+        with (folder / VOCABULARY_FILE).open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
+            file.write("\n".join(lines).encode())
+
+
+def clean(text: str) -> str:
+    """What CLIP does to a text first: mend its encoding, resolve HTML entities, join white space, lower-case.
+
+    ValueError if the text is not plain ASCII and the package ftfy, which mends encodings, is not installed.
+    """
+    plain = text.isascii() and text.isprintable() and "&" not in text and "<" not in text
+    if not plain:
+        text = html.unescape(html.unescape(fix_encoding(text)))
+    return re.sub(r"\s+", " ", text).strip().lower()
+
+
+def fix_encoding(text: str) -> str:
+    """Mend mojibake, curly quotes, ligatures and the like, as CLIP's vocabulary expects."""
+    try:
+        import ftfy
+    except ImportError as error:
+        raise ValueError(f"the text {text!r} needs the package ftfy: pip install ftfy") from error
+    return ftfy.fix_text(text)
+
+
+def load_clip_tokenizer(source: str, spelling: Literal["openai", "openclip"] = "openai") -> ClipTokenizer:
+    """Load from OpenAI's vocabulary file, a folder with it, or `open_clip_torch`, the package that ships it.
+
+    ValueError if there is no such file, or if it holds something else than merges.
+    """
+    path = vocabulary_path(source)
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        lines = content.decode("utf-8").split("\n")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read as CLIP's vocabulary file: {error}") from error
+
+    # The first line is a comment.
+    merges = [_merge_of(line, path, number) for number, line in enumerate(lines[1 : MERGES_READ + 1], 2) if line]
+    if not merges:
+        raise ValueError(f"{path}: holds no merges; OpenAI's {VOCABULARY_FILE} has 262,144 lines of two pieces each")
+    _check_pieces(merges, path)
+    return ClipTokenizer(merges, spelling)
+
+
+def vocabulary_path(source: str) -> Path:
+    """Where `load_clip_tokenizer` reads its vocabulary."""
+    if source == OPEN_CLIP and not Path(source).exists():
+        found = importlib.util.find_spec("open_clip")
+        if found is None or found.origin is None:
+            raise ValueError(f"the package {OPEN_CLIP} is not installed: pip install --no-deps {OPEN_CLIP}")
+        return Path(found.origin).parent / VOCABULARY_FILE
+
+    path = Path(source)
+    if path.is_dir():
+        path = path / VOCABULARY_FILE
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: there is no such file; name OpenAI's {VOCABULARY_FILE}, a folder with it, or {OPEN_CLIP}"
+        )
+    return path
+
+
+def byte_alphabet() -> list[str]:
+    """The character that stands for each byte, in GPT-2's order: printable bytes first, then the others."""
+    return [chr(byte) if byte in _PRINTABLE else chr(256 + _OTHERS.index(byte)) for byte in _byte_order()]
+
+
+def _byte_order() -> list[int]:
+    return [*_PRINTABLE, *_OTHERS]
+
+
+_PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
+_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
+
+
+def _merge_of(line: str, path: Path, number: int) -> Merge:
+    pieces = line.split()
+    if len(pieces) != 2:
+        raise ValueError(f"{path}:{number}: found {line[:80]!r}, not two pieces to merge; it is no vocabulary of CLIP")
+    return pieces[0], pieces[1]
+
+
+def _check_pieces(merges: Iterable[Merge], path: Path) -> None:
+    """Every piece has to be a byte, or what an earlier line made."""
+    alphabet = byte_alphabet()
+    known = {*alphabet, *(character + END_OF_WORD for character in alphabet)}
+    for number, (first, second) in enumerate(merges, 2):
+        if first not in known or second not in known:
+            unknown = first if first not in known else second
+            raise ValueError(f"{path}:{number}: nothing above makes the piece {unknown!r}; the file is damaged")
+        known.add(first + second)
