@@ -17,6 +17,8 @@ QUESTION_DATASETS = ("activitynet_qa", "msrvtt_qa")
 """Those that hold questions and answers; the others hold captions."""
 MANIFESTS = ("manifest", "eval_manifest", "test_manifest")
 SPLITS = ("train_split", "eval_split", "test_split")
+LISTS = ("train_list", "eval_list", "test_list")
+"""Files that restrict the split of the same part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +52,11 @@ class DataConfig:
     """Where the pairs are: manifests of one's own, a public dataset's own files, or several sources to pre-train on.
 
     `dataset: manifest` reads JSONL files, relative ones in `root`; any other name reads that dataset's files below
-    `root` and takes splits instead. Training is on `manifest` or `train_split`; evaluation in between, which chooses
-    the best weights, on `eval_manifest` or `eval_split`; the result that counts is of `test_manifest` or `test_split`.
-    Without the last it is that of the evaluation set, and without that, of the training set, and says so.
+    `root` and takes splits instead. A file below `root` with a video's name a line (`train_list`, `eval_list`,
+    `test_list`) restricts a split to these videos, and results name it. Training is on `manifest` or `train_split`;
+    evaluation in between, which chooses the best weights, on `eval_manifest` or `eval_split`; the result that counts is
+    of `test_manifest` or `test_split`. Without the last it is that of the evaluation set, and without that, of the
+    training set, and says so.
     A relative `video` is looked for in `videos` (by default `<root>/videos`). Captions are cut to `max_words` words and
     to `max_tokens` word pieces ([CLS] and [SEP] counted); `clean_captions: false` leaves them as they are written.
     `cache: memory` keeps decoded clips of small sets, up to `cache_gb`.
@@ -66,6 +70,9 @@ class DataConfig:
     train_split: str = "train"
     eval_split: str | None = None
     test_split: str | None = None
+    train_list: str | None = None
+    eval_list: str | None = None
+    test_list: str | None = None
     sources: tuple[SourceConfig, ...] = ()
     mixing: Literal["sample", "batch"] = "sample"
     videos: str | None = None
@@ -92,10 +99,10 @@ class DataConfig:
         return (self.test_manifest if self.dataset == "manifest" else self.test_split) is not None
 
     def _refuse_what_is_not_read(self) -> None:
-        unread: tuple[str, ...] = SPLITS
+        unread: tuple[str, ...] = (*SPLITS, *LISTS)
         why = "data.dataset manifest, whose files data.manifest, eval_manifest and test_manifest name"
         if self.sources:
-            unread, why = (*MANIFESTS, *SPLITS), "data.sources, which name their own files"
+            unread, why = (*MANIFESTS, *SPLITS, *LISTS), "data.sources, which name their own files"
         elif self.dataset != "manifest":
             unread, why = (
                 MANIFESTS,
@@ -104,6 +111,9 @@ class DataConfig:
         for name in unread:
             if getattr(self, name) != getattr(type(self), name):
                 raise ValueError(f"data.{name}: has no effect with {why}")
+        for part in ("eval", "test"):
+            if getattr(self, f"{part}_list") is not None and getattr(self, f"{part}_split") is None:
+                raise ValueError(f"data.{part}_list: has no effect without data.{part}_split, which it restricts")
         if self.sources and self.dataset != "manifest":
             raise ValueError("data.dataset: has no effect with data.sources; remove one of them")
         if self.mixing == "batch" and not self.sources:

@@ -71,6 +71,8 @@ class Annotations(Generic[Record]):
     `split` is the honest name of the part: ActivityNet Captions' "test" is read from its validation set and called
     "val_1". `source` says in words which format was found in which files, and what was left out. Where the authors keep
     to themselves which caption belongs to which video, `labelled` is False, and a record holds what one row holds.
+    `names` are what the files call the video of each record, which the path of the file that was found does not keep.
+    `video_list` is the list of videos that the records were restricted to, if they were.
     """
 
     records: list[Record]
@@ -78,6 +80,8 @@ class Annotations(Generic[Record]):
     split: str
     source: str
     labelled: bool = True
+    names: tuple[str, ...] = ()
+    video_list: str | None = None
 
 
 def is_image(path: str) -> bool:

@@ -18,8 +18,9 @@ from datasets.loaders import TrainLoader, evaluation_loader
 from datasets.video_text import VideoTextDataset
 from engine.distributed import gather_objects, is_main, rank, world_size
 from models.momentum import MomentumTwin
+from tasks.annotations import Part, Split, named_files, read_split, setting_of
 from tasks.build import TOKENIZER, build_model, build_tokenizer, load_checkpoint
-from tasks.data import Part, Split, name_of, read_split, setting_of, video_text
+from tasks.data import video_text
 from tasks.objectives import Objectives
 from tasks.transfer import sent
 
@@ -54,11 +55,11 @@ class VideoTextTask(nn.Module):
     def split(self, part: Part) -> Split:
         """The records of a part of the data, read once, also where one set of records is several parts."""
         if part not in self._splits:
-            name = name_of(self.config, part)
+            named = named_files(self.config, part)
             first = part != "train" and not self._splits.keys() - {"train"}
-            if first and name == name_of(self.config, "train"):
-                logger.info("no %s: evaluation is on %s, which training sees", setting_of(self.config, "eval"), name)
-            same = [read for other, read in self._splits.items() if name_of(self.config, other) == name]
+            if first and named == named_files(self.config, "train"):
+                logger.info("no %s: evaluation is on %s, which training sees", setting_of(self.config, "eval"), named)
+            same = [read for other, read in self._splits.items() if named_files(self.config, other) == named]
             self._splits[part] = same[0] if same else read_split(self.config, part)
         return self._splits[part]
 
@@ -175,12 +176,13 @@ class VideoTextTask(nn.Module):
         split = self.evaluated(final)
         left_out = split.missing_videos + [failure for part in gather_objects(failed) for failure in part]
         if not num_videos:
-            name = name_of(self.config, "test" if final else "eval")
-            raise ValueError(f"{name}: none of its {split.num_annotated} videos could be read")
+            named = named_files(self.config, "test" if final else "eval")
+            raise ValueError(f"{named}: none of its {split.num_annotated} videos could be read")
         return {
             "dataset": split.annotations.dataset,
             "split": split.annotations.split,
             "source": split.annotations.source,
+            "video_list": split.annotations.video_list,
             "labelled": split.annotations.labelled,
             "num_annotated": split.num_annotated,
             "num_videos": num_videos,

@@ -18,9 +18,10 @@ from datasets.sampling import generator
 from datasets.video_text import VideoTextDataset
 from engine.checkpoint import read_json, write_json, write_lines
 from engine.distributed import gather_objects, is_main
+from tasks.annotations import Split, read_annotations
 from tasks.base import VideoTextTask
 from tasks.build import beside_checkpoint
-from tasks.data import Split, clean_up, read_annotations, video_text
+from tasks.data import clean_up, video_text
 from tasks.metrics.captions import PLAIN, CaptionScorer
 from tasks.step_counts import TextCounts, count_texts
 

@@ -14,8 +14,9 @@ from datasets.mixing import Mixture, Source
 from datasets.sources import missing_of_some, open_source
 from datasets.video_text import VideoTextDataset
 from engine.distributed import rank, world_size
+from tasks.annotations import media_folder
 from tasks.base import PairTask
-from tasks.data import clean_up, media_folder
+from tasks.data import clean_up
 
 logger = logging.getLogger(__name__)
 

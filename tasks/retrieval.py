@@ -16,8 +16,9 @@ from configs.schema import RetrievalConfig
 from datasets.loaders import TrainLoader
 from datasets.video_text import VideoTextDataset
 from engine.distributed import gather_objects, rank, world_size
+from tasks.annotations import Split, setting_of
 from tasks.base import PairTask, progress_bar
-from tasks.data import Split, setting_of, video_text
+from tasks.data import video_text
 from tasks.metrics import submission
 from tasks.metrics.retrieval import Direction, both_directions, recalls
 from tasks.shortlists import Shortlists

@@ -21,9 +21,10 @@ from datasets.records import QuestionRecord, VideoTextRecord
 from datasets.video_text import VideoTextDataset
 from engine.checkpoint import read_json, write_json, write_lines
 from engine.distributed import gather_objects
+from tasks.annotations import read_annotations
 from tasks.base import VideoTextTask
 from tasks.build import beside_checkpoint
-from tasks.data import clean_up, read_annotations, video_text
+from tasks.data import clean_up, video_text
 from tasks.metrics.answers import accuracies, count_answers, coverage
 from tasks.step_counts import mean_count
 

@@ -34,4 +34,4 @@ def read(root: Path, split: str, videos: Path) -> Annotations:
         for row in items_of(content, str(path)):
             texts.setdefault(row.text("video"), []).append(row.paragraph("caption"))
     records = [VideoTextRecord(folder.path(name), tuple(captions)) for name, captions in texts.items()]
-    return Annotations(records, "activitynet_captions", part, whose + found.source)
+    return Annotations(records, "activitynet_captions", part, whose + found.source, names=tuple(texts))

@@ -27,18 +27,19 @@ def read(root: Path, split: str, videos: Path) -> Annotations:
             if question_id not in given:
                 raise ValueError(f"{row.place}: {question_id!r} is not in {path}; get both files from one place")
     folder = VideoFolder(videos)
+    names = tuple(f"v_{row.text('video_name')}" for row in questions.values())
     records = [
         QuestionRecord(
-            video=folder.path(f"v_{row.text('video_name')}"),
+            video=folder.path(name),
             question=row.text("question"),
             answers=(answers[question_id].text("answer"),),
             weights=(SINGLE_ANSWER_WEIGHT,),
             question_id=question_id,
             kind=_kind(answers[question_id]),
         )
-        for question_id, row in questions.items()
+        for name, (question_id, row) in zip(names, questions.items(), strict=True)
     ]
-    return Annotations(records, "activitynet_qa", split, found.source)
+    return Annotations(records, "activitynet_qa", split, found.source, names=names)
 
 
 def _kind(answer: Row) -> str:

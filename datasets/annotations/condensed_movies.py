@@ -30,22 +30,21 @@ def read(root: Path, split: str, videos: Path) -> Annotations:
     folder = VideoFolder(videos, expected=".mkv")
     if found.format is authors:
         return _read_authors(found, split, folder)
-    records = _read_challenge(found.paths[0], split, folder)
-    return Annotations(records, "condensed_movies", split, found.source, labelled=split != "test")
+    captions = _read_challenge(found.paths[0], split)
+    records = [VideoTextRecord(folder.path(name), (caption,)) for name, caption in captions.items()]
+    names = tuple(captions)
+    return Annotations(records, "condensed_movies", split, found.source, labelled=split != "test", names=names)
 
 
-def _read_challenge(path: Path, split: str, folder: VideoFolder) -> list[VideoTextRecord]:
+def _read_challenge(path: Path, split: str) -> dict[str, str]:
+    """The caption of each row of a split, by the clip's name."""
     rows = by_unique(csv_of(path, ("videoid", "caption", "split")), "videoid")
     for row in rows.values():
         _check_split_of_row(row.place, row.text("split"))
-    records = [
-        VideoTextRecord(folder.path(name), (row.text("caption"),))
-        for name, row in rows.items()
-        if row.text("split") == split
-    ]
-    if not records:
+    captions = {name: row.text("caption") for name, row in rows.items() if row.text("split") == split}
+    if not captions:
         raise ValueError(f"{path}: no row of split {split!r}; {GET_IT_AGAIN}")
-    return records
+    return captions
 
 
 def _read_authors(found: Found, split: str, folder: VideoFolder) -> Annotations:
@@ -54,7 +53,7 @@ def _read_authors(found: Found, split: str, folder: VideoFolder) -> Annotations:
     for row in split_of_movie.values():
         _check_split_of_row(row.place, row.text("split"))
     descriptions = by_unique(csv_of(descriptions_path, ("videoid", "description")), "videoid")
-    records: list[VideoTextRecord] = []
+    records: dict[str, VideoTextRecord] = {}
     undescribed = 0
     for name, clip in by_unique(csv_of(clips_path, ("videoid", "imdbid")), "videoid").items():
         movie = clip.text("imdbid")
@@ -63,13 +62,13 @@ def _read_authors(found: Found, split: str, folder: VideoFolder) -> Annotations:
         if split_of_movie[movie].text("split") != split:
             continue
         if name in descriptions:
-            records.append(VideoTextRecord(folder.path(name), (descriptions[name].text("description"),)))
+            records[name] = VideoTextRecord(folder.path(name), (descriptions[name].text("description"),))
         else:
             undescribed += 1
     if not records:
         raise ValueError(f"{split_path}: no clip of split {split!r} has a description; {GET_IT_AGAIN}")
     source = f"{found.source}; {undescribed} clips without a description are left out"
-    return Annotations(records, "condensed_movies", split, source)
+    return Annotations(list(records.values()), "condensed_movies", split, source, names=tuple(records))
 
 
 def _check_split_of_row(place: str, split: str) -> None:

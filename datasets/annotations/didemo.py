@@ -34,7 +34,7 @@ def read(root: Path, split: str, videos: Path) -> Annotations:
         texts = _joined_descriptions(path, merge=split.endswith(MERGED))
     folder = VideoFolder(videos)
     records = [VideoTextRecord(folder.path(name), captions) for name, captions in texts.items()]
-    return Annotations(records, "didemo", split, found.source)
+    return Annotations(records, "didemo", split, found.source, names=tuple(texts))
 
 
 def _paragraphs(path: Path) -> dict[str, tuple[str, ...]]:

@@ -49,7 +49,7 @@ def choose(dataset: str, split: str, root: Path, formats: Sequence[Format]) -> F
     if not complete:
         wanted = ", or ".join(" and ".join(each.files) for each in formats)
         names = dict.fromkeys(name for each in formats for name in each.files)
-        there = [name for name in names if _path_of(name, root) is not None]
+        there = [name for name in names if find_file(name, root) is not None]
         only = f" and holds only {', '.join(there)}" if there else ""
         raise ValueError(
             f"data.root: {root} (or its folder annotations) lacks the annotations of {dataset}'s {split!r}{only}; "
@@ -62,14 +62,15 @@ def choose(dataset: str, split: str, root: Path, formats: Sequence[Format]) -> F
 
 
 def _find(wanted: Format, root: Path) -> Found | None:
-    paths = [path for name in wanted.files if (path := _path_of(name, root)) is not None]
+    paths = [path for name in wanted.files if (path := find_file(name, root)) is not None]
     if len(paths) < len(wanted.files):
         return None
     names = ", ".join(str(path.relative_to(root)) for path in paths)
     return Found(wanted, tuple(paths), f"{wanted.whose} ({names})")
 
 
-def _path_of(name: str, root: Path) -> Path | None:
+def find_file(name: str, root: Path) -> Path | None:
+    """The file of that name in `root` or `root/annotations`; None if neither holds it."""
     for folder in (root, root / "annotations"):
         if (folder / name).is_file():
             return folder / name

@@ -35,7 +35,7 @@ def read(root: Path, split: str, videos: Path) -> Annotations:
         texts = _listed(found.paths[0], found.paths[1])
     folder = VideoFolder(videos)
     records = [VideoTextRecord(folder.path(name), tuple(captions)) for name, captions in texts.items()]
-    return Annotations(records, "msrvtt", part, found.source)
+    return Annotations(records, "msrvtt", part, found.source, names=tuple(texts))
 
 
 def _formats(split: str) -> list[Format]:

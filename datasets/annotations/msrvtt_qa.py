@@ -42,7 +42,7 @@ def read(root: Path, split: str, videos: Path) -> Annotations:
         )
         for question_id, row in rows.items()
     ]
-    return Annotations(records, "msrvtt_qa", split, found.source)
+    return Annotations(records, "msrvtt_qa", split, found.source, names=tuple(names.values()))
 
 
 def _number(row: Row, key: str) -> str:

@@ -34,7 +34,7 @@ def read(root: Path, split: str, videos: Path) -> Annotations:
             raise ValueError(f"{place}: no captions of {name!r} in {captions}; get both files from one place")
         text = _join_tokens(tokens[name], f"{captions}: {name!r}")
         records[name] = VideoTextRecord(folder.path(name), (text,))
-    return Annotations(list(records.values()), "queryd", split, found.source)
+    return Annotations(list(records.values()), "queryd", split, found.source, names=tuple(records))
 
 
 def _join_tokens(sentences: Any, place: str) -> str:

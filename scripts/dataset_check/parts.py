@@ -11,7 +11,7 @@ from tqdm import tqdm
 from configs.schema import PretrainConfig, RunConfig, SourceConfig
 from datasets.pairs import PairTable
 from datasets.sources import is_there, open_source
-from tasks.data import PARTS, media_folder, read_split, setting_of
+from tasks.annotations import PARTS, media_folder, read_split, setting_of
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,8 @@ def made(config_class: type[RunConfig], **sections: dict[str, Any]) -> RunConfig
         ("data", {"train_split": "val"}, "train_split: has no effect with data.dataset manifest"),
         ("data", {"eval_split": "val"}, "eval_split: has no effect with data.dataset manifest"),
         ("data", {"test_split": "test"}, "test_split: has no effect with data.dataset manifest"),
+        ("data", {"test_list": "a.txt"}, "test_list: has no effect with data.dataset manifest"),
+        ("data", {"dataset": "didemo", "test_list": "a.txt"}, "test_list: has no effect without data.test_split"),
         ("data", {"dataset": "didemo", "manifest": "a.jsonl"}, "manifest: has no effect with data.dataset didemo"),
         ("data", {"dataset": "didemo", "eval_manifest": "a"}, "eval_manifest: has no effect with data.dataset didemo"),
         ("data", {"dataset": "msrvtt_qa", "test_manifest": "a"}, "test_manifest: has no effect with data.dataset msrv"),

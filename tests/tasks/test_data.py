@@ -9,8 +9,8 @@ import pytest
 from configs.schema import DataConfig
 from datasets.annotations import public
 from datasets.records import Annotations, QuestionRecord, VideoTextRecord
-from tasks import data as module
-from tasks.data import name_of, read_split, setting_of, video_text
+from tasks.annotations import PARTS, NamedFiles, named_files, read_split, setting_of
+from tasks.data import video_text
 from tests.tiny_runs import config, write_data, write_questions
 
 
@@ -82,7 +82,24 @@ def test_public_datasets_are_read_by_their_splits(root: Path, monkeypatch: pytes
     assert splits[1].annotations.split == "honest val" and splits[1].annotations.source == "the authors' file"
     assert [setting_of(settings, part) for part in ("train", "eval")] == ["data.train_split", "data.eval_split"]
     only_train = config("retrieval", root, data={"dataset": "didemo"})
-    assert name_of(only_train, "test") == "train"
+    assert named_files(only_train, "test") == NamedFiles("train")
+
+
+def test_a_list_restricts_its_own_split(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    for name in ("0.mp4", "0.mov", "1.mp4", "2.mp4"):
+        (tmp_path / "videos" / name).touch()
+    for split in ("val", "test"):
+        rows = [{"video": name, "description": f"{split} {name}"} for name in ("0.mp4", "0.mov", "1.mp4", "2.mp4")]
+        (tmp_path / f"{split}_data.json").write_text(json.dumps(rows))
+    (tmp_path / "test_list.txt").write_text("2.mp4\n0.mov\n")
+    given = {"dataset": "didemo", "train_split": "val", "eval_split": "val", "test_split": "test"}
+    settings = config("retrieval", tmp_path, data={**given, "test_list": "test_list.txt"})
+    chosen_on, tested_on = (read_split(settings, part).annotations for part in ("eval", "test"))
+    assert (len(chosen_on.records), chosen_on.video_list) == (4, None)
+    assert [record.captions for record in tested_on.records] == [("test 0.mov",), ("test 2.mp4",)]
+    assert (tested_on.video_list, tested_on.names) == ("test_list.txt", ("0.mov", "2.mp4"))
+    assert str(named_files(settings, "test")) == "test of test_list.txt"
 
 
 def test_captions_are_cleaned_unless_they_are_to_be_left(root: Path) -> None:
@@ -95,5 +112,5 @@ def test_captions_are_cleaned_unless_they_are_to_be_left(root: Path) -> None:
 def test_every_part_has_a_setting_of_its_own() -> None:
     manifests = config("retrieval", Path("/data"))
     public_data = config("retrieval", Path("/data"), data={"dataset": "msrvtt"})
-    named = [setting_of(settings, part) for settings in (manifests, public_data) for part in module.PARTS]
+    named = [setting_of(settings, part) for settings in (manifests, public_data) for part in PARTS]
     assert len(set(named)) == 6 and all(hasattr(DataConfig, name.removeprefix("data.")) for name in named)

@@ -243,7 +243,8 @@ def not_labelled(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[VideoTextR
     rows = rows[::-1]  # the order of the file, not of names
 
     def read(dataset: str, folder: Path, split: str, videos: Path) -> Annotations:
-        return Annotations(rows, dataset, split, "the challenge's files", labelled=split != "test")
+        names = tuple(Path(row.video).stem for row in rows)
+        return Annotations(rows, dataset, split, "the challenge's files", labelled=split != "test", names=names)
 
     monkeypatch.setattr(public, "read", read)
     return rows
@@ -283,6 +284,17 @@ def test_a_test_set_whose_pairs_are_not_public_ends_in_a_submission(
     assert np.abs(np.load(tmp_path / "cosine.npy")[np.ix_(readable, readable)] - expected).max() < 1e-5
     assert labelled["labelled"] and labelled["num_texts"] == 6
     assert "2 of 8 videos have no scores: in the submission they come last for every text" in caplog.text
+
+
+def test_a_list_of_videos_restricts_a_result_which_names_it(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    not_labelled(data, monkeypatch)
+    (data / "list.txt").write_text("".join(f"{video}.mp4\n" for video in READABLE[:3]))
+    given = {"dataset": "didemo", "eval_split": "val", "test_split": "val", "test_list": "list.txt"}
+    task = RetrievalTask(config("retrieval", data, data=given), CPU)
+    listed, whole = (evaluate(task, task.config, CPU, final=final) for final in (True, False))
+    assert (listed["video_list"], listed["num_annotated"], listed["num_videos"]) == ("list.txt", 3, 3)
+    assert "3 of 8 as list.txt lists them" in listed["source"]
+    assert (whole["video_list"], whole["num_annotated"]) == (None, 8)
 
 
 def test_a_set_without_public_pairs_cannot_choose_the_best_weights(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

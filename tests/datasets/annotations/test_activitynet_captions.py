@@ -1,10 +1,12 @@
 """ActivityNet Captions: paragraphs in two formats, told apart by their content, and splits by their honest names."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from datasets.annotations import activitynet_captions
+from datasets.annotations.layout import RELEASE as RELEASE_NAME
 from datasets.records import VideoTextRecord
 from tests.datasets.annotations.folders import error_of, touch, write_json
 
@@ -89,3 +91,27 @@ def test_a_video_that_stands_twice(tmp_path: Path) -> None:
     path.write_text('{"v_a": {"sentences": ["x"]}, "v_b": {"sentences": ["x"]}, "v_a": {"sentences": ["y"]}}')
     text = error_of(lambda: activitynet_captions.read(tmp_path, "train", tmp_path))
     assert text.startswith(f"{path}: key 'v_a' stands twice")
+
+
+@pytest.mark.parametrize(("split", "videos", "sentences"), [("val_1", 4917, 17505), ("val_2", 4885, 17031)])
+def test_real_counts(real_data: Path, split: str, videos: int, sentences: int) -> None:
+    root = real_data / "annotations/activitynet_captions"
+    content = json.loads((root / f"{split}.json").read_text())
+    assert sum(len(entry["sentences"]) for entry in content.values()) == sentences
+    records = activitynet_captions.read(root, split, Path("/videos")).records
+    assert len(records) == len({record.video for record in records}) == videos
+    for record, (name, entry) in zip(records, content.items(), strict=True):
+        (paragraph,) = record.captions
+        assert record.video == f"/videos/{name}.mp4" and paragraph == paragraph.strip()
+        assert paragraph.split() == " ".join(entry["sentences"]).split()
+
+
+def test_real_files_of_others_are_read_as_the_release(real_data: Path, tmp_path: Path) -> None:
+    """The list that several codebases retrieve from holds the authors' sentences, with `.mp4` after each name."""
+    root = real_data / "annotations/activitynet_captions"
+    (tmp_path / "val.json").symlink_to(root / "anet_ret_val_1.json")
+    (tmp_path / "train.json").symlink_to(root / "train_first500.json")
+    listed = activitynet_captions.read(tmp_path, "val", Path("/videos"))
+    assert listed.source.startswith(RELEASE_NAME) and listed.names[0].endswith(".mp4")
+    assert listed.records == activitynet_captions.read(root, "val", Path("/videos")).records
+    assert len(activitynet_captions.read(tmp_path, "train", Path("/videos")).records) == 500

@@ -1,5 +1,6 @@
 """MSR-VTT: the authors' captions under three splits, and the reference's files."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +123,27 @@ def test_no_video_of_a_split(tmp_path: Path) -> None:
 def test_bad_lists(tmp_path: Path, file: str, content: str, split: str, found: str) -> None:
     (write_authors(tmp_path) / file).write_text(content)
     assert error_of(lambda: msrvtt.read(tmp_path, split, tmp_path)).startswith(f"{tmp_path / file}{found}")
+
+
+def test_the_real_list_of_the_1k_split(real_data: Path) -> None:
+    root = real_data / "annotations/msrvtt"
+    annotations = msrvtt.read(root, "test", Path("/videos"))
+    others = json.loads((root / "msrvtt_ret_test1k.json").read_text())
+    found = [(Path(record.video).name, *record.captions) for record in annotations.records]
+    assert found == [(row["video"], row["caption"]) for row in others] and len(set(found)) == 1000
+    assert annotations.split == "test_1k"
+
+
+@pytest.mark.parametrize(("split", "videos"), [("train_9k", 9000), ("train_7k", 7010)])
+def test_the_real_lists_choose_the_videos_to_train_on(real_data: Path, tmp_path: Path, split: str, videos: int) -> None:
+    """The captions, which are not to be had, are made up; the lists are real."""
+    for name in msrvtt.LISTS.values():
+        (tmp_path / name).symlink_to(real_data / "annotations/msrvtt" / name)
+    names = [f"video{number}" for number in range(10_000)]
+    rows = [{"video_id": name, "split": "train"} for name in names]
+    sentences = [{"video_id": name, "caption": f"about {name}"} for name in names]
+    write_json(tmp_path / "MSRVTT_data.json", {"videos": rows, "sentences": sentences})
+    records = msrvtt.read(tmp_path, split, Path("/videos")).records
+    tested = {record.video for record in msrvtt.read(tmp_path, "test", Path("/videos")).records}
+    assert len(records) == len({record.video for record in records} - tested) == videos
+    assert all(record.captions == (f"about {Path(record.video).stem}",) for record in records)

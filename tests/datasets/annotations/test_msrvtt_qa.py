@@ -1,5 +1,7 @@
 """MSR-VTT-QA: questions with numbers for videos, or with their names."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,17 @@ def test_the_references_file_comes_first_and_numbers_its_rows(tmp_path: Path) ->
 def test_bad_files(tmp_path: Path, file: str, rows: list[object], found: str) -> None:
     (write_json if file.endswith("json") else write_lines)(tmp_path / file, rows)
     assert error_of(lambda: msrvtt_qa.read(tmp_path, "test", tmp_path)).startswith(f"{tmp_path / file}{found}")
+
+
+def test_real_questions_in_both_forms(real_data: Path, tmp_path: Path) -> None:
+    root = real_data / "annotations/msrvtt_qa"
+    (tmp_path / "val_qa.json").symlink_to(root / "val_qa.json")
+    release = msrvtt_qa.read(root, "val", Path("/videos"))
+    authors = msrvtt_qa.read(tmp_path, "val", Path("/videos"))
+    assert release.source.endswith("(val.jsonl); there but not read: val_qa.json")
+    assert len(release.records) == 12278 and len({record.video for record in release.records}) == 497
+    assert [replace(record, question_id="") for record in release.records] == [
+        replace(record, question_id="") for record in authors.records
+    ]
+    kinds = [json.loads(line)["answer_type"] for line in (root / "val.jsonl").read_text().splitlines()]
+    assert [record.kind for record in release.records] == kinds

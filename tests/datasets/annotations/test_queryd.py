@@ -2,12 +2,13 @@
 
 import os
 import pickle
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from datasets.annotations import queryd
+from datasets.annotations import plain_pickle, queryd
 from datasets.records import VideoTextRecord
 from tests.datasets.annotations.folders import error_of, touch
 
@@ -78,3 +79,16 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path: Path) -> None:
     text = error_of(lambda: queryd.read(tmp_path, "test", tmp_path))
     assert text.startswith(f"{tmp_path / 'raw_captions_combined_filtered.pkl'}: the pickle asks for posix.system")
     assert not (tmp_path / "proof").exists()
+
+
+@pytest.mark.parametrize(("split", "videos"), [("train", 2048), ("val", 438)])
+def test_real_lists_and_the_real_pickles_kind(real_data: Path, tmp_path: Path, split: str, videos: int) -> None:
+    """The captions, which are not to be had, are made up, for the videos of the real times and in their form."""
+    root = real_data / "annotations/queryd"
+    times = plain_pickle.load(root / "times_captions_combined_filtered-v2.pkl")
+    captions = defaultdict(list, {name: [["said", str(span[0])] for span in spans] for name, spans in times.items()})
+    (tmp_path / f"exists_{split}_list.txt").symlink_to(root / f"{split}_list.txt")
+    (tmp_path / "raw_captions_combined_filtered.pkl").write_bytes(pickle.dumps(captions, 3))
+    records = queryd.read(tmp_path, split, Path("/videos")).records
+    assert len(records) == len({record.video for record in records}) == videos
+    assert all(record.captions[0].startswith("said ") for record in records)

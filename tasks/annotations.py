@@ -1,0 +1,107 @@
+"""Which files describe each part of a run's data, and what they say; needs neither torch nor a video."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Literal, NamedTuple
+
+from configs.schema import RunConfig, SourceConfig
+from datasets.annotations import manifest, public, video_list
+from datasets.records import Annotations, QuestionRecord, Record, split_missing
+from datasets.sources import holds_its_videos
+
+Part = Literal["train", "eval", "test"]
+PARTS: tuple[Part, ...] = ("train", "eval", "test")
+
+
+@dataclass(frozen=True)
+class Split(Generic[Record]):
+    """One part of the data: its annotations, divided by whether the video is there.
+
+    Attributes:
+        annotations: all records in the order of the files, with the honest name of the part.
+        present, missing: those of the records whose video is there, and the others, in the same order.
+    """
+
+    annotations: Annotations[Record]
+    present: list[Record]
+    missing: list[Record]
+
+    @property
+    def num_annotated(self) -> int:
+        """How many videos, or parts of videos, the annotations name.
+
+        Of captions each record is one, whatever its file is called: two of DiDeMo's names may be found as one file.
+        """
+        questions = [record for record in self.annotations.records if isinstance(record, QuestionRecord)]
+        if not questions:
+            return len(self.annotations.records)
+        return len({(record.video, record.start, record.end) for record in questions})
+
+    @property
+    def missing_videos(self) -> list[dict[str, str]]:
+        """Each video, or part of one, that is not there, as `failed` of an evaluation lists it."""
+        clips = [(record.video, record.start, record.end) for record in self.missing]
+        if any(isinstance(record, QuestionRecord) for record in self.missing):
+            clips = list(dict.fromkeys(clips))
+        return [{"video": video, "reason": "no such file"} for video, _, _ in clips]
+
+
+def read_split(config: RunConfig, part: Part) -> Split:
+    """Read the records of a part of the data: questions for question answering, captions for all else.
+
+    Where the configuration names no test set the evaluation set stands for it, and where it names none the training
+    set. `ValueError` if no video is there.
+    """
+    annotations = read_annotations(config, part)
+    present, missing = split_missing(annotations.records, video_folder(config))
+    return Split(annotations, present, missing)
+
+
+def read_annotations(config: RunConfig, part: Part) -> Annotations:
+    """The same without a look at the videos: what the files say of a part of the data."""
+    named, root, videos = named_files(config, part), Path(config.data.root), video_folder(config)
+    name = named.name
+    if config.data.dataset != "manifest":
+        annotations = public.read(config.data.dataset, root, name, videos)
+        return annotations if named.video_list is None else video_list.restrict(annotations, root, named.video_list)
+    read = manifest.read_questions if config.task == "vqa" else manifest.read
+    return Annotations(read(root / name, videos), root.resolve().name, Path(name).stem, f"manifest {root / name}")
+
+
+class NamedFiles(NamedTuple):
+    """The manifest or split that a part is read from, and the list of videos that restricts it."""
+
+    name: str
+    video_list: str | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.video_list is None else f"{self.name} of {self.video_list}"
+
+
+def named_files(config: RunConfig, part: Part) -> NamedFiles:
+    """What a part is read from: its own setting's files, or those of the nearest part before it that names any."""
+    for candidate in reversed(PARTS[: PARTS.index(part) + 1]):
+        name = getattr(config.data, setting_of(config, candidate).removeprefix("data."))
+        if name is not None:
+            return NamedFiles(name, getattr(config.data, f"{candidate}_list"))
+    raise AssertionError("data.manifest and data.train_split are never None")
+
+
+def video_folder(config: RunConfig) -> Path:
+    """The folder that relative paths of videos are in."""
+    return Path(config.data.videos) if config.data.videos else Path(config.data.root) / "videos"
+
+
+def media_folder(config: RunConfig, source: SourceConfig) -> Path:
+    """The folder that relative paths of a source are in; ValueError where it has none and one is named."""
+    root = Path(config.data.root)
+    if source.media and holds_its_videos(root / source.file):
+        raise ValueError(f"data.sources: media of {source.file} has no effect, as shards hold their videos; remove it")
+    return root / source.media if source.media else video_folder(config)
+
+
+def setting_of(config: RunConfig, part: Part) -> str:
+    """The key of the configuration that names a part."""
+    if config.data.dataset != "manifest":
+        return f"data.{part}_split"
+    return {"train": "data.manifest", "eval": "data.eval_manifest", "test": "data.test_manifest"}[part]
