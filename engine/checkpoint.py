@@ -28,16 +28,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+# Importers need not know that the names are apart, for commands that do without torch.
+from engine.checkpoint_files import (
+    CONFIG as CONFIG,
+    OPTIMIZER as OPTIMIZER,
+    PICKLED as PICKLED,
+    QUARANTINE as QUARANTINE,
+    RANDOM as RANDOM,
+    STATE as STATE,
+    SUMS as SUMS,
+    WEIGHTS as WEIGHTS,
+)
+
 logger = logging.getLogger("engine")
-WEIGHTS = "model.safetensors"
-OPTIMIZER = "optimizer.safetensors"
-CONFIG = "config.yaml"
-STATE = "state.json"
-RANDOM = "random.json"
-QUARANTINE = "quarantine.json"
-SUMS = "SHA256SUMS"
-PICKLED = (".pth", ".pt", ".bin")
-"""Suffixes of the files that `torch.save` writes."""
 UNDER = ("model", "state_dict")
 """Keys under which such files have their weights, beside an optimizer and the like."""
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from configs.load import dump
 from configs.schema import RunConfig
 from engine import checkpoint
+from engine.checkpoint_files import LAST as LAST, STEP
 
-LAST = "checkpoint_last"
 BEST = "checkpoint_best"
 RESUMED_FROM = (
     checkpoint.WEIGHTS,
@@ -102,7 +102,7 @@ def _copy(tensor: Tensor) -> Tensor:
 
 def newest_first(folder: Path) -> list[Path]:
     """The checkpoints of a run's folder to go on from, the newest first, whole or not."""
-    steps = [path for path in folder.glob("checkpoint_step_*") if _STEP.fullmatch(path.name)]
+    steps = [path for path in folder.glob(STEP) if _STEP.fullmatch(path.name)]
     steps.sort(key=_step_of, reverse=True)
     return [path for path in (folder / LAST, *steps) if path.exists()]
 

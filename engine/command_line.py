@@ -5,9 +5,12 @@ is answered at once.
 """
 
 import argparse
+import os
 import pkgutil
+import shlex
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,8 +18,12 @@ from pathlib import Path
 
 from configs.load import load, load_to_evaluate
 from configs.schema import RunConfig
+from engine.checkpoint_files import LAST, STEP
 from engine.interruption import SAVED, SIGNALS, Interrupted
 from engine.watchdog import RankFailed
+
+LISTEN_SECONDS = 10.0
+"""How long another rank may take to report a mistake before this one does."""
 
 
 def main(description: str | None, config_class: type[RunConfig], task_class: str) -> None:
@@ -33,7 +40,7 @@ def main(description: str | None, config_class: type[RunConfig], task_class: str
     arguments = parser.parse_intermixed_args()
     if arguments.config is None and not arguments.evaluate:
         parser.error("--config FILE is needed to train")
-    with exit_status(arguments.traceback):
+    with exit_status(arguments.traceback, starting=True):
         if arguments.evaluate:
             from engine.hub import local_path
 
@@ -43,6 +50,7 @@ def main(description: str | None, config_class: type[RunConfig], task_class: str
         if config.output_dir is None:
             name = arguments.config.stem if arguments.config is not None else "evaluation"
             config = replace(config, output_dir=f"outputs/{name}")
+        fetch_what_is_needed(config, arguments)
 
     from engine.run import run
 
@@ -50,12 +58,30 @@ def main(description: str | None, config_class: type[RunConfig], task_class: str
         run(config, pkgutil.resolve_name(task_class), evaluate_only=arguments.evaluate)
 
 
+def fetch_what_is_needed(config: RunConfig, arguments: argparse.Namespace) -> None:
+    """Have the weights and vocabularies that `config` names on this machine; `ValueError` names all that it lacks.
+
+    A run that resumes has everything in its own folder.
+    """
+    folder = Path(config.output_dir or "")
+    if not arguments.evaluate and ((folder / LAST).exists() or any(folder.glob(STEP))):
+        return
+
+    from engine.fetching import require_all
+
+    if arguments.config is not None:
+        require_all(config, shlex.join((*arguments.overrides, "--config", str(arguments.config))))
+    else:
+        require_all(config, shlex.join(("--checkpoint", str(config.checkpoint))))
+
+
 @contextmanager
-def exit_status(traceback: bool = False) -> Iterator[None]:
+def exit_status(traceback: bool = False, starting: bool = False) -> Iterator[None]:
     """End the process with a line on stderr and a status that a batch script understands, if what is inside fails.
 
     75 is a run that was told to stop and is saved, 2 an error of the user's making, 1 a rank that others were lost to.
-    With `traceback` all but the first are raised as they are.
+    With `traceback` all but the first are raised as they are. While a run is `starting` all ranks make the same
+    mistake, and the first of each machine says it.
     """
     try:
         yield
@@ -75,6 +101,8 @@ def exit_status(traceback: bool = False) -> Iterator[None]:
     except (ValueError, FloatingPointError) as error:
         if traceback:
             raise
+        if starting and os.environ.get("LOCAL_RANK", "0") != "0":
+            time.sleep(LISTEN_SECONDS)  # the launcher ends this process as soon as the first has ended
         print(f"error: {_what_it_says(error)}", file=sys.stderr)
         sys.exit(2)
 

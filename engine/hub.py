@@ -1,13 +1,16 @@
 """Checkpoints by address: `hf://owner/repo/file` from the Hugging Face hub, anything else a path on this machine.
 
 Tokenizers come from there by name. Only https is used, only files of the wanted names are fetched, no code among them,
-and only after the hub has said how large they are.
+and only after the hub has said how large they are. Where the hub cannot be reached, or HF_HUB_OFFLINE is set, what was
+fetched before is taken from the cache. Needs no torch.
 """
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import httpx2
 from huggingface_hub import constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     DryRunError,
@@ -19,8 +22,9 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import get_session
 
-from engine.checkpoint import CONFIG, PICKLED, RANDOM, SUMS, WEIGHTS
+from engine.checkpoint_files import CONFIG, PICKLED, RANDOM, SUMS, WEIGHTS
 
 SCHEME = "hf://"
 ADDRESS = "hf://OWNER/REPO[@REVISION][/FILE_OR_FOLDER]"
@@ -31,14 +35,30 @@ TOKENIZER = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_to
 """What a tokenizer is read from, beside config.json, which says whose it is."""
 LARGEST_GB = 20
 """The most that one address may have us download: four times TESTA's own checkpoints with all that lies in them."""
+PROBE_SECONDS = 5.0
+"""How long to wait for the hub's first answer before it counts as out of reach."""
+OFFLINE_REMEDY = "fetch it where there is a network with `python -m scripts.fetch`, see docs/OFFLINE.md"
 FAILURES = (HfHubHTTPError, HFValidationError, EntryNotFoundError, OSError)
 
 
-def local_path(source: str) -> Path:
+@cache
+def why_unreachable() -> str | None:
+    """Why the hub cannot be reached, in words; None if it can. Asked once a process, without another try."""
+    if constants.is_offline_mode():
+        return "HF_HUB_OFFLINE is set"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS)
+    except (httpx2.RequestError, OSError) as error:
+        return " ".join(str(error).split()) or type(error).__name__
+    return None
+
+
+def local_path(source: str, cache_dir: Path | None = None) -> Path:
     """Where on this machine a checkpoint is, a file or a folder; one of the hub is downloaded once and kept.
 
     `hf://owner/repo/file.pth` is that file alone, and `hf://owner/repo` or `hf://owner/repo/folder` a checkpoint folder
     of ours with its config.yaml and tokenizer. `@revision` after the repository is a branch, a tag or a commit.
+    Downloads are kept in `cache_dir`, by default the hub's own cache.
 
     Raises:
         ValueError: there is no such thing, or the hub cannot be reached.
@@ -55,13 +75,23 @@ def local_path(source: str) -> Path:
     if not (owner and name) or (at and not revision) or ".." in PurePosixPath(inside).parts:
         raise ValueError(f"checkpoint: {source}: is no address of the form {ADDRESS}")
     try:
-        return _download(f"{owner}/{name}", inside.strip("/"), revision or None)
+        return _download(f"{owner}/{name}", inside.strip("/"), revision or None, cache_dir)
     except FAILURES as error:
         raise ValueError(f"checkpoint: {source}: {_in_words(error)}") from error
 
 
-def tokenizer_folder(source: str) -> Path:
+def tokenizer_folder(
+    source: str,
+    cache_dir: Path | None = None,
+    *,
+    setting: str = "model.text.tokenizer",
+    otherwise: str = ", or 'from_data' for a vocabulary made from the captions",
+) -> Path:
     """Where on this machine a tokenizer's files are: a folder, or by its name (`bert-base-uncased`) one of the hub.
+
+    Args:
+        cache_dir: where downloads are kept, by default the hub's own cache.
+        setting, otherwise: for the error, what the user gave it with, and what could be given besides a folder.
 
     Raises:
         ValueError: there is no such thing, or the hub cannot be reached.
@@ -69,21 +99,31 @@ def tokenizer_folder(source: str) -> Path:
     if Path(source).is_dir():
         return Path(source)
     try:
-        return _fetch(snapshot_download, source, revision=None, allow_patterns=[*TOKENIZER, "config.json"])
+        patterns = [*TOKENIZER, "config.json"]
+        return _fetch(snapshot_download, source, cache_dir, revision=None, allow_patterns=patterns)
     except FAILURES as error:
         raise ValueError(
-            f"model.text.tokenizer: {source!r} is no local folder and could not be had from the hub "
-            f"({_in_words(error)}); give a folder with vocab.txt or tokenizer.json, or 'from_data' for "
-            "a vocabulary made from the captions"
+            f"{setting}: {source!r} is no local folder and could not be had from the hub ({_in_words(error)}); give a "
+            f"folder with vocab.txt or tokenizer.json{otherwise}"
         ) from error
 
 
-def _download(repository: str, inside: str, revision: str | None) -> Path:
+def beside_checkpoint(source: str, name: str, cache_dir: Path | None = None) -> Path | None:
+    """The file or folder `name` that a run of ours wrote beside the weights of a checkpoint; None if there is none."""
+    path = local_path(source, cache_dir)
+    folder = path if path.is_dir() else path.parent
+    # Somebody else's weights may lie among files of these names.
+    is_ours = path.is_dir() or path.name == WEIGHTS
+    return folder / name if is_ours and (folder / name).exists() else None
+
+
+def _download(repository: str, inside: str, revision: str | None, cache_dir: Path | None) -> Path:
     if inside.endswith(FILES):
-        return _fetch(hf_hub_download, repository, filename=inside, revision=revision)
+        return _fetch(hf_hub_download, repository, cache_dir, filename=inside, revision=revision)
     wanted = [f"{inside}/{pattern}" if inside else pattern for pattern in BESIDE]
+    unwanted = [f"*{RANDOM}"]
     whole = _fetch(
-        snapshot_download, repository, revision=revision, allow_patterns=wanted, ignore_patterns=[f"*{RANDOM}"]
+        snapshot_download, repository, cache_dir, revision=revision, allow_patterns=wanted, ignore_patterns=unwanted
     )
     folder = whole / inside
     if not (folder / WEIGHTS).exists():
@@ -92,10 +132,15 @@ def _download(repository: str, inside: str, revision: str | None) -> Path:
     return folder
 
 
-def _fetch(download: Callable[..., Any], repository: str, **wanted: Any) -> Path:
+def _fetch(download: Callable[..., Any], repository: str, cache_dir: Path | None, **wanted: Any) -> Path:
     """What one of the hub's two functions downloads, unless it is too large; without the hub, what was had before."""
+    if cache_dir is not None:
+        wanted["cache_dir"] = cache_dir
     if not constants.ENDPOINT.startswith("https://"):
         raise OSError(f"HF_ENDPOINT is {constants.ENDPOINT}; only https is used")
+    if why_unreachable() is not None:
+        # The hub's own functions would try again and again.
+        return Path(download(repository, local_files_only=True, **wanted))
     try:
         planned = download(repository, dry_run=True, **wanted)
     except DryRunError as error:
@@ -120,7 +165,8 @@ def _fetch(download: Callable[..., Any], repository: str, **wanted: Any) -> Path
 def _in_words(error: Exception) -> str:
     """What went wrong and what to do, on one line; of the kinds, the special ones come first."""
     if isinstance(error, LocalEntryNotFoundError):
-        return "is not on this machine, and the hub cannot be reached; download it elsewhere and give its path"
+        reason = why_unreachable() or "it did not answer"
+        return f"is not on this machine, and the hub cannot be reached ({reason}); {OFFLINE_REMEDY}"
     if isinstance(error, GatedRepoError):
         return "is gated; accept its terms on the hub, then log in with `hf auth login`"
     if isinstance(error, RevisionNotFoundError):

@@ -76,7 +76,8 @@ def convert_to_folder(source: str, target: Path, config_file: Path | None, token
         raise ValueError(f"{source}: lacks what its sizes are read from: {error}") from error
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
-    tokenizer = load_tokenizer(str(tokenizer_folder(tokenizer_source or config.model.text.tokenizer)))
+    named = tokenizer_source or config.model.text.tokenizer
+    tokenizer = load_tokenizer(str(tokenizer_folder(named, setting="--tokenizer", otherwise="")))
     if len(tokenizer) > config.model.text.vocab_size:
         raise ValueError(f"{source}: has {config.model.text.vocab_size} words, and the tokenizer {len(tokenizer)}")
     with torch.device("meta"):

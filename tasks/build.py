@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from configs.schema import ObjectiveConfig, TaskConfig
-from engine.checkpoint import WEIGHTS, read_weights
+from engine import hub
+from engine.checkpoint import read_weights
 from engine.hub import local_path, tokenizer_folder
 from models.checkpoints.load import load_into
 from models.momentum import MomentumTwin
@@ -81,11 +82,7 @@ def beside_checkpoint(config: TaskConfig, name: str) -> Path | None:
     """The file or folder that an earlier run wrote beside the weights of `checkpoint`; None if there is none."""
     if config.checkpoint is None:
         return None
-    path = local_path(config.checkpoint)
-    folder = path if path.is_dir() else path.parent
-    # Somebody else's weights may lie among files of these names.
-    is_ours = path.is_dir() or path.name == WEIGHTS
-    return folder / name if is_ours and (folder / name).exists() else None
+    return hub.beside_checkpoint(config.checkpoint, name)
 
 
 def load_checkpoint(config: TaskConfig, model: VisionLanguageModel, twin: MomentumTwin | None) -> None:

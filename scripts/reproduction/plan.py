@@ -124,9 +124,20 @@ def data_folder(config: RunConfig, data: Path) -> Path:
     return data / Path(config.data.root).name
 
 
+def default_weights(row: Row) -> str:
+    """The weights that a row begins with unless others are asked for: released, or to train from."""
+    if row.released is not None:
+        return row.released
+    return _own_start(ROWS[row.trained_as] if row.trained_as is not None else row)
+
+
 def _start(row: Row, request: Request) -> str:
     """The weights that training begins with: asked for, or the configuration's own."""
-    start = request.start or read_config(row).checkpoint
+    return request.start or _own_start(row)
+
+
+def _own_start(row: Row) -> str:
+    start = read_config(row).checkpoint
     assert start is not None, f"{row.config} names no checkpoint"
     return start
 

@@ -1,5 +1,7 @@
 """Addresses of checkpoints, with the hub's own functions replaced: nothing here goes over a network."""
 
+import socket
+import time
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -13,11 +15,17 @@ from huggingface_hub import constants, errors
 from configs.load import dump, from_dict, load_to_evaluate
 from configs.schema import RetrievalConfig
 from engine import hub
-from engine.hub import local_path, tokenizer_folder
+from engine.hub import local_path, tokenizer_folder, why_unreachable
 
 REPOSITORY = ("own.py", "vocab.txt", "tokenizer.py", "model.safetensors", "config.yaml", "state.json", "answers.json",
               "random.json", "optimizer.safetensors", "tokenizer/tokenizer.json", "README.md", "best/model.safetensors",
               "best/config.yaml", "best/tokenizer/vocab.txt", "best/random.json")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def reachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub counts as reachable without being asked."""
+    monkeypatch.setattr(hub, "why_unreachable", lambda: None)
 
 
 @pytest.fixture
@@ -118,7 +126,7 @@ ANSWER = Mock(headers={}, request=Mock(), status_code=404)
     [
         (
             errors.LocalEntryNotFoundError("offline"),
-            "is not on this machine, and the hub cannot be reached; download",
+            r"is not on this machine, and the hub cannot be reached \(it did not answer\); fetch it where there is",
         ),
         (errors.GatedRepoError("gated\nmore", response=ANSWER), "is gated; accept its terms on the hub, then log in"),
         (errors.RepositoryNotFoundError("404", response=ANSWER), "there is no such repository, or it is private"),
@@ -210,3 +218,51 @@ def test_without_the_hub_what_was_had_before_is_taken(
     here.clear()
     with pytest.raises(ValueError, match=f"^checkpoint: hf://owner/name: {words}"):
         local_path("hf://owner/name")
+
+
+def test_without_a_network_the_hub_is_asked_once_and_the_cache_is_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(hub, "why_unreachable", lambda: "no route")
+    asked: list[dict[str, Any]] = []
+
+    def snapshot(repository: str, **wanted: Any) -> str:
+        asked.append(wanted)
+        if repository == "bert-base-uncased":
+            return str(tmp_path)
+        raise errors.LocalEntryNotFoundError("not here")
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    assert tokenizer_folder("bert-base-uncased", tmp_path / "cache") == tmp_path
+    with pytest.raises(ValueError, match=r"^checkpoint: hf://o/n: is not .*\(no route\); fetch it where .*OFFLINE.md$"):
+        local_path("hf://o/n", tmp_path / "cache")
+    assert [(wanted["local_files_only"], wanted["cache_dir"]) for wanted in asked] == [(True, tmp_path / "cache")] * 2
+    assert not any("dry_run" in wanted for wanted in asked)
+
+
+def test_a_closed_port_and_offline_mode_are_told_apart_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = why_unreachable.__wrapped__
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"https://127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    start = time.monotonic()
+    assert "refused" in (real() or "")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert real() == "HF_HUB_OFFLINE is set"
+    assert time.monotonic() - start < 1
+
+
+def test_any_answer_of_the_hub_means_that_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "get_session", lambda: Mock(head=Mock(return_value=ANSWER)))
+    assert why_unreachable.__wrapped__() is None
+
+
+def test_what_convert_checkpoint_says_of_a_tokenizer_names_its_own_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "snapshot_download", Mock(side_effect=errors.RepositoryNotFoundError("", response=ANSWER)))
+    with pytest.raises(
+        ValueError, match=r"^--tokenizer: 'x' is no .*; give a folder with vocab.txt or tokenizer.json$"
+    ):
+        tokenizer_folder("x", setting="--tokenizer", otherwise="")
+    with pytest.raises(ValueError, match="^model.text.tokenizer: 'x' is no .*, or 'from_data' for a vocabulary"):
+        tokenizer_folder("x")

@@ -258,7 +258,7 @@ def test_an_address_of_the_hub_is_loaded(
 
     monkeypatch.setattr("engine.hub._download", download)
     model = load_model("hf://me/testa@v1/captions", device="cpu")
-    assert set(asked) == {("me/testa", "captions", "v1")}
+    assert set(asked) == {("me/testa", "captions", "v1", None)}
     assert model.caption(videos[1]) == models["caption"].caption(videos[1])
 
 

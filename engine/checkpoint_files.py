@@ -1,0 +1,15 @@
+"""The names of checkpoint folders and of the files in them, as `engine/checkpoint.py` describes; needs no torch."""
+
+WEIGHTS = "model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+CONFIG = "config.yaml"
+STATE = "state.json"
+RANDOM = "random.json"
+QUARANTINE = "quarantine.json"
+SUMS = "SHA256SUMS"
+PICKLED = (".pth", ".pt", ".bin")
+"""Suffixes of the files that `torch.save` writes."""
+
+LAST = "checkpoint_last"
+STEP = "checkpoint_step_*"
+"""The folders that a run resumes from: the newest, and the pattern of those before it."""
