@@ -23,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.annotations.source_rows import Place, RowParser, SourceRow
+from datasets.digest import TableDigest
 from datasets.pairs import COLUMNS, META, PairTable, encode
 
 logger = logging.getLogger(__name__)
@@ -132,7 +133,12 @@ def _build(path: Path, parse: RowParser, folder: Path, shards: Sequence[Path]) -
             )
         if _stamp(path, shards) != stamp:
             raise ValueError(f"{path}: changed while it was read; start again when it is complete")
-        meta = {"stamp": stamp, "lengths": writer.lengths, "left_out": writer.left_out}
+        meta = {
+            "stamp": stamp,
+            "lengths": writer.lengths,
+            "left_out": writer.left_out,
+            "digest": writer.digest.hexdigest(),
+        }
         (new / META).write_text(json.dumps(meta))
         with suppress(FileNotFoundError):
             (folder / TABLE).rename(old)
@@ -157,6 +163,7 @@ class _Columns:
 
     def __post_init__(self) -> None:
         self.lengths = dict.fromkeys(COLUMNS, 0)
+        self.digest = TableDigest()
         self.num_videos, self.num_texts, self.left_out = 0, 0, 0
         self.num_shards, self.last_shard = 0, ""
         self._clear()
@@ -210,6 +217,7 @@ class _Columns:
     def _append(self, name: str, values: np.ndarray) -> None:
         assert values.dtype == COLUMNS[name], (name, values.dtype)
         self.files[name].write(values.tobytes())
+        self.digest.update(name, values)
         self.lengths[name] += len(values)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.digest import table_digest
 from datasets.records import QuestionRecord, ShardMember, VideoTextRecord
 
 COLUMNS: dict[str, str] = {
@@ -77,6 +78,7 @@ class PairTable:
         left_out: how many rows of the file had no caption with words.
         folder, stamp: where an index lies, and of which file it is; None in memory. With them an index is pickled, not
             with its arrays.
+        known_digest: what the index says of its `digest`; None in memory.
     """
 
     columns: dict[str, NDArray]
@@ -84,6 +86,7 @@ class PairTable:
     left_out: int = 0
     folder: Path | None = None
     stamp: dict[str, Any] | None = None
+    known_digest: str | None = None
 
     @classmethod
     def of(cls, records: Sequence[VideoTextRecord] | Sequence[QuestionRecord]) -> "PairTable":
@@ -138,8 +141,10 @@ class PairTable:
             raise ValueError(f"{folder / META} cannot be read ({error})") from None
         if not isinstance(meta, dict) or meta.get("stamp") != stamp:
             raise ValueError(f"{folder} is of another state of the file")
-        lengths, left_out = meta.get("lengths"), meta.get("left_out")
-        if not isinstance(lengths, dict) or lengths.keys() != COLUMNS.keys() or not isinstance(left_out, int):
+        lengths, left_out, digest = meta.get("lengths"), meta.get("left_out"), meta.get("digest")
+        if not isinstance(lengths, dict) or lengths.keys() != COLUMNS.keys():
+            raise ValueError(f"{folder / META} is not whole")
+        if not isinstance(left_out, int) or not isinstance(digest, str):
             raise ValueError(f"{folder / META} is not whole")
         columns: dict[str, NDArray[Any]] = {}
         for name, kind in COLUMNS.items():
@@ -150,7 +155,7 @@ class PairTable:
             columns[name] = np.memmap(path, kind, "r") if length else np.empty(0, kind)
         for name, width in WIDTHS.items():
             columns[name] = columns[name].reshape(-1, width)
-        table = cls(columns, media, left_out, folder, stamp)
+        table = cls(columns, media, left_out, folder, stamp, digest)
         for texts, name in ((table.paths, "path"), (table.texts, "text"), (table.shards, "shard")):
             if len(texts) and texts.ends[-1] != len(texts.bytes):
                 raise ValueError(f"{folder}: the ends of {name} do not fit its bytes")
@@ -163,6 +168,11 @@ class PairTable:
 
     def __len__(self) -> int:
         return len(self.columns["text_ends"])
+
+    @property
+    def digest(self) -> str:
+        """Tells this table from one of other videos, texts or times, or of another order (`datasets.digest`)."""
+        return self.known_digest or table_digest(self.columns)
 
     @property
     def num_videos(self) -> int:

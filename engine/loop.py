@@ -30,7 +30,7 @@ from engine.optim import lr_at, set_lr, warmup_steps
 from engine.precision import autocast, resolve_precision
 from engine.random_state import preserved_random_state, random_state, random_state_to_json, seed_everything
 from engine.results import git_revision, write_results
-from engine.resume import Progress, read_quarantine, restore
+from engine.resume import Progress, check_same_data, read_quarantine, restore
 from engine.step import TrainingStep
 from engine.step_records import StepRecord, StepRecords
 from engine.task import Batch, Task
@@ -67,6 +67,7 @@ class Trainer:
             self.progress = restore(
                 last, config, self.module, self.step.optimizer, self.step.scaler, task.steps_per_epoch
             )
+            check_same_data(last, task.data_digest)
             self.quarantine = {entry["video"]: entry for entry in read_quarantine(last)}
             logger.info("going on from step %d of %d (%s)", self.progress.step, self.total_steps, last)
         barrier()  # every rank has read the folder before rank 0 writes to it
@@ -268,6 +269,7 @@ class Trainer:
             "task": self.config.task,
             **asdict(self.progress),
             "steps_per_epoch": self.task.steps_per_epoch,
+            "data_digest": self.task.data_digest,
             "lr": self._lr(self.progress.step - 1),
             "precision": self.step.precision,
             "revision": git_revision(),

@@ -137,6 +137,25 @@ def restore(
     return progress
 
 
+def check_same_data(folder: Path, digest: str) -> None:
+    """`ValueError` if a checkpoint was trained on other data than those of `digest`, though they are as many.
+
+    Checkpoints that do not say what they were trained on, which older versions wrote, are resumed with a warning.
+    """
+    state = checkpoint.read_json(folder / checkpoint.STATE)
+    if "data_digest" not in state:
+        logger.warning(
+            "%s: was written by an older version and does not say what it was trained on, so whether the training data "
+            "are the same could not be compared",
+            folder,
+        )
+    elif state["data_digest"] != digest:
+        raise ValueError(
+            f"{folder}: was trained on other data: videos, texts or their order have changed, though an epoch has as "
+            "many steps as before; put the training set back or choose another output_dir"
+        )
+
+
 def read_quarantine(folder: Path) -> list[dict[str, Any]]:
     """The videos that could not be read up to a checkpoint: `video`, `reason`, `excluded`; older ones list none."""
     path = folder / checkpoint.QUARANTINE

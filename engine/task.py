@@ -23,6 +23,11 @@ class Task(Protocol):
         """Optimizer steps in an epoch."""
         ...
 
+    @property
+    def data_digest(self) -> str:
+        """A text that other training data do not have: rows, texts, or their order; the same on all ranks."""
+        ...
+
     def train_epoch(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """The epoch's micro-batches from `first_step` on, `train.accumulate` a step, tensors on the CPU.
 

@@ -1,11 +1,13 @@
 """Which files describe each part of a run's data, and what they say; needs neither torch nor a video."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, NamedTuple
 
 from configs.schema import RunConfig, SourceConfig
 from datasets.annotations import manifest, public, video_list
+from datasets.digest import records_digest
 from datasets.records import Annotations, QuestionRecord, Record, split_missing
 from datasets.sources import holds_its_videos
 
@@ -44,6 +46,20 @@ class Split(Generic[Record]):
         if any(isinstance(record, QuestionRecord) for record in self.missing):
             clips = list(dict.fromkeys(clips))
         return [{"video": video, "reason": "no such file"} for video, _, _ in clips]
+
+
+def digest_of(config: RunConfig, split: Split) -> str:
+    """The digest of the records that are there, by the names their files give the videos.
+
+    Where the files give paths alone, the part below the folder of videos counts, which may be moved under a run.
+    """
+    folder = str(video_folder(config).absolute())
+    if split.annotations.names:
+        name_of = dict(zip(map(id, split.annotations.records), split.annotations.names, strict=True))
+        names = [name_of[id(record)] for record in split.present]
+    else:
+        names = [record.video.removeprefix(folder + os.sep) for record in split.present]
+    return records_digest(split.present, names)
 
 
 def read_split(config: RunConfig, part: Part) -> Split:

@@ -18,7 +18,7 @@ from datasets.loaders import TrainLoader, evaluation_loader
 from datasets.video_text import VideoTextDataset
 from engine.distributed import gather_objects, is_main, rank, world_size
 from models.momentum import MomentumTwin
-from tasks.annotations import Part, Split, named_files, read_split, setting_of
+from tasks.annotations import Part, Split, digest_of, named_files, read_split, setting_of
 from tasks.build import TOKENIZER, build_model, build_tokenizer, load_checkpoint
 from tasks.data import video_text
 from tasks.objectives import Objectives
@@ -103,6 +103,11 @@ class VideoTextTask(nn.Module):
     def steps_per_epoch(self) -> int:
         """Optimizer steps in an epoch; what does not fill a batch is left for another epoch."""
         return self._train_loader.steps_per_epoch
+
+    @cached_property
+    def data_digest(self) -> str:
+        """Tells the rows that are trained on from others, as many or not, and from the same in another order."""
+        return digest_of(self.config, self.split("train"))
 
     def train_epoch(self, epoch: int, first_step: int) -> Iterator[dict[str, Any]]:
         """The micro-batches of an epoch from optimizer step `first_step` on."""

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from configs.schema import PretrainConfig, SourceConfig
+from datasets.digest import join_digests
 from datasets.loaders import TrainLoader
 from datasets.mixing import Mixture, Source
 from datasets.sources import missing_of_some, open_source
 from datasets.video_text import VideoTextDataset
 from engine.distributed import rank, world_size
-from tasks.annotations import media_folder
+from tasks.annotations import digest_of, media_folder
 from tasks.base import PairTask
 from tasks.data import clean_up
 
@@ -49,6 +50,13 @@ class PretrainTask(PairTask):
         if self._mixture is None:
             return super().training_texts()
         return (source.data.clean(text) for source in self._mixture.sources for text in source.data.table.texts)
+
+    @cached_property
+    def data_digest(self) -> str:
+        """Of sources, what their indices say, so that millions of rows cost nothing."""
+        if self._mixture is None:
+            return digest_of(self.config, self.split("train"))
+        return join_digests(source.data.table.digest for source in self._mixture.sources)
 
     def build_train_loader(self) -> TrainLoader:
         """The sources in batches, mixed as `data.mixing` says."""

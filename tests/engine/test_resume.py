@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine.checkpoint import OPTIMIZER, STATE, read_weights
+from engine.checkpoint import OPTIMIZER, STATE, SUMS, read_weights
 from engine.run import run
 from tests.engine.stub import STEPS, Interrupted, StubConfig, StubTask, stub_config
 from tests.gloo import run_ranks
@@ -128,6 +128,30 @@ def test_another_training_set_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(StubTask, "steps_per_epoch", STEPS - 1)
     with pytest.raises(ValueError, match="an epoch had 4 steps and now has 3"):
         run(stub_config(tmp_path, train={"max_epochs": 2}), StubTask)
+
+
+def test_other_training_data_of_equal_length_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_until(stub_config(tmp_path, train={"max_epochs": 1}))
+    before = kept(tmp_path)["lines"]
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="checkpoint_last: was trained on other data"):
+        patch.setattr(StubTask, "data_digest", "other rows")
+        run(stub_config(tmp_path, train={"max_epochs": 2}), StubTask)
+    assert kept(tmp_path)["lines"] == before
+    train_until(stub_config(tmp_path, train={"max_epochs": 2}))
+
+
+def test_an_older_checkpoint_without_a_digest_goes_on_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_until(stub_config(tmp_path, train={"max_epochs": 1}))
+    last = tmp_path / "checkpoint_last"
+    state = json.loads((last / STATE).read_text())
+    del state["data_digest"]
+    (last / STATE).write_text(json.dumps(state))
+    (last / SUMS).unlink()  # older ones have none
+    train_until(stub_config(tmp_path, train={"max_epochs": 2}))
+    assert "are the same could not be compared" in capsys.readouterr().err
+    assert json.loads((last / STATE).read_text())["data_digest"] == StubTask.data_digest
 
 
 def test_folders_of_something_else_are_refused(tmp_path: Path) -> None:

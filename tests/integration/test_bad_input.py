@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.integration.runs import files_below, start, weights_of, write_config
+from tests.integration.runs import SCRIPTS, files_below, start, weights_of, write_config
 from tests.tiny_runs import write_data
 
 
@@ -198,6 +198,24 @@ def test_an_output_folder_that_holds_another_run(root: Path, capsys: pytest.Capt
     assert start("pretrain", "--config", config_of_other) == 2
     assert f"error: {root / 'trained'}: holds a run of retrieval, not of pretrain;" in capsys.readouterr().err
     assert files_below(root) == before
+
+
+@pytest.mark.parametrize("task", ["retrieval", "pretrain"])
+def test_a_run_that_is_resumed_with_other_data_of_equal_length(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str
+) -> None:
+    write_data(tmp_path, [1, 1, 1, 1])
+    config = write_config(task, tmp_path, train={"max_epochs": 1})
+    script, out = SCRIPTS[task], f"output_dir={tmp_path / 'run'}"
+    assert start(script, "--config", config, out) == 0
+    lines = (tmp_path / "captions.jsonl").read_text().splitlines()
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines[::-1]) + "\n")
+    before = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert start(script, "--config", config, out, "train.max_epochs=2") == 2
+    assert "checkpoint_last: was trained on other data: videos, texts or their order" in capsys.readouterr().err
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines) + "\n")
+    assert start(script, "--config", config, out, "train.max_epochs=2") == 0
 
 
 def test_a_run_needs_a_config(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
