@@ -4,18 +4,29 @@ Scores, length penalty and stopping follow `transformers`' generate, and the tes
 Shapes: B contexts, M beams each, S tokens written, V vocabulary.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from models.text import TextDecoder
 from models.text_attention import KeysValues
 
 NEVER = -1e9
 
 
+class StepDecoder(Protocol):
+    """What can be asked, token by token, which word follows; see `TextDecoder.step`."""
+
+    def step(
+        self, ids: Tensor, context: list[KeysValues], context_mask: Tensor | None, past: list[KeysValues] | None
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """Logits (R, V) of the word that follows the past and `ids` (R, S), and the new past."""
+        ...
+
+
 @torch.no_grad()
 def beam_search(
-    decoder: TextDecoder,
+    decoder: StepDecoder,
     context: list[KeysValues],
     context_mask: Tensor | None,
     start_id: int,
@@ -72,7 +83,7 @@ def beam_search(
 
 @torch.no_grad()
 def nucleus_sampling(
-    decoder: TextDecoder,
+    decoder: StepDecoder,
     context: list[KeysValues],
     context_mask: Tensor | None,
     start_id: int,

@@ -1,0 +1,159 @@
+"""STOA-VLP: CLIP's towers, object trajectories, action queries, and an encoder that fuses them with text.
+
+Zhong et al., AAAI 2023. Shapes: B clips, P texts or pairs, T frames, S text tokens, E shared width, V vocabulary.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.parts.clip.text_tower import TextTower
+from models.stoa.fusion import ClipMemory, FusionEncoder
+from models.stoa.objects import ActionEncoder, ClipObjects, TrajectoryEncoder
+from models.stoa.sizes import StoaSizes
+from models.stoa.video_tower import VideoTower
+
+MOST_SCALE = math.log(100)
+"""The similarity's scale is kept at or below e to this after every step."""
+
+
+class VideoFeatures(NamedTuple):
+    """A batch of encoded clips: what the fusion encoder sees of them, and their embedding (B, E) of length 1."""
+
+    memory: ClipMemory
+    embedding: Tensor
+
+
+class TextFeatures(NamedTuple):
+    """A batch of encoded texts: states of all tokens (P, S, E), and the end token's, of length 1 (P, E)."""
+
+    states: Tensor
+    mask: Tensor
+    embedding: Tensor
+
+
+class StoaModel(nn.Module):
+    """Every branch of STOA-VLP that its sizes ask for."""
+
+    def __init__(self, sizes: StoaSizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        width, embed_dim = sizes.vision_width, sizes.embed_dim
+        self.visual = VideoTower(sizes)
+        self.text = TextTower(sizes.text_tower)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.fusion = FusionEncoder(sizes)
+        if sizes.objects != "none":
+            self.object_frame_pos_emb = nn.Parameter(torch.randn(sizes.num_frames, width) * 0.01)
+        if sizes.objects == "fusion":
+            self.object_cls_embedding = nn.Parameter(torch.randn(1, width) * embed_dim**-0.5)
+            self.object_fusion = TrajectoryEncoder(width, sizes.vision_heads, embed_dim)
+        if sizes.actions:
+            self.object_action = nn.Parameter(torch.randn(sizes.num_actions, width) * width**-0.5)
+            self.object_act_fusion = ActionEncoder(width, sizes.vision_heads, embed_dim)
+
+        # The vocabulary's table doubles as the last layer of writing, masked words and answers.
+        self.fusion_proj = nn.Parameter(torch.randn(embed_dim, sizes.text_width) * embed_dim**-0.5)
+        self.fusion_logit_bias = nn.Parameter(torch.zeros(sizes.vocab_size))
+        self.fusion_match_matrix = nn.Parameter(torch.randn(embed_dim, embed_dim) * embed_dim**-0.5)
+        self.fusion_unmatch_matrix = nn.Parameter(torch.randn(embed_dim, embed_dim) * embed_dim**-0.5)
+
+    def encode_video(self, frames_BTCHW: Tensor, objects: ClipObjects | None = None) -> VideoFeatures:
+        """Encode normalised frames (B, T, 3, H, W), and the objects on them if the model has objects.
+
+        ValueError if the model has objects and the clips have none, or more frames than it has embeddings for.
+        """
+        num_frames = frames_BTCHW.shape[1]
+        if self.sizes.objects != "none" and objects is None:
+            raise ValueError(
+                f"a model with objects={self.sizes.objects} encodes clips with their boxes; prepare them with "
+                "`python -m scripts.prepare_objects`, or set objects=none"
+            )
+        if num_frames > self.sizes.num_frames:
+            raise ValueError(f"clips of {num_frames} frames; this model has positions for {self.sizes.num_frames}")
+
+        encoded = self.visual.encode_clips(frames_BTCHW, objects)
+        object_tokens = encoded.objects
+        if object_tokens is not None:
+            object_tokens = object_tokens + self.object_frame_pos_emb[:num_frames, None]
+        trajectories, trajectory_mask, actions = None, None, None
+        if self.sizes.objects == "fusion":
+            assert objects is not None and object_tokens is not None
+            trajectories = self.object_fusion(
+                object_tokens.flatten(1, 2),
+                objects.classes.flatten(1, 2),
+                objects.trajectory_ids,
+                self.object_cls_embedding,
+            )
+            trajectory_mask = objects.trajectory_ids != 0
+        if self.sizes.actions:
+            padding = None if objects is None else objects.padding
+            actions = self.object_act_fusion(self.object_action, encoded.tap, object_tokens, padding)
+
+        memory = ClipMemory(encoded.frames, trajectories, trajectory_mask, actions)
+        return VideoFeatures(memory, pool_frames(encoded.frames))
+
+    def encode_text(self, ids_PS: Tensor, mask_PS: Tensor) -> TextFeatures:
+        """Encode texts that begin with the start token, end with the end token, and are padded behind it."""
+        states = self.text(ids_PS).states @ self.text.text_projection
+        end = mask_PS.sum(dim=1) - 1
+        at_end = states[torch.arange(len(states), device=states.device), end]
+        return TextFeatures(states, mask_PS.bool(), F.normalize(at_end.float(), dim=-1))
+
+    def similarity(self, text_PE: Tensor, video_BE: Tensor) -> Tensor:
+        """Scaled cosines (P, B) of embeddings, float32."""
+        return self.logit_scale.exp() * text_PE.float() @ video_BE.float().T
+
+    def vocabulary_logits(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) of the fusion encoder's outputs (..., E).
+
+        The projection is multiplied with the few outputs, never with the whole table.
+        """
+        hidden = F.dropout(hidden, self.sizes.dropout, self.training)
+        table = self.text.token_embedding.weight
+        return F.linear(hidden @ self.fusion_proj, table, self.fusion_logit_bias)
+
+    def match_logits(self, separator_PE: Tensor, end_PE: Tensor, reference_form: bool = False) -> Tensor:
+        """Logits (P, 2) that a pair does not match, and that it does.
+
+        `reference_form` divides the end token's outputs by their norm over the pairs of this call, channel by channel,
+        as the published weights were trained; then logits depend on the other pairs.
+        """
+        video = F.normalize(separator_PE.float(), dim=-1)
+        text = F.normalize(end_PE.float(), dim=0 if reference_form else -1)
+        logits = [
+            (self._dropped(video) @ matrix.float() * self._dropped(text)).sum(dim=-1)
+            for matrix in (self.fusion_unmatch_matrix, self.fusion_match_matrix)
+        ]
+        return torch.stack(logits, dim=-1)
+
+    def match(self, memory: ClipMemory, states: Tensor, mask: Tensor, reference_form: bool = False) -> Tensor:
+        """Logits (P, 2) of the clip and the text in each row. In reference form: give all candidates of one query."""
+        separator, end = self.fusion.read_pair(memory, self.fusion.place_text(states, mask), mask)
+        return self.match_logits(separator, end, reference_form)
+
+    def answer_logits(self, memory: ClipMemory, states_PSE: Tensor, mask_PS: Tensor) -> Tensor:
+        """Logits (P, V) of the first token of the answer to each row's question."""
+        placed = self.fusion.place_text(states_PSE, mask_PS)
+        # The answer has an empty slot of its own behind the longest question there may be, whatever the batch.
+        slot = self.fusion.text_positions(self.sizes.max_words + 1)[-1:].to(placed.dtype)
+        placed = torch.cat([placed, slot.expand(len(placed), 1, -1)], dim=1)
+        mask = F.pad(mask_PS, (0, 1), value=1)
+        last = torch.full((len(placed), 1), placed.shape[1] - 1, device=placed.device)
+        return self.vocabulary_logits(self.fusion.read_text(memory, placed, mask, last)[:, 0])
+
+    @torch.no_grad()
+    def clamp_scale(self) -> None:
+        """Keep the scale of similarities at or below 100; called after each optimizer step."""
+        self.logit_scale.clamp_(max=MOST_SCALE)
+
+    def _dropped(self, values: Tensor) -> Tensor:
+        return F.dropout(values, self.sizes.dropout, self.training)
+
+
+def pool_frames(frames_BTE: Tensor) -> Tensor:
+    """The mean direction of a clip's frames, of length 1, (B, E)."""
+    return F.normalize(F.normalize(frames_BTE.float(), dim=-1).mean(dim=1), dim=-1)

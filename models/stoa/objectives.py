@@ -1,0 +1,141 @@
+"""The losses of STOA-VLP as functions of encoded clips and texts; whatever is random in them is drawn elsewhere.
+
+Shapes: B clips and their texts, S text tokens, E shared width, V vocabulary.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.stoa.alignment import assign, squared_distance
+from models.stoa.fusion import ClipMemory
+from models.stoa.model import StoaModel, TextFeatures, VideoFeatures
+from models.stoa.summed import Summed
+
+MASKED_ID = 0
+"""What a masked token is for the text tower. It is a word of CLIP's vocabulary ("!"), as in the reference."""
+
+
+class Tags(NamedTuple):
+    """Which tokens of the texts are nouns, and which verbs: bool (B, S)."""
+
+    noun: Tensor
+    verb: Tensor
+
+
+def contrastive_loss(similarity_BB: Tensor) -> Tensor:
+    """Symmetric cross-entropy () of scaled similarities whose diagonal holds the pairs (VTC)."""
+    target = torch.arange(len(similarity_BB), device=similarity_BB.device)
+    return (F.cross_entropy(similarity_BB, target) + F.cross_entropy(similarity_BB.T, target)) / 2
+
+
+def matching_loss(
+    model: StoaModel,
+    memory: ClipMemory,
+    texts: TextFeatures,
+    hard_video: Tensor,
+    hard_text: Tensor,
+    reference_form: bool = False,
+) -> tuple[Summed, Tensor]:
+    """Cross-entropy over three pairs a clip, and their logits (3 B, 2) (VTM).
+
+    For each clip: the pair itself, its text with the video `hard_video` (B,), its video with the text `hard_text`
+    (B,). These index the rows of `memory` and `texts`, of which the first B are the clips' own; further rows, such as
+    other processes', may follow them.
+    """
+    own = torch.arange(len(hard_video), device=hard_video.device)
+    videos = torch.stack([own, hard_video, own], dim=1).flatten()
+    about = torch.stack([own, own, hard_text], dim=1).flatten()
+    logits = model.match(memory.rows(videos), texts.states[about], texts.mask[about], reference_form)
+    matches = torch.tensor([1, 0, 0], device=logits.device).repeat(len(own))
+    total = F.cross_entropy(logits, matches, reduction="sum")
+    return Summed(total, torch.tensor(len(logits), device=logits.device)), logits
+
+
+def masked_states(model: StoaModel, ids: Tensor, mask: Tensor, masked: Tensor, detach: bool = True) -> Tensor:
+    """What the fusion encoder reads of texts whose `masked` (B, S) tokens are hidden, (B, S, E).
+
+    They are hidden from the text tower and from the fusion encoder, where their slots keep their positions.
+    """
+    states = model.encode_text(ids.masked_fill(masked, MASKED_ID), mask).states
+    if detach:
+        states = states.detach()
+    return model.fusion.place_text(states.masked_fill(masked.unsqueeze(-1), 0.0), mask)
+
+
+def masked_language_loss(
+    model: StoaModel, memory: ClipMemory, ids: Tensor, mask: Tensor, masked: Tensor
+) -> tuple[Summed, Tensor]:
+    """Cross-entropy over the masked tokens (B, S) of all texts, and their logits (MLM)."""
+    placed = masked_states(model, ids, mask, masked)
+    slots = torch.arange(ids.shape[1], device=ids.device).expand(len(ids), -1)
+    hidden = model.fusion.read_text(memory, placed, mask, slots)
+    logits = model.vocabulary_logits(hidden[masked])
+    return _cross_entropy(logits, ids[masked]), logits
+
+
+def writing_loss(
+    model: StoaModel,
+    memory: ClipMemory,
+    states_BSE: Tensor,
+    ids: Tensor,
+    mask: Tensor,
+    first: Tensor,
+    positioned_frames: bool = True,
+) -> Summed:
+    """Cross-entropy over the tokens from position `first` (B,) to the end token (PLM; captioning from 1)."""
+    hidden = model.fusion.write(memory, states_BSE, positioned_frames)
+    slots = torch.arange(1, ids.shape[1], device=ids.device)
+    is_written = mask[:, 1:].bool() & (slots >= first[:, None])
+    return _cross_entropy(model.vocabulary_logits(hidden[is_written]), ids[:, 1:][is_written])
+
+
+class Alignment(NamedTuple):
+    """The token of each trajectory and each action, or -1, and the loss of both kinds of pairs together."""
+
+    objects: Tensor | None
+    actions: Tensor | None
+    loss: Summed
+
+
+def alignment_loss(memory: ClipMemory, texts: TextFeatures, tags: Tags, reference_form: bool = False) -> Alignment:
+    """Mean squared error between trajectories and nouns, and between actions and verbs, each optimally assigned.
+
+    The end of the text takes part as a noun and as a verb. Text features get no gradient. `reference_form` leaves out
+    the actions of clips without a trajectory.
+    """
+    states, mask = texts.states.detach(), texts.mask
+    slots = torch.arange(mask.shape[1], device=mask.device)
+    is_end = slots == mask.sum(dim=1, keepdim=True) - 1
+    zero = states.new_zeros((), dtype=torch.float32)
+    objects, actions, loss = None, None, Summed(zero, mask.new_zeros((), dtype=torch.int64))
+
+    if memory.trajectories is not None:
+        assert memory.trajectory_mask is not None
+        objects = assign(memory.trajectories, memory.trajectory_mask, states, tags.noun.bool() & mask | is_end)
+        loss = loss.plus(squared_distance(memory.trajectories, states, objects))
+    if memory.actions is not None:
+        counted = torch.ones(memory.actions.shape[:2], dtype=torch.bool, device=states.device)
+        if reference_form and memory.trajectory_mask is not None:
+            counted &= memory.trajectory_mask.any(dim=1, keepdim=True)
+        actions = assign(memory.actions, counted, states, tags.verb.bool() & mask | is_end)
+        loss = loss.plus(squared_distance(memory.actions, states, actions))
+    return Alignment(objects, actions, loss)
+
+
+def answer_loss(model: StoaModel, memory: ClipMemory, texts: TextFeatures, first_ids: Tensor) -> tuple[Summed, Tensor]:
+    """Cross-entropy with the first token of each answer, and the logits (B, V)."""
+    logits = model.answer_logits(memory, texts.states, texts.mask)
+    return _cross_entropy(logits, first_ids), logits
+
+
+def contrast(model: StoaModel, video: VideoFeatures, texts: TextFeatures) -> Tensor:
+    """Scaled similarities (B, B), texts by videos."""
+    return model.similarity(texts.embedding, video.embedding)
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Summed:
+    total = F.cross_entropy(logits.float(), targets, reduction="sum")
+    return Summed(total, torch.tensor(len(targets), device=targets.device))
