@@ -46,7 +46,8 @@ class StoaModel(nn.Module):
         self.text = TextTower(sizes.text_tower)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.fusion = FusionEncoder(sizes)
-        if sizes.objects != "none":
+        # Trajectories and actions read object tokens with it; the frames that they stand beside do not.
+        if sizes.objects == "fusion" or (sizes.objects == "attention" and sizes.actions):
             self.object_frame_pos_emb = nn.Parameter(torch.randn(sizes.num_frames, width) * 0.01)
         if sizes.objects == "fusion":
             self.object_cls_embedding = nn.Parameter(torch.randn(1, width) * embed_dim**-0.5)
@@ -77,7 +78,7 @@ class StoaModel(nn.Module):
 
         encoded = self.visual.encode_clips(frames_BTCHW, objects)
         object_tokens = encoded.objects
-        if object_tokens is not None:
+        if object_tokens is not None and (self.sizes.objects == "fusion" or self.sizes.actions):
             object_tokens = object_tokens + self.object_frame_pos_emb[:num_frames, None]
         trajectories, trajectory_mask, actions = None, None, None
         if self.sizes.objects == "fusion":
@@ -154,6 +155,10 @@ class StoaModel(nn.Module):
         return F.dropout(values, self.sizes.dropout, self.training)
 
 
-def pool_frames(frames_BTE: Tensor) -> Tensor:
-    """The mean direction of a clip's frames, of length 1, (B, E)."""
-    return F.normalize(F.normalize(frames_BTE.float(), dim=-1).mean(dim=1), dim=-1)
+def pool_frames(frames_BTE: Tensor, normalised: bool = True) -> Tensor:
+    """The mean direction of a clip's frames, of length 1, (B, E).
+
+    Not `normalised`, long features count for more: so the published multiple choice is evaluated.
+    """
+    frames = frames_BTE.float()
+    return F.normalize((F.normalize(frames, dim=-1) if normalised else frames).mean(dim=1), dim=-1)

@@ -139,3 +139,20 @@ def contrast(model: StoaModel, video: VideoFeatures, texts: TextFeatures) -> Ten
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Summed:
     total = F.cross_entropy(logits.float(), targets, reduction="sum")
     return Summed(total, torch.tensor(len(targets), device=targets.device))
+
+
+@torch.no_grad()
+def candidate_probabilities(
+    model: StoaModel,
+    memory: ClipMemory,
+    texts: TextFeatures,
+    videos: Tensor,
+    about: Tensor,
+    reference_form: bool = False,
+) -> Tensor:
+    """The probability (P,) that each pair matches, of the clips `videos` (P,) and the texts `about` (P,).
+
+    In reference form give all candidates of one query, and no others, in one call: they are normalised together.
+    """
+    logits = model.match(memory.rows(videos), texts.states[about], texts.mask[about], reference_form)
+    return logits.softmax(dim=-1)[:, 1]

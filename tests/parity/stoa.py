@@ -1,4 +1,4 @@
-"""STOA-VLP's cases: the branches of the model, its losses with their gradients, detections, retrieval, captions, answers.
+"""STOA-VLP's cases: the model's branches, its losses with their gradients, and its tasks.
 
 Outputs named `fixed.*` come from the default, repaired form; the others from the reference's.
 """
@@ -24,10 +24,13 @@ from models.stoa.objects import ClipObjects, ObjectEncoder
 from models.stoa.sizes import StoaSizes
 from models.stoa.weights import fit_published, published_name
 from models.stoa.writing import write_greedily
+from tests.parity import stoa_tasks
 from tests.parity.cases import Case, Compute, Meta, Tensors, outputs_to_match, weights_of
 
 WEIGHTS = "state_dict."
 FIXED = "fixed."
+PLAIN = {"object_fuse": "none", "actions": False}
+"""What a case of a model without objects and actions adds to its sizes."""
 
 
 def sizes_of(meta: Meta) -> StoaSizes:
@@ -53,6 +56,7 @@ def sizes_of(meta: Meta) -> StoaSizes:
         object_layer=meta.get("object_layer", 0),
         objects_per_frame=meta["objects_per_frame"],
         num_trajectories=meta["num_trajectories"],
+        actions=meta.get("actions", True),
         num_actions=meta["num_actions"],
     )
 
@@ -380,6 +384,13 @@ KINDS: dict[str, Compute] = {
     "stoa_caption_loss": check_caption_loss,
     "stoa_caption_greedy": check_caption_greedy,
     "stoa_qa": check_qa,
+    "stoa_mc": lambda tensors, meta: stoa_tasks.check_choice(build_model(tensors, {**meta, **PLAIN}), tensors, meta),
+    "stoa_retrieval_match": lambda tensors, meta: stoa_tasks.check_match(build_model(tensors, meta), tensors, meta),
+    "stoa_retrieval_rerank": stoa_tasks.check_rerank,
+    "stoa_retrieval_metrics": stoa_tasks.check_metrics,
+    "stoa_retrieval_captions": stoa_tasks.check_captions,
+    "stoa_detections": stoa_tasks.check_detections,
+    "stoa_optimizer": stoa_tasks.check_optimizer,
 }
 
 

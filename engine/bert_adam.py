@@ -1,0 +1,84 @@
+"""BertAdam: Adam without bias correction, with decoupled decay and its schedule of the learning rate inside."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def warmup_cosine(progress: float, warmup: float) -> float:
+    """The factor on a learning rate: a line up to 1, then a cosine of the whole run, which drops below 1 at once."""
+    return progress / warmup if progress < warmup else 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def warmup_linear(progress: float, warmup: float) -> float:
+    """The factor on a learning rate: a line up to 1, then a line down to 0 at the end of the run."""
+    return progress / warmup if progress < warmup else max((progress - 1) / (warmup - 1), 0.0)
+
+
+SCHEDULES: dict[str, Callable[[float, float], float]] = {"warmup_cosine": warmup_cosine, "warmup_linear": warmup_linear}
+
+
+class BertAdam(torch.optim.Optimizer):
+    """The optimizer of Google's BERT, as CLIP4Clip and STOA-VLP use it.
+
+    Args:
+        groups: parameter groups with their own `lr` and `weight_decay`.
+        total_steps: of the run, over which `schedule` moves the rate of every group.
+        warmup: share of the run that the rate rises in.
+        max_grad_norm: each parameter's own gradient is clipped to this norm; None for no clipping.
+    """
+
+    def __init__(
+        self,
+        groups: Iterable[Tensor] | Iterable[dict[str, Any]],
+        *,
+        lr: float,
+        total_steps: int,
+        warmup: float = 0.1,
+        schedule: str = "warmup_cosine",
+        betas: tuple[float, float] = (0.9, 0.98),
+        eps: float = 1e-6,
+        weight_decay: float = 0.2,
+        max_grad_norm: float | None = 1.0,
+    ) -> None:
+        if schedule not in SCHEDULES:
+            raise ValueError(f"schedule: {schedule!r} is none of {', '.join(SCHEDULES)}")
+        if not 0 < warmup < 1:
+            raise ValueError(f"warmup: {warmup} is no share of the run between 0 and 1")
+        self.total_steps, self.warmup, self.schedule = total_steps, warmup, SCHEDULES[schedule]
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "max_grad_norm": max_grad_norm}
+        super().__init__(groups, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Take a step of the scheduled rate; the first one has rate 0."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
+        return loss
+
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
+        if group["max_grad_norm"] is not None:
+            factor = group["max_grad_norm"] / (gradient.norm() + 1e-6)
+            gradient = gradient * factor.clamp(max=1.0)
+
+        first, second = group["betas"]
+        mean, square = state["mean"], state["square"]
+        mean.mul_(first).add_(gradient, alpha=1 - first)
+        square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        update = mean / (square.sqrt() + group["eps"]) + group["weight_decay"] * parameter
+
+        rate = group["lr"] * self.schedule(state["step"] / self.total_steps, self.warmup)
+        parameter.add_(update, alpha=-rate)
+        state["step"] += 1
