@@ -125,7 +125,7 @@ def _object(entry: Any, place: str) -> RawObject:
         raise ValueError(f'{place}: "class" is {name!r}, not a name')
     if not isinstance(rect, list) or len(rect) != 4 or not all(map(_is_number, rect)):
         raise ValueError(f'{place}: "rect" is {rect!r}, not four numbers')
-    if not _is_number(confidence):
+    if confidence is None or not _is_number(confidence):
         raise ValueError(f'{place}: "conf" is {confidence!r}, not a number')
     first, second, third, fourth = map(float, rect)
     return RawObject(name, (first, second, third, fourth), float(confidence), place)

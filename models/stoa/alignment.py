@@ -23,13 +23,13 @@ def assign(rows_BRE: Tensor, row_mask_BR: Tensor, text_BSE: Tensor, column_mask_
     scores = products.masked_fill(~column_mask_BS[:, None], -torch.inf).softmax(dim=-1)
 
     # Assignments are found on the CPU; one transfer there, one back.
-    scores, row_mask, column_mask = (part.cpu().numpy() for part in (scores, row_mask_BR, column_mask_BS))
+    shares, row_mask, column_mask = (part.cpu().numpy() for part in (scores, row_mask_BR, column_mask_BS))
     found = torch.full(row_mask.shape, UNMATCHED, dtype=torch.int64)
     for clip in range(len(found)):
         rows, columns = row_mask[clip].nonzero()[0], column_mask[clip].nonzero()[0]
         if not len(rows) or not len(columns):
             continue
-        chosen_rows, chosen_columns = linear_sum_assignment(scores[clip][rows][:, columns], maximize=True)
+        chosen_rows, chosen_columns = linear_sum_assignment(shares[clip][rows][:, columns], maximize=True)
         found[clip, torch.from_numpy(rows[chosen_rows])] = torch.from_numpy(columns[chosen_columns])
     return found.to(rows_BRE.device)
 

@@ -9,13 +9,13 @@ class Summed(NamedTuple):
     """The total () of a loss, and the number () of its terms."""
 
     total: Tensor
-    count: Tensor
+    terms: Tensor
 
     @property
     def mean(self) -> Tensor:
         """The loss of this batch alone; 0 if it has no term."""
-        return self.total / self.count.clamp(min=1)
+        return self.total / self.terms.clamp(min=1)
 
     def plus(self, other: "Summed") -> "Summed":
         """Both together."""
-        return Summed(self.total + other.total, self.count + other.count)
+        return Summed(self.total + other.total, self.terms + other.terms)
