@@ -4,50 +4,64 @@
     python -m scripts.reproduce queryd_f32 --data DATA --dry-run   prints the commands of one
     python -m scripts.reproduce queryd_f32 --data DATA             runs them, and compares
 
-DATA holds a folder for each dataset, laid out as docs/DATASETS.md says. Where weights were released they are evaluated;
-where none were, they are trained first, and a run that was stopped goes on. Ends with status 0 for a match, 1 where
-numbers or videos differ, 3 where only a submission can be written, and 2 for an error. OUT/ROW/reproduce.json says all.
+DATA holds a folder for each dataset, laid out as docs/DATASETS.md says. It is read, and weights are fetched, before
+anything runs; without a network see docs/OFFLINE.md. Where weights were released they are evaluated; where none were,
+they are trained first, and a run that was stopped goes on. Ends with status 0 for a match, 1 where numbers or videos
+differ, 3 where only a submission can be written, and 2 for an error. OUT/ROW/reproduce.json says all.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.checkpoint import read_json, write_json
-from engine.results import RESULTS, git_revision
 from scripts.arguments import at_least
 from scripts.reproduction.plan import RECIPES, ROOT, Plan, Request, make_plan
+from scripts.reproduction.preparation import prepare
 from scripts.reproduction.rows import DATASETS, ROWS, UNOBTAINABLE, Row
 from scripts.reproduction.table import listing, markdown
-from scripts.reproduction.verdict import STATUS, Judgement, judge, report
+
+# What imports torch, which takes seconds, is imported when the commands have run: missing data are named at once.
+if TYPE_CHECKING:
+    from scripts.reproduction.verdict import Judgement
 
 SUMMARY = "reproduce.json"
 
 
 def run_command(words: tuple[str, ...]) -> None:
-    """Run `python WORDS` from the repository's root; ValueError if it fails."""
-    status = subprocess.run((sys.executable, *words), cwd=ROOT, check=False).returncode
+    """Run `python WORDS` from the repository's root; ValueError if it fails.
+
+    None of its processes asks the hub: what they need of it has been fetched.
+    """
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    status = subprocess.run((sys.executable, *words), cwd=ROOT, env=environment, check=False).returncode
     if status:
         raise ValueError(f"{' '.join(words[:6])} ...: ended with status {status}; what it said is above")
 
 
-def reproduce(row: Row, request: Request) -> Judgement:
-    """Run the commands of `row`, judge what came out, print it and write reproduce.json."""
+def reproduce(row: Row, request: Request) -> int:
+    """Run the commands of `row`, judge what came out, print it and write reproduce.json; the status to end with."""
     plan = make_plan(row, request)
+    prepare(row, request, plan)
     for warning in plan.warnings:
         print(f"note: {warning}")
     for words, line in zip(plan.commands, plan.lines(), strict=True):
         print(f"\n$ {line}", flush=True)
         run_command(words)
+
+    from engine.checkpoint import read_json, write_json
+    from engine.results import RESULTS
+    from scripts.reproduction.verdict import STATUS, judge, report
+
     results = read_json(plan.results / RESULTS)
     judgement = judge(row, results, plan.weights, plan.results)
     print("\n" + "\n".join((*heading(row), "", *report(row, results, judgement))))
     write_json(request.out / row.name / SUMMARY, summary(row, request, plan, results, judgement))
     print(f"\n{request.out / row.name / SUMMARY} written")
-    return judgement
+    return STATUS[judgement.verdict]
 
 
 def heading(row: Row) -> list[str]:
@@ -59,8 +73,10 @@ def heading(row: Row) -> list[str]:
     ]
 
 
-def summary(row: Row, request: Request, plan: Plan, results: dict[str, Any], judgement: Judgement) -> dict[str, Any]:
+def summary(row: Row, request: Request, plan: Plan, results: dict[str, Any], judgement: "Judgement") -> dict[str, Any]:
     """All of it as plain values."""
+    from engine.results import RESULTS, git_revision
+
     counts = ("dataset", "split", "source", "labelled", "num_videos", "num_annotated", "num_texts", "num_missing")
     return {
         "row": row.name,
@@ -134,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
             plan = make_plan(row, request)
             print("\n".join((*(f"# {line}" for line in (*heading(row), *plan.warnings)), *plan.lines())))
             return 0
-        return STATUS[reproduce(row, request).verdict]
+        return reproduce(row, request)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

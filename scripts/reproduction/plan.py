@@ -81,8 +81,8 @@ def make_plan(row: Row, request: Request) -> Plan:
     else:
         trained = ROWS[row.trained_as] if row.trained_as is not None else row
         folder = request.out / trained.name / "training"
-        start = _start(trained, request)
-        warnings += _missing_start(trained, start)
+        start = start_of(trained, request)
+        warnings += missing_start(trained, start)
         commands.append(_command(trained, request, {"checkpoint": start, "output_dir": str(folder)}))
         evaluated = str(folder / "checkpoint_best")
     commands.append(_command(row, request, {"checkpoint": evaluated, "output_dir": str(results)}, "--evaluate"))
@@ -109,14 +109,18 @@ def recipe_settings(name: str) -> dict[str, str]:
 
 def _command(row: Row, request: Request, own: dict[str, str], *options: str) -> tuple[str, ...]:
     """The words after `python`; of a setting given twice the user's stands, then the plan's own, then the recipe's."""
-    config = read_config(row)
-    settings = recipe_settings(request.recipe) | {"data.root": str(data_folder(config, request.data))}
-    settings |= own | _parsed(request.overrides)
+    settings = settings_of(row, request, own)
     launcher: tuple[str, ...] = ()
     if request.processes > 1:
         launcher = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={request.processes}")
-    words = (ENTRY_SCRIPTS[config.task], *options, "--config", row.config)
+    words = (ENTRY_SCRIPTS[read_config(row).task], *options, "--config", row.config)
     return (*launcher, *words, *(f"{key}={value}" for key, value in settings.items()))
+
+
+def settings_of(row: Row, request: Request, own: dict[str, str]) -> dict[str, str]:
+    """What a command of the row puts over the row's file, `own` being the plan's."""
+    settings = recipe_settings(request.recipe) | {"data.root": str(data_folder(read_config(row), request.data))}
+    return settings | own | _parsed(request.overrides)
 
 
 def data_folder(config: RunConfig, data: Path) -> Path:
@@ -131,7 +135,7 @@ def default_weights(row: Row) -> str:
     return _own_start(ROWS[row.trained_as] if row.trained_as is not None else row)
 
 
-def _start(row: Row, request: Request) -> str:
+def start_of(row: Row, request: Request) -> str:
     """The weights that training begins with: asked for, or the configuration's own."""
     return request.start or _own_start(row)
 
@@ -142,7 +146,7 @@ def _own_start(row: Row) -> str:
     return start
 
 
-def _missing_start(row: Row, start: str) -> tuple[str, ...]:
+def missing_start(row: Row, start: str) -> tuple[str, ...]:
     """A warning if the file that training begins with is not there; the training itself then refuses to begin."""
     if "://" in start or Path(start).exists():
         return ()

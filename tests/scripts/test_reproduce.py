@@ -1,12 +1,15 @@
 """The whole command on a stand-in for a row: small videos, a small model, the public entry script."""
 
 import json
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from configs.load import to_dict
 from scripts import reproduce
@@ -139,14 +142,61 @@ def test_where_labels_are_the_challenges_a_submission_is_written(
 def test_a_command_that_fails_ends_it_with_status_2_and_no_verdict(
     row: Row, data: Path, tmp_path: Path, in_process: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nowhere = tmp_path / "nowhere"
-    assert reproduce.main(["tiny", "--data", str(data), "--out", str(tmp_path), "--checkpoint", str(nowhere)]) == 2
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "model.safetensors").write_text("no weights")
+    assert reproduce.main(["tiny", "--data", str(data), "--out", str(tmp_path), "--checkpoint", str(damaged)]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == "error: train_retrieval.py: failed"
-    assert not (tmp_path / "tiny").exists()
+    assert not (tmp_path / "tiny" / "reproduce.json").exists()
+
+
+START = ("--start", "{tmp}")
+MISSING = {
+    "all data": (
+        ["--data", "{tmp}/nowhere", *START],
+        "--data: {tmp}/nowhere does not exist; docs/DATASETS.md says what",
+    ),
+    "the dataset": (
+        ["--data", "{tmp}", *START],
+        "--data: {tmp} holds no folder small, which tiny is run on; docs/DATASETS",
+    ),
+    "a manifest": (["--data", "{data}", "data.manifest=gone.jsonl", *START], "{data}/small/gone.jsonl"),
+    "every video": (["--data", "{data}", "data.videos={tmp}", *START], "none of the 5 videos is in {tmp}"),
+    "weights": (["--data", "{data}", "--checkpoint", "{tmp}/gone"], "--checkpoint: {tmp}/gone does not exist"),
+    "a start": (["--data", "{data}", "--start", "{tmp}/gone"], "--start: {tmp}/gone, from which tiny is trained, does"),
+    "the hub": (
+        ["--data", "{data}", "--start", "hf://o/n/w.pth"],
+        "hf://o/n/w.pth (checkpoint): not in {cache}, and the hub cannot be reached (no route); where there is a "
+        "network run `python -m scripts.fetch --to FOLDER checkpoint=hf://o/n/w.pth --config {config}`, copy",
+    ),
+}
+
+
+@pytest.mark.parametrize(("words", "line"), MISSING.values(), ids=MISSING.keys())
+def test_what_is_missing_is_named_in_one_line_before_anything_starts(
+    row: Row, data: Path, tmp_path: Path, words: list[str], line: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(reproduce, "run_command", lambda words: pytest.fail("a command was started"))
+    for module in ("engine.hub", "engine.fetching"):
+        monkeypatch.setattr(f"{module}.why_unreachable", lambda: "no route")
+    places = {"tmp": tmp_path, "data": data, "cache": constants.HF_HUB_CACHE, "config": row.config}
+    asked = ["tiny", "--nproc", "8", "--out", str(tmp_path / "out"), *(word.format(**places) for word in words)]
+    assert reproduce.main(asked) == 2
+    said = capsys.readouterr().err
+    assert line.format(**places) in said and said.startswith("error: ") and said.count("\n") == 1
+
+
+def test_missing_data_are_named_before_torch_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys; from scripts.reproduce import main; "
+        f"print(main(['queryd_f32', '--data', {str(tmp_path)!r}, '--nproc', '8']), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=reproduce.ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "2 False\n" and "holds no folder queryd" in done.stderr
 
 
 def test_a_command_runs_in_another_process_whose_status_is_heeded() -> None:
-    reproduce.run_command(("-c", "import configs.load"))
+    reproduce.run_command(("-c", "import configs.load, os; assert os.environ['HF_HUB_OFFLINE'] == '1'"))
     with pytest.raises(ValueError, match=r"^-c .*: ended with status 3; what it said is above$"):
         reproduce.run_command(("-c", "raise SystemExit(3)"))
 
