@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_h
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from configs.values import WrongTypeError, convert, described, remedy, shown
+from configs.entry_scripts import entry_script, refuse_other_task
+from configs.values import WrongTypeError, convert, described, differences as differences, remedy, shown
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -27,7 +28,7 @@ Config = TypeVar("Config", bound="DataclassInstance")
 def load(config_class: type[Config], path: Path, overrides: list[str]) -> Config:
     """The configuration in the YAML file `path`, over its bases and under `overrides` of the form `a.b=c`."""
     data = apply_overrides(_read_layers(config_class, path), overrides, config_class)
-    return from_dict(config_class, data, f"{path} with {' '.join(overrides)}" if overrides else str(path))
+    return from_dict(config_class, data, f"{path} with {' '.join(overrides)}" if overrides else str(path), overrides)
 
 
 def load_to_evaluate(
@@ -59,14 +60,18 @@ def load_to_evaluate(
             kept = _evaluated_with(_read_file(path), path)
             own = {name: own[name] for name in EVALUATED_AS_TRAINED if name in own and name not in kept}
         elif own.get("task") != config_class.task:  # type: ignore[attr-defined]
-            raise ValueError(f"{trained}: is of {shown(own.get('task'))}; say with --config what to evaluate it on")
+            script = entry_script(own.get("task"))
+            use = f"use {script}, or " if script else ""
+            raise ValueError(
+                f"{trained}: is of {shown(own.get('task'))}; {use}say with --config what to evaluate it on"
+            )
         else:
             # What was trained from is not what is evaluated, and its folder is not to be written to.
             own = {**own, "checkpoint": None, "output_dir": None}
         data = {**data, **_check(config_class, own, str(trained))}
     elif path is None:
         raise ValueError(f"{checkpoint}: has no config.yaml beside it; say with --config what it is of")
-    return from_dict(config_class, apply_overrides(data, overrides, config_class), str(path or trained))
+    return from_dict(config_class, apply_overrides(data, overrides, config_class), str(path or trained), overrides)
 
 
 def load_any(config_classes: Sequence[type[Config]], path: Path, overrides: list[str]) -> Config:
@@ -80,8 +85,11 @@ def load_any(config_classes: Sequence[type[Config]], path: Path, overrides: list
     return load(by_task[task], path, overrides)
 
 
-def from_dict(config_class: type[Config], data: dict[str, Any], source: str) -> Config:
-    """The configuration whose nested keys are `data`; errors begin with `source`."""
+def from_dict(config_class: type[Config], data: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:
+    """The configuration whose nested keys are `data`; errors begin with `source`.
+
+    An error about a key that `overrides` set begins with "command line".
+    """
     missing: list[str] = []
     completed = _complete(config_class, _check(config_class, data, source), missing)
     if missing:
@@ -89,7 +97,9 @@ def from_dict(config_class: type[Config], data: dict[str, Any], source: str) -> 
     try:
         return _construct(config_class, completed)
     except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
+        asked = {override.partition("=")[0] for override in overrides}
+        blamed = "command line" if str(error).partition(":")[0] in asked else source
+        raise ValueError(f"{blamed}: {error}") from error
 
 
 def to_dict(config: "DataclassInstance") -> dict[str, Any]:
@@ -125,18 +135,6 @@ def apply_overrides(data: dict[str, Any], overrides: list[str], config_class: ty
     return _merge(config_class, data, _check(config_class, layer, "command line"))
 
 
-def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
-    """One line `key: a -> b` for every setting in which the results of two `to_dict` differ."""
-    lines = []
-    for name in {**a, **b}:
-        key, left, right = f"{prefix}{name}", a.get(name, MISSING), b.get(name, MISSING)
-        if isinstance(left, dict) and isinstance(right, dict):
-            lines += differences(left, right, f"{key}.")
-        elif left != right:
-            lines.append(f"{key}: {shown(left)} -> {shown(right)}")
-    return lines
-
-
 def _yaml() -> YAML:
     # The pure-Python reader knows YAML 1.2, where 1e-5 is a number and `no` is text, and builds plain values only.
     return YAML(typ="safe", pure=True)
@@ -168,6 +166,7 @@ def _read_file(path: Path) -> dict[Any, Any]:
 def _read_layers(config_class: type, path: Path) -> dict[str, Any]:
     """The values of a file over those of its bases; keys and types are checked, missing keys are not."""
     own = _read_file(path)
+    refuse_other_task(getattr(config_class, "task", None), own, path)
     _evaluated_with(own, path)  # refused here as well, so that training finds the mistake
     data: dict[str, Any] = {}
     for base in _base_paths(own.get("base", []), path):

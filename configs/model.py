@@ -59,9 +59,9 @@ class AggregationConfig:
         for name in (*AMOUNTS, "keep", "frame_match", "order"):
             value = getattr(self, name)
             if value != getattr(type(self), name) and name not in allowed:
-                takes = ", ".join(allowed) or "none of them"
                 raise ValueError(
-                    f"aggregation.{name}: {value} has no effect with reducer {self.reducer!r}, which takes {takes}"
+                    f"aggregation.{name}: {value} has no effect with reducer {self.reducer!r}, "
+                    f"{_remedy_for_reducer(self.reducer, name)}"
                 )
         for name in AMOUNTS:
             amount = getattr(self, name)
@@ -94,6 +94,14 @@ class AggregationConfig:
         if any(name in higher for name in AMOUNTS):
             kept.pop("keep", None)
         return kept
+
+
+def _remedy_for_reducer(reducer: str, setting: str) -> str:
+    """What to give in place of, or beside, a setting that the reducer has no use for."""
+    if allowed := REDUCER_SETTINGS[reducer]:
+        return f"which takes {', '.join(allowed)}"
+    first, *others = (name for name, settings in REDUCER_SETTINGS.items() if setting in settings)
+    return f"which leaves all tokens; add aggregation.reducer={first}" + (f" ({', '.join(others)})" if others else "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,18 @@ def shown(value: Any) -> str:
     return "nothing" if value is MISSING else json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
 
 
+def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
+    """One line `key: a -> b` for every setting in which the results of two `to_dict` differ."""
+    lines = []
+    for name in {**a, **b}:
+        key, left, right = f"{prefix}{name}", a.get(name, MISSING), b.get(name, MISSING)
+        if isinstance(left, dict) and isinstance(right, dict):
+            lines += differences(left, right, f"{key}.")
+        elif left != right:
+            lines.append(f"{key}: {shown(left)} -> {shown(right)}")
+    return lines
+
+
 def remedy(key: str, names: list[str]) -> str:
     """Which of `names` the unknown `key` means.
 

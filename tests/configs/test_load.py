@@ -110,7 +110,10 @@ def test_checks_of_the_schema_name_the_file_and_the_overrides(tmp_path: Path) ->
     assert error_of(path) == "config.yaml: model.heads: 7 does not divide model.width 768"
     path = write(tmp_path, MINIMAL)
     assert error_of(path, "seed=1", "video.image_size=50") == (
-        "config.yaml with seed=1 video.image_size=50: video.image_size: 50 is no multiple of model.patch_size 16"
+        "command line: video.image_size: 50 is no multiple of model.patch_size 16"
+    )
+    assert error_of(path, "seed=1", "model.width=770") == (
+        "config.yaml with seed=1 model.width=770: model.heads: 12 does not divide model.width 770"
     )
 
 

@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
+from configs.entry_scripts import entry_script
 from configs.load import dump, from_dict, load, load_any, load_to_evaluate
-from configs.schema import PretrainConfig, RetrievalConfig
+from configs.schema import CONFIG_CLASSES, PretrainConfig, RetrievalConfig, VqaConfig
+
+ROOT = Path(__file__).resolve().parents[2]
 
 TRAINED: dict[str, Any] = {
     "task": "retrieval",
@@ -131,7 +134,7 @@ def test_nothing_to_evaluate(tmp_path: Path, file: Path) -> None:
 def test_another_tasks_checkpoint_needs_a_file_that_says_what_to_evaluate(checkpoint: Path, file: Path) -> None:
     own = checkpoint / "config.yaml"
     own.write_text(own.read_text().replace("task: retrieval", "task: pretrain"))
-    with pytest.raises(ValueError, match=f'^{own}: is of "pretrain"; say with --config what to evaluate it on$'):
+    with pytest.raises(ValueError, match=f'^{own}: is of "pretrain"; use pretrain.py, or say with --config what .*'):
         load_to_evaluate(RetrievalConfig, None, [f"checkpoint={checkpoint}"])
     assert load_to_evaluate(RetrievalConfig, file, [f"checkpoint={checkpoint}"]).model.depth == 4
 
@@ -177,3 +180,44 @@ def test_a_file_of_no_known_task_is_refused(file: Path, line: str, found: str) -
     file.write_text(FILE.replace("task: retrieval", line))
     with pytest.raises(ValueError, match=f"^{file}: task: found {found}, expected one of pretrain, retrieval$"):
         load_any(CLASSES, file, [])
+
+
+@pytest.mark.parametrize("with_file", [False, True])
+def test_a_setting_that_the_checkpoint_has_no_use_for_is_the_command_lines_and_has_a_remedy(
+    checkpoint: Path, file: Path, with_file: bool
+) -> None:
+    trained = from_dict(RetrievalConfig, {**TRAINED, "aggregation": {}}, "test")
+    dump(trained, checkpoint / "config.yaml")
+    asked = [f"checkpoint={checkpoint}", "aggregation.keep=0.25"]
+    with pytest.raises(ValueError) as caught:
+        load_to_evaluate(RetrievalConfig, file if with_file else None, asked)
+    assert str(caught.value) == (
+        "command line: aggregation.keep: 0.25 has no effect with reducer 'none', which leaves all tokens; add "
+        "aggregation.reducer=geometry (importance, prune, tome)"
+    )
+    merging = load_to_evaluate(RetrievalConfig, None, [*asked, "aggregation.reducer=geometry"])
+    assert (merging.aggregation.reducer, merging.aggregation.keep) == ("geometry", 0.25)
+
+
+def test_a_file_of_another_task_names_its_script() -> None:
+    questions = ROOT / "configs" / "debug" / "clips_qa.yaml"
+    for config_class, script in ((RetrievalConfig, "train_vqa.py"), (PretrainConfig, "train_vqa.py")):
+        said = f"^{questions}: task: is vqa, not {config_class.task}; use {script} with this file$"
+        with pytest.raises(ValueError, match=said):
+            load(config_class, questions, ["data.root=/d"])
+    with pytest.raises(ValueError, match="is retrieval, not vqa; use train_retrieval.py"):
+        load(VqaConfig, ROOT / "configs" / "debug" / "clips.yaml", [])
+    with pytest.raises(ValueError, match="is pretrain, not vqa; use pretrain.py"):
+        load(VqaConfig, ROOT / "configs" / "debug" / "pretrain_stories.yaml", [])
+
+
+def test_a_task_without_a_script_is_refused_by_its_type(tmp_path: Path) -> None:
+    path = tmp_path / "typo.yaml"
+    path.write_text("task: retreival\n")
+    with pytest.raises(ValueError, match='task: found "retreival", expected one of retrieval$'):
+        load(RetrievalConfig, path, [])
+
+
+def test_every_task_has_its_script() -> None:
+    assert all(entry_script(config_class.task) for config_class in CONFIG_CLASSES)
+    assert entry_script("checkers") is None and entry_script(["a", "list"]) is None
