@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from configs.sizes import format_bytes
 from datasets import decode, sampling, transforms
 from datasets.pairs import PairTable
 from datasets.reading import Line
@@ -218,7 +219,8 @@ class VideoTextDataset(Dataset):
         if needed > cache_bytes:
             raise ValueError(
                 f"data.cache_gb: {num_videos} clips of {self.num_frames} frames of {self.read_size} pixels need "
-                f"{needed / 1e9:.3g} GB, more than {cache_bytes / 1e9:.3g}; raise it or set data.cache=none"
+                f"{format_bytes(needed)}, more than {format_bytes(cache_bytes)}; raise it to "
+                f"{needed / 2**30:.3g} or set data.cache=none"
             )
         return ClipCache(shape)
 

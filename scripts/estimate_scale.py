@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from configs.load import load_any
 from configs.schema import CONFIG_CLASSES, TaskConfig
+from configs.sizes import format_bytes
 from datasets.decode import DecodeError, read_video
 from datasets.sampling import SAMPLERS
 from scripts.arguments import at_least, positive
@@ -147,20 +148,18 @@ def render(found: Estimate, arguments: argparse.Namespace) -> str:
     """The estimate for people."""
     total = sum(found.sent.values())
     lines = [f"steps          {found.steps_per_epoch} an epoch, {found.steps} in all"]
-    lines += [f"network        {_size(count):>9} a step and process: {what}" for what, count in found.sent.items()]
-    lines += [f"               {_size(total):>9} in all, {found.network_seconds:.3g} s if nothing hides it"]
+    lines += [
+        f"network        {format_bytes(count):>9} a step and process: {what}" for what, count in found.sent.items()
+    ]
+    lines += [f"               {format_bytes(total):>9} in all, {found.network_seconds:.3g} s if nothing hides it"]
     cores = "" if found.cores is None else f", {found.cores:.1f} cores at {arguments.clip_seconds:.3g} s a clip"
     lines += [
         f"loader         {found.clips_per_second:.1f} clips/s a machine{cores}",
         f"time           {found.step_seconds:.3g} s a step: {found.hours:.1f} hours, {found.gpu_hours:.0f} GPU hours",
-        f"checkpoint     {_size(found.checkpoint_bytes)}, {found.write_seconds:.1f} s to write; "
-        f"{_size(found.disk_bytes)} on disk in all",
+        f"checkpoint     {format_bytes(found.checkpoint_bytes)}, {found.write_seconds:.1f} s to write; "
+        f"{format_bytes(found.disk_bytes)} on disk in all",
     ]
     return "\n".join(lines)
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
 
 
 def _parser() -> argparse.ArgumentParser:

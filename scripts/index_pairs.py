@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from configs.sizes import format_bytes
 from datasets import shards
 from datasets.sources import open_source
 
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
         size = sum(column.nbytes for column in table.columns.values())
         print(
             f"{path}: {len(table)} pairs of {table.num_videos} videos or images, {table.left_out} rows without words "
-            f"left out, {size / 1e6:.1f} MB in {table.folder}, opened in {time.monotonic() - begun:.1f} s"
+            f"left out, {format_bytes(size)} in {table.folder}, opened in {time.monotonic() - begun:.1f} s"
         )
 
 

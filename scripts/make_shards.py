@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from configs.sizes import format_bytes
 from datasets import shards
 from datasets.pairs import PairTable
 from datasets.sources import holds_its_videos, open_source
@@ -239,7 +240,7 @@ def main(arguments: list[str] | None = None) -> None:
     missing = int((plan.sizes < 0).sum())
     print(
         f"{options.out}: {len(plan.first_rows) - len(failed)} of {len(plan.first_rows)} shards, {sum(plan.counts)} "
-        f"samples, {plan.sizes.clip(0).sum() / 1e9:.3g} GB; {missing} files missing"
+        f"samples, {format_bytes(plan.sizes.clip(0).sum())}; {missing} files missing"
         f"{f' (see {options.out / MISSING})' if missing else ''}; {table.left_out} rows without words left out"
         f"{'; no index until every shard is there, the same command goes on' if failed else ''}"
     )

@@ -22,6 +22,7 @@ from pathlib import Path
 import av
 from tqdm import tqdm
 
+from configs.sizes import format_bytes
 from datasets.annotations.layout import VIDEO_SUFFIXES
 from scripts.arguments import at_least, positive
 from scripts.files_below import files_below
@@ -189,8 +190,8 @@ def main(arguments: list[str] | None = None) -> None:
         print("preprocess_videos: ended; the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
     print(
-        f"{options.out}: {summary.written} written ({summary.bytes_read / 1e9:.3g} GB became "
-        f"{summary.bytes_written / 1e9:.3g}), {len(videos) - len(todo)} were done, {summary.failed} failed"
+        f"{options.out}: {summary.written} written ({format_bytes(summary.bytes_read)} became "
+        f"{format_bytes(summary.bytes_written)}), {len(videos) - len(todo)} were done, {summary.failed} failed"
         f"{f' (see {options.out / FAILURES})' if summary.failed else ''}, {summary.damaged} of the written damaged in "
         f"part, {others} other files left alone"
     )

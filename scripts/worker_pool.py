@@ -102,8 +102,12 @@ def run_each(
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, in one line of at most 200 characters."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """What an error says, in one line; of more than 1000 characters the middle is left out.
+
+    What was found begins a message of ours and what to do ends it, so neither end is cut.
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 1000 else f"{text[:600]} ... {text[-390:]}"
 
 
 def _serve(function: Callable[[Job, Beat], Result], connection: Connection) -> None:

@@ -11,6 +11,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
+from configs.sizes import format_bytes
+
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -81,7 +83,7 @@ class TokenStore:
     def _no_room(self, needed: int) -> ValueError:
         free = shutil.disk_usage(self.folder).free
         return ValueError(
-            f"output_dir: the tokens of {self.num_videos} videos need {needed / 1e9:.3g} GB while their pairs are "
-            f"scored, and {self.folder} has {free / 1e9:.3g} GB free; make room, set output_dir on a larger disk, or "
+            f"output_dir: the tokens of {self.num_videos} videos need {format_bytes(needed)} while their pairs are "
+            f"scored, and {self.folder} has {format_bytes(free)} free; make room, set output_dir on a larger disk, or "
             "set evaluation.rerank=0 to rank by cosine alone"
         )

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from configs.load import differences
+from configs.sizes import format_bytes
 from engine.checkpoint import find_folder, read_json, replacing_file, replacing_folder, write_json, write_lines
 from scripts.feature_extraction.sources import Clip
 
@@ -115,7 +116,7 @@ class FeatureFolder:
         free = shutil.disk_usage(self.out).free
         if free < needed:
             raise ValueError(
-                f"{self.out}: the features need {needed / 1e9:.3g} GB more and the disk has {free / 1e9:.3g} GB free; "
+                f"{self.out}: the features need {format_bytes(needed)} more and only {format_bytes(free)} are free; "
                 "make room and give the same command"
             )
 

@@ -226,7 +226,7 @@ def test_cache_reads_a_video_once_and_keeps_what_precedes_augmentation(
 def test_cache_that_does_not_fit_or_has_no_effect(records: list[VideoTextRecord]) -> None:
     needed = 4 * 4 * 3 * SIZE * SIZE
     dataset(records, cache_bytes=needed)
-    with pytest.raises(ValueError, match=r"data.cache_gb: 4 clips of 4 frames of 32 pixels need 4.92e-05 GB"):
+    with pytest.raises(ValueError, match=r"data.cache_gb: 4 clips of 4 frames of 32 pixels need 49.2 kB"):
         dataset(records, cache_bytes=needed - 1)
     with pytest.raises(ValueError, match="data.cache: memory has no effect with headtail sampling"):
         dataset(records, cache_bytes=10**6, sampling="headtail")

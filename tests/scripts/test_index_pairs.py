@@ -16,7 +16,7 @@ def test_it_prints_what_is_in_each_file_and_leaves_their_indices(
     first, second = capsys.readouterr().out.splitlines()
     folder = tmp_path / "a.tsv.index" / "table"
     assert first.startswith(f"{tmp_path}/a.tsv: 1 pairs of 1 videos or images, 1 rows without words left out, ")
-    assert f" MB in {folder}, opened in " in first and folder.is_dir()
+    assert f" 50 B in {folder}, opened in " in first and folder.is_dir()
     assert second.startswith(f"{tmp_path}/b.jsonl: 2 pairs of 1 videos or images, 0 rows without words left out, ")
 
 

@@ -55,7 +55,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_bytes(
     source = write_pairs(tmp_path / "data")
     assert run(source, tmp_path / "whole", "--workers", "2") == 0
     said = capsys.readouterr().out
-    assert f"{tmp_path}/whole: 6 of 6 shards, 12 samples, 0.0048 GB; 0 files missing; 0 rows without words" in said
+    assert f"{tmp_path}/whole: 6 of 6 shards, 12 samples, 4.8 MB; 0 files missing; 0 rows without words" in said
     stopped, kills = tmp_path / "stopped", 0
     for shards_there in (0, 1, 3):
         process = multiprocessing.get_context("fork").Process(target=_slowly, args=(source, stopped))

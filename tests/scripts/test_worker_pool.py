@@ -2,7 +2,7 @@ import os
 import time
 from pathlib import Path
 
-from scripts.worker_pool import START_SECONDS, Beat, Failure, run_each
+from scripts.worker_pool import START_SECONDS, Beat, Failure, one_line, run_each
 
 
 def act(job: str, beat: Beat) -> str:
@@ -18,6 +18,14 @@ def act(job: str, beat: Beat) -> str:
                 time.sleep(0.5)
                 beat()
     return f"{job} done"
+
+
+def test_the_advice_at_the_end_of_an_error_is_never_cut() -> None:
+    found, advice = f"{'folder/' * 60}model: holds nothing", "fetch it with the command that the page of clusters names"
+    assert one_line(ValueError(f"{found};\n  {advice}")) == f"{found}; {advice}"
+    long = one_line(ValueError(f"{found}{' x' * 5000}; {advice}"))
+    assert len(long) < 1000 and long.startswith(found) and long.endswith(advice) and " ... " in long
+    assert one_line(KeyError()) == "KeyError"
 
 
 def write_process_id(job: str, beat: Beat) -> int:
