@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import decord
 import numpy as np
 import pytest
 import torch
@@ -19,6 +18,7 @@ from datasets.loaders import TrainLoader, evaluation_loader
 from datasets.pairs import PairTable
 from datasets.records import VideoTextRecord
 from datasets.sampling import generator
+from datasets.video import pixels
 from datasets.video_text import VideoTextDataset, collate
 from tests.videos import write_video
 
@@ -80,16 +80,16 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> li
     return calls
 
 
-def test_pixels_lie_where_decord_put_them(records: list[VideoTextRecord], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_lie_where_the_reader_put_them(records: list[VideoTextRecord], monkeypatch: pytest.MonkeyPatch) -> None:
     places = []
-    original = decord.VideoReader.get_batch
+    original = decode.read
 
-    def get_batch(self: decord.VideoReader, indices: np.ndarray) -> object:
-        batch = original(self, indices)
-        places.append(batch.handle.contents.data)
-        return batch
+    def read(*arguments: Any) -> decode.Reading:
+        reading = original(*arguments)
+        places.append(reading.frames.ctypes.data)
+        return reading
 
-    monkeypatch.setattr(decord.VideoReader, "get_batch", get_batch)
+    monkeypatch.setattr(decode, "read", read)
     for indices in ([0, 3, 7], [2, 2, 2, 9]):
         clip = decode.read_video(records[0].video, SIZE, lambda length, indices=indices: np.array(indices))
         assert clip.data_ptr() == places[-1]
@@ -148,9 +148,9 @@ def test_pyav_converts_each_frame_once(
             self.calls += 1
             return self.reformatter.reformat(*args, **kwargs)
 
-    original = decode.VideoReformatter
-    monkeypatch.setattr(decode, "VideoReformatter", Counted)
-    frames = decode._read_with_pyav(records[0].video, SIZE, lambda length: np.array(indices), None, None)
+    original = pixels.VideoReformatter
+    monkeypatch.setattr(pixels, "VideoReformatter", Counted)
+    frames = decode.read(records[0].video, SIZE, lambda length: np.array(indices)).frames
     assert len(made) == 1 and made[0].calls == len(set(indices))
     assert all((frames[place] == frames[indices.index(index)]).all() for place, index in enumerate(indices))
 
@@ -158,15 +158,15 @@ def test_pyav_converts_each_frame_once(
 def test_pyav_leaves_nothing_that_a_forked_worker_waits_for(
     records: list[VideoTextRecord], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept, original = [], decode.VideoReformatter
+    kept, original = [], pixels.VideoReformatter
 
     def keep() -> Any:
         kept.append(original())
         return kept[-1]
 
-    monkeypatch.setattr(decode, "VideoReformatter", keep)
+    monkeypatch.setattr(pixels, "VideoReformatter", keep)
     threads = len(os.listdir("/proc/self/task"))
-    decode._read_with_pyav(records[0].video, SIZE, lambda length: np.arange(4), None, None)
+    decode.read_video(records[0].video, SIZE, lambda length: np.arange(4))
     assert len(kept) == 1 and len(os.listdir("/proc/self/task")) == threads
     worker = multiprocessing.get_context("fork").Process(target=kept.clear)
     worker.start()

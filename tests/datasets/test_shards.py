@@ -127,7 +127,7 @@ def test_parts_and_images_of_a_shard(plain: Path, packed: Path) -> None:
     table = open_source(packed, packed.parent)
     assert frame_numbers(read_video(table.file(5), 32, lambda length: np.arange(length), *table.span(5))) == [2, 3, 4]
     assert torch.equal(read_image(table.file(9)), read_image(str(plain / "9.png")))
-    with pytest.raises(DecodeError, match=r"tar/000000005.mp4: start 7 s lies behind the last frame"):
+    with pytest.raises(DecodeError, match=r"tar/000000005.mp4: start 7 s lies behind the end"):
         read_video(table.file(5), 32, four, 7)
 
 

@@ -149,7 +149,7 @@ def test_real_clips_look_as_before(real_data: Path, tmp_path: Path, name: str) -
     source = real_data / "clips" / "videos" / name
     out = tmp_path / "out.mp4"
     written = transcode(source, out, Recipe(short_side=128), lambda: None)
-    before = decode._read_with_pyav(str(source), 96, everything, None, None).astype(float)
+    before = decode.read_video(str(source), 96, everything).permute(0, 2, 3, 1).double().numpy()
     after = decode.read_video(str(out), 96, everything).permute(0, 2, 3, 1).double().numpy()
     # Another frame, another colour matrix or another range would be far more than this.
     assert len(after) == len(before) == written.frames
@@ -177,7 +177,7 @@ def test_damage_is_counted_and_what_no_reader_opens_becomes_readable(real_data: 
     assert transcode(hard / "corrupted.mp4", out, Recipe(fps=6), lambda: None).damaged > 0
     assert decode.read_video(str(out), 32, everything).shape[0] == 30
     transcode(hard / "av1.mkv", out, Recipe(fps=5), lambda: None)
-    assert len(decode._read_with_decord(str(out), 32, everything, None, None)) == 25
+    assert len(decode.read_video(str(out), 32, everything)) == 25
     for name in ("empty.mp4", "not_a_video.mp4", "truncated.mp4"):
         with pytest.raises((ValueError, av.FFmpegError)):
             transcode(hard / name, out, Recipe(fps=6), lambda: None)

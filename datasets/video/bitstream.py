@@ -1,0 +1,196 @@
+"""What the first bytes of packets say about frames: parsed here because demuxers do not report it.
+
+The layouts are those of ITU-T H.264 (7.3) and H.265 (7.3), RFC 6386 (VP8), the VP9 bitstream specification, and
+ISO/IEC 14496-2 (MPEG-4 part 2).
+"""
+
+from collections.abc import Iterator
+
+H264_IDR, H264_SEI, H264_SPS = 5, 6, 7
+RECOVERY_POINT = 6
+HEVC_BLA, HEVC_RANDOM_ACCESS = range(16, 19), range(16, 22)
+HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
+MPEG4_PICTURE = b"\x00\x00\x01\xb6"
+SHORTEST_MPEG4_PICTURE = 10
+"""A picture of fewer bytes may say that nothing is coded, and then no frame comes of it."""
+WHOLE_KEYS = {
+    *("vp8", "vp9", "av1", "libdav1d", "mpeg4", "mpeg1video", "mpeg2video", "h263", "flv", "flv1", "theora"),
+    *(
+        "msmpeg4v2",
+        "msmpeg4",
+        "msmpeg4v3",
+        "wmv1",
+        "wmv2",
+        "mjpeg",
+        "prores",
+        "dnxhd",
+        "rawvideo",
+        "huffyuv",
+        "ffvhuff",
+    ),
+}
+"""Codecs whose key frames need nothing that came before them."""
+
+
+def one_picture(codec: str, data: bytes) -> bool | None:
+    """Whether the packet becomes one frame (True) or none (False); None where the bytes do not tell."""
+    if codec == "vp8":
+        return bool(data[0] & 0x10)
+    if codec == "vp9":
+        # Two bits of marker, two of profile, "show existing", and "show" after the bit of the frame's type.
+        # A superframe ends with a marker, and holds one shown frame.
+        shown = data[0] & 0x08 or data[0] & 0x02 if data[0] & 0x30 != 0x30 else data[0] & 0x04 or data[0] & 0x01
+        return True if shown or data[-1] & 0xE0 == 0xC0 else False
+    if codec == "mpeg4":
+        packed = data.count(MPEG4_PICTURE) != 1
+        return None if packed or len(data) < SHORTEST_MPEG4_PICTURE else True
+    return True
+
+
+def starts_clean(codec: str, data: bytes, extradata: bytes | None) -> bool:
+    """Whether decoding may begin with this key packet: all frames shown after it are then as in the whole video."""
+    if codec == "h264":
+        return _h264_starts_clean(data, extradata)
+    if codec == "hevc":
+        return any(_hevc_type(unit) in HEVC_RANDOM_ACCESS for unit in units(codec, data, extradata))
+    return codec in WHOLE_KEYS
+
+
+def breaks_link(codec: str, data: bytes, extradata: bytes | None) -> bool:
+    """Whether the leading pictures of this key packet refer to frames that are gone, so that no decoder shows them."""
+    return codec == "hevc" and any(_hevc_type(unit) in HEVC_BLA for unit in units(codec, data, extradata))
+
+
+def may_code_fields(codec: str, data: bytes, extradata: bytes | None) -> bool:
+    """Whether two packets may make one frame: H.264 with fields, or without a parameter set that excludes them."""
+    if codec != "h264":
+        return False
+    parameter_sets = []
+    if extradata and extradata[0] == 1 and len(extradata) > 8:
+        parameter_sets = [extradata[8 : 8 + int.from_bytes(extradata[6:8], "big")]]
+    elif extradata:
+        parameter_sets = [unit for unit in _between_start_codes(extradata) if unit[0] & 31 == H264_SPS]
+    parameter_sets += [unit for unit in units(codec, data, extradata) if unit[0] & 31 == H264_SPS]
+    try:
+        return not parameter_sets or not all(_frames_only(unit) for unit in parameter_sets)
+    except IndexError:  # it ends too early
+        return True
+
+
+def units(codec: str, data: bytes, extradata: bytes | None) -> Iterator[bytes]:
+    """The NAL units of a packet of H.264 or HEVC: after their lengths, as in mp4, or between start codes."""
+    if not extradata or extradata[0] != 1:
+        yield from _between_start_codes(data)
+        return
+    length_bytes = (extradata[4 if codec == "h264" else 21] & 3) + 1
+    position = 0
+    while position + length_bytes < len(data):
+        length = int.from_bytes(data[position : position + length_bytes], "big")
+        position += length_bytes
+        if not length:
+            continue
+        yield data[position : position + length]
+        position += length
+
+
+def _between_start_codes(data: bytes) -> Iterator[bytes]:
+    for unit in data.split(b"\x00\x00\x01")[1:]:
+        if unit:
+            yield unit
+
+
+def _hevc_type(unit: bytes) -> int:
+    return unit[0] >> 1 & 63
+
+
+def _h264_starts_clean(data: bytes, extradata: bytes | None) -> bool:
+    """An IDR picture, or a recovery point that is reached at once: intra refresh takes some frames to get there."""
+    for unit in units("h264", data, extradata):
+        kind = unit[0] & 31
+        if kind == H264_IDR:
+            return True
+        if kind == H264_SEI and _recovers_at_once(_without_emulation(unit[1:])):
+            return True
+    return False
+
+
+def _recovers_at_once(messages: bytes) -> bool:
+    """Whether a recovery point of zero frames is among the SEI messages."""
+    position = 0
+    while position + 2 < len(messages):
+        kind, position = _sei_number(messages, position)
+        size, position = _sei_number(messages, position)
+        if kind == RECOVERY_POINT and position < len(messages):
+            return bool(messages[position] & 0x80)  # the exponential-Golomb code of zero is one set bit
+        position += size
+    return False
+
+
+def _sei_number(messages: bytes, position: int) -> tuple[int, int]:
+    total = 0
+    while position < len(messages) and messages[position] == 255:
+        total, position = total + 255, position + 1
+    return total + (messages[position] if position < len(messages) else 0), position + 1
+
+
+def _without_emulation(unit: bytes) -> bytes:
+    return unit.replace(b"\x00\x00\x03", b"\x00\x00")
+
+
+def _frames_only(parameter_set: bytes) -> bool:
+    """`frame_mbs_only_flag` of an H.264 sequence parameter set."""
+    bits = _Bits(_without_emulation(parameter_set[1:]))
+    profile = bits.read(8)
+    bits.read(16)
+    bits.golomb()
+    if profile in HIGH_PROFILES:
+        chroma = bits.golomb()
+        if chroma == 3:
+            bits.read(1)
+        bits.golomb(), bits.golomb(), bits.read(1)
+        if bits.read(1):
+            for number in range(8 if chroma != 3 else 12):
+                if bits.read(1):
+                    bits.skip_scaling_list(16 if number < 6 else 64)
+    bits.golomb()
+    order = bits.golomb()
+    if order == 0:
+        bits.golomb()
+    elif order == 1:
+        bits.read(1)
+        bits.golomb(), bits.golomb()
+        for _ in range(bits.golomb()):
+            bits.golomb()
+    bits.golomb(), bits.read(1), bits.golomb(), bits.golomb()
+    return bool(bits.read(1))
+
+
+class _Bits:
+    """Bits of a parameter set from the first on; IndexError after the last."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._position = data, 0
+
+    def read(self, count: int) -> int:
+        value = 0
+        for _ in range(count):
+            byte = self._data[self._position >> 3]
+            value = value << 1 | byte >> (7 - self._position % 8) & 1
+            self._position += 1
+        return value
+
+    def golomb(self) -> int:
+        """An unsigned exponential-Golomb number."""
+        zeros = 0
+        while not self.read(1):
+            zeros += 1
+        return (1 << zeros) - 1 + self.read(zeros)
+
+    def skip_scaling_list(self, size: int) -> None:
+        last = following = 8
+        for _ in range(size):
+            if following:
+                code = self.golomb()
+                delta = (code + 1) // 2 if code % 2 else -(code // 2)
+                following = (last + delta) % 256
+            last = following or last

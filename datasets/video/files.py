@@ -1,0 +1,76 @@
+"""Media files as FFmpeg and Pillow open them: paths, members of shards, and errors in one line."""
+
+import io
+import os
+import re
+import stat
+from typing import NamedTuple
+
+from datasets.records import ShardMember
+
+
+class DecodeError(Exception):
+    """A file that cannot be read; `reason` is one line."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class Source(NamedTuple):
+    """What FFmpeg opens, and the state of the file: equal states mean equal contents."""
+
+    address: str
+    state: tuple[int, int]
+
+
+def source_of(file: str | ShardMember) -> Source:
+    """The address and state of a file. DecodeError if nothing is there to read."""
+    path = str(file)
+    if isinstance(file, ShardMember):
+        _check_shard(file)
+        size, state = file.size, file.shard_state
+    else:
+        status = _status(path, path, "no such file")
+        if not stat.S_ISREG(status.st_mode):
+            raise DecodeError(path, "not a file")
+        size, state = status.st_size, (status.st_size, status.st_mtime_ns)
+    if not size:
+        raise DecodeError(path, "the file is empty")
+    if isinstance(file, ShardMember):
+        path = f"subfile,,start,{file.offset},end,{file.offset + file.size},,:{file.shard}"
+    return Source(path, state)
+
+
+def opened_by_pillow(file: str | ShardMember) -> str | io.BytesIO:
+    """What `Image.open` takes. DecodeError if the shard has changed."""
+    if not isinstance(file, ShardMember):
+        return file
+    _check_shard(file)
+    with open(file.shard, "rb") as shard:
+        shard.seek(file.offset)
+        return io.BytesIO(shard.read(file.size))
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error in one line of at most 200 characters, without the address of a shard's member."""
+    text = re.sub(r"subfile,,start,\d+,end,\d+,,:", "", str(error))
+    return " ".join(text.split())[:200] or type(error).__name__
+
+
+def _status(path: str, named: str, missing: str) -> os.stat_result:
+    """`os.stat`, with a DecodeError of `named` where it fails."""
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        raise DecodeError(named, missing) from None
+    except OSError as error:  # a name too long, a folder that may not be entered, storage that is gone
+        raise DecodeError(named, one_line(error)) from None
+
+
+def _check_shard(file: ShardMember) -> None:
+    """DecodeError if the shard has changed since it was indexed: its members may lie elsewhere now."""
+    status = _status(file.shard, str(file), "no such shard")
+    if (status.st_size, status.st_mtime_ns) != file.shard_state:
+        raise DecodeError(str(file), "the shard has changed since it was indexed; start again to index it anew")
