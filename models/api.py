@@ -11,6 +11,8 @@ Shapes: V videos, P texts, E width of the shared space, N video tokens, D width,
 """
 
 import logging
+import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -110,6 +112,25 @@ class TrainedModel:
         with self.computing():
             rows = [self.model.encode_text(*part).embedding.cpu() for part in self._tokenized(texts)]
         return torch.cat(rows)[0 if isinstance(texts, str) else slice(None)]
+
+    def words_read(self, text: str, *, question: bool = False) -> tuple[int, int]:
+        """How many words of a text the model reads before it is cut, and how many the text has.
+
+        Whatever cuts it counts: `data.max_words`, `data.max_tokens`, the positions of the text encoder, and the limits
+        of a question where it is one. The last word may be read in part.
+        """
+        clean, max_tokens = clean_up(self.config), QUESTION_TOKENS if question else None
+        ends = [word.end() for word in re.finditer(r"\S+", text)]
+
+        def ids_of(part: str) -> list[int]:
+            ids, mask = self.task.tokenize([clean(part)], max_tokens)
+            return ids[mask.bool()].tolist()
+
+        # The fewest first words that are read as the whole text is; what follows was cut, or is removed by cleaning.
+        whole = ids_of(text)
+        fewest = bisect_left(ends, True, key=lambda end: ids_of(text[:end]) == whole)
+        rest = text[ends[fewest] :]
+        return (fewest + 1 if clean(rest).strip() else len(ends)), len(ends)
 
     def match(
         self,

@@ -12,9 +12,13 @@ ends, as are copies of those that no browser plays.
 """
 
 import argparse
+import os
 import socket
 import sys
+import threading
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 
@@ -25,8 +29,17 @@ from scripts.page.server import PageSettings, make_app
 from scripts.video_search.searcher import Searcher
 
 CONNECTIONS = 64
-SECONDS_TO_FINISH = 5
+SECONDS_TO_FINISH = 2
 """How long a request may go on after the page was told to end."""
+
+
+class PageServer(uvicorn.Server):
+    """A server that stops copies and searches at the first Ctrl-C, instead of waiting for them."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal that ends the page."""
+        self.config.app.state.ending.set()  # type: ignore[union-attr]
+        super().handle_exit(sig, frame)
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -67,7 +80,7 @@ def prepare(options: argparse.Namespace) -> tuple[uvicorn.Server, socket.socket]
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=SECONDS_TO_FINISH,
     )
-    return uvicorn.Server(config), bound
+    return PageServer(config), bound
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -99,5 +112,15 @@ def _reranked(searcher: Searcher, asked: int | None, top: int) -> int:
     return (top if searcher.can_rerank else 0) if asked is None else asked
 
 
+def leave(status: int) -> NoReturn:
+    """End the process, also where a model still computes something in a thread that nobody will see."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if any(not thread.daemon for thread in others):
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -13,12 +13,18 @@ torchrun --nproc-per-node 8 -m scripts.search index ...
 best of them by cosine plus matching logit, as training's evaluation does, where the checkpoint has a matching head. Of
 each video found it says which moments are most like the text; that is a hint, as training never compares them alone.
 
+The probability of a match, 0 to 100 %, is the matching head's for the videos it ordered. With --rerank 0, or without
+such a head, it comes from the cosine: how much more likely this text is than everyday captions, as contrastive training
+weighs them. Where no video reaches 50 %, a note says that nothing matches. Notes, on the error stream and under `notes`
+of --json, also say which words the model does not read, and how many videos could not be read and are not searched.
+
 Exit status: 0, 1 if some videos cannot be indexed (0 too of several processes), 2 if the command itself is wrong.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -28,8 +34,11 @@ from engine.distributed import is_main, start_distributed, stop_distributed, wor
 from engine.logging import start_logging
 from scripts.arguments import at_least
 from scripts.extract_features import WORKERS, WORKERS_HELP, in_words
+from scripts.feature_extraction.folder import FAILED, read_failed
 from scripts.video_search.index import VideoIndex
-from scripts.video_search.searcher import BEST_FRAMES, Hit, Searcher
+from scripts.video_search.searcher import BEST_FRAMES, Hit, Searcher, best_probability, nothing_matches
+
+FAILED_SHOWN = 3
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -84,6 +93,10 @@ def index(options: argparse.Namespace) -> int:
     counts = VideoIndex.update(options)
     if is_main():
         print(json.dumps(counts) if options.json else in_words(counts))
+        for row in read_failed(options.out)[:FAILED_SHOWN]:
+            print(f"failed: {row['video']}: {row['reason']}", file=sys.stderr)
+        if counts["failed"] > FAILED_SHOWN:
+            print(f"failed: {counts['failed'] - FAILED_SHOWN} more, in {options.out / FAILED}", file=sys.stderr)
     # A launcher would take 1 for a process that died, and end or restart the others.
     alone = world_size() == 1
     stop_distributed()
@@ -94,11 +107,31 @@ def query(options: argparse.Namespace) -> int:
     """Print what is found."""
     searcher = Searcher.open(options.index, options.checkpoint)
     hits = searcher.query(options.text, options.top, options.rerank, options.frames)
+    notes = notes_of(searcher, options.text, hits)
     if options.json:
-        print(json.dumps({"text": options.text, "index": str(options.index), "hits": [asdict(hit) for hit in hits]}))
-    else:
-        print("\n".join(in_words_of(rank, hit) for rank, hit in enumerate(hits, start=1)))
+        found = [asdict(hit) for hit in hits]
+        print(json.dumps({"text": options.text, "index": str(options.index), "hits": found, "notes": notes}))
+        return 0
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr, flush=True)
+    print("\n".join(in_words_of(rank, hit) for rank, hit in enumerate(hits, start=1)))
     return 0
+
+
+def notes_of(searcher: Searcher, text: str, hits: Sequence[Hit]) -> list[str]:
+    """What the list of hits alone does not show, a sentence each."""
+    notes = []
+    unread = searcher.unread(text)
+    if unread is not None:
+        notes.append(unread)
+    if nothing_matches(hits):
+        best = best_probability(hits)
+        notes.append(f"nothing in the index matches this text (the best match: {in_percent(best)})")
+    failed = searcher.index.failed
+    if failed:
+        path = searcher.index.folder / FAILED
+        notes.append(f"{len(failed)} videos could not be read and are not in the index (see {path})")
+    return notes
 
 
 def in_words_of(rank: int, hit: Hit) -> str:
@@ -106,10 +139,19 @@ def in_words_of(rank: int, hit: Hit) -> str:
     matched = "" if hit.match_logit is None else f" + matching {hit.match_logit:.3f} = {hit.score:.3f}"
     part = "" if hit.start is None and hit.end is None else f" from {hit.start or 0:g} s to {in_seconds(hit.end)}"
     best = ", ".join(f"{seconds:.1f} s ({similarity:.3f})" for seconds, similarity in hit.frames)
-    lines = [f"{rank:3}. {hit.video}{part}", f"cosine {hit.cosine:.3f}{matched}"]
+    sure = "" if hit.probability is None else f"; match {in_percent(hit.probability)}"
+    lines = [f"{rank:3}. {hit.video}{part}", f"cosine {hit.cosine:.3f}{matched}{sure}"]
     lines += [f"best at {best}"] if best else []
     lines += [hit.problem] if hit.problem else []
     return "\n     ".join(lines)
+
+
+def in_percent(probability: float | None) -> str:
+    """A probability as people read it, never rounded up to certainty nor down to impossibility."""
+    assert probability is not None
+    if probability < 0.01:
+        return "below 1 %"
+    return "above 99 %" if probability > 0.99 else f"{probability:.0%}".replace("%", " %")
 
 
 def in_seconds(end: float | None) -> str:

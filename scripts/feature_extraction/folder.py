@@ -157,6 +157,12 @@ def read_clips(path: Path) -> list[Clip]:
     return [Clip(*(record[item.name] for item in fields(Clip))) for record in records]
 
 
+def read_failed(out: Path) -> list[dict[str, Any]]:
+    """What the last run could not read: a line a clip, with its `reason`; none where no run has ended yet."""
+    path = out / FAILED
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
 def _compared(extraction: dict[str, Any]) -> dict[str, Any]:
     """What has to be equal: weights may have been moved, but not changed."""
     return {name: value for name, value in extraction.items() if name != "checkpoint"}

@@ -11,6 +11,8 @@ from scripts.show_aggregation import similarity_of, trace_of, write_pictures
 
 KEPT = 8
 """The oldest leave."""
+NAME_CHARACTERS = 40
+"""Of a video, as many as its pictures have room for."""
 MEANINGS = {
     "regions.png": "Every frame, and what is left of it: merged patches in one colour, merged frames in one border",
     "grounding.png": "The similarity of the phrase with every region of every frame, as heat",
@@ -42,7 +44,8 @@ class Drawings:
         similarity = None if text is None else similarity_of(model, trace, text)
         key = secrets.token_hex(16)
         out = self._folder / f"drawing-{key}"
-        write_pictures(trace, out, name, text, similarity)
+        title = name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 1]}…"
+        write_pictures(trace, out, title, text, similarity)
         self._drawn[key] = out
         while len(self._drawn) > KEPT:
             shutil.rmtree(self._drawn.popitem(last=False)[1])

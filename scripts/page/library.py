@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,12 +48,29 @@ class Library:
     Args:
         paths: those of the index, each once.
         folder: an empty folder of the page's own.
+        failed: why a video could not be indexed, by its path.
+        check: called while a copy is written; what it raises ends the copy.
+
+    Attributes:
+        failed: names and reasons of the videos that could not be indexed, in the order of their names.
     """
 
-    def __init__(self, paths: Sequence[str], folder: Path) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        paths: Sequence[str],
+        folder: Path,
+        failed: Mapping[str, str] | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.folder, self._check = folder, check
+        failed = failed or {}
         # Names as short as they can be while they tell files apart.
-        above = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+        folders = [os.path.dirname(path) for path in (*paths, *failed)]
+        above = os.path.commonpath(folders) if folders else ""
+        self.failed = sorted(
+            (os.path.relpath(path, above), reason.replace(path, os.path.relpath(path, above)))
+            for path, reason in failed.items()
+        )
         self._of_index = [
             PageVideo(f"index-{number}", Path(path), os.path.relpath(path, above)) for number, path in enumerate(paths)
         ]
@@ -87,7 +104,9 @@ class Library:
     def new_upload(self, name: str) -> PageVideo:
         """A place for a video that is being sent, which nobody can guess; `name` is shown and means nothing else."""
         key = f"upload-{secrets.token_hex(16)}"
-        return PageVideo(key, self.folder / key, name[:NAME_CHARACTERS] or "your video")
+        if len(name) > NAME_CHARACTERS:
+            name = f"{name[: NAME_CHARACTERS - 1]}…"
+        return PageVideo(key, self.folder / key, name or "your video")
 
     def add_upload(self, video: PageVideo) -> None:
         """Keep a video that was sent and is one; the oldest leaves where there are too many."""
@@ -121,7 +140,7 @@ class Library:
         if kind is not None:
             return Playable(video.path, kind, is_copy=False)
         copy = self.folder / f"{video.key}.copy.mp4"
-        write_copy(video.path, copy)
+        write_copy(video.path, copy, self._check)
         return Playable(copy, "video/mp4", is_copy=True)
 
     def _drop_copy(self, key: str) -> None:

@@ -1,6 +1,7 @@
 """Videos as a browser shows them: which files it plays as they are, copies of the others, and single frames."""
 
 import io
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -40,13 +41,23 @@ def media_type(path: Path) -> str | None:
     return f"video/{kind}" if codec in PLAYABLE_CODECS.get(kind, ()) and pixels in PLAYABLE_PIXELS else None
 
 
-def write_copy(path: Path, target: Path) -> None:
-    """Write a copy that browsers play, without sound. ValueError if the video cannot be read; nothing is left then."""
+def write_copy(path: Path, target: Path, check: Callable[[], None] = lambda: None) -> None:
+    """Write a copy that browsers play, without sound.
+
+    Args:
+        check: called before the copy and for each frame; what it raises ends the copy and passes through.
+
+    Raises:
+        ValueError: the video cannot be read. However this ends early, nothing is left of the copy.
+    """
     try:
-        transcode(path, target, COPY, lambda: None)
-    except (av.FFmpegError, OSError, ValueError) as error:
+        check()
+        transcode(path, target, COPY, check)
+    except BaseException as error:
         target.unlink(missing_ok=True)
-        raise ValueError(f"{path}: cannot be played ({error}); give another file") from None
+        if isinstance(error, av.FFmpegError | OSError | ValueError):
+            raise ValueError(f"{path}: cannot be played ({error}); give another file") from None
+        raise
 
 
 def still(path: Path, seconds: float) -> bytes:

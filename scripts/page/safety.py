@@ -19,9 +19,10 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MEBIBYTE = 2**20
-JSON_BYTES = 64 * 1024
-TEXT_CHARACTERS = 4000
-"""Several paragraphs; the model itself reads fewer tokens than that."""
+TEXT_CHARACTERS = 40_000
+"""More than a model reads; the page says which words it did."""
+JSON_BYTES = 6 * TEXT_CHARACTERS + 4096
+"""Room for so many characters, each escaped, and for what is sent beside them."""
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
@@ -121,7 +122,7 @@ async def read_json(request: Request) -> dict[str, Any]:
     async for chunk in request.stream():
         received += chunk
         if len(received) > JSON_BYTES:
-            raise HTTPException(413, f"too much text: at most {TEXT_CHARACTERS} characters are read")
+            raise HTTPException(413, f"too much text; shorten it to {TEXT_CHARACTERS:,} characters")
     try:
         sent = json.loads(received)
     except (ValueError, RecursionError):
@@ -137,7 +138,7 @@ def text_of(sent: dict[str, Any], name: str, what: str) -> str:
     if not isinstance(text, str) or not text.strip():
         raise HTTPException(400, f"there is no {what}: write one")
     if len(text) > TEXT_CHARACTERS:
-        raise HTTPException(413, f"the {what} has {len(text)} characters; shorten it to {TEXT_CHARACTERS}")
+        raise HTTPException(413, f"the {what} has {len(text):,} characters; shorten it to {TEXT_CHARACTERS:,}")
     return text.strip()
 
 

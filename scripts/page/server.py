@@ -6,6 +6,7 @@ drawn: no path comes from outside.
 """
 
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,10 +29,12 @@ from starlette.staticfiles import StaticFiles
 from models.api import TrainedModel
 from scripts.page.checkpoints import OPTION_OF, Checkpoints
 from scripts.page.drawings import Drawings
-from scripts.page.library import Library, PageVideo
+from scripts.page.library import UPLOADS_KEPT, Library, PageVideo
 from scripts.page.playback import check_upload, still
 from scripts.page.safety import MEBIBYTE, TEXT_CHARACTERS, SafetyMiddleware, read_json, text_of, write_limited
-from scripts.video_search.searcher import Hit, Searcher
+from scripts.page.wording import described, described_hit, named, number_of, part_of
+from scripts.unread_words import unread_words
+from scripts.video_search.searcher import BEST_FRAMES, Searcher, nothing_matches
 
 HERE = Path(__file__).parent
 MOST_WAITING = 8
@@ -39,7 +42,13 @@ MOST_WAITING = 8
 STILLS_AT_ONCE = 2
 LISTED = 12
 """Videos of the index that are shown at a time before anything is looked for."""
+FAILED_LISTED = 100
+"""Names and reasons, at most, of the videos that could not be indexed."""
 Result = TypeVar("Result")
+
+
+class Ending(Exception):
+    """The page was told to end, so work that nobody will see stops."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +69,22 @@ class PageSettings:
 
 
 def make_app(searcher: Searcher, checkpoints: Checkpoints, settings: PageSettings) -> Starlette:
-    """The page, ready to be served; its uploads and copies live as long as it does."""
+    """The page, ready to be served; its uploads and copies live as long as it does.
+
+    Setting the event `state.ending` stops copies and searches that are in progress.
+    """
     page = Page(searcher, checkpoints, settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         with tempfile.TemporaryDirectory(prefix="testa-page-") as folder:
             page.begin(Path(folder))
-            yield
+            try:
+                yield
+            finally:
+                page.ending.set()
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", page.home),
             Route("/videos", page.videos),
@@ -91,6 +106,8 @@ def make_app(searcher: Searcher, checkpoints: Checkpoints, settings: PageSetting
         exception_handlers={HTTPException: _refusal},
         lifespan=lifespan,
     )
+    app.state.ending = page.ending
+    return app
 
 
 class Page:
@@ -98,9 +115,11 @@ class Page:
 
     library: Library
     drawings: Drawings
+    ending: threading.Event
 
     def __init__(self, searcher: Searcher, checkpoints: Checkpoints, settings: PageSettings) -> None:
         self.searcher, self.checkpoints, self.settings = searcher, checkpoints, settings
+        self.ending = threading.Event()
         self._template = Environment(
             loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined
         ).get_template("page.html")
@@ -109,20 +128,29 @@ class Page:
 
     def begin(self, folder: Path) -> None:
         """Take an empty folder for what comes in and is made."""
-        clips = self.searcher.index.clips
-        self.library = Library(list(dict.fromkeys(clip.video for clip in clips)), folder)
+        index = self.searcher.index
+        paths = list(dict.fromkeys(clip.video for clip in index.clips))
+        self.library = Library(paths, folder, index.failed, self.check_running)
         self.drawings = Drawings(folder)
+
+    def check_running(self) -> None:
+        """Raise Ending once the page was told to end."""
+        if self.ending.is_set():
+            raise Ending
 
     async def home(self, request: Request) -> Response:
         """The page itself."""
         missing, merging = self.checkpoints.missing(), self.checkpoints.that_merges()
         shown = self._template.render(
             total=self.library.size,
+            failed=self.library.failed[:FAILED_LISTED],
+            failed_count=len(self.library.failed),
             folder=self.searcher.index.folder.absolute().name,
             checkpoint=self.searcher.model.source,
             upload_mib=self.settings.upload_bytes / MEBIBYTE,
             text_characters=TEXT_CHARACTERS,
             listed=LISTED,
+            uploads_kept=UPLOADS_KEPT,
             rerank=self.settings.rerank,
             missing={name: (OPTION_OF[name], kind) for name, kind in missing.items()},
             merges=merging is not None,
@@ -132,15 +160,23 @@ class Page:
 
     async def videos(self, request: Request) -> Response:
         """Some videos of the index, from number `first` on."""
-        first = int(_number(request, "first"))
-        return JSONResponse({"videos": [_described(video) for video in self.library.of_index(first, LISTED)]})
+        first = int(number_of(request, "first"))
+        return JSONResponse({"videos": [described(video) for video in self.library.of_index(first, LISTED)]})
 
     async def search(self, request: Request) -> Response:
         """The videos that a text describes best."""
         text = text_of(await read_json(request), "text", "description to search for")
         begun = monotonic()
-        hits = await self._compute(lambda: self.searcher.query(text, self.settings.top, self.settings.rerank))
-        return JSONResponse({"hits": [self._hit(hit) for hit in hits], "seconds": monotonic() - begun})
+        asked = (text, self.settings.top, self.settings.rerank, BEST_FRAMES, self.check_running)
+        hits = await self._compute(lambda: self.searcher.query(*asked))
+        return JSONResponse(
+            {
+                "hits": [described_hit(hit, self.library.indexed(hit.video)) for hit in hits],
+                "nothing_matches": nothing_matches(hits),
+                "notice": await run_sync(unread_words, self.searcher.model, text),
+                "seconds": monotonic() - begun,
+            }
+        )
 
     async def upload(self, request: Request) -> Response:
         """Take a video, the body, under the `name` it is to be called by."""
@@ -152,7 +188,7 @@ class Page:
             video.path.unlink()
             raise HTTPException(415, f"{video.name}: {error}") from None
         self.library.add_upload(video)
-        return JSONResponse(_described(video), 201)
+        return JSONResponse(described(video), 201)
 
     async def prepare(self, request: Request) -> Response:
         """Have a video ready to be played, which takes long where it must be copied."""
@@ -172,7 +208,7 @@ class Page:
 
     async def still(self, request: Request) -> Response:
         """One frame of a video, `at` so many seconds."""
-        video, seconds = self._video(request), _number(request, "at")
+        video, seconds = self._video(request), number_of(request, "at")
         async with self._stills:
             picture = await self._readable(video, lambda: still(video.path, seconds))
         return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=600"})
@@ -180,13 +216,15 @@ class Page:
     async def answer(self, request: Request) -> Response:
         """The answer to a question about a video."""
         video, sent, model = self._video(request), await read_json(request), self._model("answer")
-        question, part = text_of(sent, "question", "question"), _part(sent)
-        return await self._told(video, "answer", lambda: model.answer(video.path, question, *part))
+        question, part = text_of(sent, "question", "question"), part_of(sent)
+        told = await self._told(video, "answer", lambda: model.answer(video.path, question, *part))
+        told["notice"] = await run_sync(lambda: unread_words(model, question, question=True))
+        return JSONResponse(told)
 
     async def caption(self, request: Request) -> Response:
         """What is seen in a video."""
         video, sent, model = self._video(request), await read_json(request), self._model("caption")
-        return await self._told(video, "caption", lambda: model.caption(video.path, *_part(sent)))
+        return JSONResponse(await self._told(video, "caption", lambda: model.caption(video.path, *part_of(sent))))
 
     async def aggregation(self, request: Request) -> Response:
         """Pictures of what merges in a video, and where a phrase is, if one is sent."""
@@ -194,9 +232,11 @@ class Page:
         if model is None:
             raise HTTPException(409, "no checkpoint of this page merges tokens")
         text = text_of(sent, "text", "phrase") if sent.get("text") else None
-        return await self._told(
-            video, "drawings", lambda: self.drawings.draw(model, str(video.path), video.name, text, *_part(sent))
+        told = await self._told(
+            video, "drawings", lambda: self.drawings.draw(model, str(video.path), video.name, text, *part_of(sent))
         )
+        told["notice"] = None if text is None else await run_sync(unread_words, model, text)
+        return JSONResponse(told)
 
     async def drawing(self, request: Request) -> Response:
         """One of the files that `aggregation` names."""
@@ -206,13 +246,13 @@ class Page:
             raise HTTPException(404, "there is no such drawing any more; draw it again") from None
         return FileResponse(path)
 
-    async def _told(self, video: PageVideo, name: str, work: Callable[[], Any]) -> Response:
+    async def _told(self, video: PageVideo, name: str, work: Callable[[], Any]) -> dict[str, Any]:
         begun = monotonic()
         try:
             result = await self._compute(work)
         except HTTPException as error:
-            raise HTTPException(error.status_code, _named(error.detail, video)) from None
-        return JSONResponse({name: result, "seconds": monotonic() - begun})
+            raise HTTPException(error.status_code, named(error.detail, video)) from None
+        return {name: result, "seconds": monotonic() - begun}
 
     async def _compute(self, work: Callable[[], Result]) -> Result:
         """Have a model do something, after those who asked before; HTTPException for what it cannot do."""
@@ -224,6 +264,8 @@ class Page:
                 return await run_sync(work)
         except ValueError as error:
             raise HTTPException(422, str(error)) from None
+        except Ending:
+            raise HTTPException(503, "the page is ending") from None
         finally:
             self._waiting -= 1
 
@@ -231,7 +273,9 @@ class Page:
         try:
             return await run_sync(work)
         except ValueError as error:
-            raise HTTPException(422, _named(str(error), video)) from None
+            raise HTTPException(422, named(str(error), video)) from None
+        except Ending:
+            raise HTTPException(503, "the page is ending") from None
 
     def _video(self, request: Request) -> PageVideo:
         try:
@@ -246,48 +290,7 @@ class Page:
             raise HTTPException(409, f"no checkpoint can {ability}: start the page with {OPTION_OF[ability]}, {kind}")
         return model
 
-    def _hit(self, hit: Hit) -> dict[str, Any]:
-        video = self.library.indexed(hit.video)
-        return _described(video) | {
-            "start": hit.start,
-            "end": hit.end,
-            "score": hit.score,
-            "cosine": hit.cosine,
-            "match_logit": hit.match_logit,
-            "frames": hit.frames,
-            "problem": None if hit.problem is None else _named(hit.problem, video),
-        }
-
 
 async def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code)
-
-
-def _described(video: PageVideo) -> dict[str, Any]:
-    return {"key": video.key, "name": video.name, "is_image": video.is_image}
-
-
-def _named(message: str, video: PageVideo) -> str:
-    """What is said of a file, by the name that people know."""
-    return message.replace(str(video.path), video.name)
-
-
-def _number(request: Request, name: str) -> float:
-    """A number of the address that is 0 or more, 0 where there is none."""
-    given = request.query_params.get(name, "0")
-    try:
-        number = float(given)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < 1e9:
-        raise HTTPException(400, f"{name}: must be a number that is 0 or more")
-    return number
-
-
-def _part(sent: dict[str, Any]) -> tuple[float | None, float | None]:
-    """The part of a video that is asked about, in seconds."""
-    part = sent.get("start"), sent.get("end")
-    if not all(time is None or isinstance(time, int | float) for time in part):
-        raise HTTPException(400, "start and end: must be seconds")
-    return part

@@ -6,6 +6,7 @@ All else is as `scripts/feature_extraction/folder.py` says.
 """
 
 import argparse
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from engine.distributed import done_by_main
 from engine.hub import SCHEME
 from models.api import TrainedModel
 from scripts.extract_features import extraction_of, run
-from scripts.feature_extraction.folder import EXTRACTION, FEATURES, INDEX, read_clips
+from scripts.feature_extraction.folder import EXTRACTION, FEATURES, INDEX, read_clips, read_failed
 from scripts.feature_extraction.sources import Clip
 from tasks.metrics.retrieval import shortlist
 from tasks.trained import CAN_DO, abilities_of, settings_to_use
@@ -45,6 +46,12 @@ class VideoIndex:
         self.checkpoint: str = search["checkpoint"]
         self.config: str | None = search["config"]
         self.overrides: list[str] = search["overrides"]
+
+    @cached_property
+    def failed(self) -> dict[str, str]:
+        """Videos that are not in the index because they could not be read, and why, by their paths."""
+        indexed = {clip.video for clip in self.clips}
+        return {row["video"]: row["reason"] for row in read_failed(self.folder) if row["video"] not in indexed}
 
     @classmethod
     def open(cls, folder: Path) -> Self:

@@ -1,8 +1,9 @@
 """Videos that are nearest to a text: by cosine of embeddings, the best of them in the order of the matching head."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -10,13 +11,17 @@ from torch import Tensor
 
 from engine.hub import SCHEME
 from models.api import Match, TrainedModel, load_model
+from scripts.unread_words import unread_words
 from scripts.video_search.frames import best_frames
 from scripts.video_search.index import VideoIndex
+from scripts.video_search.scale import EVERYDAY_CAPTIONS, MATCHES, even_cosine, probability_of_cosine
 from tasks.base import progress_bar
 from tasks.trained import CAN_DO
 
 logger = logging.getLogger(__name__)
 BEST_FRAMES = 3
+VIDEOS_MEASURED = 1024
+"""Of larger indices so many videos, at even steps, decide which cosine means a match."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class Hit:
         score: cosine plus matching logit where there is one, as evaluation reranks, and else the cosine.
         cosine: of the embeddings of text and video.
         match_logit: what the matching head says; None where the video was not reranked.
+        probability: that the text describes it, on a scale that other videos and texts share: by the matching head,
+            or, where no video was reranked, by the cosine (`scripts.video_search.scale`); None where neither is known.
         frames: (seconds from the beginning of the file, similarity) of the frames that match best, the best first.
         problem: why the file could not be read now, in one line; it has neither logit nor frames then.
     """
@@ -37,6 +44,7 @@ class Hit:
     score: float
     cosine: float
     match_logit: float | None = None
+    probability: float | None = None
     frames: tuple[tuple[float, float], ...] = ()
     problem: str | None = None
 
@@ -65,7 +73,14 @@ class Searcher:
         """Whether the checkpoint has a matching head."""
         return "match" in self.model.abilities
 
-    def query(self, text: str, top: int = 10, rerank: int | None = None, frames: int = BEST_FRAMES) -> list[Hit]:
+    def query(
+        self,
+        text: str,
+        top: int = 10,
+        rerank: int | None = None,
+        frames: int = BEST_FRAMES,
+        check: Callable[[], None] = lambda: None,
+    ) -> list[Hit]:
         """The `top` videos for a text, the best first.
 
         Ranked are all videos by cosine, and of these the first `rerank` by cosine plus matching logit, as training's
@@ -74,6 +89,7 @@ class Searcher:
         Args:
             rerank: by default `top`, or 0 where the checkpoint has no matching head.
             frames: how many of the best frames of each hit to look for; 0 opens no file but to rerank.
+            check: called before each video is read; what it raises ends the search.
 
         Raises:
             ValueError: the text is empty, or the checkpoint cannot rerank.
@@ -91,25 +107,48 @@ class Searcher:
             raise ValueError("top, rerank and frames: must be 1 or more, 0 or more, and 0 or more")
         embedding = self.model.encode_text(text)
         assert isinstance(embedding, Tensor)
-        hits = self._nearest(embedding, max(top, rerank))
-        matched = in_order(self._each_read(hits[:rerank], Asked(text, embedding, frames), "reranking"))
+        hits = self._nearest(embedding, max(top, rerank), with_probability=not rerank)
+        matched = in_order(self._each_read(hits[:rerank], Asked(text, embedding, frames, check), "reranking"))
         rest = hits[rerank:top]
         if frames:
-            rest = self._each_read(rest, Asked(None, embedding, frames), "frames")
+            rest = self._each_read(rest, Asked(None, embedding, frames, check), "frames")
         return (matched + rest)[:top]
 
-    def _nearest(self, embedding: Tensor, most: int) -> list[Hit]:
+    def unread(self, text: str) -> str | None:
+        """A sentence for people if the model does not read the whole text; None if it does."""
+        return unread_words(self.model, text)
+
+    def _nearest(self, embedding: Tensor, most: int, with_probability: bool) -> list[Hit]:
         rows, cosines = self.index.search(embedding.numpy(), most)
         found = []
         for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True):
             clip = self.index.clips[row]
             found.append(Hit(clip.video, clip.start, clip.end, cosine, cosine))
-        return found
+        if not with_probability:
+            return found
+
+        probabilities = probability_of_cosine(cosines, self._even_cosine, self._temperature)
+        return [
+            replace(hit, probability=probability)
+            for hit, probability in zip(found, probabilities.tolist(), strict=True)
+        ]
+
+    @property
+    def _temperature(self) -> float:
+        return self.model.model.temp.item()
+
+    @cached_property
+    def _even_cosine(self) -> float:
+        """`even_cosine` of the index, measured on some of its videos."""
+        step = -(-len(self.index.embeddings) // VIDEOS_MEASURED)
+        everyday = self.model.encode_text(EVERYDAY_CAPTIONS).numpy()
+        return even_cosine(self.index.embeddings[::step] @ everyday.T, self._temperature)
 
     def _each_read(self, hits: Sequence[Hit], asked: "Asked", description: str) -> list[Hit]:
         """The hits with what is asked of each, or with its problem if the file cannot be read."""
         looked = []
         for hit in progress_bar(hits, description):
+            asked.check()
             try:
                 looked.append(self._read(hit, asked))
             except ValueError as error:  # all else that is wrong was refused before
@@ -125,17 +164,32 @@ class Searcher:
         if asked.text is not None:
             match = self.model.match(encoded, asked.text)
             assert isinstance(match, Match)
-            hit = replace(hit, match_logit=match.logit, score=hit.cosine + match.logit)
+            hit = replace(hit, match_logit=match.logit, score=hit.cosine + match.logit, probability=match.probability)
         return hit
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of a video: its best `frames` by `embedding`, and how well `text`, if there is one, matches it."""
+    """What is asked of a video: its best `frames` by `embedding`, and how well `text`, if there is one, matches it.
+
+    `check` is called before each video, and may raise to end the search.
+    """
 
     text: str | None
     embedding: Tensor
     frames: int
+    check: Callable[[], None]
+
+
+def best_probability(hits: Sequence[Hit]) -> float | None:
+    """The largest probability of some hits; None where it is known of none."""
+    return max((hit.probability for hit in hits if hit.probability is not None), default=None)
+
+
+def nothing_matches(hits: Sequence[Hit]) -> bool:
+    """Whether each of some hits is more likely no match."""
+    best = best_probability(hits)
+    return best is not None and best < MATCHES
 
 
 def in_order(hits: Sequence[Hit]) -> list[Hit]:

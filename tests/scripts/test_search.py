@@ -9,7 +9,8 @@ import pytest
 
 from models.api import load_model
 from scripts.folder_lock import only_writer
-from scripts.search import main
+from scripts.search import in_percent, main
+from scripts.video_search.searcher import Hit, Searcher
 from tests.integration.runs import train
 from tests.tiny_runs import write_data, write_questions
 
@@ -51,7 +52,9 @@ def found(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[dict[s
 def test_a_query_prints_what_is_found(root: Path, index: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hits = found(capsys, "--index", index, "--top", 2, "--rerank", 4)
     assert len(hits) == 2
-    assert list(hits[0]) == ["video", "start", "end", "score", "cosine", "match_logit", "frames", "problem"]
+    assert list(hits[0]) == [
+        *("video", "start", "end", "score", "cosine", "match_logit", "probability", "frames", "problem")
+    ]
     assert hits[0]["score"] == hits[0]["cosine"] + hits[0]["match_logit"] >= hits[1]["score"]
     assert Path(hits[0]["video"]).parent == root / "videos" and 1 <= len(hits[0]["frames"]) <= 3
     assert run("query", "red grows", "--index", index, "--top", 2, "--rerank", 4) == 0
@@ -61,7 +64,8 @@ def test_a_query_prints_what_is_found(root: Path, index: Path, capsys: pytest.Ca
     ]
     first = hits[0]
     assert lines[1].strip() == (
-        f"cosine {first['cosine']:.3f} + matching {first['match_logit']:.3f} = {first['score']:.3f}"
+        f"cosine {first['cosine']:.3f} + matching {first['match_logit']:.3f} = {first['score']:.3f}; "
+        f"match {in_percent(first['probability'])}"
     )
     best = [f"{seconds:.1f} s ({similarity:.3f})" for seconds, similarity in first["frames"]]
     assert lines[2].strip() == f"best at {', '.join(best)}"
@@ -164,13 +168,44 @@ def test_videos_that_cannot_be_read_are_counted(
     shutil.copy(root / "videos" / "0.mp4", videos)
     (videos / "1.mp4").write_bytes(b"no video")
     assert run("index", videos, "--checkpoint", checkpoint, "--index", tmp_path / "index") == 1
-    assert "1 failed (see " in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "of 1 of 2 videos, " in printed.out and "1 failed (see " in printed.out
+    assert f"failed: {videos / '1.mp4'}: " in printed.err
     (hit,) = found(capsys, "--index", tmp_path / "index")
+    assert run("query", "red", "--index", tmp_path / "index") == 0
+    assert "note: 1 videos could not be read and are not in the index" in capsys.readouterr().err
     assert hit["video"] == str(videos / "0.mp4")
     shutil.move(videos / "0.mp4", tmp_path / "0.mp4")
     assert run("query", "red", "--index", tmp_path / "index") == 0
     printed = capsys.readouterr()
     assert "0.mp4: cannot be read (no such file)" in printed.out
+
+
+def test_what_the_model_does_not_read_is_noted(root: Path, index: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    for text, expected in (
+        ("red grows", []),
+        ("red grows " * 400, ["the model reads the first 22 of these 800 words"]),
+    ):
+        assert run("query", text, "--index", index, "--json") == 0
+        notes = json.loads(capsys.readouterr().out)["notes"]
+        assert [note.partition(";")[0] for note in notes if "reads" in note] == expected
+
+
+@pytest.mark.parametrize(("probability", "noted"), [(0.49, True), (0.51, False)])
+def test_nothing_matches_is_noted(
+    index: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, probability: float, noted: bool
+) -> None:
+    hits = [Hit("a.mp4", None, None, 0.3, 0.3, probability=0.2), Hit("b.mp4", None, None, 0.2, 0.2, 1.0, probability)]
+    monkeypatch.setattr(Searcher, "query", lambda *rest: hits)
+    assert run("query", "red", "--index", index) == 0
+    assert ("note: nothing in the index matches this text (the best match: 49 %)" in capsys.readouterr().err) == noted
+
+
+def test_percentages_never_say_never() -> None:
+    assert [in_percent(probability) for probability in (0.0, 0.004, 0.5, 0.976, 0.9999)] == [
+        *("below 1 %", "below 1 %", "50 %", "98 %", "above 99 %")
+    ]
 
 
 def test_parts_of_videos_are_found(

@@ -1,53 +1,11 @@
 // The page: what is typed goes to the server, what comes back is shown. Text is only ever set as text, never as HTML.
 
-const byId = (id) => document.getElementById(id);
+import { ask, asSentence, byId, inGroups, inSeconds, inWords, patiently, readAnswer, textOf } from "./requests.js";
+
 const { uploadMib, listed, total } = document.body.dataset;
 let chosen = null; // the video on the stage: {key, name, is_image, start, end}
 let choices = 0; // how often one was chosen, to know an answer that comes too late
 let shown = 0; // how many videos of the index are listed before anything is searched
-
-// Requests
-
-async function readAnswer(status, text) {
-  const answer = text.startsWith("{") ? JSON.parse(text) : { error: text };
-  if (status >= 400) throw new Error(answer.error || `the server failed (${status}); its terminal says why`);
-  return answer;
-}
-
-async function ask(address, sent) {
-  const options = sent && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(sent) };
-  const response = await fetch(address, options).catch(() => {
-    throw new Error("the server does not answer; is it still running?");
-  });
-  return readAnswer(response.status, await response.text());
-}
-
-/** Do something that may take long: `status` says so and for how long, `button` rests meanwhile, errors are shown. */
-async function patiently(status, button, words, work) {
-  const begun = performance.now();
-  const clock = document.createElement("span");
-  clock.ariaHidden = "true"; // or every second would be read aloud
-  status.className = "status working";
-  status.replaceChildren(`${words} …`, clock);
-  const ticking = setInterval(() => {
-    clock.textContent = ` ${Math.round((performance.now() - begun) / 1000)} s`;
-  }, 1000);
-  if (button) button.disabled = true;
-  const say = (kind, text) => {
-    if (!status.contains(clock)) return; // something begun later has the word
-    status.className = kind;
-    status.textContent = text;
-  };
-  try {
-    await work();
-    say("status", "");
-  } catch (error) {
-    say("status wrong", error.message);
-  } finally {
-    clearInterval(ticking);
-    if (button) button.disabled = false;
-  }
-}
 
 /** Have a form's button do some work instead of leaving the page; the page has only the forms it can serve. */
 function onSubmit(id, words, work) {
@@ -60,10 +18,22 @@ function onSubmit(id, words, work) {
 
 // Videos in the list
 
-const inSeconds = (time) => `${Math.floor(time / 60)}:${(time % 60).toFixed(1).padStart(4, "0")}`;
 const stillOf = (video, time) => `/videos/${video.key}/still?at=${time.toFixed(3)}`;
 const bestTime = (video) => video.frames?.[0]?.[0] ?? video.start ?? 0;
-const inWords = (number) => number.toFixed(2).replace("-", "−");
+const matches = (hit) => hit.probability >= 0.5;
+
+/** How sure a match is, in words that never round to certainty. */
+function sureOf(hit) {
+  if (hit.probability === undefined) return "";
+  if (hit.probability === null) return hit.problem ? "" : "by cosine only";
+  const percent = hit.probability < 0.01 ? "below 1 %" : hit.probability > 0.99 ? "above 99 %" : `${Math.round(100 * hit.probability)} %`;
+  return matches(hit) ? `${percent} match` : `no match (${percent})`;
+}
+
+function showSure(element, hit) {
+  element.textContent = sureOf(hit);
+  element.classList.toggle("unlikely", !matches(hit));
+}
 
 function scoresOf(hit) {
   const cosine = `cosine ${inWords(hit.cosine)}`;
@@ -71,41 +41,51 @@ function scoresOf(hit) {
   return `score ${inWords(hit.score)} = ${cosine} ${hit.match_logit < 0 ? "−" : "+"} match ${inWords(Math.abs(hit.match_logit))}`;
 }
 
-function hitElement(video, rank, share) {
+function hitElement(video, rank) {
   const item = byId("hit").content.cloneNode(true).firstElementChild;
   const find = (name) => item.querySelector(name);
   const image = find("img");
-  image.addEventListener("error", () => image.removeAttribute("src"));
+  image.addEventListener("error", () => {
+    image.removeAttribute("src");
+    if (find(".problem").hidden) showProblem("cannot be shown; choose it to see why");
+  });
   image.src = stillOf(video, bestTime(video));
-  find(".name").textContent = video.name;
-  find(".bar").hidden = share === null;
+  find(".name").textContent = find(".name").title = video.name;
+  find(".bar").hidden = typeof video.probability !== "number";
   if (rank !== null) {
     find(".rank").textContent = rank;
-    find(".bar span").style.width = `${Math.max(2, 100 * share)}%`;
+    showSure(find(".sure"), video);
+    find(".bar").classList.toggle("unlikely", !matches(video));
+    find(".bar span").style.width = `${100 * (video.probability ?? 0)}%`;
     find(".scores").textContent = scoresOf(video);
   }
-  if (video.problem) {
+  const showProblem = (problem) => {
     find(".problem").hidden = false;
-    find(".problem").textContent = video.problem;
-  }
+    find(".problem").textContent = problem;
+  };
+  if (video.problem) showProblem(video.problem);
   find("button").addEventListener("click", () => choose(video, find("button"), true));
   return item;
 }
 
 async function search() {
-  const { hits, seconds } = await ask("/search", { text: byId("paragraph").value });
-  const [best, worst] = [hits[0]?.score ?? 0, hits.at(-1)?.score ?? 0];
-  const shareOf = (hit) => (best > worst ? (hit.score - worst) / (best - worst) : 1);
-  byId("hits").replaceChildren(...hits.map((hit, place) => hitElement(hit, place + 1, shareOf(hit))));
-  byId("results-title").textContent = "Best first";
-  byId("results-facts").textContent = `${hits.length} of ${Number(total).toLocaleString("en")} in ${seconds.toFixed(1)} s`;
+  const text = textOf("paragraph", "description");
+  const answer = await ask("/search", { text });
+  const { hits, seconds } = answer;
+  byId("hits").replaceChildren(...hits.map((hit, place) => hitElement(hit, place + 1)));
+  byId("hits").scrollLeft = 0;
+  byId("search-notice").hidden = !answer.notice;
+  byId("search-notice").textContent = asSentence(answer.notice);
+  byId("nothing-matches").hidden = !answer.nothing_matches;
+  byId("results-title").textContent = answer.nothing_matches ? "Nothing matches" : "Best first";
+  byId("results-facts").textContent = `${hits.length} of ${inGroups(total)} in ${seconds.toFixed(1)} s`;
   byId("more").hidden = true;
   if (hits.length) choose(hits[0], byId("hits").querySelector("button"), false);
 }
 
 async function listMore() {
   const { videos } = await ask(`/videos?first=${shown}`);
-  byId("hits").append(...videos.map((video) => hitElement(video, null, null)));
+  byId("hits").append(...videos.map((video) => hitElement(video, null)));
   shown += videos.length;
   byId("more").hidden = shown >= Number(total) || videos.length < Number(listed);
 }
@@ -120,10 +100,11 @@ async function choose(video, button, playing) {
   button?.setAttribute("aria-current", "true");
   byId("chosen").hidden = false;
   byId("stage-name").textContent = video.name;
+  showSure(byId("sure"), video);
   byId("why").textContent = video.cosine === undefined ? "" : scoresOf(video);
   for (const id of ["answers", "written", "drawings"]) byId(id)?.replaceChildren();
   if (byId("written")) byId("written").hidden = true;
-  for (const status of document.querySelectorAll(".tool .status.wrong")) {
+  for (const status of document.querySelectorAll(".tool .status:not(.working)")) {
     status.className = "status";
     status.textContent = "";
   }
@@ -181,17 +162,17 @@ function showMoments(video) {
     return button;
   });
   byId("moments").querySelector(".moments").replaceChildren(...moments);
-  byId("moments").hidden = moments.length === 0 || video.is_image;
+  byId("moments").hidden = byId("to-moments").hidden = moments.length === 0 || video.is_image;
 }
 
 /** Ask something about the video on the stage; what comes after another was chosen is dropped. */
 async function askAboutChosen(what, sent, show) {
   const [choice, { key, start = null, end = null }] = [choices, chosen];
   const answer = await ask(`/videos/${key}/${what}`, { ...sent, start, end });
-  if (choice === choices) show(answer);
+  return choice === choices ? show(answer) : "";
 }
 
-function showAnswer(question, { answer, seconds }) {
+function showAnswer(question, { answer, seconds, notice }) {
   const [term, told] = [document.createElement("dt"), document.createElement("dd")];
   term.textContent = question;
   told.textContent = answer;
@@ -200,6 +181,7 @@ function showAnswer(question, { answer, seconds }) {
   pair.append(term, told);
   byId("answers").prepend(pair);
   byId("question").value = "";
+  return asSentence(notice);
 }
 
 function showCaption({ caption, seconds }) {
@@ -208,17 +190,23 @@ function showCaption({ caption, seconds }) {
   byId("written").hidden = false;
 }
 
-function showDrawings({ drawings }) {
+function showDrawings({ drawings, notice }) {
   const figures = drawings.map(({ address, meaning }) => {
     const [figure, link, image, caption] = ["figure", "a", "img", "figcaption"].map((tag) => document.createElement(tag));
     Object.assign(link, { href: address, target: "_blank", rel: "noopener", title: "Open at full size" });
     Object.assign(image, { src: address, alt: meaning });
-    caption.textContent = `${meaning}.`;
+    caption.textContent = `${meaning}. `;
+    const sideways = document.createElement("span");
+    sideways.className = "sideways";
+    sideways.textContent = "Move it sideways to see the rest. ";
+    caption.append(sideways, "Click it to open it at full size.");
     link.append(image);
     figure.append(link, caption);
     return figure;
   });
   byId("drawings").replaceChildren(...figures);
+  byId("aggregation-part").scrollIntoView({ block: "start" });
+  return [`${figures.length} pictures are below.`, asSentence(notice)].filter(Boolean).join(" ");
 }
 
 // Videos of one's own
@@ -242,7 +230,7 @@ async function upload(file) {
   byId("upload-progress").hidden = false;
   try {
     const video = await send(file);
-    const item = hitElement(video, null, null);
+    const item = hitElement(video, null);
     byId("hits").prepend(item);
     choose(video, item.querySelector("button"), false);
   } finally {
@@ -259,11 +247,11 @@ function takeFile(file) {
 
 onSubmit("search", "Searching", search);
 onSubmit("answer", "Looking and answering", () => {
-  const question = byId("question").value;
+  const question = textOf("question", "question");
   return askAboutChosen("answer", { question }, (answer) => showAnswer(question, answer));
 });
 onSubmit("caption", "Writing", () => askAboutChosen("caption", {}, showCaption));
-onSubmit("aggregation", "Drawing", () => askAboutChosen("aggregation", { text: byId("phrase")?.value.trim() }, showDrawings));
+onSubmit("aggregation", "Drawing", () => askAboutChosen("aggregation", { text: textOf("phrase", "phrase") }, showDrawings));
 byId("upload").addEventListener("submit", (event) => event.preventDefault());
 byId("upload-file").addEventListener("change", ({ target }) => { takeFile(target.files[0]); target.value = ""; });
 for (const [name, over] of [["dragover", true], ["dragleave", false], ["drop", false]]) {
@@ -294,5 +282,12 @@ document.addEventListener("keydown", (event) => {
     hits[hits.indexOf(event.target) + step]?.focus();
   }
 });
-byId("results-facts").textContent = `${Number(total).toLocaleString("en")} in the index`;
+byId("to-list").addEventListener("click", (event) => {
+  const current = document.querySelector('.hit[aria-current="true"]');
+  if (!current) return; // to the head of the list
+  event.preventDefault();
+  current.focus({ preventScroll: true });
+  current.scrollIntoView({ block: "center", inline: "nearest" });
+});
+byId("results-facts").textContent = `${inGroups(total)} in the index`;
 listMorePatiently();

@@ -1,6 +1,12 @@
 """What the page's addresses answer is what the models say, and videos come as browsers play them."""
 
 import io
+import signal
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -12,14 +18,19 @@ from starlette.exceptions import HTTPException
 from starlette.testclient import TestClient
 
 import scripts.page.library as library_module
+import scripts.page.playback as playback_module
 import scripts.page.server as server_module
 from models.api import TrainedModel
+from scripts.app import PageServer, parse_arguments, prepare
 from scripts.page.checkpoints import Checkpoints
+from scripts.page.library import NAME_CHARACTERS
+from scripts.page.safety import TEXT_CHARACTERS, address_of
 from scripts.page.server import Page
-from scripts.video_search.searcher import Searcher
-from tests.scripts.page.asked import key_of, said, upload
+from scripts.video_search.index import VideoIndex
+from scripts.video_search.searcher import Hit, Searcher
+from tests.scripts.page.asked import key_of, page_of, said, upload
 from tests.scripts.page.conftest import SETTINGS
-from tests.scripts.page.made import BROKEN, ODD_NAME, Made
+from tests.scripts.page.made import BROKEN, FAILED, ODD_NAME, Made
 
 TEXT = "red grey grows. blue blue is still"
 
@@ -31,6 +42,7 @@ def test_a_search_finds_what_the_searcher_finds(client: TestClient, searcher: Se
     for hit, other in zip(found, expected, strict=True):
         assert made.videos / hit["name"] == Path(other.video)
         assert (hit["score"], hit["cosine"], hit["match_logit"]) == (other.score, other.cosine, other.match_logit)
+        assert hit["probability"] == other.probability
         assert [tuple(frame) for frame in hit["frames"]] == list(other.frames)
         assert (hit["problem"] is None) == (hit["name"] != BROKEN) and str(made.videos) not in str(hit)
         assert client.get(f"/videos/{hit['key']}/still").status_code == (422 if hit["name"] == BROKEN else 200)
@@ -94,7 +106,7 @@ def test_videos_are_served_in_ranges(client: TestClient, made: Made) -> None:
 def test_what_browsers_do_not_play_is_copied_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     copied: list[Path] = []
     write = library_module.write_copy
-    monkeypatch.setattr(library_module, "write_copy", lambda path, copy: (copied.append(path), write(path, copy)))
+    monkeypatch.setattr(library_module, "write_copy", lambda path, *rest: (copied.append(path), write(path, *rest)))
     key = key_of(client, ODD_NAME)
     for _ in range(2):
         prepared = client.post(f"/videos/{key}/prepare", json={}).json()
@@ -170,3 +182,97 @@ def test_the_page_lives_while_a_model_computes(client: TestClient, monkeypatch: 
     monkeypatch.setattr(TrainedModel, "caption", slow)
     key = key_of(client, "0.mp4")
     assert client.post(f"/videos/{key}/caption", json={}).json()["caption"] == "a caption" and seen == [200]
+
+
+@pytest.mark.parametrize(("probability", "expected"), [(0.3, True), (0.7, False), (None, True)])
+def test_a_search_says_where_nothing_matches(
+    client: TestClient, made: Made, monkeypatch: pytest.MonkeyPatch, probability: float | None, expected: bool
+) -> None:
+    hits = [
+        Hit(str(made.videos / name), None, None, 0.9, 0.9, probability=chance)
+        for name, chance in (("0.mp4", 0.1), ("1.mp4", probability))
+    ]
+    monkeypatch.setattr(Searcher, "query", lambda *rest: hits)
+    found = client.post("/search", json={"text": TEXT}).json()
+    assert found["nothing_matches"] is expected
+    assert [hit["probability"] for hit in found["hits"]] == [0.1, probability]
+
+
+def test_what_the_models_do_not_read_of_a_text_is_said(client: TestClient) -> None:
+    key, words = key_of(client, "0.mp4"), "red grey grows " * 400
+    assert len(words) < TEXT_CHARACTERS
+    for text, cut in ((TEXT, None), (words, "of these 1,200 words; the others have no effect")):
+        told = [
+            client.post("/search", json={"text": text}).json()["notice"],
+            client.post(f"/videos/{key}/answer", json={"question": text}).json()["notice"],
+            client.post(f"/videos/{key}/aggregation", json={"text": text}).json()["notice"],
+        ]
+        assert [notice and cut in notice for notice in told] == [cut and True] * 3
+
+
+def test_videos_that_could_not_be_indexed_are_counted_and_named(client: TestClient, made: Made) -> None:
+    page = client.get("/").text
+    assert "8 of 9 videos in index" in page and "1 video could not be read" in page
+    (item,) = [line for line in page.splitlines() if f"<b>{FAILED}</b>: " in line]
+    assert str(made.videos) not in item and len(item) > 60
+    assert FAILED not in {video["name"] for video in client.get("/videos").json()["videos"]}
+
+
+def test_long_names_of_uploads_end_in_dots(client: TestClient, made: Made) -> None:
+    content = (made.videos / "0.mp4").read_bytes()
+    for length in (NAME_CHARACTERS, NAME_CHARACTERS + 1):
+        sent = client.post("/uploads", params={"name": "n" * length}, content=content).json()["name"]
+        assert len(sent) == NAME_CHARACTERS and sent.endswith("n" if length == NAME_CHARACTERS else "n…")
+
+
+def test_ctrl_c_ends_a_copy(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a video that takes ten minutes to copy; what was written is gone, as is the page's folder."""
+    begun, folders = threading.Event(), []
+
+    def slow(path: Path, target: Path, recipe: object, beat: Callable[[], None]) -> None:
+        target.write_bytes(b"half")
+        folders.append(target.parent)
+        begun.set()
+        for _ in range(60_000):
+            beat()
+            time.sleep(0.01)
+
+    monkeypatch.setattr(playback_module, "transcode", slow)
+    server, bound = prepare(parse_arguments(["--port", "0", "--index", str(made.index)]))
+    assert isinstance(server, PageServer)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+    thread.start()
+    number = [Path(clip.video).name for clip in VideoIndex.open(made.index).clips].index(ODD_NAME)
+    address = f"{address_of('127.0.0.1', bound)}/videos/index-{number}/prepare"
+    statuses: list[int] = []
+
+    def ask() -> None:
+        sent = urllib.request.Request(address, b"{}", {"Content-Type": "application/json"})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(sent)
+        statuses.append(refused.value.code)
+
+    while not server.started:
+        time.sleep(0.01)
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert begun.wait(60)
+    told = time.monotonic()
+    server.handle_exit(signal.SIGINT, None)
+    thread.join(60)
+    asking.join(60)
+    assert time.monotonic() - told < 5 and statuses == [503]
+    assert not folders[0].exists()
+
+
+def test_ctrl_c_ends_a_search_between_two_videos(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, read = page_of(client), []
+
+    def encode(self: TrainedModel, video: str, *part: object) -> None:
+        read.append(video)
+        page.ending.set()
+        raise ValueError("is not read")
+
+    monkeypatch.setattr(TrainedModel, "encode_tokens", encode)
+    response = client.post("/search", json={"text": TEXT})
+    assert response.status_code == 503 and said(response) == "the page is ending" and len(read) == 1

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+import scripts.video_search.searcher as searcher_module
 from models.api import load_model
 from scripts.feature_extraction.sources import Clip
 from scripts.search import main
 from scripts.video_search.index import ROWS_AT_ONCE, VideoIndex
-from scripts.video_search.searcher import Hit, Searcher, in_order
+from scripts.video_search.scale import EVERYDAY_CAPTIONS, MAY_DESCRIBE
+from scripts.video_search.searcher import Hit, Searcher, in_order, nothing_matches
 from tasks.metrics.retrieval import Direction
 from tests.integration.runs import start, train
 from tests.tiny_runs import write_data
@@ -143,7 +145,7 @@ def test_a_video_that_is_gone_is_listed_where_its_cosine_puts_it(
         more = searcher.query(text, 1, 6, frames=0)
     finally:
         (tmp_path / "elsewhere.mp4").rename(gone)
-    assert asdict(hits[1]) == asdict(by_cosine[1]) | {"problem": hits[1].problem}
+    assert asdict(hits[1]) == asdict(by_cosine[1]) | {"problem": hits[1].problem, "probability": None}
     assert hits[1].problem == f"{gone}: cannot be read (no such file); give another file"
     assert [hit.problem for hit in (hits[0], hits[2], *more)] == [None] * 3
     assert hits[0].frames and hits[2].match_logit is not None
@@ -215,3 +217,66 @@ def test_what_is_no_index_is_refused(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "killed")
     (tmp_path / "killed" / "features").rename(tmp_path / "killed" / "features.old")  # between two renames
     assert len(VideoIndex.open(tmp_path / "killed").clips) == NUM_VIDEOS
+
+
+def test_probabilities_are_the_matching_heads_or_come_from_the_cosine(
+    root: Path, searcher: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = captions(root)[2]
+    for hit in searcher.query(text, 5, 3, frames=0):
+        match = searcher.model.match(hit.video, text)
+        assert hit.probability == (None if hit.match_logit is None else pytest.approx(match.probability, abs=1e-6))
+
+    # Of half of the videos, by hand.
+    monkeypatch.setattr(searcher_module, "VIDEOS_MEASURED", NUM_VIDEOS // 2)
+    fresh, temperature = Searcher(searcher.index, searcher.model), searcher.model.model.temp.item()
+    everyday = searcher.index.embeddings[::2] @ searcher.model.encode_text(EVERYDAY_CAPTIONS).numpy().T
+    kept = np.sort(everyday, axis=1)[:, :-MAY_DESCRIBE].astype(np.float64)
+    others = np.exp(kept / temperature).sum(axis=1).mean()
+    hits = fresh.query(text, NUM_VIDEOS, 0, frames=0)
+    for hit in hits:
+        own = np.exp(hit.cosine / temperature)
+        assert hit.probability == pytest.approx(own / (own + others), rel=1e-4)
+    assert nothing_matches(hits) == (max(hit.probability or 0 for hit in hits) < 0.5)
+
+
+def test_nothing_matches_where_no_probability_reaches_a_half() -> None:
+    def hits(*probabilities: float | None) -> list[Hit]:
+        return [Hit("a", None, None, 0.5, 0.5, probability=probability) for probability in probabilities]
+
+    assert [nothing_matches(hits(*these)) for these in ((0.2, 0.49), (0.2, 0.5), (None, 0.1), (None,), ())] == [
+        *(True, False, True, False, False)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides"),
+    [
+        ("red grows", []),
+        ("red, (grows)! * # \n", []),
+        ("red  grows\nand falls\tunfamiliarword " * 30, []),
+        ("red grows " * 30, ["data.max_words=7"]),
+        ("red grows " * 10 + "! ! !", ["data.max_words=20"]),
+        ("red " * 22, []),
+        ("red " * 23, []),
+    ],
+)
+def test_words_that_are_read_are_counted(checkpoint: Path, text: str, overrides: list[str]) -> None:
+    """Against a count of the pieces of each cleaned word, in the room that [CLS] and [SEP] leave."""
+    model = load_model(checkpoint, *overrides, device="cpu")
+    limit, room, expected = model.config.data.max_words, model.config.model.text.max_positions - 2, 0
+    cleaned = re.sub(r'[!"()*#~]', " ", text.lower()).split()
+    counted, cut = 0, False
+    for word in cleaned:
+        ids, _ = model.tokenizer([word], 1000)
+        cut = cut or counted == limit or room <= 0
+        expected += not cut
+        room -= ids.shape[1] - 2
+        counted += 1
+    assert model.words_read(text) == (expected if cut else len(text.split()), len(text.split()))
+
+
+def test_words_of_a_question_have_their_own_limit(checkpoint: Path) -> None:
+    model = load_model(checkpoint, "model.text.max_positions=24", device="cpu")
+    for words, read in ((5, 5), (22, 22), (60, 22)):
+        assert model.words_read("red " * words, question=True) == (read, words)
