@@ -13,8 +13,8 @@ from PIL import Image
 
 from tests.scripts.page.browser import found, opened, played, served, started
 
-WIDTH, HEIGHT = 1280, 1200
-SHADES = 51
+WIDTH, HEIGHT = 1280, 1240
+SHADES = 37
 
 
 def main() -> None:

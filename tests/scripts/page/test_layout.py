@@ -173,7 +173,8 @@ def test_a_long_name_does_not_stretch_the_cards(
 def test_the_list_is_one_step_from_the_player(browser: Browser, address: str) -> None:
     with opened(browser, address, viewport=PHONE) as page:
         found(page, TEXT)
-        page.click("text=See what merges >> nth=0")
+        page.click('.jumps a[href="#aggregation-part"]')
+        expect(page.locator("#aggregation")).to_be_in_viewport()
         page.click("#to-list")
         expect(page.locator('.hit[aria-current="true"]')).to_be_focused()
         expect(page.locator('.hit[aria-current="true"]')).to_be_in_viewport()
