@@ -10,6 +10,8 @@ from configs.schedule import blocks_from_amount, blocks_from_keep, check_capacit
 
 Amount = int | tuple[int, ...]
 """How many tokens leave per block: the same number in each, or one number a block."""
+TokenAmount = int | float | tuple[int | float, ...]
+"""The same of joint tokens; with saliency missing blocks are 0, and a number below 1 is a share of what is left."""
 
 AMOUNTS = ("frames_per_block", "patches_per_block", "tokens_per_block")
 
@@ -20,6 +22,7 @@ REDUCER_SETTINGS: dict[str, tuple[str, ...]] = {
     "importance": ("frames_per_block", "patches_per_block", "keep"),
     "prune": ("frames_per_block", "patches_per_block", "keep"),
     "tome": ("tokens_per_block", "keep"),
+    "saliency": ("tokens_per_block", "keep"),
 }
 ATTENTION_REDUCERS: dict[str, tuple[str, ...]] = {
     "divided": ("none", "geometry", "importance", "prune"),
@@ -44,10 +47,10 @@ class AggregationConfig:
     `weighted_pooling` weighs the pooled feature by size; both are off in every released TESTA number.
     """
 
-    reducer: Literal["none", "geometry", "importance", "prune", "tome"] = "none"
+    reducer: Literal["none", "geometry", "importance", "prune", "tome", "saliency"] = "none"
     frames_per_block: Amount = 0
     patches_per_block: Amount = 0
-    tokens_per_block: Amount = 0
+    tokens_per_block: TokenAmount = 0
     keep: float | None = None
     frame_match: Literal["vote", "mean"] = "vote"
     order: Literal["reference", "sorted"] = "reference"
@@ -65,8 +68,11 @@ class AggregationConfig:
                 )
         for name in AMOUNTS:
             amount = getattr(self, name)
-            if min((amount,) if isinstance(amount, int) else (*amount, 0)) < 0:
+            amounts = (amount,) if isinstance(amount, int | float) else (*amount, 0)
+            if min(amounts) < 0:
                 raise ValueError(f"aggregation.{name}: {amount} is negative; 0 leaves that axis alone")
+            if self.reducer != "saliency" and any(isinstance(one, float) for one in amounts):
+                raise ValueError(f"aggregation.{name}: {amount} is no whole number; shares are for reducer 'saliency'")
         if self.keep is not None:
             if not 0 < self.keep <= 1:
                 raise ValueError(f"aggregation.keep: {self.keep} is not a share in (0, 1]")
@@ -75,6 +81,8 @@ class AggregationConfig:
         if self.reducer in ("none", "prune") and (self.proportional_attention or self.weighted_pooling):
             name = "proportional_attention" if self.proportional_attention else "weighted_pooling"
             raise ValueError(f"aggregation.{name}: has no effect with reducer {self.reducer!r}: every size stays 1")
+        if self.reducer == "saliency" and self.proportional_attention:
+            raise ValueError("aggregation.proportional_attention: leave it out; reducer 'saliency' always has it")
 
     @staticmethod
     def inherited(lower: dict, higher: dict) -> dict:
@@ -87,7 +95,8 @@ class AggregationConfig:
         reducer = higher.get("reducer", lower.get("reducer", "none"))
         if reducer != lower.get("reducer", "none"):
             own = (*REDUCER_SETTINGS.get(reducer, ()), "reducer")
-            own += () if reducer in ("none", "prune") else ("proportional_attention", "weighted_pooling")
+            own += () if reducer in ("none", "prune") else ("weighted_pooling",)
+            own += () if reducer in ("none", "prune", "saliency") else ("proportional_attention",)
             kept = {name: value for name, value in kept.items() if name in own}
         if higher.get("keep") is not None:
             kept = {name: value for name, value in kept.items() if name not in AMOUNTS}

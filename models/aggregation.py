@@ -1,6 +1,7 @@
 """Merging and dropping tokens: plans made from keys or attention, and what a plan does to tokens, sizes and origins.
 
-Pure functions first, one thin module (`TokenAggregator`) last. TESTA (EMNLP 2023), section 3.2, after ToMe (ICLR 2023).
+Pure functions first, one thin module (`TokenAggregator`) last. TESTA (EMNLP 2023), section 3.2, after ToMe (ICLR 2023);
+vid-TLDR (CVPR 2024), section 3.
 Shapes: B batch, T frames, L patches, D width, K head width; N tokens along the axis that is reduced, r of which leave.
 """
 
@@ -11,10 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from configs.schedule import capacity
-from models.attention import Attended
+from configs.schedule import num_leaving
+from models.attention import Attended, Needs
+from models.parts.sharpness import saliency
 
 Order = Literal["reference", "sorted"]
+SIMILARITIES_AT_ONCE = 2**22
+"""Of one sample, before the best is taken: 32 MB in float64."""
 
 
 class MergePlan(NamedTuple):
@@ -24,11 +28,13 @@ class MergePlan(NamedTuple):
         keep: (..., N - r) position of each token that stays, in output order.
         source: (..., r) positions that leave.
         destination: (..., r) place *in the output* that each source merges into; None when sources are dropped.
+        weight: (..., r) float, how much of each source its destination takes in: 1 merges it, 0 drops it; None: all 1.
     """
 
     keep: Tensor
     source: Tensor
     destination: Tensor | None
+    weight: Tensor | None = None
 
 
 class AggregationStep(NamedTuple):
@@ -61,9 +67,15 @@ def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
 
 def best_match(key_a: Tensor, key_b: Tensor) -> tuple[Tensor, Tensor]:
     """For each row of key_a (..., N, K) its highest cosine with a row of key_b, and which row; of ties the first."""
-    similarity = cosine_similarity(key_a, key_b)
-    match = similarity.argmax(dim=-1, keepdim=True)
-    return similarity.gather(-1, match).squeeze(-1), match.squeeze(-1)
+    parts = []
+    for rows in key_a.split(max(1, SIMILARITIES_AT_ONCE // key_b.shape[-2]), dim=-2):
+        similarity = cosine_similarity(rows, key_b)
+        match = similarity.argmax(dim=-1, keepdim=True)
+        parts.append((similarity.gather(-1, match).squeeze(-1), match.squeeze(-1)))
+    if len(parts) == 1:
+        return parts[0]
+    scores, matches = zip(*parts, strict=True)
+    return torch.cat(scores, dim=-1), torch.cat(matches, dim=-1)
 
 
 def vote(score: Tensor, match: Tensor, candidates: int) -> tuple[Tensor, Tensor]:
@@ -119,22 +131,28 @@ def plan_by_importance(importance: Tensor, r: int, key: Tensor | None) -> MergeP
 def merge(tokens: Tensor, size: Tensor, plan: MergePlan) -> tuple[Tensor, Tensor]:
     """Size-weighted mean of tokens (..., N, *, D) along the plan's axis, and the summed size (..., N, *).
 
-    The plan's leading dimensions are those of `tokens`; what lies between its axis and D follows it unchanged (all
-    patches of a frame). A token that nothing merges into stays equal to the bit.
+    What a source brings along, its size and so its part in the mean, is multiplied by the plan's weight; a plan with
+    weights has nothing between its axis and D. The plan's leading dimensions are those of `tokens`; what lies between
+    its axis and D follows it unchanged (all patches of a frame). A token that nothing merges into stays equal to the
+    bit.
     """
     num_tokens, leading = tokens.shape[plan.keep.ndim - 1], plan.keep.shape
     rows, row_sizes = tokens.flatten(0, plan.keep.ndim - 1), size.flatten(0, plan.keep.ndim - 1)
+    if plan.weight is not None:
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))  # as the reference
     keep = _row_numbers(plan.keep, num_tokens)
     kept, kept_size = rows.index_select(0, keep), row_sizes.index_select(0, keep)
     if plan.destination is not None:
         source, destination = _row_numbers(plan.source, num_tokens), _row_numbers(plan.destination, leading[-1])
         moved_size = row_sizes.index_select(0, source)
+        if plan.weight is not None:
+            moved_size = moved_size * plan.weight.flatten()
         kept_size.index_add_(0, destination, moved_size)
         share = (moved_size / kept_size.index_select(0, destination)).to(tokens.dtype).unsqueeze(-1)
         # The weighted mean as steps from the token that stays towards those it takes in: only these are touched.
         step = (rows.index_select(0, source) - kept.index_select(0, destination)) * share
         kept.index_add_(0, destination, step)
-    return kept.unflatten(0, leading), kept_size.unflatten(0, leading)
+    return kept.to(tokens.dtype).unflatten(0, leading), kept_size.unflatten(0, leading)
 
 
 def unmerge(tokens: Tensor, origins: Tensor) -> Tensor:
@@ -159,7 +177,10 @@ def follow(origins: Tensor, plan: MergePlan, num_tokens: int, inner: int) -> Ten
     """
     slots = output_slots(plan.keep, num_tokens)
     if plan.destination is not None:
-        slots = slots.scatter(-1, plan.source, plan.destination)
+        destination = plan.destination
+        if plan.weight is not None:
+            destination = destination.masked_fill(plan.weight == 0, -1)  # nothing of it is left
+        slots = slots.scatter(-1, plan.source, destination)
     held = origins.clamp(min=0).flatten(1)
     step, offset = held // inner, held % inner
     slot = slots.flatten(1).gather(1, step)
@@ -182,41 +203,48 @@ class TokenAggregator(nn.Module):
     """One axis of one block: which of its tokens leave. Holds settings only; `r` may be changed at any time.
 
     Args:
-        reducer: `geometry`, `importance`, `prune` or `tome`; see docs/ARCHITECTURE.md for the table.
+        reducer: `geometry`, `importance`, `prune`, `tome` or `saliency`; see docs/ARCHITECTURE.md for the table.
         axis: `time` merges frames, `space` patches within a frame, `joint` patches of all frames.
-        r: how many tokens leave, capped at what the axis holds; 0 leaves the block as it was, to the bit.
+        r: how many tokens leave, or below 1 which share of them, capped at what the axis holds; 0 leaves the block as
+            it was, to the bit.
         frame_match: how the patches of a frame agree, for geometry in time.
         order: of the output, for geometry.
+        after_class_token: whether patches and joint tokens are counted from 1, after a class token that never leaves.
     """
 
     def __init__(
         self,
-        reducer: Literal["none", "geometry", "importance", "prune", "tome"],
+        reducer: Literal["none", "geometry", "importance", "prune", "tome", "saliency"],
         axis: Literal["time", "space", "joint"],
-        r: int,
+        r: int | float,
         frame_match: Literal["vote", "mean"] = "vote",
         order: Order = "reference",
+        after_class_token: bool = True,
     ) -> None:
         super().__init__()
         self.reducer, self.axis, self.r, self.frame_match, self.order = reducer, axis, r, frame_match, order
+        self.after_class_token = after_class_token
 
     @property
-    def needs(self) -> Literal["nothing", "key", "probabilities"]:
+    def needs(self) -> Needs:
         """What attention has to return for `plan`: with r = 0 nothing, so that it takes its fast path."""
-        if self.r == 0:
+        if self.r == 0 or self.reducer == "none":
             return "nothing"
+        if self.reducer == "saliency":
+            return "sharpness"
         return "probabilities" if self.reducer in ("importance", "prune") else "key"
 
     def num_leaving(self, num_tokens: int) -> int:
         """How many of `num_tokens` really leave: r, or as many as the axis holds."""
-        return min(self.r, capacity(num_tokens, protected=int(self.axis == "time")))
+        return num_leaving(self.r, num_tokens, protected=int(self.axis == "time"))
 
     @torch.no_grad()
-    def plan(self, attended: Attended, num_tokens: int) -> MergePlan | None:
+    def plan(self, attended: Attended, num_tokens: int, features: Tensor | None = None) -> MergePlan | None:
         """The plan for one axis of `num_tokens`, None where nothing leaves.
 
-        `attended` has its key (..., N, K) and importance (..., N) along the axis with the class token taken off; for
-        time the leading dimensions are (B, L) and the plan's are (B,).
+        `attended` has its key (..., N, K), importance (..., N) and sharpness (..., N) along the axis with the class
+        token taken off; for time the leading dimensions are (B, L) and the plan's are (B,). `features` (..., N, D),
+        what saliency compares, are the tokens that are to be merged.
         """
         r = self.num_leaving(num_tokens)
         if self.reducer == "none" or r == 0:
@@ -227,11 +255,13 @@ class TokenAggregator(nn.Module):
             if self.axis == "time":
                 key, importance = key.mean(dim=1), importance.mean(dim=1)
             return plan_by_importance(importance, r, key if self.reducer == "importance" else None)
+        if self.reducer == "saliency":
+            key = features
         assert key is not None
-        # Frames alternate from an even one. Patches and joint tokens are counted with the class token as number 0, an
-        # even one that never leaves: with it kept apart, set A is their odd indices.
+        # Tokens alternate from an even one. Where patches and joint tokens are counted with the class token as number
+        # 0, an even one that never leaves, set A is their odd indices when it is kept apart.
         positions = torch.arange(num_tokens, device=key.device)
-        first = 0 if self.axis == "time" else 1
+        first = int(self.after_class_token and self.axis != "time")
         in_a, in_b = positions[first::2], positions[1 - first :: 2]
         by_patch = self.axis == "time" and self.frame_match == "vote"
         if self.axis == "time" and not by_patch:
@@ -239,4 +269,8 @@ class TokenAggregator(nn.Module):
         score, match = best_match(key[..., first::2, :], key[..., 1 - first :: 2, :])
         if by_patch:
             score, match = vote(score, match, len(in_b))
-        return plan_bipartite(score, match, r, in_a, in_b, self.order)
+        plan = plan_bipartite(score, match, r, in_a, in_b, self.order)
+        if self.reducer == "saliency":
+            assert attended.sharpness is not None
+            plan = plan._replace(weight=saliency(attended.sharpness).gather(-1, plan.source))
+        return plan

@@ -12,19 +12,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from models.parts.sharpness import attend_with_sharpness, sharpness
+
+Needs = Literal["nothing", "key", "probabilities", "sharpness"]
+"""What a reducer asks of attention: keys averaged over heads, also attention received, or sharpness alone."""
 MOST_TOKENS_BY_HEAD = 256
 """On a CPU, scores of more tokens than this for all sequences of one head would be larger than a cache."""
 
 
 class Attended(NamedTuple):
-    """Context (B, N, G, D) before `proj`; where asked for, keys averaged over heads and attention received, float32.
+    """Context (B, N, G, D) before `proj`; where asked for, mean keys, attention received, sharpness, in float32.
 
-    These two have the tokens last, as they are matched: (B, G, N, K) and (B, G, N).
+    These have the tokens last, as they are matched: (B, G, N, K), (B, G, N) and (B, G, N).
     """
 
     context: Tensor
     key: Tensor | None
     importance: Tensor | None
+    sharpness: Tensor | None = None
 
 
 class Attention(nn.Module):
@@ -43,10 +48,12 @@ class Attention(nn.Module):
         self,
         tokens_BNGD: Tensor,
         key_bias_BGN: Tensor | None = None,
-        needs: Literal["nothing", "key", "probabilities"] = "nothing",
+        needs: Needs = "nothing",
     ) -> Attended:
         """Attend along N within each group; `key_bias_BGN` is added to the scores of each key (log size)."""
         query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in self._project(tokens_BNGD))
+        if needs == "sharpness":
+            return _attend_sharply(query, key, value, key_bias_BGN)
         importance = None
         if needs == "probabilities":
             context, importance = _attend_with_probabilities(query, key, value, key_bias_BGN)
@@ -82,6 +89,20 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, key_bias_BGN: Tensor | No
         with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
             attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
     return attended.transpose(1, 2).reshape(*query.shape[:3], -1)
+
+
+def _attend_sharply(query: Tensor, key: Tensor, value: Tensor, key_bias_BGN: Tensor | None) -> Attended:
+    """Context and sharpness of one group; without gradient in one pass, else the fused kernel gives the former."""
+    assert query.shape[2] == 1, "sharpness is of tokens in one group"
+    queries, keys, values = (part.squeeze(2) for part in (query, key, value))
+    if torch.is_grad_enabled():
+        context = _attend(query, key, value, key_bias_BGN)
+        sharp = sharpness(queries.detach(), keys.detach())
+    else:
+        size = None if key_bias_BGN is None else key_bias_BGN.squeeze(1).exp()
+        attended, sharp = attend_with_sharpness(queries, keys, values, size)
+        context = attended.flatten(2).unsqueeze(2)
+    return Attended(context, None, None, sharp.unsqueeze(1))
 
 
 def _is_faster_by_head(query: Tensor, key_bias_BGN: Tensor | None) -> bool:

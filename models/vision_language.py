@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from configs.schema import AggregationConfig, ModelConfig, VideoConfig
 from models.generation import beam_search, nucleus_sampling
 from models.initialisation import initialise_from_scratch
+from models.parts.pixels import normalise_pixels
 from models.text import TextDecoder, TextEncoder, tie_encoder_to_decoder
 from models.text_attention import KeysValues, Share
 from models.tokenizer import with_first
@@ -273,15 +274,3 @@ def video_features(
 def text_features(encoder: TextEncoder, projection: nn.Linear, ids: Tensor, mask: Tensor) -> TextFeatures:
     """Embeddings of texts: the projected first states."""
     return TextFeatures(F.normalize(projection(encoder.first_states(ids, mask)).float(), dim=-1))
-
-
-def normalise_pixels(
-    video_BTCHW: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float], dtype: torch.dtype
-) -> Tensor:
-    """uint8 pixels to zero mean and unit deviation, given those of a scale from 0 to 1, on the tensor's own device."""
-    # Made on the device: to send them would have the host wait for it in every step.
-    subtracted, divided = (
-        255 * torch.stack([torch.full((1, 1), value, device=video_BTCHW.device) for value in values])
-        for values in (mean, std)
-    )
-    return ((video_BTCHW - subtracted) / divided).to(dtype)

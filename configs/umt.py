@@ -1,0 +1,90 @@
+"""UMT's models (ICCV 2023), which vid-TLDR (CVPR 2024) reduces: the `model` section chosen by `model.name: umt`."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from configs.model import AggregationConfig, TextConfig, VideoConfig, check_positive
+from configs.schedule import blocks_from_keep, blocks_from_tokens, check_capacity
+
+REDUCERS = ("none", "tome", "saliency")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitTextConfig(TextConfig):
+    """BERT cut in two: layers below `fusion_layer` read text alone, the others also attend to the video.
+
+    Defaults are bert-base-uncased, as in UMT's B/16; L/16 has bert-large-uncased (24 layers, fusion_layer 19).
+    """
+
+    vocab_size: int = 30522
+    token_types: int = 2
+    fusion_layer: int = 9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("model.text", self, "token_types")
+        if not 0 < self.fusion_layer < self.depth:
+            raise ValueError(
+                f"model.text.fusion_layer: {self.fusion_layer} leaves no layer on one side; of {self.depth} layers it "
+                f"has to be 1 to {self.depth - 1}"
+            )
+        if self.width % self.heads:
+            raise ValueError(f"model.text.heads: {self.heads} does not divide model.text.width {self.width}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UMTConfig:
+    """The video encoder (B/16 by default), the text encoder, and the size of the space they share.
+
+    `pooling` makes a video's embedding: `frames` pools each frame alone, as UMT was trained, and a similarity is the
+    mean over frames; `all` is one mean of all tokens, which a reducer needs. `checkpoint_frames` is the length of the
+    position table that the weights were trained with, if it is not `video.num_frames`; it is interpolated in time.
+    """
+
+    depth: int = 12
+    width: int = 768
+    heads: int = 12
+    patch_size: int = 16
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.0
+    pooling: Literal["frames", "all"] = "frames"
+    checkpoint_frames: int | None = None
+    embed_dim: int = 512
+    text: SplitTextConfig = field(default_factory=SplitTextConfig)
+
+    def __post_init__(self) -> None:
+        check_positive("model", self, "depth", "width", "heads", "patch_size", "embed_dim")
+        if self.checkpoint_frames is not None and self.checkpoint_frames < 1:
+            raise ValueError(f"model.checkpoint_frames: {self.checkpoint_frames} is less than 1")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"model.drop_path: {self.drop_path} is not a share in [0, 1)")
+        if self.width % self.heads:
+            raise ValueError(f"model.heads: {self.heads} does not divide model.width {self.width}")
+
+
+def check_umt(model: UMTConfig, video: VideoConfig, aggregation: AggregationConfig) -> None:
+    """Refuse an encoder that cannot be: patches that do not fit, a reducer that it has not, or with frames' pooling."""
+    if video.image_size % model.patch_size:
+        raise ValueError(f"video.image_size: {video.image_size} is no multiple of model.patch_size {model.patch_size}")
+    if aggregation.reducer not in REDUCERS:
+        raise ValueError(
+            f"aggregation.reducer: {aggregation.reducer!r} does not go with attention over space and time at once; "
+            f"choose one of {', '.join(REDUCERS)}"
+        )
+    if aggregation.weighted_pooling:
+        raise ValueError("aggregation.weighted_pooling: UMT's models pool by the plain mean; leave it out")
+    schedule = token_schedule(model, video, aggregation)
+    if any(schedule) and model.pooling == "frames":
+        raise ValueError("model.pooling: frames has no meaning once tokens of several frames merge; set it to all")
+
+
+def token_schedule(model: UMTConfig, video: VideoConfig, aggregation: AggregationConfig) -> tuple[int | float, ...]:
+    """What leaves in each block, as a number of tokens or a share of those that reach it."""
+    num_tokens = video.num_frames * (video.image_size // model.patch_size) ** 2
+    if aggregation.reducer == "none":
+        return (0,) * model.depth
+    if aggregation.keep is not None:
+        return blocks_from_keep(aggregation.keep, num_tokens, 0, model.depth, "aggregation.keep")
+    schedule = blocks_from_tokens(aggregation.tokens_per_block, model.depth, "aggregation.tokens_per_block")
+    check_capacity(schedule, num_tokens, 0, "aggregation.tokens_per_block", "tokens")
+    return schedule

@@ -1,0 +1,245 @@
+"""UMT's video encoder (ICCV 2023): a ViT whose tokens attend over space and time at once, reduced as by vid-TLDR.
+
+Parameter names are the published files'. Shapes: B batch, T frames, C = 3 channels, H W pixels, L patches a frame,
+D width, N tokens, V visible tokens, F pooled vectors.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from einops import rearrange
+from timm.layers import trunc_normal_
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from configs.model import AggregationConfig, VideoConfig
+from configs.umt import UMTConfig, check_umt, token_schedule
+from models.aggregation import AggregationStep, TokenAggregator
+from models.parts.sinusoid import interpolated_in_time, sinusoid
+from models.umt.blocks import NORM_EPS, JointSpaceTimeBlock, TokenState
+
+INITIAL_STD = 0.02
+TEACHER_NORM_EPS = 1e-5
+"""Unlike in the encoder's own norms."""
+
+
+class EncodedVideo(NamedTuple):
+    """What the encoder makes of a video.
+
+    Attributes:
+        tokens: (B, N, D) those that are left, after the last norm: frame by frame, row by row; after a reduction what
+            is left of the even positions before it, then the odd ones.
+        size: (B, N) float32, how much of the video each holds.
+        origins: (B, T, L) int64, for every original cell the index of the token that holds it, -1: dropped; None
+            unless asked for.
+        returned: outputs (B, N, D) of the last blocks, earliest first, before the last norm; as many as asked for.
+    """
+
+    tokens: Tensor
+    size: Tensor
+    origins: Tensor | None
+    returned: list[Tensor]
+
+
+class PatchEmbedding(nn.Module):
+    """The patches of each frame, each a token."""
+
+    def __init__(self, patch_size: int, width: int) -> None:
+        super().__init__()
+        kernel = (1, patch_size, patch_size)
+        self.proj = nn.Conv3d(3, width, kernel_size=kernel, stride=kernel)
+
+    def forward(self, video_BTCHW: Tensor) -> Tensor:
+        """Tokens (B, T, L, D)."""
+        # As a matrix product: convolutions of this kind take slower paths on several devices.
+        patch = self.proj.kernel_size[-1]
+        cells = rearrange(video_BTCHW, "B T C (H P) (W Q) -> B T (H W) (C P Q)", P=patch, Q=patch)
+        return F.linear(cells, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class Trunk(nn.Module):
+    """Embedding, blocks, and the last norm (`encoder.` in the published files)."""
+
+    def __init__(self, model: UMTConfig, video: VideoConfig, aggregation: AggregationConfig) -> None:
+        super().__init__()
+        schedule = token_schedule(model, video, aggregation)
+        self.patch_embed = PatchEmbedding(model.patch_size, model.width)
+        drop_path = torch.linspace(0, model.drop_path, model.depth, device="cpu").tolist()
+        self.blocks = nn.ModuleList(
+            JointSpaceTimeBlock(
+                model.width,
+                model.heads,
+                model.mlp_ratio,
+                drop_path[index],
+                TokenAggregator(aggregation.reducer, "joint", schedule[index], after_class_token=False),
+            )
+            for index in range(model.depth)
+        )
+        self.norm = nn.LayerNorm(model.width, eps=NORM_EPS)
+
+
+class DistillationHead(nn.Module):
+    """From the tokens of one block to those of the teacher."""
+
+    def __init__(self, width: int, teacher_width: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(width, teacher_width)
+        self.norm = nn.LayerNorm(teacher_width, eps=TEACHER_NORM_EPS)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (..., D) as the teacher's (..., C)."""
+        return self.norm(self.head(tokens))
+
+
+class VideoEncoder(nn.Module):
+    """Encode videos (B, T, 3, H, W), normalised, of any number of frames.
+
+    Positions are a fixed sinusoid over frames and patches in one row, made for as many frames as the weights were
+    trained with (`checkpoint_frames`, by default `video.num_frames`) and interpolated in time for others. A single
+    frame has the table of one.
+
+    Args:
+        pool_norm: False for question answering, which pools nothing and whose files have no such norm.
+        teacher_layers, teacher_width: how many of the last blocks learn from a teacher of that width in pre-training.
+        activation_checkpointing: `recompute` keeps only block inputs for the backward pass.
+    """
+
+    position: Tensor
+
+    def __init__(
+        self,
+        model: UMTConfig,
+        video: VideoConfig,
+        aggregation: AggregationConfig | None = None,
+        *,
+        pool_norm: bool = True,
+        teacher_layers: int = 0,
+        teacher_width: int = 512,
+        activation_checkpointing: Literal["none", "recompute"] = "none",
+    ) -> None:
+        super().__init__()
+        aggregation = aggregation or AggregationConfig()
+        check_umt(model, video, aggregation)
+        if not 0 <= teacher_layers <= model.depth:
+            raise ValueError(f"{teacher_layers} blocks cannot learn from a teacher: the encoder has {model.depth}")
+        self.pooling, self.patch_size, self.width = model.pooling, model.patch_size, model.width
+        self.image_size, self.num_patches = video.image_size, (video.image_size // model.patch_size) ** 2
+        self.pixel_mean, self.pixel_std = video.pixel_mean, video.pixel_std
+        self.recompute = activation_checkpointing == "recompute"
+
+        self.encoder = Trunk(model, video, aggregation)
+        self.pool_norm = nn.LayerNorm(model.width, eps=NORM_EPS) if pool_norm else None
+        if teacher_layers:
+            heads = (DistillationHead(model.width, teacher_width) for _ in range(teacher_layers))
+            self.clip_decoder = nn.ModuleList(heads)
+        self.apply(_initialise)
+
+        # The table is computed and not learned, so no file holds it.
+        frames = model.checkpoint_frames or video.num_frames
+        table = sinusoid(frames * self.num_patches, model.width).unflatten(0, (frames, self.num_patches))
+        self.register_buffer("position", table, persistent=False)
+
+    def forward(
+        self,
+        video_BTCHW: Tensor,
+        keep_BV: Tensor | None = None,
+        *,
+        return_origins: bool = False,
+        num_returned: int = 0,
+        steps: list[list[AggregationStep]] | None = None,
+    ) -> EncodedVideo:
+        """Encode normalised videos; see `EncodedVideo`.
+
+        Args:
+            keep_BV: indices of the tokens that are encoded at all, in pre-training; by default all are.
+            num_returned: how many of the last blocks' outputs are wanted besides.
+            steps: an empty list, which is given for each block what it merged; this needs `return_origins`.
+        """
+        assert steps is None or (return_origins and not self.training), "steps are for looking, and need origins"
+        assert keep_BV is None or not return_origins, "origins are of videos that are seen whole"
+        state = self._embed(video_BTCHW, keep_BV, return_origins)
+
+        returned = []
+        first_returned = len(self.encoder.blocks) - num_returned
+        for index, block in enumerate(self.encoder.blocks):
+            if steps is not None:
+                steps.append([])
+                state = block(state, steps[-1])
+            elif self.recompute and self.training:
+                state = checkpoint(block, state, use_reentrant=False)
+            else:
+                state = block(state)
+            if index >= first_returned:
+                returned.append(state.tokens)
+
+        size = state.size
+        if size is None:
+            size = state.tokens.new_ones(state.tokens.shape[:2], dtype=torch.float32)
+        return EncodedVideo(self.encoder.norm(state.tokens), size, state.origins, returned)
+
+    def pool(self, tokens_BND: Tensor, num_frames: int) -> Tensor:
+        """Normed means (B, F, D) of tokens that `forward` returns: of each frame, or of all (F = 1).
+
+        Tokens of which some were left out or merged belong to no frame any more and are pooled together.
+        """
+        assert self.pool_norm is not None, "this encoder was built without pooling"
+        if self.pooling == "frames" and tokens_BND.shape[1] == num_frames * self.num_patches:
+            frames = tokens_BND.unflatten(1, (num_frames, self.num_patches))
+            return self.pool_norm(frames.mean(dim=2))
+        return self.pool_norm(tokens_BND.mean(dim=1, keepdim=True))
+
+    def student(self, encoded: EncodedVideo, num_frames: int, keep_BV: Tensor) -> Tensor:
+        """What the teacher is to be met with: (K, B, V, C) of the K blocks that were returned, earliest first."""
+        assert len(encoded.returned) == len(self.clip_decoder), "ask forward for the blocks that learn"
+        position = _rows(self._positions(num_frames).flatten(0, 1).expand(len(keep_BV), -1, -1), keep_BV)
+        outputs = [
+            head(self.encoder.norm(tokens) + position.to(tokens.dtype))
+            for head, tokens in zip(self.clip_decoder, encoded.returned, strict=True)
+        ]
+        return torch.stack(outputs)
+
+    @torch.no_grad()
+    def fold_for_inference(self, dtype: torch.dtype | None = None) -> "VideoEncoder":
+        """Prepare for nothing but inference on the device it is on, in place; returns itself.
+
+        On a CPU the weights are packed to compute in `dtype`, by default their own. The folded encoder no longer
+        trains, and neither loads nor makes checkpoints.
+        """
+        for block in self.encoder.blocks:
+            assert isinstance(block, JointSpaceTimeBlock)
+            block.fold_for_inference(dtype or self.encoder.norm.weight.dtype)
+        return self
+
+    def _embed(self, video_BTCHW: Tensor, keep_BV: Tensor | None, return_origins: bool) -> TokenState:
+        batch, num_frames, _, height, width = video_BTCHW.shape
+        if (height, width) != (self.image_size, self.image_size):
+            raise ValueError(
+                f"frames of {height} x {width} pixels: positions are made for {self.image_size} x {self.image_size}; "
+                "set video.image_size"
+            )
+        tokens = self.encoder.patch_embed(video_BTCHW)
+        tokens = (tokens + self._positions(num_frames).to(tokens.dtype)).flatten(1, 2)
+        if keep_BV is not None:
+            tokens = _rows(tokens, keep_BV)
+
+        origins = None
+        if return_origins:
+            cells = torch.arange(num_frames * self.num_patches, device=tokens.device)
+            origins = cells.view(num_frames, self.num_patches).expand(batch, -1, -1)
+        return TokenState(tokens, None, origins)
+
+    def _positions(self, num_frames: int) -> Tensor:
+        """The table (T, L, D) of a video of that many frames."""
+        return self.position[:1] if num_frames == 1 else interpolated_in_time(self.position, num_frames)
+
+
+def _rows(tokens_BND: Tensor, index_BV: Tensor) -> Tensor:
+    return tokens_BND.gather(1, index_BV.unsqueeze(-1).expand(-1, -1, tokens_BND.shape[-1]))
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Conv3d):
+        trunc_normal_(module.weight, std=INITIAL_STD)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
