@@ -6,6 +6,7 @@ torchrun --nproc_per_node=8 pretrain.py --config configs/pretrain/testa_f8.yaml 
 
 from configs.schema import PretrainConfig
 from engine.command_line import main
+from tasks.annotations import check_data
 
 if __name__ == "__main__":
-    main(__doc__, PretrainConfig, "tasks.pretrain:PretrainTask")
+    main(__doc__, PretrainConfig, "tasks.pretrain:PretrainTask", check_data)

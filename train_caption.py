@@ -7,6 +7,7 @@ python train_caption.py --evaluate checkpoint=outputs/clips_caption/checkpoint_b
 
 from configs.schema import CaptionConfig
 from engine.command_line import main
+from tasks.annotations import check_data
 
 if __name__ == "__main__":
-    main(__doc__, CaptionConfig, "tasks.caption:CaptionTask")
+    main(__doc__, CaptionConfig, "tasks.caption:CaptionTask", check_data)

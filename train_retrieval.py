@@ -7,6 +7,7 @@ python train_retrieval.py --evaluate checkpoint=outputs/clips/checkpoint_best ag
 
 from configs.schema import RetrievalConfig
 from engine.command_line import main
+from tasks.annotations import check_data
 
 if __name__ == "__main__":
-    main(__doc__, RetrievalConfig, "tasks.retrieval:RetrievalTask")
+    main(__doc__, RetrievalConfig, "tasks.retrieval:RetrievalTask", check_data)

@@ -7,6 +7,7 @@ python train_vqa.py --evaluate checkpoint=outputs/clips_qa/checkpoint_best evalu
 
 from configs.schema import VqaConfig
 from engine.command_line import main
+from tasks.annotations import check_data
 
 if __name__ == "__main__":
-    main(__doc__, VqaConfig, "tasks.vqa:VqaTask")
+    main(__doc__, VqaConfig, "tasks.vqa:VqaTask", check_data)

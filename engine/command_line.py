@@ -1,7 +1,7 @@
 """What every entry script does: read the command line and a configuration, and run one task.
 
-Torch takes seconds to import, so it is only when the command line and the configuration are right: a typo, or `--help`,
-is answered at once.
+Torch takes seconds to import, so it is only when the command line, the configuration and the data are right: a typo,
+`--help`, or a bad line of a manifest is answered at once.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,11 +26,18 @@ LISTEN_SECONDS = 10.0
 """How long another rank may take to report a mistake before this one does."""
 
 
-def main(description: str | None, config_class: type[RunConfig], task_class: str) -> None:
+def main(
+    description: str | None,
+    config_class: type[RunConfig],
+    task_class: str,
+    check_data: Callable[[RunConfig, bool], None],
+) -> None:
     """Train, or evaluate, as the command line says; what goes wrong ends in one line and an `exit_status`.
 
     Args:
         task_class: where the `engine.task.TaskClass` is: "package.module:Name".
+        check_data: reads the data that the configuration names, or only those to evaluate on, and raises `ValueError`
+            for what the run could not read; it imports no torch.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, help="YAML file; optional with --evaluate on a checkpoint folder")
@@ -50,6 +57,7 @@ def main(description: str | None, config_class: type[RunConfig], task_class: str
         if config.output_dir is None:
             name = arguments.config.stem if arguments.config is not None else "evaluation"
             config = replace(config, output_dir=f"outputs/{name}")
+        check_data(config, arguments.evaluate)
         fetch_what_is_needed(config, arguments)
 
     from engine.run import run

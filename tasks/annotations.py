@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, NamedTuple
 
-from configs.schema import RunConfig, SourceConfig
+from configs.schema import PretrainConfig, RunConfig, SourceConfig
 from datasets.annotations import manifest, public, video_list
 from datasets.digest import records_digest
 from datasets.records import Annotations, QuestionRecord, Record, split_missing
-from datasets.sources import holds_its_videos
+from datasets.sources import holds_its_videos, missing_of_some, open_source
 
 Part = Literal["train", "eval", "test"]
 PARTS: tuple[Part, ...] = ("train", "eval", "test")
@@ -46,6 +46,33 @@ class Split(Generic[Record]):
         if any(isinstance(record, QuestionRecord) for record in self.missing):
             clips = list(dict.fromkeys(clips))
         return [{"video": video, "reason": "no such file"} for video, _, _ in clips]
+
+
+def check_data(config: RunConfig, evaluate_only: bool) -> None:
+    """Read what a run will read before it imports torch, which takes seconds, so that a fault is named at once.
+
+    `ValueError` as the run itself would raise it: for annotations that are not as they should be, and where no video
+    at all is there. An evaluation reads the test set alone.
+    """
+    sources = sources_of(config)
+    if sources and not evaluate_only:
+        for source in sources:
+            path = Path(config.data.root) / source.file
+            missing_of_some(path, open_source(path, media_folder(config, source)))
+    elif not sources:
+        parts: tuple[Part, ...] = ("test",) if evaluate_only else PARTS
+        # Where one set stands for several parts it is read once.
+        for part in {named_files(config, part): part for part in reversed(parts)}.values():
+            records = read_annotations(config, part).records
+            if not any(os.path.isfile(record.video) for record in records):
+                split_missing(records, video_folder(config))
+
+
+def sources_of(config: RunConfig) -> tuple[SourceConfig, ...]:
+    """The files of pairs that pre-training reads through indices; none for other tasks and for public datasets."""
+    if not isinstance(config, PretrainConfig) or config.data.dataset != "manifest":
+        return ()
+    return config.data.sources or (SourceConfig(file=config.data.manifest),)
 
 
 def digest_of(config: RunConfig, split: Split) -> str:

@@ -15,7 +15,7 @@ from datasets.mixing import Mixture, Source
 from datasets.sources import missing_of_some, open_source
 from datasets.video_text import VideoTextDataset
 from engine.distributed import rank, world_size
-from tasks.annotations import digest_of, media_folder
+from tasks.annotations import digest_of, media_folder, sources_of
 from tasks.base import PairTask
 from tasks.data import clean_up
 
@@ -40,9 +40,9 @@ class PretrainTask(PairTask):
     def _mixture(self) -> Mixture | None:
         """The sources as one set to train on; None for a public dataset."""
         config = self.config
-        if config.data.dataset != "manifest":
+        sources = sources_of(config)
+        if not sources:
             return None
-        sources = config.data.sources or (SourceConfig(file=config.data.manifest),)
         return Mixture([read_source(config, source) for source in sources], config.data.mixing)
 
     def training_texts(self) -> Iterable[str]:

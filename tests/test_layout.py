@@ -6,7 +6,7 @@ import pkgutil
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -88,9 +88,11 @@ def test_only_scripts_import_what_stands_above_the_tasks() -> None:
 
 
 @pytest.mark.parametrize("path", ENTRY_SCRIPTS, ids=name_of)
-def test_entry_scripts_import_configs_and_the_command_line_and_name_one_task(path: Path) -> None:
+def test_entry_scripts_import_no_more_than_they_need_at_first_and_name_one_task(path: Path) -> None:
     names = imported_of_ours(path)
-    assert {name for name in names if not is_within(name, ("configs", "engine.command_line"))} == set()
+    assert {
+        name for name in names if not is_within(name, ("configs", "engine.command_line", "tasks.annotations"))
+    } == set()
     (task,) = TASK.findall(path.read_text(encoding="utf-8"))
     assert pkgutil.resolve_name(task).__module__ == task.partition(":")[0]
 
@@ -98,13 +100,42 @@ def test_entry_scripts_import_configs_and_the_command_line_and_name_one_task(pat
 @pytest.mark.parametrize(("words", "status"), [(["--help"], 0), (["--config", CONFIGS[0], "optim.lrr=1"], 2)])
 def test_entry_scripts_answer_before_they_import_torch(words: list[object], status: int) -> None:
     for script in ENTRY_SCRIPTS:
-        code = (
-            f"import runpy, sys; sys.argv = {[str(word) for word in (script, *words)]}\n"
-            f"try: runpy.run_path({str(script)!r}, run_name='__main__')\n"
-            "except SystemExit as stop: sys.exit(str((stop.code, 'torch' in sys.modules)))"
-        )
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.stderr.splitlines()[-1] == str((status, False)), done.stderr
+        assert ended_before_torch(script, words) == status
+
+
+def ended_before_torch(script: Path, words: Sequence[object], said: str = "") -> int:
+    """The exit status of a command, which has said something and not imported torch."""
+    module = ".".join(script.relative_to(ROOT).with_suffix("").parts)
+    code = (
+        f"import runpy, sys; sys.argv = {[str(word) for word in (script, *words)]}\n"
+        f"try: runpy.run_module({module!r}, run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as stop: sys.exit(str((stop.code, 'torch' in sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    status, has_torch = ast.literal_eval(done.stderr.splitlines()[-1])
+    assert not has_torch and said in done.stderr, done.stderr
+    return status
+
+
+BAD_LINES = {"captions.jsonl": '{"video": "a.mp4", "caption": 3}\n', "qa.jsonl": '{"video": "a.mp4"}\n'}
+
+
+@pytest.mark.parametrize(
+    ("script", "config", "file"),
+    [
+        ("train_retrieval.py", "debug/clips.yaml", "captions.jsonl"),
+        ("train_vqa.py", "debug/clips_qa.yaml", "qa.jsonl"),
+        ("pretrain.py", "pretrain/testa_f8.yaml", "captions.jsonl"),
+        ("scripts/check_dataset.py", "debug/clips.yaml", "captions.jsonl"),
+    ],
+)
+def test_a_bad_line_of_a_manifest_is_named_before_torch_is_imported(
+    tmp_path: Path, script: str, config: str, file: str
+) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / file).write_text(BAD_LINES[file])
+    words = ["--config", ROOT / "configs" / config, f"data.root={tmp_path}"]
+    assert ended_before_torch(ROOT / script, words, said=f"{tmp_path / file}:1: ") == (2 if "train" in script else 1)
 
 
 def test_the_import_check_sees_every_form_of_import(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from configs.schema import PretrainConfig, RunConfig, SourceConfig
+from configs.schema import RunConfig, SourceConfig
 from datasets.pairs import PairTable
 from datasets.sources import is_there, open_source
-from tasks.annotations import PARTS, media_folder, read_split, setting_of
+from tasks.annotations import PARTS, media_folder, read_split, setting_of, sources_of
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,17 @@ class DataPart:
 
 def part_names(config: RunConfig) -> list[str]:
     """The parts that a configuration names, by which `read_part` finds them."""
-    if _has_sources(config):
-        return [source.file for source in _sources(config)]
+    sources = sources_of(config)
+    if sources:
+        return [source.file for source in sources]
     return [part for part in PARTS if getattr(config.data, setting_of(config, part).removeprefix("data."))]
 
 
 def read_part(config: RunConfig, name: str) -> DataPart:
     """Read one part. ValueError if its annotations cannot be read, or no video at all is there."""
-    if _has_sources(config):
-        return _read_source(config, next(source for source in _sources(config) if source.file == name))
+    sources = sources_of(config)
+    if sources:
+        return _read_source(config, next(source for source in sources if source.file == name))
     part = next(part for part in PARTS if part == name)
     split = read_split(config, part)
     training = part == "train"
@@ -77,14 +79,6 @@ def overlaps(parts: Sequence[DataPart]) -> list[tuple[DataPart, DataPart, list[s
             if common := files[first] & files[second]:
                 found.append((parts[first], parts[second], sorted(common)))
     return found
-
-
-def _has_sources(config: RunConfig) -> bool:
-    return isinstance(config, PretrainConfig) and config.data.dataset == "manifest"
-
-
-def _sources(config: RunConfig) -> tuple[SourceConfig, ...]:
-    return config.data.sources or (SourceConfig(file=config.data.manifest),)
 
 
 def _read_source(config: RunConfig, source: SourceConfig) -> DataPart:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from datasets.sources import open_source
 from tests.integration.runs import SCRIPTS, files_below, start, weights_of, write_config
 from tests.tiny_runs import write_data
 
@@ -194,6 +195,7 @@ def test_an_output_folder_that_holds_another_run(root: Path, capsys: pytest.Capt
         "  seed: 42 -> 1",
     ]
     config_of_other = write_config("pretrain", root, "pretrain.yaml", output_dir=str(root / "trained"))
+    open_source(root / "captions.jsonl", root / "videos")  # its index stays beside it, whatever becomes of a run
     before = files_below(root)
     assert start("pretrain", "--config", config_of_other) == 2
     assert f"error: {root / 'trained'}: holds a run of retrieval, not of pretrain;" in capsys.readouterr().err
