@@ -23,6 +23,8 @@ logger = logging.getLogger("engine")
 METRICS = "metrics.jsonl"
 QUARANTINE = "quarantine.jsonl"
 SKIPPED_STEPS = "skipped_steps.jsonl"
+HEADLINE = 3
+"""How many numbers a line of the log shows of a result."""
 
 
 class _AboveTheBar(logging.Handler):
@@ -84,10 +86,10 @@ class RunLog:
         listing = " ".join(f"{name} {value:.4g}" for name, value in values.items())
         logger.warning("step %d is not finite and left out: %s; its samples are in %s", step, listing, SKIPPED_STEPS)
 
-    def evaluation(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
-        """Record an evaluation's metrics."""
+    def evaluation(self, step: int, epoch: float, metrics: dict[str, float], best_metric: str | None) -> None:
+        """Record an evaluation's metrics; its line shows the best metric and two more."""
         self._record("evaluation", step, epoch, metrics)
-        logger.info("step %d: %s", step, " ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+        logger.info("step %d: %s", step, headline(metrics, best_metric))
 
     def quarantine(self, failed: list[dict[str, Any]]) -> None:
         """Name each file that could not be read, once a run."""
@@ -117,6 +119,13 @@ class RunLog:
                 self.tensorboard.add_scalar(name, value, step)
         if self.wandb is not None:
             self.wandb.log(scalars, step=step)
+
+
+def headline(metrics: dict[str, float], best_metric: str | None) -> str:
+    """Three metrics as people read them: the one that chooses the best weights, then the first others."""
+    first = [best_metric] if best_metric in metrics else []
+    names = list(dict.fromkeys([*first, *metrics]))
+    return " ".join(f"{name} {metrics[name]:.4g}" for name in names[:HEADLINE])
 
 
 def _start_wandb(project: str, folder: Path, config: RunConfig) -> Any:

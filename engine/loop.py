@@ -244,7 +244,7 @@ class Trainer:
                 self.writer.wait()
                 write_results(self.config, result, str(self.folder / BEST), self.device, self.step.precision)
             # Written last: its line is what says that all of this is done.
-            self.log.evaluation(progress.step, float(progress.epoch), metrics)
+            self.log.evaluation(progress.step, float(progress.epoch), metrics, name)
         self.report_time = time.perf_counter()
 
     def _lr(self, step: int) -> float:

@@ -14,7 +14,7 @@ from torch.distributed import DistError
 
 from configs.schema import RunConfig
 from engine import checkpoint
-from engine.checkpoints import BEST
+from engine.checkpoints import BEST, LAST
 from engine.distributed import (
     done_by_main,
     from_main,
@@ -29,11 +29,11 @@ from engine.distributed import (
 from engine.heartbeat import Heartbeat
 from engine.host_memory import keep_freed_memory
 from engine.interruption import Interrupted, Interruption
-from engine.logging import logger, start_logging
+from engine.logging import headline, logger, start_logging
 from engine.loop import Trainer, evaluate
 from engine.precision import DTYPES, check_gpu_is_supported, resolve_precision
 from engine.random_state import seed_everything
-from engine.results import write_results
+from engine.results import RESULTS, write_results
 from engine.resume import find_last
 from engine.task import Task, TaskClass
 from engine.watchdog import RankFailed, Watchdog
@@ -129,6 +129,10 @@ def train(trainer: Trainer) -> None:
     trainer.train()
     # What rank 0 finds, which has written them: others may see them later, and nobody may evaluate alone.
     best = from_main(checkpoint.find_folder(trainer.folder / BEST))
+    if best is None:
+        logger.info("finished: the weights are in %s", trainer.folder / LAST)
+    elif not finished:
+        logger.info("finished: the best weights are in %s, their results in %s", best, trainer.folder / RESULTS)
     if best is not None and (finished or config.data.test_is_apart):
         logger.info("evaluating %s", best)
         trainer.heartbeat.beat(trainer.progress.step, "evaluating")
@@ -142,8 +146,8 @@ def write_evaluation(task: Task, config: RunConfig, device: torch.device, source
     if is_main():
         Path(cast(str, config.output_dir)).mkdir(parents=True, exist_ok=True)
         write_results(config, result, source, device, resolve_precision(config.train.precision, device))
-        shown = " ".join(f"{name} {value:.4g}" for name, value in result["metrics"].items())
-        logger.info("%s: %s", result["split"], shown or result.get("note", "no metrics"))
+        shown = headline(result["metrics"], task.best_metric) or result.get("note", "no metrics")
+        logger.info("%s: %s (all: %s)", result["split"], shown, Path(cast(str, config.output_dir)) / RESULTS)
     return result
 
 

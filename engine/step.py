@@ -1,5 +1,6 @@
 """One optimizer step: forward and backward of its micro-batches, gradients averaged over ranks, and the update."""
 
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import cast
@@ -57,12 +58,15 @@ class TrainingStep:
         # another order, which for more than two processes are other bits. Where it looks for unused parameters it does
         # not; that takes a walk over the graph in every step.
         repeatable = self.device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
-        return DistributedDataParallel(
-            self.module,
-            device_ids=[self.device.index] if self.device.type == "cuda" else None,
-            broadcast_buffers=False,
-            find_unused_parameters=repeatable and world_size() > 2,
-        )
+        with warnings.catch_warnings():
+            # The name that newer versions want does not leave the buffers alone, and older ones do not know it.
+            warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
+            return DistributedDataParallel(
+                self.module,
+                device_ids=[self.device.index] if self.device.type == "cuda" else None,
+                broadcast_buffers=False,
+                find_unused_parameters=repeatable and world_size() > 2,
+            )
 
     def _gradients_averaged(self, *, last: bool) -> AbstractContextManager:
         """DDP averages gradients over ranks once a step, in the last backward."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 from configs.schema import ObjectiveConfig, TaskConfig
 from engine import hub
-from engine.checkpoint import read_weights
+from engine.checkpoint import OPTIMIZER, read_weights
 from engine.hub import local_path, tokenizer_folder
 from models.checkpoints.load import load_into
 from models.momentum import MomentumTwin
@@ -86,8 +86,15 @@ def beside_checkpoint(config: TaskConfig, name: str) -> Path | None:
 
 
 def load_checkpoint(config: TaskConfig, model: VisionLanguageModel, twin: MomentumTwin | None) -> None:
-    """Put the weights of `checkpoint`, if one is given, into the model and its twin, and say what was taken."""
-    if config.checkpoint is not None:
-        report = load_into(model, read_weights(local_path(config.checkpoint)), config.checkpoint, twin=twin)
+    """Put the weights of `checkpoint`, if one is given, into the model and its twin, and say what was taken.
+
+    Nothing is said of a run's own checkpoint: whatever is left here, such as its queue, the engine restores.
+    """
+    if config.checkpoint is None:
+        return
+    path = local_path(config.checkpoint)
+    report = load_into(model, read_weights(path), config.checkpoint, twin=twin)
+    resumes = config.output_dir is not None and path.parent.parent == Path(config.output_dir)
+    if not (resumes and (path.parent / OPTIMIZER).exists()):
         for line in report.lines():
             logger.info("%s", line)
