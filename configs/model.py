@@ -168,7 +168,8 @@ class ModelConfig:
             raise ValueError("model.temporal_scaling: has no effect without divided attention")
 
 
-Sampling = Literal["uniform", "uniform_floor", "headtail", "random"]
+EvalSampling = Literal["uniform", "uniform_floor", "interval_middle", "ends"]
+Sampling = Literal[EvalSampling, "headtail", "random", "interval_random", "interval_random_reference"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +183,7 @@ class VideoConfig:
     num_frames: int = 32
     image_size: int = 224
     train_sampling: Sampling = "uniform"
-    eval_sampling: Literal["uniform", "uniform_floor"] = "uniform"
+    eval_sampling: EvalSampling = "uniform"
     augment: bool = False
     resize: int = 256
     pixel_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)

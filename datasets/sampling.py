@@ -44,6 +44,72 @@ def random(num_frames: int, length: int, rng: np.random.Generator) -> np.ndarray
     return _draw(num_frames, 0, length, rng)
 
 
+def interval_middle(num_frames: int, length: int, rng: np.random.Generator) -> np.ndarray:
+    """The middle frame of each of `intervals`, TVTSv2's rule of evaluation; short videos repeat frames.
+
+    Departs from the reference, whose clips of short videos end in frames of the mean colour: see `all_frames_once`.
+    """
+    low, high = intervals(num_frames, length)
+    return np.maximum(low, (low + high - 1) // 2).clip(max=length - 1)
+
+
+def all_frames_once(num_frames: int, length: int) -> np.ndarray:
+    """As `interval_middle`, but a video with fewer frames than are asked for gives each of them once."""
+    if length < num_frames:
+        return np.arange(length, dtype=np.int64)
+    low, high = intervals(num_frames, length)
+    return (low + high - 1) // 2
+
+
+def interval_random(num_frames: int, length: int, rng: np.random.Generator) -> np.ndarray:
+    """A frame at random from each of `intervals`, TVTSv2's rule of training; short videos repeat frames."""
+    low, high = intervals(num_frames, length)
+    return rng.integers(low, np.maximum(high, low + 1)).clip(max=length - 1)
+
+
+def interval_random_reference(num_frames: int, length: int, rng: np.random.Generator) -> np.ndarray:
+    """`interval_random` as released, where the last frame of an interval is never drawn.
+
+    An interval of a single frame, where the reference fails and takes another video, gives that frame.
+    """
+    low, high = reference_draws(num_frames, length)
+    return rng.integers(low, np.maximum(high, low), endpoint=True).clip(max=length - 1)
+
+
+def ends(num_frames: int, length: int, rng: np.random.Generator) -> np.ndarray:
+    """Frames at equal distances from the first to the last, TVTSv2's rule of feature extraction."""
+    return np.linspace(0, length - 1, num_frames).astype(np.int64)
+
+
+def intervals(num_frames: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """First frame of each of `num_frames` intervals of nearly equal length, and that of the next interval."""
+    bounds = np.linspace(0, length, num_frames + 1).astype(np.int64)
+    return bounds[:-1], bounds[1:]
+
+
+def reference_draws(num_frames: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest frame that the reference draws from each interval; the highest is lower where it cannot."""
+    low, high = intervals(num_frames, length)
+    return low, high - 2
+
+
+def window_starts(length: int, num_frames: int, stride: int) -> np.ndarray:
+    """How many frames each sliding window lies after the first; all lie within one interval."""
+    return np.arange(0, max(1, length // (num_frames + 1)), stride, dtype=np.int64)
+
+
+def window(num_frames: int, length: int, start: int) -> np.ndarray:
+    """The frames of the sliding window that lies `start` frames after the first one."""
+    low, _ = intervals(num_frames, length)
+    return (low + start).clip(max=length - 1)
+
+
+def frames_of_span(num_frames_in_file: int, duration: float, start: float, end: float) -> tuple[int, int]:
+    """The first frame of a part of a video from `start` to `end` in seconds, and how many frames the part has."""
+    rate = num_frames_in_file / duration
+    return int(start * rate), int((end - start) * rate)
+
+
 def _draw(count: int, low: int, high: int, rng: np.random.Generator) -> np.ndarray:
     """`count` sorted draws from low ... high - 1, each as often as every other, give or take one."""
     if count == 0:
@@ -58,8 +124,12 @@ SAMPLERS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
     "uniform_floor": uniform_floor,
     "headtail": headtail,
     "random": random,
+    "interval_middle": interval_middle,
+    "interval_random": interval_random,
+    "interval_random_reference": interval_random_reference,
+    "ends": ends,
 }
 """`video.train_sampling` and `video.eval_sampling` by name."""
 
-RANDOM_SAMPLERS = ("headtail", "random")
+RANDOM_SAMPLERS = ("headtail", "random", "interval_random", "interval_random_reference")
 """Those that take other frames in every epoch."""

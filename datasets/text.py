@@ -1,4 +1,4 @@
-"""Captions and questions: which texts can be used, and the reference's clean-up; needs only the standard library."""
+"""Captions and questions: which texts can be used, and the reference's clean-up."""
 
 import re
 
@@ -46,3 +46,17 @@ def clean_question(text: str, max_words: int = 50) -> str:
     """
     text = re.sub(r'[.!"()*#:;~]', "", text.lower()).rstrip()
     return " ".join(text.split(" ")[:max_words])
+
+
+def fix_encoding(text: str) -> str:
+    """Mend mojibake, curly quotes, ligatures and the like, by the package ftfy; plain ASCII stays as it is.
+
+    ValueError if a text needs it and it is not installed.
+    """
+    if text.isascii() and text.isprintable() and "&" not in text and "<" not in text:
+        return text
+    try:
+        import ftfy
+    except ImportError as error:
+        raise ValueError(f"the text {text!r} needs the package ftfy: pip install ftfy") from error
+    return ftfy.fix_text(text)

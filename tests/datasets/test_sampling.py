@@ -8,7 +8,23 @@ import pytest
 
 from configs.model import Sampling
 from datasets import sampling
-from datasets.sampling import SAMPLERS, generator, headtail, random, uniform, uniform_floor
+from datasets.sampling import (
+    SAMPLERS,
+    all_frames_once,
+    ends,
+    frames_of_span,
+    generator,
+    headtail,
+    interval_middle,
+    interval_random,
+    interval_random_reference,
+    intervals,
+    random,
+    uniform,
+    uniform_floor,
+    window,
+    window_starts,
+)
 
 LENGTHS = [*range(1, 70), 95, 100, 190, 900, 20000]
 COUNTS = (1, 2, 5, 8, 32, 96)
@@ -87,3 +103,34 @@ def test_generator_follows_from_its_arguments_and_each_of_them_counts() -> None:
 def test_samplers_are_those_of_the_config() -> None:
     assert set(SAMPLERS) == set(get_args(Sampling))
     assert set(sampling.RANDOM_SAMPLERS) < set(SAMPLERS)
+
+
+def test_interval_rules_by_hand() -> None:
+    # 10 frames in 4 intervals: 0-1, 2-4, 5-6, 7-9.
+    assert interval_middle(4, 10, rng()).tolist() == [0, 3, 5, 8]
+    assert [values.tolist() for values in intervals(4, 10)] == [[0, 2, 5, 7], [2, 5, 7, 10]]
+    drawn = np.array([interval_random(4, 10, rng(index)) for index in range(100)])
+    assert [sorted(set(column.tolist())) for column in drawn.T] == [[0, 1], [2, 3, 4], [5, 6], [7, 8, 9]]
+    released = np.array([interval_random_reference(4, 10, rng(index)) for index in range(100)])
+    assert [sorted(set(column.tolist())) for column in released.T] == [[0], [2, 3], [5], [7, 8]]
+
+
+def test_short_videos_repeat_frames_or_give_each_once() -> None:
+    assert interval_middle(6, 3, rng()).tolist() == [0, 0, 1, 1, 2, 2]
+    assert all_frames_once(6, 3).tolist() == [0, 1, 2]
+    assert all_frames_once(4, 10).tolist() == interval_middle(4, 10, rng()).tolist()
+
+
+def test_ends_takes_the_first_and_the_last_frame() -> None:
+    assert ends(4, 11, rng()).tolist() == [0, 3, 6, 10]
+
+
+def test_windows_stay_inside_the_intervals() -> None:
+    starts = window_starts(100, 4, 6)
+    assert starts.tolist() == [0, 6, 12, 18]
+    assert window(4, 100, 18).tolist() == [18, 43, 68, 93]
+    assert window_starts(3, 4, 6).tolist() == [0]
+
+
+def test_a_span_in_seconds_is_counted_in_frames() -> None:
+    assert frames_of_span(900, 30, 5.25, 20.25) == (157, 450)

@@ -9,6 +9,7 @@ the folder holds no case or one of an unknown kind.
 
 import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from tests.parity.cases import Case, Compute, read_case
 TOLERANCE = 1e-4
 
 # A system's cases have names that begin alike. Its adapter has KINDS, from the beginning of a name to what computes
-# such a case, and `expected_outputs(case)`, the names of the tensors to match.
+# such a case, and `expected_outputs(case)`, the names of the tensors to match. It may have FACTS, from the beginning of
+# a name to what lists the facts in the metadata of such a case that are not so here, and RELATIVE, parts of the names
+# of outputs whose differences count in proportion to values above 1.
 ADAPTERS = {
     "umt_": "tests.parity.umt",
     "tvts_": "tests.parity.tvts",
@@ -38,7 +41,18 @@ def check_case(path: Path) -> float:
     expected = adapter.expected_outputs(case)
     if not expected or expected - found.keys():
         raise ValueError(f"{path.name}: nothing here computes {sorted(expected - found.keys()) or 'anything of it'}")
-    return max(difference(found[name], case.tensors[name]) for name in expected)
+    facts = getattr(adapter, "FACTS", {})
+    if any(case.name.startswith(kind) for kind in facts):
+        differing = _compute_of(case, facts)(case.tensors, case.meta)
+        if differing:
+            print(f"{case.name}: other than here: {', '.join(differing)}")
+            return float("inf")
+
+    relative = getattr(adapter, "RELATIVE", ())
+    return max(
+        difference(found[name], case.tensors[name], relative=any(part in name for part in relative))
+        for name in expected
+    )
 
 
 def _compute_of(case: Case, kinds: dict[str, Compute]) -> Compute:
@@ -49,15 +63,16 @@ def _compute_of(case: Case, kinds: dict[str, Compute]) -> Compute:
     return kinds[max(matching, key=len)]
 
 
-def difference(found: Tensor, expected: Tensor) -> float:
-    """Largest absolute difference; infinity where shapes, or integers, are not equal."""
+def difference(found: Tensor, expected: Tensor, relative: bool = False) -> float:
+    """Largest absolute difference, or relative to values above 1; infinity where shapes, or integers, are not equal."""
     if found.shape != expected.shape or found.is_floating_point() != expected.is_floating_point():
         return float("inf")
     if not expected.is_floating_point():
         return 0.0 if bool((found == expected).all()) else float("inf")
     if expected.numel() == 0:
         return 0.0
-    apart = (found - expected).abs().max().item()
+    scale = expected.abs().clamp(min=1) if relative else 1
+    apart = ((found - expected).abs() / scale).max().item()
     return apart if apart == apart else float("inf")
 
 
@@ -65,6 +80,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of NAME.safetensors cases")
     folder = parser.parse_args().folder
+    # Some cases need real files, such as a vocabulary; these lie two folders above published cases.
+    if (folder.resolve().parents[1] / "tokenizers").is_dir():
+        os.environ.setdefault("REAL_DATA", str(folder.resolve().parents[1]))
     cases = sorted(folder.glob("*.safetensors"))
     if not cases:
         print(f"no case (*.safetensors) in {folder}")

@@ -95,7 +95,10 @@ class ClipTransformer(nn.Module):
         super().__init__()
         self.resblocks = nn.ModuleList(ClipBlock(width, heads, activation) for _ in range(depth))
         self.recompute = False
-        self._initialise(width, depth)
+        for block in self.resblocks:
+            assert isinstance(block, ClipBlock)
+            attention = block.attn
+            initialise((attention.in_proj_weight, attention.in_proj_bias), attention.out_proj, block.mlp, depth)
 
     def forward(self, tokens_BND: Tensor, causal: bool = False) -> Tensor:
         """Through all blocks."""
@@ -106,14 +109,20 @@ class ClipTransformer(nn.Module):
                 tokens_BND = block(tokens_BND, causal)
         return tokens_BND
 
-    def _initialise(self, width: int, depth: int) -> None:
-        """OpenAI's scales: what is added to the residual is smaller, the deeper the stack."""
-        attention_std, residual_std, hidden_std = width**-0.5, (2 * depth * width) ** -0.5, (2 * width) ** -0.5
-        for block in self.resblocks:
-            assert isinstance(block, ClipBlock)
-            nn.init.normal_(block.attn.in_proj_weight, std=attention_std)
-            nn.init.normal_(block.attn.out_proj.weight, std=residual_std)
-            nn.init.normal_(block.mlp.c_fc.weight, std=hidden_std)
-            nn.init.normal_(block.mlp.c_proj.weight, std=residual_std)
-            for layer in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
-                nn.init.zeros_(layer.bias)
+
+@torch.no_grad()
+def initialise(in_projection: tuple[Tensor, Tensor], out_projection: nn.Linear, mlp: ClipMlp, depth: int) -> None:
+    """Draw a fresh block at OpenAI's scales: what is added to the residual is smaller, the deeper the stack.
+
+    Args:
+        in_projection: weight (3 D, D) and bias of queries, keys and values.
+    """
+    weight, bias = in_projection
+    width = weight.shape[1]
+    residual_std = (2 * depth * width) ** -0.5
+    nn.init.normal_(weight, std=width**-0.5)
+    nn.init.normal_(out_projection.weight, std=residual_std)
+    nn.init.normal_(mlp.c_fc.weight, std=(2 * width) ** -0.5)
+    nn.init.normal_(mlp.c_proj.weight, std=residual_std)
+    for zeroed in (bias, out_projection.bias, mlp.c_fc.bias, mlp.c_proj.bias):
+        nn.init.zeros_(zeroed)

@@ -67,10 +67,11 @@ class ImageTower(nn.Module):
         return ImageFeatures(tokens, tokens[:, 0] @ self.proj)
 
 
-def embed_patches(images: Tensor, kernel: Tensor) -> Tensor:
+def embed_patches(images: Tensor, kernel: Tensor, keep_BL: Tensor | None = None) -> Tensor:
     """Images (..., 3, H, W) as patch tokens (..., L, D), row by row; `kernel` is a convolution's (D, 3, P, P).
 
-    ValueError if patches of P pixels do not tile the images.
+    With `keep_BL`, of clips (B, T, 3, H, W) only these patches of each frame, in this order. ValueError if patches of
+    P pixels do not tile the images.
     """
     patch_size = kernel.shape[-1]
     height, width = images.shape[-2:]
@@ -78,6 +79,9 @@ def embed_patches(images: Tensor, kernel: Tensor) -> Tensor:
         raise ValueError(f"images of {height} x {width} pixels cannot be cut into patches of {patch_size}")
     # As a matrix product: convolutions of this kind take slower paths on several devices.
     pixels = rearrange(images, "... C (H P) (W Q) -> ... (H W) (C P Q)", P=patch_size, Q=patch_size)
+    if keep_BL is not None:
+        index = keep_BL[:, None, :, None].expand(-1, pixels.shape[1], -1, pixels.shape[3])
+        pixels = pixels.gather(2, index)
     return F.linear(pixels, kernel.flatten(1))
 
 

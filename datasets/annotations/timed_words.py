@@ -1,0 +1,95 @@
+"""Words with the time at which they are spoken, and the clips of a video that are cut with them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+NUM_CLIPS = 4
+GAP = 1
+"""Seconds between two clips, whose words belong to none."""
+SHORTEST_CLIP, LONGEST_CLIP = 3, 5
+"""In whole seconds."""
+
+
+class TimedWord(NamedTuple):
+    """A word, or several that are spoken together, at a time in seconds; the word may be empty."""
+
+    time: float
+    word: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive clips of a video: their starts and ends in seconds."""
+
+    starts: tuple[float, ...]
+    ends: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SegmentDraw:
+    """What chance decides about a segment: whole seconds a clip, and the start in whole seconds and a part of one."""
+
+    seconds: int
+    start: int
+    fraction: float
+
+
+def whole_starts(duration: int, seconds: int) -> tuple[int, int]:
+    """The lowest and highest whole start of a segment; the highest is negative where the video is too short."""
+    return 0, duration - segment_length(seconds) - 1
+
+
+def segment_length(seconds: int) -> int:
+    """Seconds from the start of the first clip to the end of the last."""
+    return NUM_CLIPS * seconds + (NUM_CLIPS - 1) * GAP
+
+
+def draw_segment(duration: int, rng: np.random.Generator) -> SegmentDraw:
+    """Draw clips of 3, 4 or 5 seconds somewhere in a video of `duration` whole seconds."""
+    seconds = int(rng.integers(SHORTEST_CLIP, LONGEST_CLIP, endpoint=True))
+    lowest, highest = whole_starts(duration, seconds)
+    start = int(rng.integers(lowest, highest, endpoint=True)) if highest >= lowest else 0
+    return SegmentDraw(seconds, start, float(rng.random()))
+
+
+def cut_segment(duration: int, draw: SegmentDraw) -> Segment:
+    """The clips that a draw stands for, equally long with a second between them.
+
+    A video too short for the draw is used from its start to one second before its end. ValueError if that leaves
+    nothing of a clip.
+    """
+    lowest, highest = whole_starts(duration, draw.seconds)
+    if highest >= lowest:
+        start = draw.start + draw.fraction
+        end = min(duration - 1, start + segment_length(draw.seconds))
+    else:
+        start, end = 0.0, duration - 1
+    length = (end - start - (NUM_CLIPS - 1) * GAP) / NUM_CLIPS
+    if length <= 0:
+        raise ValueError(
+            f"a video of {duration} seconds is too short for {NUM_CLIPS} clips with {GAP} second between them; "
+            f"at least {NUM_CLIPS * GAP + 1} seconds are needed"
+        )
+    starts = tuple(start + index * (length + GAP) for index in range(NUM_CLIPS))
+    return Segment(starts, tuple(clip_start + length for clip_start in starts))
+
+
+def clip_of_word(time: float, segment: Segment) -> int:
+    """Which clip a word belongs to, -1 if it is in a gap or outside; on the edge of a clip it is outside."""
+    for index, (start, end) in enumerate(zip(segment.starts, segment.ends, strict=True)):
+        if start < time < end:
+            return index
+    return -1
+
+
+def transcripts(words: Sequence[TimedWord], segment: Segment) -> list[str]:
+    """What is spoken in each clip: its words, each followed by a space; may be empty."""
+    spoken = [""] * len(segment.starts)
+    for word in words:
+        index = clip_of_word(word.time, segment)
+        if index >= 0:
+            spoken[index] += f"{word.word} "
+    return spoken

@@ -1,0 +1,119 @@
+"""Divided attention of a clip with one class token: each token sees its group and the class token.
+
+Shapes: B batch, T frames, L patches a frame, N = 1 + T L tokens with the class token first, D width, H heads,
+K = D / H head width.
+"""
+
+from typing import Literal
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.attention import Attended
+
+Axis = Literal["time", "space"]
+
+
+class ClipwiseAttention(nn.Module):
+    """Attention over time (all frames of one place) or space (all patches of one frame), named `qkv` and `proj`.
+
+    The class token is a key of every group, and its own query sees all tokens of the clip. As in Frozen in Time
+    (ICCV 2021), after which TVTSv2 is built.
+    """
+
+    def __init__(self, width: int, heads: int, axis: Axis) -> None:
+        super().__init__()
+        self.heads, self.axis = heads, axis
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(
+        self,
+        tokens_BND: Tensor,
+        num_frames: int,
+        size_BTL: Tensor | None = None,
+        needs: Literal["nothing", "key", "probabilities"] = "nothing",
+    ) -> tuple[Tensor, Attended]:
+        """Update (B, N, D) of all tokens, and what reducers read of the patches.
+
+        Args:
+            size_BTL: how many original cells a token holds; its logarithm is added to the scores of each key.
+            needs: for reducers; the returned key and importance are laid out as `TokenAggregator.plan` takes them.
+        """
+        query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in self.qkv(tokens_BND).chunk(3, dim=-1))
+        bias_BTL = None if size_BTL is None else size_BTL.log().detach().to(query.dtype)
+
+        cls_context = self._attend_from_cls(query[:, :1], key, value, bias_BTL)
+        queries = query[:, 1:].unflatten(1, (num_frames, -1))
+        keys, values = (self._with_cls(part, num_frames) for part in (key, value))
+        bias = None if bias_BTL is None else self._group_bias(bias_BTL)
+        importance = None
+        if needs == "probabilities":
+            context, importance = self._attend_with_probabilities(queries, keys, values, bias)
+        else:
+            grouped = [self._grouped(part) for part in (queries, keys, values)]
+            context = F.scaled_dot_product_attention(grouped[0], grouped[1], grouped[2], attn_mask=bias)
+        context = self._ungrouped(context, len(tokens_BND), num_frames)
+
+        update = self.proj(torch.cat([cls_context, context.flatten(1, 2)], dim=1))
+        patch_key = None if needs == "nothing" else key[:, 1:].detach().mean(dim=2).unflatten(1, (num_frames, -1))
+        if patch_key is not None and self.axis == "time":
+            patch_key = patch_key.transpose(1, 2)
+        return update, Attended(update, patch_key, importance)
+
+    def _attend_from_cls(self, query_B1HK: Tensor, key: Tensor, value: Tensor, bias_BTL: Tensor | None) -> Tensor:
+        """Context (B, 1, D) of the class token, which sees every token."""
+        bias = None if bias_BTL is None else F.pad(bias_BTL.flatten(1), (1, 0))[:, None, None]
+        queries, keys, values = (part.transpose(1, 2) for part in (query_B1HK, key, value))
+        context = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
+        return context.transpose(1, 2).flatten(2)
+
+    def _with_cls(self, part_BNHK: Tensor, num_frames: int) -> Tensor:
+        """Keys or values (B, T, L, H, K) with those of the class token put first along the attended axis."""
+        patches = part_BNHK[:, 1:].unflatten(1, (num_frames, -1))
+        cls = part_BNHK[:, :1, None]
+        if self.axis == "time":
+            return torch.cat([cls.expand(-1, -1, patches.shape[2], -1, -1), patches], dim=1)
+        return torch.cat([cls.expand(-1, num_frames, -1, -1, -1), patches], dim=2)
+
+    def _grouped(self, part_BTLHK: Tensor) -> Tensor:
+        """The layout of attention kernels (batch, heads, tokens, K), without moving anything."""
+        if self.axis == "time":
+            return part_BTLHK.flatten(2, 3).transpose(1, 2)
+        return part_BTLHK.flatten(0, 1).transpose(1, 2)
+
+    def _group_bias(self, bias_BTL: Tensor) -> Tensor:
+        """Log sizes of each group's keys, the class token's first, laid out as scores are."""
+        if self.axis == "time":
+            keys_first = F.pad(bias_BTL, (0, 0, 1, 0)).transpose(1, 2)
+            return keys_first.repeat_interleave(self.heads, dim=1).unsqueeze(2)
+        return F.pad(bias_BTL, (1, 0)).flatten(0, 1)[:, None, None]
+
+    def _ungrouped(self, context: Tensor, batch: int, num_frames: int) -> Tensor:
+        if self.axis == "time":
+            return rearrange(context, "B (L H) T K -> B T L (H K)", H=self.heads)
+        return rearrange(context, "(B T) H L K -> B T L (H K)", B=batch, T=num_frames)
+
+    def _attend_with_probabilities(
+        self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Context as kernels lay it out, and the attention that each patch receives from the others of its group.
+
+        Equation 1 of TESTA: the mean over heads, summed over queries, without what a token gives itself.
+        """
+        batch, num_frames = queries.shape[:2]
+        # Contiguous, or equal tokens would not tie: products round by how the matrices lie in memory.
+        queries, keys, values = (self._grouped(part).contiguous() for part in (queries, keys, values))
+        scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
+        probabilities = (scores if bias is None else scores + bias).softmax(dim=-1, dtype=torch.float32)
+
+        given = probabilities.detach()[..., 1:]  # to patches, not to the class token
+        if self.axis == "time":
+            given = rearrange(given, "B (L H) Q N -> B L H Q N", H=self.heads)
+        else:
+            given = rearrange(given, "(B T) H Q N -> B T H Q N", B=batch, T=num_frames)
+        given = given.mean(dim=2)
+        importance = given.sum(dim=-2) - given.diagonal(dim1=-2, dim2=-1)
+        return probabilities.to(values.dtype) @ values, importance

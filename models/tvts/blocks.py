@@ -1,0 +1,103 @@
+"""The block of TVTSv2's video tower: attention over time only feeds attention over space, then the MLP.
+
+Shapes: B batch, T frames, L patches a frame, N = 1 + T L tokens with the class token first, D width.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.aggregation import AggregationStep, MergePlan, TokenAggregator, follow, merge
+from models.attention import Attended
+from models.parts.clip.blocks import NORM_EPS, ClipMlp
+from models.parts.clip.sizes import Activation
+from models.tvts.attention import ClipwiseAttention
+
+
+class ClipState(NamedTuple):
+    """A clip between two blocks.
+
+    Attributes:
+        tokens: (B, N, D) class token, then frame by frame the patches.
+        size: (B, T, L) float32, how many original cells each patch token holds.
+        origins: (B, T0, L0) for every original cell the flat index of the patch token that holds it, not counting the
+            class token, -1 if it was dropped; None when nobody asks.
+    """
+
+    tokens: Tensor
+    size: Tensor
+    origins: Tensor | None
+
+
+class TvtsBlock(nn.Module):
+    """With x the input: u = x + time(x) is what space attends to, y = x + space(u), and the output y + mlp(y).
+
+    The residual is x and not u, so attention over time changes a token only by what it makes it see in space. Frames
+    merge before attention over space, x and u by one plan; patches merge before the MLP. The class token never merges.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        activation: Activation,
+        merge_frames: TokenAggregator,
+        merge_patches: TokenAggregator,
+        proportional_attention: bool,
+    ) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.attn = ClipwiseAttention(width, heads, "space")
+        self.ln_2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp = ClipMlp(width, activation)
+        self.ln_3 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.timeattn = ClipwiseAttention(width, heads, "time")
+        self.merge_frames, self.merge_patches = merge_frames, merge_patches
+        self.proportional_attention = proportional_attention
+
+    def forward(self, state: ClipState, steps: list[AggregationStep] | None = None) -> ClipState:
+        """The next state, of fewer frames and patches after merging; `steps` is given what merges."""
+        x, size, origins = state
+        num_frames, num_patches = size.shape[1:]
+        update, attended = self.timeattn(self.ln_3(x), num_frames, self._bias_size(size), self.merge_frames.needs)
+        u = x + update
+        plan = self.merge_frames.plan(attended, num_frames)
+        if plan is not None:
+            both, size = _merge(torch.cat([x, u], dim=-1), size, plan)
+            x, u = both.chunk(2, dim=-1)
+            origins = None if origins is None else follow(origins, plan, num_frames, num_patches)
+            _note(steps, self.merge_frames, attended, plan, origins)
+
+        num_frames = size.shape[1]
+        update, attended = self.attn(self.ln_1(u), num_frames, self._bias_size(size), self.merge_patches.needs)
+        y = x + update
+        plan = self.merge_patches.plan(attended, num_patches)
+        if plan is not None:
+            y, size = _merge(y, size, plan)
+            origins = None if origins is None else follow(origins, plan, num_patches, 1)
+            _note(steps, self.merge_patches, attended, plan, origins)
+
+        return ClipState(y + self.mlp(self.ln_2(y)), size, origins)
+
+    def _bias_size(self, size_BTL: Tensor) -> Tensor | None:
+        return size_BTL if self.proportional_attention else None
+
+
+def _merge(tokens_BND: Tensor, size_BTL: Tensor, plan: MergePlan) -> tuple[Tensor, Tensor]:
+    """Merge patch tokens along the plan's axis; the class token stays."""
+    patches, size = merge(tokens_BND[:, 1:].unflatten(1, size_BTL.shape[1:]), size_BTL, plan)
+    return torch.cat([tokens_BND[:, :1], patches.flatten(1, 2)], dim=1), size
+
+
+def _note(
+    steps: list[AggregationStep] | None,
+    aggregator: TokenAggregator,
+    attended: Attended,
+    plan: MergePlan,
+    origins: Tensor | None,
+) -> None:
+    """Tell whoever asks what an aggregator did."""
+    if steps is not None:
+        assert attended.key is not None and origins is not None
+        steps.append(AggregationStep(aggregator.axis, attended.key, plan, origins))

@@ -1,0 +1,179 @@
+"""TVTSv2's video tower: CLIP's image tower with attention over time, for clips with one class token.
+
+Zeng et al., 2023. Parameter names are the published files'. Shapes: B batch, T frames, C = 3 channels, H W pixels,
+L patches a frame, D width, E width of the shared space.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from configs.schedule import held_schedule
+from models.aggregation import AggregationStep
+from models.blocks import resize_in_time
+from models.parts.clip.blocks import NORM_EPS, initialise
+from models.parts.clip.image_tower import embed_patches, resize_positions
+from models.parts.clip.sizes import ImageTowerSizes
+from models.tvts.aggregation import ClipSchedules
+from models.tvts.blocks import ClipState, TvtsBlock
+
+
+class EncodedClip(NamedTuple):
+    """What the tower makes of clips.
+
+    Attributes:
+        embedding: (B, E) projected class token, not normalised.
+        tokens: (B, 1 + N, D) what leaves the last block: class token, then frame by frame the patches that are left.
+        size: (B, T, L) float32, how many original cells each patch token holds.
+        origins: (B, T0, L0) int64, for every original cell the index in `tokens` of the token that holds it, -1 if the
+            cell was dropped; None unless asked for.
+    """
+
+    embedding: Tensor
+    tokens: Tensor
+    size: Tensor
+    origins: Tensor | None
+
+
+class Blocks(nn.Module):
+    """The stack, under CLIP's name `resblocks`."""
+
+    def __init__(self, image: ImageTowerSizes, schedules: ClipSchedules) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(
+            TvtsBlock(
+                image.width,
+                image.heads,
+                image.activation,
+                merge_frames=schedules.aggregator("time", index),
+                merge_patches=schedules.aggregator("space", index),
+                proportional_attention=schedules.proportional_attention,
+            )
+            for index in range(image.depth)
+        )
+
+
+class VideoTower(nn.Module):
+    """Encode clips (B, T, 3, H, W), normalised, of any number of frames and any size that patches tile.
+
+    Clips of at most `num_frames` frames take the first places of the temporal embedding; longer ones have it resized
+    (nearest), as images of another size have the places of their patches.
+
+    Args:
+        image: sizes of the image tower whose weights it starts from.
+        num_frames: places of the temporal embedding.
+        raw_patches: whether `sequence` leaves the last norm and the class token away, as H/14 does.
+        schedules: which frames and patches merge, and how many in each block.
+    """
+
+    def __init__(
+        self, image: ImageTowerSizes, num_frames: int, raw_patches: bool, schedules: ClipSchedules | None = None
+    ) -> None:
+        super().__init__()
+        self.image, self.raw_patches = image, raw_patches
+        self.schedules = schedules or ClipSchedules.none(image.depth)
+        scale = image.width**-0.5
+        self.conv1 = nn.Conv2d(3, image.width, image.patch_size, image.patch_size, bias=False)
+        self.class_embedding = nn.Parameter(torch.empty(image.width))
+        self.positional_embedding = nn.Parameter(torch.empty(1 + image.grid**2, image.width))
+        self.temporal_embedding = nn.Parameter(torch.empty(num_frames, image.width))
+        self.ln_pre = nn.LayerNorm(image.width, eps=NORM_EPS)
+        self.transformer = Blocks(image, self.schedules)
+        self.ln_post = nn.LayerNorm(image.width, eps=NORM_EPS)
+        self.proj = nn.Parameter(torch.empty(image.width, image.embed_dim))
+        for parameter in (self.class_embedding, self.positional_embedding, self.temporal_embedding, self.proj):
+            nn.init.normal_(parameter, std=scale)
+        self._initialise_blocks()
+        self.recompute = False
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The blocks, first to last."""
+        return self.transformer.resblocks
+
+    def forward(
+        self,
+        video_BTCHW: Tensor,
+        keep_BL: Tensor | None = None,
+        return_origins: bool = False,
+        steps: list[list[AggregationStep]] | None = None,
+    ) -> EncodedClip:
+        """Encode clips, or images (B, 3, H, W) as clips of one frame.
+
+        Args:
+            keep_BL: places of the patches that stay, for every frame of a clip the same; None keeps all.
+            return_origins: whether to follow where every original cell goes.
+            steps: a list that is given one list a block of what merges; implies `return_origins`.
+        """
+        if video_BTCHW.ndim == 4:
+            video_BTCHW = video_BTCHW.unsqueeze(1)
+        tokens, num_frames = self._embed(video_BTCHW, keep_BL), video_BTCHW.shape[1]
+        batch, num_patches = len(tokens), (tokens.shape[1] - 1) // num_frames
+        size = tokens.new_ones(batch, num_frames, num_patches, dtype=torch.float32)
+        origins = None
+        if return_origins or steps is not None:
+            cells = torch.arange(num_frames * num_patches, device=tokens.device).view(num_frames, num_patches)
+            origins = cells.expand(batch, -1, -1)
+
+        state = self._through_blocks(ClipState(tokens, size, origins), steps)
+        origins = None if state.origins is None else torch.where(state.origins < 0, -1, state.origins + 1)
+        embedding = self.ln_post(state.tokens[:, 0]) @ self.proj
+        return EncodedClip(embedding, state.tokens, state.size, origins)
+
+    def sequence(self, encoded: EncodedClip) -> Tensor:
+        """What the sorting head reads of a clip, (B, N, E): all tokens, or only the patches where they stay raw."""
+        if self.raw_patches:
+            return encoded.tokens[:, 1:] @ self.proj
+        return self.ln_post(encoded.tokens) @ self.proj
+
+    def capped(self, num_frames: int, num_patches: int) -> list[str]:
+        """What of the schedule a clip of this size cannot hold, one line an axis; empty when it holds all of it."""
+        axes = (("frames", self.schedules.frames, num_frames, 1), ("patches", self.schedules.patches, num_patches, 0))
+        lines = []
+        for axis, schedule, count, protected in axes:
+            held = held_schedule(schedule, count, protected)
+            if held != schedule:
+                lines.append(f"{axis} to leave per block {schedule}, but {count} {axis} hold only {held}")
+        return lines
+
+    def _embed(self, video_BTCHW: Tensor, keep_BL: Tensor | None) -> Tensor:
+        """Tokens (B, 1 + T L, D) that go into the first block; only patches that stay are projected at all."""
+        batch, num_frames, _, height, width = video_BTCHW.shape
+        patch_size = self.image.patch_size
+        position = resize_positions(
+            self.positional_embedding, (height // patch_size, width // patch_size), resize="nearest"
+        )
+        patches = embed_patches(video_BTCHW, self.conv1.weight, keep_BL)
+        place = position[1:] if keep_BL is None else position[1:][keep_BL].unsqueeze(1)
+        patches = patches + place + self._time(num_frames)[:, None]
+        cls = (self.class_embedding + position[0]).expand(batch, 1, -1)
+        return self.ln_pre(torch.cat([cls, patches.flatten(1, 2)], dim=1))
+
+    def _time(self, num_frames: int) -> Tensor:
+        """The temporal embedding (T, D) for clips of this length."""
+        if num_frames <= len(self.temporal_embedding):
+            return self.temporal_embedding[:num_frames]
+        return resize_in_time(self.temporal_embedding[None], num_frames)[0]
+
+    def _through_blocks(self, state: ClipState, steps: list[list[AggregationStep]] | None) -> ClipState:
+        for block in self.blocks:
+            if steps is not None:
+                steps.append([])
+                state = block(state, steps[-1])
+            elif self.recompute and self.training:
+                state = checkpoint(block, state, use_reentrant=False)
+            else:
+                state = block(state)
+        return state
+
+    def _initialise_blocks(self) -> None:
+        """CLIP's scales in space; attention over time adds 0, so that the first model is CLIP frame by frame."""
+        for block in self.blocks:
+            assert isinstance(block, TvtsBlock)
+            initialise((block.attn.qkv.weight, block.attn.qkv.bias), block.attn.proj, block.mlp, len(self.blocks))
+            for zeroed in (block.timeattn.qkv.weight, block.timeattn.qkv.bias, block.timeattn.proj.bias):
+                nn.init.zeros_(zeroed)
+            # Zero queries, keys and values already give 0; a zero here too would let nothing learn.
+            nn.init.ones_(block.timeattn.proj.weight)

@@ -1,0 +1,145 @@
+"""Names of TVTSv2's published files, and how a model starts from CLIP.
+
+Published files name the text tower `text_*`, may put `module.` before every name, and have no sorting head. The video
+tower and the sorting head have our names.
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from models.parts.clip.files import describe, image_sizes_of, load_text_tower
+from models.parts.clip.names import IMAGE
+from models.tvts.model import Tvts
+from models.tvts.video_tower import VideoTower
+
+_TEXT = (
+    ("text_model.transformer.", "text_model."),
+    ("text_model.token_embedding.", "text_token_embedding."),
+    ("text_model.positional_embedding", "text_positional_embedding"),
+    ("text_model.ln_final.", "text_ln_final."),
+    ("text_model.text_projection", "text_projection"),
+)
+"""Beginnings of our names of the text tower, and of the published ones."""
+SORT_HEAD = "pred_model."
+FRESH_PARTS = r"temporal_embedding|transformer\.resblocks\.\d+\.(timeattn|ln_3)\..*"
+"""What of the video tower CLIP does not have."""
+
+
+def published_name(name: str) -> str:
+    """The published name of one of ours."""
+    for ours, theirs in _TEXT:
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name
+
+
+def our_name(name: str) -> str:
+    """Our name of a published one."""
+    name = name.removeprefix("module.")
+    for ours, theirs in _TEXT:
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return name
+
+
+def matches(names: Mapping[str, object]) -> bool:
+    """Whether these are the names of a published TVTSv2."""
+    bare = {name.removeprefix("module.") for name in names}
+    return {"video_model.temporal_embedding", "text_token_embedding.weight"} <= bare
+
+
+def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under our names."""
+    return {our_name(name): tensor for name, tensor in tensors.items()}
+
+
+def to_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under the published names, without the sorting head."""
+    return {published_name(name): tensor for name, tensor in tensors.items() if not name.startswith(SORT_HEAD)}
+
+
+def load_published(model: Tvts, tensors: Mapping[str, Tensor], source: str) -> list[str]:
+    """Put a published file, or one of the reference's training checkpoints, into `model`.
+
+    Returns what to tell the user. ValueError if the file is of another model, which it names, or lacks a tensor.
+    """
+    found, own = from_published(tensors), model.state_dict()
+    notes = []
+    sorting = [name for name in own if name.startswith(SORT_HEAD)]
+    if sorting and not any(name.startswith(SORT_HEAD) for name in found):
+        notes.append("the file has no sorting head; the model's stays fresh")
+        found |= {name: own[name] for name in sorting}
+    if not sorting:
+        dropped = [name for name in found if name.startswith(SORT_HEAD)]
+        found = {name: tensor for name, tensor in found.items() if name not in dropped}
+        if dropped:
+            notes.append(f"the file's sorting head ({len(dropped)} tensors) is not taken: this model has none")
+
+    differing = [name for name in own if name in found and found[name].shape != own[name].shape]
+    missing, unexpected = [name for name in own if name not in found], [name for name in found if name not in own]
+    if differing or missing or unexpected:
+        raise ValueError(f"{source}: {_of_another_model(model, found, differing, missing, unexpected)}")
+    model.load_state_dict({name: tensor.float() for name, tensor in found.items()})
+    return notes
+
+
+def load_clip_into(model: Tvts, tensors: Mapping[str, Tensor], source: str) -> list[str]:
+    """Start both towers from CLIP, as `read_clip` gives it; attention over time and the temporal embedding stay fresh.
+
+    Returns what to tell the user. ValueError if the file is of another model, which it names.
+    """
+    load_clip_video(model.video_model, tensors, source)
+    load_text_tower(model.text_model, tensors, source)
+    return ["attention over time, its norms and the temporal embedding are not CLIP's and stay fresh"]
+
+
+def load_clip_video(tower: VideoTower, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Start the video tower from CLIP's image tower."""
+    image = {name.removeprefix(IMAGE): tensor for name, tensor in tensors.items() if name.startswith(IMAGE)}
+    found = {_clip_to_video(name): tensor for name, tensor in image.items()}
+    own = {name: tensor for name, tensor in tower.state_dict().items() if not re.fullmatch(FRESH_PARTS, name)}
+    differing = [name for name in own if name in found and found[name].shape != own[name].shape]
+    if differing or found.keys() != own.keys():
+        lacking = sorted(own.keys() - found.keys())
+        if not image:
+            raise ValueError(f"{source}: has no image tower")
+        if "proj" in lacking or "conv1.weight" in lacking:
+            raise ValueError(f"{source}: its image tower lacks {', '.join(lacking[:5])}")
+        raise ValueError(
+            f"{source}: its image tower is {describe(image_sizes_of(image))}; the model's is {describe(tower.image)}"
+        )
+    tower.load_state_dict(found, strict=False)
+
+
+def fresh_time(tower: VideoTower) -> None:
+    """Make the tower CLIP frame by frame: without time, whose embedding is random in a fresh model."""
+    torch.nn.init.zeros_(tower.temporal_embedding)
+
+
+def _clip_to_video(name: str) -> str:
+    return name.replace("attn.in_proj_", "attn.qkv.").replace("attn.out_proj.", "attn.proj.")
+
+
+def _of_another_model(
+    model: Tvts, found: Mapping[str, Tensor], differing: list[str], missing: list[str], unexpected: list[str]
+) -> str:
+    """What is wrong with a file, by the name of its model where that explains it."""
+    video = {
+        _video_to_clip(name.removeprefix("video_model.")): tensor
+        for name, tensor in found.items()
+        if name.startswith("video_model.")
+    }
+    if {"proj", "conv1.weight", "positional_embedding"} <= video.keys():
+        sizes = image_sizes_of(video)
+        if describe(sizes) != describe(model.sizes.image):
+            return f"is TVTSv2 on {describe(sizes)}; the model is on {describe(model.sizes.image)}"
+    lines = [f"{name}: missing" for name in missing] + [f"{name}: unexpected" for name in unexpected]
+    lines += [f"{name}: has shape {tuple(found[name].shape)}" for name in differing]
+    return "does not fit the model: " + "; ".join(lines[:10])
+
+
+def _video_to_clip(name: str) -> str:
+    return name.replace("attn.qkv.", "attn.in_proj_").replace("attn.proj.", "attn.out_proj.")

@@ -1,0 +1,72 @@
+"""Recognition of actions: classes by their prompts, logits, and how often they are right.
+
+V videos, C classes, P templates a class, O options, E width of embeddings.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+LOGIT_SCALE = 100.0
+
+
+def class_embeddings(prompts_CPE: NDArray) -> NDArray:
+    """One unit vector a class (C, E): the mean of its prompts' unit vectors."""
+    return unit(unit(prompts_CPE).mean(axis=1))
+
+
+def class_logits(videos_VE: NDArray, classes_CE: NDArray) -> NDArray:
+    """100 times the cosine (V, C) of videos and classes of unit length."""
+    return LOGIT_SCALE * unit(videos_VE) @ classes_CE.T
+
+
+def option_logits(videos_VE: NDArray, options_VOE: NDArray) -> NDArray:
+    """100 times the cosine (V, O) of each video and its own options."""
+    return LOGIT_SCALE * np.einsum("ve,voe->vo", unit(videos_VE), unit(options_VOE))
+
+
+def unit(embeddings: NDArray) -> NDArray:
+    """Embeddings (..., E) brought to unit length."""
+    return embeddings / np.linalg.norm(embeddings, axis=-1, keepdims=True)
+
+
+def top_accuracy(logits_VC: NDArray, labels: NDArray, most: int) -> float:
+    """How often, in percent, the right class is among the `most` best.
+
+    Ties, and logits that are no number, count against us. ValueError names a label for which there is no class.
+    """
+    check_labels(labels, logits_VC.shape[1])
+    own = np.take_along_axis(logits_VC, labels[:, None], axis=1)
+    not_worse = ~(logits_VC < own)
+    return 100 * float((not_worse.sum(axis=1) <= most).mean())
+
+
+def mean_per_class(logits_VC: NDArray, labels: NDArray) -> float:
+    """How often videos are recognised, in percent, as the mean over the classes that have videos."""
+    confusion = confusion_matrix(logits_VC, labels)
+    counts = confusion.sum(axis=1)
+    seen = counts > 0
+    return 100 * float((confusion.diagonal()[seen] / counts[seen]).mean())
+
+
+def confusion_matrix(logits_VC: NDArray, labels: NDArray) -> NDArray:
+    """How many videos of each class (rows) are taken for which class (columns), (C, C)."""
+    num_classes = logits_VC.shape[1]
+    check_labels(labels, num_classes)
+    pairs = labels * num_classes + logits_VC.argmax(axis=1)
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def recognition_metrics(logits_VC: NDArray, labels: NDArray) -> dict[str, float]:
+    """`top1`, `top5` and `mean_per_class`, in percent."""
+    return {
+        "top1": top_accuracy(logits_VC, labels, 1),
+        "top5": top_accuracy(logits_VC, labels, 5),
+        "mean_per_class": mean_per_class(logits_VC, labels),
+    }
+
+
+def check_labels(labels: NDArray, num_classes: int) -> None:
+    """ValueError names the first label that is no class."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if len(wrong):
+        raise ValueError(f"video {wrong[0]} has the label {labels[wrong[0]]}; classes are 0 to {num_classes - 1}")
