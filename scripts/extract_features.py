@@ -183,9 +183,8 @@ def in_words(counts: dict[str, Any]) -> str:
     """The counts as people read them."""
     out = Path(counts["out"])
     failed = f" (see {out / FAILED})" if counts["failed"] else ""
-    total = f" of {counts['videos']}" if counts["failed"] else ""
     return (
-        f"{out / FEATURES}: {' and '.join(counts['arrays'])} of {counts['videos'] - counts['failed']}{total} videos, "
+        f"{out / FEATURES}: {' and '.join(counts['arrays'])} of {counts['videos'] - counts['failed']} videos, "
         f"{counts['encoded']} of them encoded now in {counts['seconds']} s; {counts['failed']} failed{failed}"
     )
 

@@ -4,9 +4,11 @@ A page of another site that is open in the same browser must neither make this o
 nor read from it under a name that it had pointed here (only known host names are served).
 """
 
+import fcntl
 import ipaddress
 import json
 import socket
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,8 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+SIOCGIFADDR = 0x8915
+"""Linux's number for asking for the IPv4 address of a network interface."""
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -102,12 +106,25 @@ def host_names(host: str, bound: socket.socket, more: list[str]) -> list[str]:
     names = {*LOOPBACK_NAMES, _in_a_url(host.lower()), _in_a_url(str(address)), *(name.lower() for name in more)}
     if address.is_unspecified:
         own = socket.gethostname()
-        names |= {own.lower(), socket.getfqdn().lower()}
+        names |= {own.lower(), socket.getfqdn().lower(), *interface_addresses()}
         try:
             names |= {_in_a_url(str(found[4][0])) for found in socket.getaddrinfo(own, None)}
         except socket.gaierror:  # a machine that does not know its own name has no more addresses to tell
             pass
     return sorted(names)
+
+
+def interface_addresses() -> set[str]:
+    """The IPv4 addresses of this machine's network interfaces; many machines resolve their own name to 127.0.1.1."""
+    found = set()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        for _, name in socket.if_nameindex():
+            try:
+                answer = fcntl.ioctl(asking, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+            except OSError:  # an interface without such an address
+                continue
+            found.add(socket.inet_ntoa(answer[20:24]))
+    return found
 
 
 def _in_a_url(address: str) -> str:

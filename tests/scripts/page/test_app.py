@@ -78,6 +78,23 @@ def test_an_open_page_answers_to_the_names_of_its_machine() -> None:
         assert socket.gethostname().lower() in names and not is_loopback(bound) and "*" not in names
 
 
+def test_an_open_page_answers_to_the_addresses_of_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the machine's own name is resolved to 127.0.1.1; the address is one that it would send from."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outward:
+        try:
+            outward.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            pytest.skip("this machine has no network")
+        address = outward.getsockname()[0]
+    own = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.1.1", 0))]
+    with bound_socket("0.0.0.0", 0) as bound, monkeypatch.context() as patched:
+        patched.setattr(socket, "getaddrinfo", lambda *rest: own)
+        names = host_names("0.0.0.0", bound, [])
+    assert address in names and "127.0.1.1" in names and "127.0.0.1" in names
+    with bound_socket("127.0.0.1", 0) as bound:
+        assert address not in host_names("127.0.0.1", bound, [])
+
+
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
 def test_addresses_of_ipv6_are_in_brackets() -> None:
     try:
