@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from configs.load import to_dict
+from engine import command_line
 from engine.checkpoint import load_weights
 from engine.command_line import exit_status
 from engine.distributed import rank
@@ -197,3 +198,16 @@ def test_other_seeds_are_other_streams() -> None:
         seed_everything(*numbers)
         streams.append(tuple(drawn()))
     assert streams[1] == streams[4] and len(set(streams)) == 4
+
+
+@pytest.mark.parametrize(("local_rank", "waited"), [("0", []), ("3", [command_line.LISTEN_SECONDS])])
+def test_the_first_rank_of_a_machine_names_a_mistake_that_all_make(
+    local_rank: str, waited: list[float], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others leave it the time to; the launcher ends them before theirs is over."""
+    slept: list[float] = []
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    monkeypatch.setattr(command_line.time, "sleep", slept.append)
+    with pytest.raises(SystemExit, match="2"), command_line.exit_status(starting=True):
+        raise ValueError("optim.lr: is wrong")
+    assert slept == waited and capsys.readouterr().err == "error: optim.lr: is wrong\n"
