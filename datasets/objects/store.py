@@ -1,0 +1,227 @@
+"""The boxes of a data set in one file that all processes map into memory, in the safetensors format.
+
+For each name it holds boxes as 65,535ths of the frame's side (a pixel of 224 is 292 of them), classes, and trajectory
+ids; its metadata say which frames they are of. A file that is still being made ends in `.part`.
+"""
+
+import json
+import math
+import os
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from datasets.objects.detections import NO_BOX, ClipBoxes
+
+PART = ".part"
+VERSION = 1
+STEPS = 65535
+PENDING, DONE, FAILED = 0, 1, 2
+DTYPES = {"U8": np.uint8, "U16": np.uint16, "I16": np.int16, "I64": np.int64}
+MOST_CLASSES = np.iinfo(np.int16).max
+
+
+@dataclass(frozen=True)
+class ObjectSettings:
+    """Which frames the boxes are of, and what their classes are called.
+
+    Attributes:
+        num_frames, objects_per_frame: T and O.
+        image_size, fit: the frame's side in pixels, and whether it is a `squash` or a `crop` of the video's.
+        sampling: the rule by which frames were taken.
+        source: where the boxes come from, in words.
+        classes: class numbers by name; empty if unknown.
+    """
+
+    num_frames: int
+    objects_per_frame: int
+    image_size: int
+    fit: str
+    sampling: str
+    source: str
+    classes: Mapping[str, int]
+
+
+class ObjectStore:
+    """A finished file; `store[name]` are the boxes of a clip.
+
+    A name is found as it is given, without its suffix, or by its file's name alone, in this order.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            part = path.with_name(path.name + PART)
+            remedy = "run the command that makes it again, it resumes" if part.is_file() else "make it"
+            raise ValueError(f"{path}: there is no such file; {remedy} (python -m scripts.prepare_objects)")
+        self.path = path
+        self._arrays, self.settings = _open(path, "r")
+        self._names: dict[str, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self._arrays["state"])
+
+    def __contains__(self, name: str) -> bool:
+        return self._row(name) is not None
+
+    def __getitem__(self, name: str) -> ClipBoxes:
+        row = self._row(name)
+        if row is None:
+            raise KeyError(f"{self.path}: has no boxes of {name}; prepare them, or leave the clip out")
+        boxes = self._arrays["boxes"][row].astype(np.float32) * (self.settings.image_size / STEPS)
+        classes = self._arrays["classes"][row].astype(np.int64)
+        boxes[classes == 0] = NO_BOX
+        return ClipBoxes(boxes, classes, self._arrays["trajectory_ids"][row].astype(np.int64))
+
+    def names(self) -> Iterator[str]:
+        """All names, in the order of the file."""
+        yield from _names(self._arrays)
+
+    def check(self, **wanted: int | str) -> None:
+        """ValueError unless the boxes are of the frames that a loader takes: `num_frames`, `sampling`, `fit`, ..."""
+        found = asdict(self.settings)
+        differing = [
+            f"{key} is {found[key]} there and {value} here" for key, value in wanted.items() if found[key] != value
+        ]
+        if differing:
+            raise ValueError(
+                f"{self.path}: its boxes are of other frames: {'; '.join(differing)}; prepare them again with these "
+                "settings, or take the file's"
+            )
+
+    def _row(self, name: str) -> int | None:
+        if self._names is None:
+            self._names = {own: row for row, own in enumerate(self.names()) if self._arrays["state"][row] == DONE}
+        path = PurePosixPath(name)
+        spellings = (name, str(path.with_suffix("")) if path.name else name, path.name, path.stem)
+        return next((self._names[spelling] for spelling in spellings if spelling in self._names), None)
+
+
+class StoreWriter:
+    """Fills a file row by row; one that was ended is resumed where it was."""
+
+    def __init__(self, path: Path, names: Sequence[str], settings: ObjectSettings) -> None:
+        """Begin `path`, or resume it.
+
+        ValueError if it is finished already, was begun with other settings or for other clips, or names repeat.
+        """
+        if len(set(names)) != len(names):
+            repeated = next(name for position, name in enumerate(names) if name in names[:position])
+            raise ValueError(f"{repeated}: stands several times in the list of clips")
+        self.path, self._part = path, path.with_name(path.name + PART)
+        if path.exists():
+            raise ValueError(f"{path}: is there already; name another file, or delete it")
+        if self._part.exists():
+            self._arrays, begun = _open(self._part, "r+")
+            _check_begun(self._part, begun, settings, list(_names(self._arrays)), names)
+        else:
+            _create(self._part, names, settings)
+            self._arrays, _ = _open(self._part, "r+")
+
+    def pending(self) -> list[int]:
+        """Rows without boxes: those never done, and those that failed."""
+        return np.flatnonzero(self._arrays["state"] != DONE).tolist()
+
+    def put(self, row: int, found: ClipBoxes, image_size: int) -> None:
+        """Store a clip's boxes."""
+        is_box = found.classes > 0
+        if found.classes.max(initial=0) > MOST_CLASSES:
+            raise ValueError(f"class number {found.classes.max()} is above {MOST_CLASSES}")
+        shares = np.clip(found.boxes / image_size, 0, 1) * STEPS
+        self._arrays["boxes"][row] = np.where(is_box[..., None], shares, 0).round()
+        self._arrays["classes"][row] = found.classes
+        self._arrays["trajectory_ids"][row] = found.trajectory_ids
+        # The last to be written: a row counts once all of it is there.
+        self._arrays["state"][row] = DONE
+
+    def fail(self, row: int) -> None:
+        """Mark a clip as failed; it is tried again when the file is resumed."""
+        self._arrays["state"][row] = FAILED
+
+    def finish(self) -> None:
+        """Give the file its name."""
+        for array in self._arrays.values():
+            array.flush()
+        os.replace(self._part, self.path)
+
+
+def _create(path: Path, names: Sequence[str], settings: ObjectSettings) -> None:
+    """A file of zeros with its header and names."""
+    encoded = [name.encode() for name in names]
+    num_clips, num_frames, per_frame = len(names), settings.num_frames, settings.objects_per_frame
+    shapes = {
+        "name_offsets": ("I64", (num_clips + 1,)),
+        "boxes": ("U16", (num_clips, num_frames, per_frame, 4)),
+        "classes": ("I16", (num_clips, num_frames, per_frame)),
+        "trajectory_ids": ("I16", (num_clips, 2 * per_frame)),
+        "state": ("U8", (num_clips,)),
+        "names": ("U8", (sum(map(len, encoded)),)),
+    }
+    header: dict[str, Any] = {"__metadata__": {"objects": json.dumps({"version": VERSION, **asdict(settings)})}}
+    end = 0
+    for name, (dtype, shape) in shapes.items():
+        begin, end = end, end + math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unnamed = path.with_name(path.name + ".new")
+    with open(unnamed, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + end)
+    arrays, _ = _open(unnamed, "r+")
+    arrays["name_offsets"][:] = np.cumsum([0, *map(len, encoded)])
+    arrays["names"][:] = np.frombuffer(b"".join(encoded), np.uint8)
+    for array in arrays.values():
+        array.flush()
+    os.replace(unnamed, path)
+
+
+def _open(path: Path, mode: Any) -> tuple[dict[str, np.memmap], ObjectSettings]:
+    """The arrays, mapped, and the settings. ValueError if it is no such file."""
+    try:
+        with open(path, "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > path.stat().st_size:
+                raise ValueError("no header")
+            header = json.loads(file.read(length))
+        stored = json.loads(header.pop("__metadata__")["objects"])
+        if stored.pop("version") != VERSION:
+            raise ValueError("another version")
+        settings = ObjectSettings(**{field.name: stored[field.name] for field in fields(ObjectSettings)})
+        arrays = {
+            name: np.memmap(
+                path, DTYPES[entry["dtype"]], mode, 8 + length + entry["data_offsets"][0], tuple(entry["shape"])
+            )
+            for name, entry in header.items()
+        }
+        if {"boxes", "classes", "trajectory_ids", "state", "names", "name_offsets"} - arrays.keys():
+            raise ValueError("arrays are missing")
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        raise ValueError(f"{path}: is no file of scripts.prepare_objects ({error}); make it again") from None
+    return arrays, settings
+
+
+def _names(arrays: Mapping[str, np.memmap]) -> Iterator[str]:
+    offsets, content = arrays["name_offsets"], arrays["names"].tobytes()
+    for begin, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        yield content[begin:end].decode()
+
+
+def _check_begun(
+    path: Path, begun: ObjectSettings, settings: ObjectSettings, old_names: Sequence[str], names: Sequence[str]
+) -> None:
+    before, now = asdict(begun), asdict(settings)
+    differing = [key for key in now if before[key] != now[key]]
+    if differing:
+        key = differing[0]
+        shown = "" if key == "classes" else f": {before[key]} then, {now[key]} now"
+        raise ValueError(f"{path}: was begun with another {key}{shown}; use the same, or delete the file")
+    if list(names) != list(old_names):
+        raise ValueError(
+            f"{path}: was begun for {len(old_names)} clips that are not these {len(names)}; delete the file"
+        )
