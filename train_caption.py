@@ -1,7 +1,7 @@
 """Fine-tune a model to write captions of videos, or evaluate one.
 
 python train_caption.py --config configs/debug/clips_caption.yaml data.root=FOLDER
-torchrun --nproc_per_node=8 train_caption.py --config configs/caption/testa_caption_f32.yaml data.root=FOLDER
+torchrun --nproc_per_node=8 train_caption.py --config configs/testa/caption/testa_caption_f32.yaml data.root=FOLDER
 python train_caption.py --evaluate checkpoint=outputs/clips_caption/checkpoint_best evaluation.method=nucleus
 """
 

@@ -1,4 +1,4 @@
-"""The names of checkpoint folders and of the files in them, as `engine/checkpoint.py` describes; needs no torch."""
+"""The names of checkpoint folders and their files, as `engine/checkpoint_folder.py` describes; needs no torch."""
 
 WEIGHTS = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"

@@ -12,8 +12,8 @@ from torch import nn
 
 from configs.load import dump
 from configs.schema import RunConfig
-from engine import checkpoint
-from engine.checkpoints import BEST, LAST, CheckpointWriter, take_snapshot
+from engine import checkpoint_folder
+from engine.checkpoint_rotation import BEST, LAST, CheckpointWriter, take_snapshot
 from engine.distributed import (
     any_rank,
     barrier,
@@ -73,7 +73,7 @@ class Trainer:
         barrier()  # every rank has read the folder before rank 0 writes to it
         if is_main():
             self.folder.mkdir(parents=True, exist_ok=True)
-            dump(config, self.folder / checkpoint.CONFIG)
+            dump(config, self.folder / checkpoint_folder.CONFIG)
         self.log = RunLog(self.folder, config, self.progress.step, self.total_steps)
         self.writer = CheckpointWriter(self.folder, config.train.keep_checkpoints)
         self.saved_step = None if last is None else self.progress.step
@@ -181,9 +181,11 @@ class Trainer:
         states = gather_objects(random_state_to_json(random_state()))
         if is_main():
             documents = {
-                checkpoint.STATE: self._state({"scaler": self.step.scaler.state_dict(), "world_size": world_size()}),
-                checkpoint.RANDOM: states,
-                checkpoint.QUARANTINE: list(self.quarantine.values()),
+                checkpoint_folder.STATE: self._state(
+                    {"scaler": self.step.scaler.state_dict(), "world_size": world_size()}
+                ),
+                checkpoint_folder.RANDOM: states,
+                checkpoint_folder.QUARANTINE: list(self.quarantine.values()),
             }
             extras = self.task.save_extras
             snapshot = take_snapshot(self.module, self.step.optimizer, documents, self.config, extras)
@@ -239,7 +241,7 @@ class Trainer:
             before, before_step = self._best_before(name)
             # Of the same step: this run was killed before it had written all that belongs to it.
             if metrics[name] > before or before_step == progress.step:
-                best = {checkpoint.STATE: self._state({"best_metric": name, "best_value": metrics[name]})}
+                best = {checkpoint_folder.STATE: self._state({"best_metric": name, "best_value": metrics[name]})}
                 self.writer.write_best(take_snapshot(self.module, None, best, self.config, self.task.save_extras))
                 self.writer.wait()
                 write_results(self.config, result, str(self.folder / BEST), self.device, self.step.precision)
@@ -252,10 +254,10 @@ class Trainer:
 
     def _best_before(self, metric: str) -> tuple[float, int | None]:
         """The best value so far of the metric that chooses, and the step it was measured at."""
-        best = checkpoint.find_folder(self.folder / BEST)
+        best = checkpoint_folder.find_folder(self.folder / BEST)
         if best is None:
             return -math.inf, None
-        state = checkpoint.read_json(best / checkpoint.STATE)
+        state = checkpoint_folder.read_json(best / checkpoint_folder.STATE)
         if state["best_metric"] == metric:
             return state["best_value"], state["step"]
         logger.warning(

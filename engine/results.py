@@ -13,7 +13,7 @@ import torch
 
 from configs.load import to_dict
 from configs.schema import RunConfig
-from engine.checkpoint import write_json, write_lines
+from engine.checkpoint_folder import write_json, write_lines
 from engine.precision import Precision
 
 RESULTS = "results.json"

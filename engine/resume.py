@@ -8,8 +8,8 @@ import torch
 
 from configs.load import differences, load, to_dict
 from configs.schema import RunConfig
-from engine import checkpoint
-from engine.checkpoints import BEST, LAST, RESUMED_FROM, newest_first
+from engine import checkpoint_folder
+from engine.checkpoint_rotation import BEST, LAST, RESUMED_FROM, newest_first
 from engine.distributed import rank, world_size
 from engine.logging import METRICS, logger
 from engine.random_state import random_state_from_json, restore_random_state, seed_everything
@@ -60,15 +60,15 @@ def find_last(config: RunConfig, folder: Path) -> Path | None:
     `ValueError` if `folder` holds anything else, or if none of its checkpoints is whole.
     """
     last = _newest_whole(folder)
-    written = (last or folder) / checkpoint.CONFIG
+    written = (last or folder) / checkpoint_folder.CONFIG
     if last is None and (folder / BEST).exists():
         raise ValueError(f"{folder}: holds {BEST}, but no {LAST} to go on from; choose another output_dir")
     if not written.exists():
         if (folder / METRICS).exists():
-            raise ValueError(f"{folder}: holds {METRICS} but no {checkpoint.CONFIG}; choose another output_dir")
+            raise ValueError(f"{folder}: holds {METRICS} but no {checkpoint_folder.CONFIG}; choose another output_dir")
         return None
     if last is not None:
-        task = checkpoint.read_json(last / checkpoint.STATE)["task"]
+        task = checkpoint_folder.read_json(last / checkpoint_folder.STATE)["task"]
         if task != config.task:
             raise ValueError(f"{folder}: holds a run of {task}, not of {config.task}; choose another output_dir")
     _check_same_run(config, written, folder)
@@ -78,9 +78,9 @@ def find_last(config: RunConfig, folder: Path) -> Path | None:
 def _newest_whole(folder: Path) -> Path | None:
     damaged: list[str] = []
     for candidate in newest_first(folder):
-        damage = checkpoint.find_damage(candidate, RESUMED_FROM)
+        damage = checkpoint_folder.find_damage(candidate, RESUMED_FROM)
         if damage is None:
-            step = checkpoint.read_json(candidate / checkpoint.STATE)["step"]
+            step = checkpoint_folder.read_json(candidate / checkpoint_folder.STATE)["step"]
             for line in damaged:
                 logger.warning("%s; going on from %s, step %d; it is kept as *.damaged", line, candidate, step)
             return candidate
@@ -121,19 +121,21 @@ def restore(
     steps_per_epoch: int,
 ) -> Progress:
     """Put everything that a checkpoint holds back where it was, the random generators of this rank last."""
-    state = checkpoint.read_json(folder / checkpoint.STATE)
+    state = checkpoint_folder.read_json(folder / checkpoint_folder.STATE)
     if state["steps_per_epoch"] != steps_per_epoch:
         raise ValueError(
             f"{folder}: an epoch had {state['steps_per_epoch']} steps and now has {steps_per_epoch}: the training set "
             "has changed; put it back or choose another output_dir"
         )
-    checkpoint.load_weights(module, folder / checkpoint.WEIGHTS)  # the file: `find_last` has compared the sums
-    checkpoint.load_optimizer(optimizer, folder / checkpoint.OPTIMIZER)
+    checkpoint_folder.load_weights(
+        module, folder / checkpoint_folder.WEIGHTS
+    )  # the file: `find_last` has compared the sums
+    checkpoint_folder.load_optimizer(optimizer, folder / checkpoint_folder.OPTIMIZER)
     if scaler.is_enabled() and state["scaler"]:
         scaler.load_state_dict(state["scaler"])
     counted = {"skipped_in_a_row": 0, "num_skipped": 0, **state}  # older checkpoints do not count these
     progress = Progress(**{name: counted[name] for name in asdict(Progress())})
-    _restore_random(checkpoint.read_json(folder / checkpoint.RANDOM), config.seed, progress.step)
+    _restore_random(checkpoint_folder.read_json(folder / checkpoint_folder.RANDOM), config.seed, progress.step)
     return progress
 
 
@@ -142,7 +144,7 @@ def check_same_data(folder: Path, digest: str) -> None:
 
     Checkpoints that do not say what they were trained on, which older versions wrote, are resumed with a warning.
     """
-    state = checkpoint.read_json(folder / checkpoint.STATE)
+    state = checkpoint_folder.read_json(folder / checkpoint_folder.STATE)
     if "data_digest" not in state:
         logger.warning(
             "%s: was written by an older version and does not say what it was trained on, so whether the training data "
@@ -158,8 +160,8 @@ def check_same_data(folder: Path, digest: str) -> None:
 
 def read_quarantine(folder: Path) -> list[dict[str, Any]]:
     """The videos that could not be read up to a checkpoint: `video`, `reason`, `excluded`; older ones list none."""
-    path = folder / checkpoint.QUARANTINE
-    return checkpoint.read_json(path) if path.exists() else []
+    path = folder / checkpoint_folder.QUARANTINE
+    return checkpoint_folder.read_json(path) if path.exists() else []
 
 
 def _restore_random(states: list[dict[str, Any]], seed: int, step: int) -> None:

@@ -13,8 +13,8 @@ from torch import nn
 from torch.distributed import DistError
 
 from configs.schema import RunConfig
-from engine import checkpoint
-from engine.checkpoints import BEST, LAST
+from engine import checkpoint_folder
+from engine.checkpoint_rotation import BEST, LAST
 from engine.distributed import (
     done_by_main,
     from_main,
@@ -106,7 +106,7 @@ def _run(
     torch.use_deterministic_algorithms(config.train.deterministic)
     seed_everything(config.seed)  # the same on every rank, so that new weights are
     # The checkpoint's own tokenizer and lists; what the run started from may be gone.
-    start = config if last is None else replace(config, checkpoint=str(last / checkpoint.WEIGHTS))
+    start = config if last is None else replace(config, checkpoint=str(last / checkpoint_folder.WEIGHTS))
     task = task_class(start, device)
     cast(nn.Module, task).to(device)
     if evaluate_only:
@@ -128,7 +128,7 @@ def train(trainer: Trainer) -> None:
         logger.info("this run is finished; raise train.max_epochs to train on")
     trainer.train()
     # What rank 0 finds, which has written them: others may see them later, and nobody may evaluate alone.
-    best = from_main(checkpoint.find_folder(trainer.folder / BEST))
+    best = from_main(checkpoint_folder.find_folder(trainer.folder / BEST))
     if best is None:
         logger.info("finished: the weights are in %s", trainer.folder / LAST)
     elif not finished:
@@ -136,7 +136,7 @@ def train(trainer: Trainer) -> None:
     if best is not None and (finished or config.data.test_is_apart):
         logger.info("evaluating %s", best)
         trainer.heartbeat.beat(trainer.progress.step, "evaluating")
-        checkpoint.load_weights(trainer.module, best)
+        checkpoint_folder.load_weights(trainer.module, best)
         write_evaluation(task, config, trainer.device, str(best))
 
 

@@ -18,7 +18,7 @@ import torch
 
 from configs.load import dump, from_dict, load_any, to_dict
 from configs.schema import CONFIG_CLASSES, TaskConfig
-from engine.checkpoint import (
+from engine.checkpoint_folder import (
     CONFIG,
     PICKLED,
     STATE,
@@ -31,13 +31,14 @@ from engine.checkpoint import (
 )
 from engine.hub import local_path, tokenizer_folder
 from engine.logging import start_logging
-from models.checkpoints import blip, native, sizes
-from models.checkpoints.exchange import to_native, to_reference
+from models.checkpoints import native
 from models.checkpoints.load import fit
 from models.checkpoints.native import TWIN
 from models.checkpoints.stored import grouped
-from models.momentum import MomentumTwin
-from models.tokenizer import load_tokenizer
+from models.parts.momentum import MomentumTwin
+from models.parts.tokenizer import load_tokenizer
+from models.testa.weights import blip, sizes
+from models.testa.weights.exchange import to_native, to_reference
 from tasks.build import TOKENIZER, build_model
 
 Tensors = dict[str, torch.Tensor]

@@ -1,6 +1,6 @@
 """Count the multiply-accumulates of a video encoder, and the tokens it leaves, without running it.
 
-    python -m scripts.count_flops --config configs/retrieval/queryd_f32.yaml aggregation.keep=0.25
+    python -m scripts.count_flops --config configs/testa/retrieval/queryd_f32.yaml aggregation.keep=0.25
     python -m scripts.count_flops --frames 32 --reducer geometry --frames-per-block 1 --patches-per-block 12 --json
 
 The paper's convention: the encoder alone, one video, one multiply-accumulate counted as one, a LayerNorm as five per
@@ -11,92 +11,12 @@ element; softmax, GELU, sorting, gathers and sums are not counted. What is execu
 import argparse
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from configs.load import load_any
 from configs.model import AMOUNTS
 from configs.schema import CONFIG_CLASSES, AggregationConfig, ModelConfig, VideoConfig
-from models.blocks import DividedBlock, JointBlock
-from models.video_encoder import VideoEncoder
-from scripts.arguments import at_least
-
-MACS_PER_NORM_ELEMENT = 5
-
-
-class Cost(NamedTuple):
-    """Giga multiply-accumulates of one video, as the paper counts and as executed, and what is left.
-
-    That is frames and patches (None for joint), and all tokens.
-    """
-
-    gmacs: float
-    executed_gmacs: float
-    frames: int | None
-    patches: int | None
-    tokens: int
-
-
-def count(model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig) -> Cost:
-    """The cost of encoding one video of the configured size."""
-    with torch.device("meta"):
-        encoder = VideoEncoder(model, video, aggregation).eval()
-        pixels = torch.empty(1, video.num_frames, 3, video.image_size, video.image_size)
-    # The counter counts two a multiply-accumulate.
-    norms = {torch.ops.aten.native_layer_norm: lambda *shapes, **_: 2 * MACS_PER_NORM_ELEMENT * _elements(shapes[0])}
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=norms) as counter:
-        encoded = encoder(pixels)
-    executed = counter.get_total_flops() / 2
-    macs = executed + _class_token_matches(encoder, video.num_frames) + _saved_by_folding(encoder, video.num_frames)
-    frames = patches = None
-    tokens = encoded.tokens.shape[1]
-    if model.attention == "divided":
-        frames = video.num_frames - sum(encoder.schedules["frames"])
-        patches = (tokens - 1) // frames
-    elif model.attention == "space":
-        frames, patches = video.num_frames, tokens // video.num_frames - 1
-    return Cost(round(macs / 1e9, 3), round(executed / 1e9, 3), frames, patches, tokens)
-
-
-def _class_token_matches(encoder: VideoEncoder, num_frames: int) -> int:
-    """What the paper's count has on top: similarities of the class token, which it computes and we do not.
-
-    A class token in set A, where it never leaves, is compared with all of set B wherever patches or joint tokens merge.
-    """
-    macs = 0
-    patches = tokens = encoder.grid[0] * encoder.grid[1]
-    tokens *= num_frames
-    for block in encoder.blocks:
-        if isinstance(block, DividedBlock):
-            num_frames -= block.merge_frames.num_leaving(num_frames)
-            leaving = block.merge_patches.num_leaving(patches)
-            if leaving and block.merge_patches.reducer == "geometry":
-                macs += num_frames * -(-patches // 2) * encoder.width // block.attn.heads
-            patches -= leaving
-        elif isinstance(block, JointBlock):
-            leaving = block.merge_tokens.num_leaving(tokens)
-            macs += -(-tokens // 2) * encoder.width // block.attn.heads if leaving else 0
-            tokens -= leaving
-    return macs
-
-
-def _saved_by_folding(encoder: VideoEncoder, num_frames: int) -> int:
-    """What the second of two linear layers takes, less the product of the two that takes its place."""
-    macs, patches = 0, encoder.grid[0] * encoder.grid[1]
-    for block in encoder.blocks:
-        if isinstance(block, DividedBlock):
-            saved = encoder.width**2 * (num_frames * patches - encoder.width - 1)  # 1 for the bias
-            macs += saved if block.folds(num_frames, patches) else 0
-            num_frames -= block.merge_frames.num_leaving(num_frames)
-            patches -= block.merge_patches.num_leaving(patches)
-    return macs
-
-
-def _elements(shape: Any) -> int:
-    return torch.Size(shape).numel()
-
+from models.testa.cost import count
+from scripts.parts.arguments import at_least
 
 FLAGS = {
     "frames": "video.num_frames",

@@ -24,8 +24,8 @@ from configs.load import load_to_evaluate
 from configs.schema import RetrievalConfig
 from datasets.loaders import evaluation_loader
 from datasets.records import VideoTextRecord
-from engine.checkpoint import write_json
-from scripts.count_flops import count
+from engine.checkpoint_folder import write_json
+from models.testa.cost import count
 from tasks.data import video_text
 from tasks.retrieval import RetrievalTask
 

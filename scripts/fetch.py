@@ -1,6 +1,6 @@
 """Fetch all that configurations need from the hub, weights and vocabularies, into one folder for machines without it.
 
-    python -m scripts.fetch --config configs/retrieval/queryd_f32.yaml --to FOLDER         what training starts from
+    python -m scripts.fetch --config configs/testa/retrieval/queryd_f32.yaml --to FOLDER   what training starts from
     python -m scripts.fetch --row queryd_f32 didemo_f32 --to FOLDER                        what scripts.reproduce needs
     python -m scripts.fetch --checkpoint hf://OWNER/REPO/FILE.pth --to FOLDER              any other weights
 
@@ -23,8 +23,8 @@ from configs.load import load_any
 from configs.schema import CONFIG_CLASSES, RunConfig
 from engine.fetching import Need, obtain_all
 from engine.hub import why_unreachable
-from scripts.reproduction.plan import default_weights, read_config
-from scripts.reproduction.rows import BLIP_ADDRESS, ROWS
+from scripts.reproduce.plan import default_weights, read_config
+from scripts.reproduce.rows import BLIP_ADDRESS, ROWS
 
 CACHE = "hub"
 """Where below HF_HOME the hub's own library looks for what was fetched."""

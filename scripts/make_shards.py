@@ -34,10 +34,10 @@ from configs.sizes import format_bytes
 from datasets import shards
 from datasets.pairs import PairTable
 from datasets.sources import holds_its_videos, open_source
-from engine.checkpoint import write_json
-from scripts.arguments import at_least
-from scripts.folder_lock import only_writer
-from scripts.worker_pool import JOBS_HELP, Beat, Failure, run_each
+from engine.checkpoint_folder import write_json
+from engine.folder_lock import only_writer
+from scripts.parts.arguments import at_least
+from scripts.parts.worker_pool import JOBS_HELP, Beat, Failure, run_each
 
 PLAN, SIZES, MISSING = "plan.json", "plan_sizes.npy", "missing.jsonl"
 TIMEOUT = 600.0

@@ -32,11 +32,11 @@ from pathlib import Path
 from engine.command_line import exit_status
 from engine.distributed import is_main, start_distributed, stop_distributed, world_size
 from engine.logging import start_logging
-from scripts.arguments import at_least
-from scripts.extract_features import WORKERS, WORKERS_HELP, in_words
-from scripts.feature_extraction.folder import FAILED, read_failed
-from scripts.video_search.index import VideoIndex
-from scripts.video_search.searcher import BEST_FRAMES, Hit, Searcher, best_probability, nothing_matches
+from inference.features.extract import ExtractionRequest, summary
+from inference.features.folder import FAILED, read_failed
+from inference.search.index import VideoIndex
+from inference.search.searcher import BEST_FRAMES, Hit, Searcher, best_probability, nothing_matches
+from scripts.parts.arguments import READERS, READERS_HELP, at_least
 
 FAILED_SHOWN = 3
 
@@ -62,11 +62,10 @@ def add_index(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, help="YAML file of weights without a config.yaml beside them")
     parser.add_argument("--videos", type=Path, help="folder of relative paths in a list; by default `videos` beside it")
     parser.add_argument("--batch-size", type=at_least(1), default=8, help="videos encoded at once (%(default)s)")
-    parser.add_argument("--workers", type=at_least(0), default=WORKERS, help=WORKERS_HELP)
+    parser.add_argument("--workers", type=at_least(0), default=READERS, help=READERS_HELP)
     parser.add_argument("--dtype", choices=("auto", "fp32", "bf16", "fp16"), help="by default the checkpoint's own")
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as aggregation.keep=0.25")
-    parser.set_defaults(tokens=False)
 
 
 def add_query(parser: argparse.ArgumentParser) -> None:
@@ -90,9 +89,21 @@ def index(options: argparse.Namespace) -> int:
     # A process whose videos are short waits for the others; one that is gone, torchrun ends all for.
     start_distributed(timedelta(days=7))
     start_logging()
-    counts = VideoIndex.update(options)
+    counts = VideoIndex.update(
+        ExtractionRequest(
+            source=options.source,
+            checkpoint=options.checkpoint,
+            out=options.out,
+            config=options.config,
+            videos=options.videos,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            dtype=options.dtype,
+            overrides=tuple(options.overrides),
+        )
+    )
     if is_main():
-        print(json.dumps(counts) if options.json else in_words(counts))
+        print(json.dumps(counts) if options.json else summary(counts))
         for row in read_failed(options.out)[:FAILED_SHOWN]:
             print(f"failed: {row['video']}: {row['reason']}", file=sys.stderr)
         if counts["failed"] > FAILED_SHOWN:

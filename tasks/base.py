@@ -17,7 +17,7 @@ from configs.schema import PretrainConfig, RetrievalConfig, TaskConfig
 from datasets.loaders import TrainLoader, evaluation_loader
 from datasets.video_text import VideoTextDataset
 from engine.distributed import gather_objects, is_main, rank, world_size
-from models.momentum import MomentumTwin
+from models.parts.momentum import MomentumTwin
 from tasks.annotations import Part, Split, digest_of, named_files, read_split, setting_of
 from tasks.build import TOKENIZER, build_model, build_tokenizer, load_checkpoint
 from tasks.data import video_text

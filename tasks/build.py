@@ -8,12 +8,12 @@ from typing import Literal
 
 from configs.schema import ObjectiveConfig, TaskConfig
 from engine import hub
-from engine.checkpoint import OPTIMIZER, read_weights
+from engine.checkpoint_folder import OPTIMIZER, read_weights
 from engine.hub import local_path, tokenizer_folder
 from models.checkpoints.load import load_into
-from models.momentum import MomentumTwin
-from models.tokenizer import FROM_DATA, TextTokenizer, load_tokenizer, make_tokenizer
-from models.vision_language import VisionLanguageModel
+from models.parts.momentum import MomentumTwin
+from models.parts.tokenizer import FROM_DATA, TextTokenizer, load_tokenizer, make_tokenizer
+from models.testa.model import VisionLanguageModel
 
 logger = logging.getLogger(__name__)
 TOKENIZER = "tokenizer"

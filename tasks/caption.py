@@ -16,7 +16,7 @@ from datasets.loaders import TrainLoader
 from datasets.records import VideoTextRecord
 from datasets.sampling import generator
 from datasets.video_text import VideoTextDataset
-from engine.checkpoint import read_json, write_json, write_lines
+from engine.checkpoint_folder import read_json, write_json, write_lines
 from engine.distributed import gather_objects, is_main
 from tasks.annotations import Split, read_annotations
 from tasks.base import VideoTextTask

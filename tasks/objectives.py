@@ -23,10 +23,10 @@ from engine.distributed import (
     rank,
     world_size,
 )
-from models.losses import contrastive, draw_negatives, matching, selection_noise, similarities
-from models.momentum import NO_INDEX, FeatureQueue, MomentumTwin
-from models.text_attention import KeysValues, Share
-from models.vision_language import VisionLanguageModel
+from models.parts.bert_attention import KeysValues, Share
+from models.parts.losses import contrastive, draw_negatives, matching, selection_noise, similarities
+from models.parts.momentum import NO_INDEX, FeatureQueue, MomentumTwin
+from models.testa.model import VisionLanguageModel
 from tasks.step_counts import TextCounts, count_texts
 from tasks.transfer import sent
 

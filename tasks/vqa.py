@@ -19,7 +19,7 @@ from configs.schema import VqaConfig
 from datasets.loaders import TrainLoader
 from datasets.records import QuestionRecord, VideoTextRecord
 from datasets.video_text import VideoTextDataset
-from engine.checkpoint import read_json, write_json, write_lines
+from engine.checkpoint_folder import read_json, write_json, write_lines
 from engine.distributed import gather_objects
 from tasks.annotations import read_annotations
 from tasks.base import VideoTextTask

@@ -15,7 +15,7 @@ from datasets.annotations import (
     public,
     queryd,
 )
-from scripts.preprocess.recipes import PRESETS
+from datasets.transcoding.recipes import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "DATASETS.md").read_text()

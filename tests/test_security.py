@@ -18,7 +18,7 @@ from configs.load import load, load_to_evaluate
 from configs.schema import RetrievalConfig
 from datasets.annotations import manifest
 from datasets.decode import DecodeError, read_video
-from engine.checkpoint import read_weights
+from engine.checkpoint_folder import read_weights
 from tests.integration.runs import ROOT, files_below, start, write_config
 from tests.test_layout import ENTRY_SCRIPTS, SOURCES, name_of
 from tests.tiny_runs import write_data

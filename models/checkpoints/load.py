@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.checkpoints import blip, native, testa, timm
-from models.checkpoints.encoder import fit_encoder
+from models.checkpoints import native
 from models.checkpoints.stored import ENCODER, TWIN_SUFFIX, Stored, grouped, part_of
-from models.momentum import MomentumTwin
-from models.vision_language import VisionLanguageModel
+from models.parts.momentum import MomentumTwin
+from models.testa.model import VisionLanguageModel
+from models.testa.weights import blip, testa, timm
+from models.testa.weights.encoder import fit_encoder
 
 ADAPTERS = (native, testa, blip, timm)
 """In the order in which they are asked: TESTA's files have all names that BLIP's have."""
@@ -62,7 +63,7 @@ def load_into(
     """Put the weights of a file into `model` and `twin`; a twin that the file has not starts as the model's copy.
 
     Args:
-        tensors: as `engine.checkpoint.read_weights` gives them.
+        tensors: as `engine.checkpoint_folder.read_weights` gives them.
         source: what the file is called in the report and in errors.
 
     Raises:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from models.parts.bert_attention import KeysValues
 from models.parts.clip.blocks import ClipBlock, ClipTransformer
-from models.text_attention import KeysValues
 
 
 def joined(first: KeysValues, second: KeysValues) -> KeysValues:

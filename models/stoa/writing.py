@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.generation import beam_search
+from models.parts.bert_attention import KeysValues
+from models.parts.generation import beam_search
 from models.stoa.blocks import attend, blocks_of, joined, read, seen_of
 from models.stoa.fusion import ClipMemory
 from models.stoa.model import StoaModel
-from models.text_attention import KeysValues
 
 
 class Prefix(NamedTuple):

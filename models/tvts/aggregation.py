@@ -5,7 +5,7 @@ from typing import Literal
 
 from configs.schedule import blocks_from_amount, blocks_from_keep, check_capacity, keep_per_axis
 from configs.schema import AggregationConfig
-from models.aggregation import TokenAggregator
+from models.parts.aggregation import TokenAggregator
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.attention import Attended
+from models.parts.attention import Attended
 
 Axis = Literal["time", "space"]
 

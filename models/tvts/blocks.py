@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.aggregation import AggregationStep, MergePlan, TokenAggregator, follow, merge
-from models.attention import Attended
+from models.parts.aggregation import AggregationStep, MergePlan, TokenAggregator, follow, merge
+from models.parts.attention import Attended
 from models.parts.clip.blocks import NORM_EPS, ClipMlp
 from models.parts.clip.sizes import Activation
 from models.tvts.attention import ClipwiseAttention

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.losses import similarities
+from models.parts.losses import similarities
 
 TEMPERATURE = 0.05
 SORT_WEIGHT = 2.0

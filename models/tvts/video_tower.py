@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from configs.schedule import held_schedule
-from models.aggregation import AggregationStep
-from models.blocks import resize_in_time
+from models.parts.aggregation import AggregationStep
 from models.parts.clip.blocks import NORM_EPS, initialise
 from models.parts.clip.image_tower import embed_patches, resize_positions
 from models.parts.clip.sizes import ImageTowerSizes
+from models.testa.blocks import resize_in_time
 from models.tvts.aggregation import ClipSchedules
 from models.tvts.blocks import ClipState, TvtsBlock
 

@@ -10,9 +10,9 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.aggregation import AggregationStep, TokenAggregator, follow, merge
-from models.attention import Attention
-from models.packed import can_pack, packed, packed_parts
+from models.parts.aggregation import AggregationStep, TokenAggregator, follow, merge
+from models.parts.attention import Attention
+from models.parts.packed import can_pack, packed, packed_parts
 
 NORM_EPS = 1e-6
 

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from configs.model import AggregationConfig, VideoConfig
 from configs.umt import UMTConfig, check_umt, token_schedule
-from models.aggregation import AggregationStep, TokenAggregator
+from models.parts.aggregation import AggregationStep, TokenAggregator
 from models.parts.sinusoid import interpolated_in_time, sinusoid
 from models.umt.blocks import NORM_EPS, JointSpaceTimeBlock, TokenState
 

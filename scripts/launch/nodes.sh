@@ -6,7 +6,7 @@ usage() {
   cat <<'USAGE'
 usage: NNODES=N MASTER_ADDR=HOST scripts/launch/nodes.sh SCRIPT.py [ARGUMENTS ...]      on each of the N machines
 
-  NNODES=4 MASTER_ADDR=node0 scripts/launch/nodes.sh pretrain.py --config configs/pretrain/testa_f8.yaml data.root=FOLDER
+  NNODES=4 MASTER_ADDR=node0 scripts/launch/nodes.sh pretrain.py --config configs/testa/pretrain/testa_f8.yaml data.root=FOLDER
 
 Everything after SCRIPT.py goes to it unchanged. The data and the output folder have to be the same on every machine.
 From the environment:

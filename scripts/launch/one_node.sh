@@ -6,7 +6,7 @@ usage() {
   cat <<'USAGE'
 usage: scripts/launch/one_node.sh SCRIPT.py [ARGUMENTS ...]
 
-  scripts/launch/one_node.sh train_retrieval.py --config configs/retrieval/queryd_f32.yaml data.root=FOLDER
+  scripts/launch/one_node.sh train_retrieval.py --config configs/testa/retrieval/queryd_f32.yaml data.root=FOLDER
 
 Everything after SCRIPT.py goes to it unchanged. From the environment:
   NPROC    processes; by default one a GPU, and to be given where there is none (NPROC=2 trains on two CPU processes)

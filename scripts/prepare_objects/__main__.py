@@ -19,11 +19,11 @@ from tqdm import tqdm
 
 from datasets.objects.crop import placement
 from datasets.objects.store import ObjectStore, StoreWriter
+from scripts.parts.worker_pool import Failure
 from scripts.prepare_objects.command import parser
 from scripts.prepare_objects.detector import DetectionJob, display_size, read_frames
 from scripts.prepare_objects.pictures import save_clip
 from scripts.prepare_objects.ways import Way, way_of
-from scripts.worker_pool import Failure
 
 
 def main() -> int:

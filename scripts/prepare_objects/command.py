@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from datasets import sampling
-from scripts.arguments import at_least, positive
-from scripts.worker_pool import JOBS_HELP
+from scripts.parts.arguments import at_least, positive
+from scripts.parts.worker_pool import JOBS_HELP
 
 PER_SECOND = "per_second"
 """STOA-VLP's own rule for files and caches made with its code: a frame each second, of these some, evenly."""

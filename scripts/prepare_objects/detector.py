@@ -17,7 +17,7 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_V2_Weights
 from datasets import decode, sampling
 from datasets.objects.crop import Fit, into_frame
 from datasets.objects.detections import ClipBoxes, Detection, choose_boxes
-from scripts.worker_pool import Beat
+from scripts.parts.worker_pool import Beat
 
 RANDOM, PUBLISHED = "random", "published"
 COCO: Sequence[str] = FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1.meta["categories"]

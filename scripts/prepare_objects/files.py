@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from datasets.files_below import files_below
 from datasets.objects.caches import read_cache
 from datasets.objects.crop import Fit, into_frame
 from datasets.objects.detections import ClipBoxes, Detection, choose_boxes
 from datasets.objects.vinvl import BoxOrder, RawObject, detections, find_order, read_file
-from scripts.files_below import files_below
+from scripts.parts.worker_pool import Beat
 from scripts.prepare_objects.detector import display_size
-from scripts.worker_pool import Beat
 
 Coordinates = Literal["frame", "video"]
 FILES_LOOKED_AT = 500

@@ -9,13 +9,13 @@ from typing import Any
 
 from datasets.annotations import manifest
 from datasets.annotations.layout import VIDEO_SUFFIXES
+from datasets.files_below import files_below
 from datasets.objects.detections import ClipBoxes
 from datasets.objects.store import ObjectSettings
 from datasets.objects.vinvl import read_label_map
-from scripts.files_below import files_below
+from scripts.parts.worker_pool import Failure, run_each
 from scripts.prepare_objects.detector import DetectionJob, DetectorSettings, coco_classes, detect, load_detector
 from scripts.prepare_objects.files import VinvlJob, VinvlSettings, box_order, convert, convert_caches, json_files
-from scripts.worker_pool import Failure, run_each
 
 Results = Iterator[tuple[int, ClipBoxes | Failure]]
 

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from configs.load import differences, dump, load, load_any, load_to_evaluate, to_dict
 from configs.schema import CONFIG_CLASSES, AggregationConfig, PretrainConfig, RetrievalConfig, RunConfig
-from scripts.count_flops import count
+from models.testa.cost import count
 
 counted = cache(count)
 ROOT = Path(__file__).resolve().parents[2] / "configs"

@@ -17,8 +17,8 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from configs.load import dump
-from engine.checkpoint import CONFIG, QUARANTINE, RANDOM, STATE, WEIGHTS, read_json, read_weights
-from engine.checkpoints import CheckpointError, CheckpointWriter, Snapshot, take_snapshot
+from engine.checkpoint_folder import CONFIG, QUARANTINE, RANDOM, STATE, WEIGHTS, read_json, read_weights
+from engine.checkpoint_rotation import CheckpointError, CheckpointWriter, Snapshot, take_snapshot
 from engine.resume import find_last
 from tests.engine.stub import stub_config
 

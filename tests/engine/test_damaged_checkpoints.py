@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from engine.checkpoint import SUMS, find_damage, load_weights, read_weights, replacing_folder, save_weights
-from engine.checkpoints import RESUMED_FROM
+from engine.checkpoint_folder import SUMS, find_damage, load_weights, read_weights, replacing_folder, save_weights
+from engine.checkpoint_rotation import RESUMED_FROM
 from engine.resume import FREE_SETTINGS, Progress, find_last, read_quarantine, restore
 from engine.run import run
 from tests.engine.saved_run import snapshot_of, step_to_go_on_from, trained, write_steps

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from engine import checkpoint
-from engine.checkpoint import read_weights
+from engine import checkpoint_folder
+from engine.checkpoint_folder import read_weights
 from engine.loop import evaluate
 from engine.results import FAILED_SHOWN, write_results
 from engine.run import run
@@ -75,7 +75,7 @@ def evaluations_of_one_that_sees_late(config: StubConfig) -> int:
 
     with pytest.MonkeyPatch.context() as patch:
         if os.environ["RANK"] == "1":
-            patch.setattr(checkpoint, "find_folder", lambda target: None)
+            patch.setattr(checkpoint_folder, "find_folder", lambda target: None)
         run(config, remembered)
     return tasks[0].evaluations
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine.checkpoint import read_weights
+from engine.checkpoint_folder import read_weights
 from engine.distributed import rank, world_size
 from engine.optim import lr_at
 from engine.random_state import seed_everything

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from configs.schema import OptimConfig
-from engine.checkpoint import load_optimizer, optimizer_tensors, save_weights
+from engine.checkpoint_folder import load_optimizer, optimizer_tensors, save_weights
 from engine.optim import build_optimizer, freeze, lr_at, lr_scales, set_lr, warmup_steps
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine.checkpoint import OPTIMIZER, STATE, SUMS, read_weights
+from engine.checkpoint_folder import OPTIMIZER, STATE, SUMS, read_weights
 from engine.run import run
 from tests.engine.stub import STEPS, Interrupted, StubConfig, StubTask, stub_config
 from tests.gloo import run_ranks

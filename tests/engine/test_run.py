@@ -14,7 +14,7 @@ import torch
 
 from configs.load import to_dict
 from engine import command_line
-from engine.checkpoint import load_weights
+from engine.checkpoint_folder import load_weights
 from engine.command_line import exit_status
 from engine.distributed import rank
 from engine.random_state import (

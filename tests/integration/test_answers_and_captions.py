@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine.checkpoint import read_weights
+from engine.checkpoint_folder import read_weights
 from engine.run import run
 from tasks.caption import CaptionTask
 from tasks.vqa import VqaTask

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from datasets.decode import seconds
+from inference.search.searcher import Searcher
 from scripts.search import main as search
-from scripts.video_search.searcher import Searcher
 from tests.integration.runs import ROOT, losses_of, results_of, start, write_config
-from tests.scripts.page.browser import found, opened, served, started
+from tests.scripts.app.browser import found, opened, served, started
 
 BROKEN = {"empty.mp4", "not_a_video.mp4"}
 SOUND = {"av1.mkv", "h265_10_frames.mp4", "vp9.webm", "rot_0.mov", "rot_90.mov", "rot_180.mov", "rot_270.mov"}

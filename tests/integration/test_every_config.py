@@ -19,8 +19,8 @@ from torch import nn
 from configs.load import load_any
 from configs.schema import CONFIG_CLASSES, DataConfig, OptimConfig
 from engine.random_state import seed_everything
-from models.momentum import MomentumTwin
-from models.tokenizer import make_tokenizer
+from models.parts.momentum import MomentumTwin
+from models.parts.tokenizer import make_tokenizer
 from tasks.build import build_model
 from tasks.caption import CaptionTask
 from tasks.pretrain import PretrainTask

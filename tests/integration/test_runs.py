@@ -14,7 +14,7 @@ from PIL import Image
 from configs.load import load, to_dict
 from configs.schema import RetrievalConfig
 from engine.run import run
-from models.vision_language import VideoFeatures, VisionLanguageModel
+from models.testa.model import VideoFeatures, VisionLanguageModel
 from tasks.base import PairTask
 from tasks.retrieval import RetrievalTask
 from tests.gloo import run_ranks

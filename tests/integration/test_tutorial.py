@@ -8,7 +8,7 @@ import pytest
 
 from configs.load import load_any
 from configs.schema import CONFIG_CLASSES
-from scripts import app
+from scripts.app import __main__ as app
 from tests.integration.runs import ROOT, results_of, start
 
 TEXT = (ROOT / "docs" / "TUTORIAL.md").read_text(encoding="utf-8")

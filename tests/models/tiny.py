@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import AggregationConfig, ModelConfig, TextConfig, VideoConfig
-from models.video_encoder import VideoEncoder
-from models.vision_language import VisionLanguageModel
+from models.testa.model import VisionLanguageModel
+from models.testa.video_encoder import VideoEncoder
 
 WIDTH, HEADS, PATCH, FRAMES, IMAGE, DEPTH = 32, 2, 4, 8, 16, 2
 NUM_PATCHES = (IMAGE // PATCH) ** 2

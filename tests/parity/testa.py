@@ -5,11 +5,11 @@ from einops import rearrange
 from torch.nn import functional as F
 
 from configs.schema import AggregationConfig, ModelConfig, ObjectiveConfig, TextConfig, VideoConfig
-from models.momentum import TWINNED
-from models.text import TextDecoder, TextEncoder
-from models.tokenizer import with_first
-from models.video_encoder import VideoEncoder
-from models.vision_language import VisionLanguageModel
+from models.parts.bert import TextDecoder, TextEncoder
+from models.parts.momentum import TWINNED
+from models.parts.tokenizer import with_first
+from models.testa.model import VisionLanguageModel
+from models.testa.video_encoder import VideoEncoder
 from tasks.objectives import Objectives
 from tests.parity.cases import Case, Compute, Meta, Tensors, outputs_to_match, weights_of
 

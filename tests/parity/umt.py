@@ -9,8 +9,8 @@ from torch import Tensor
 from configs.model import VideoConfig
 from configs.schedule import num_leaving
 from configs.umt import UMTConfig
-from models import aggregation
-from models.aggregation import best_match, follow, merge, plan_bipartite
+from models.parts import aggregation
+from models.parts.aggregation import best_match, follow, merge, plan_bipartite
 from models.parts.sharpness import negative_entropy, saliency
 from models.umt.video_encoder import VideoEncoder
 from tests.parity.cases import Case, Compute, Meta, Tensors, outputs_to_match, weights_of

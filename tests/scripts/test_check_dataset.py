@@ -10,8 +10,8 @@ from ruamel.yaml import YAML
 
 from datasets.pairs import PairTable
 from datasets.records import VideoTextRecord
-from scripts.check_dataset import main
-from scripts.dataset_check.measure import _shared
+from scripts.check_dataset.__main__ import main
+from scripts.check_dataset.measure import _shared
 from tests.videos import grey_steps, write_video
 
 BASE = Path(__file__).resolve().parent.parent.parent / "configs" / "debug" / "base.yaml"

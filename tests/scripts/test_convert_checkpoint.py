@@ -10,13 +10,13 @@ from torch import nn
 
 from configs.load import dump, from_dict, load_any
 from configs.schema import CONFIG_CLASSES, ObjectiveConfig, RetrievalConfig
-from engine import checkpoint
-from engine.checkpoint import read_json, read_weights, save_weights
-from models.tokenizer import make_tokenizer
+from engine import checkpoint_folder
+from engine.checkpoint_folder import read_json, read_weights, save_weights
+from models.parts.tokenizer import make_tokenizer
 from scripts import convert_checkpoint
 from tasks.objectives import Objectives
 from tests.integration.runs import results_of, start
-from tests.models.checkpoints.published import BLIP_FILES, FILES, SMALL, Sizes, build, random, shapes_of
+from tests.models.testa.weights.published import BLIP_FILES, FILES, SMALL, Sizes, build, random, shapes_of
 from tests.models.tiny import vision_language
 from tests.tiny_runs import write_data
 
@@ -83,9 +83,9 @@ def test_a_folder_of_ours_has_the_references_names_and_shapes(tmp_path: Path, co
     module = nn.ModuleDict({"model": model, "objectives": objectives})
     folder = tmp_path / "checkpoint_best"
     folder.mkdir()
-    save_weights(module.state_dict(), folder / checkpoint.WEIGHTS)
+    save_weights(module.state_dict(), folder / checkpoint_folder.WEIGHTS)
     sections = {"data": {"root": "d"}, "optim": {"lr": 1e-4}, "train": {"batch_size": 4, "max_epochs": 1}}
-    dump(from_dict(RetrievalConfig, {**sections, "task": "retrieval"}, "test"), folder / checkpoint.CONFIG)
+    dump(from_dict(RetrievalConfig, {**sections, "task": "retrieval"}, "test"), folder / checkpoint_folder.CONFIG)
     assert convert(folder, tmp_path / "out.pt")[0] == 0
     sizes = replace(SMALL, text_width=32, queue=7)
     found = torch.load(tmp_path / "out.pt", weights_only=True)["model"]

@@ -10,7 +10,8 @@ import pytest
 
 from configs.schedule import capacity
 from configs.schema import AggregationConfig, ModelConfig, VideoConfig
-from scripts.count_flops import Cost, count, main
+from models.testa.cost import Cost, count
+from scripts.count_flops import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -138,7 +139,7 @@ def test_command_line_prints_json() -> None:
 def test_flags_beside_a_configuration_are_refused(
     flag: str, value: str, setting: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["count_flops", "--config", str(ROOT / "configs/retrieval/queryd_f32.yaml"), flag, value]
+    words = ["count_flops", "--config", str(ROOT / "configs/testa/retrieval/queryd_f32.yaml"), flag, value]
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as stop:
         main()

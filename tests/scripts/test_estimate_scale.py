@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
-from engine import checkpoint
+from engine import checkpoint_folder
 from engine.distributed import rank, world_size
 from engine.optim import build_optimizer
-from scripts import estimate_scale
-from scripts.scale.sizes import sizes_of
-from scripts.scale.traffic import Message, messages
+from scripts.estimate_scale import __main__ as estimate_scale
+from scripts.estimate_scale.sizes import sizes_of
+from scripts.estimate_scale.traffic import Message, messages
 from tasks.caption import CaptionTask
 from tasks.pretrain import PretrainTask
 from tasks.retrieval import RetrievalTask
@@ -200,8 +200,8 @@ def test_checkpoints_weigh_what_is_said(tmp_path: Path, kind: str) -> None:
     for parameter in task.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
     optimizer.step()
-    checkpoint.save_weights(task.state_dict(), tmp_path / "weights")
-    checkpoint.save_weights(checkpoint.optimizer_tensors(optimizer), tmp_path / "optimizer")
+    checkpoint_folder.save_weights(task.state_dict(), tmp_path / "weights")
+    checkpoint_folder.save_weights(checkpoint_folder.optimizer_tensors(optimizer), tmp_path / "optimizer")
     sizes = sizes_of(configuration, 1)
     assert (sizes.weight_bytes, sizes.optimizer_bytes) == tuple(
         len(raw) - 8 - int.from_bytes(raw[:8], "little")

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-import scripts.feature_extraction.folder as folder_module
-from models.api import TrainedModel, load_model
-from scripts.extract_features import main
-from scripts.feature_extraction.folder import FeatureFolder, PartWriter
-from scripts.folder_lock import only_writer
+import inference.features.folder as folder_module
+from engine.folder_lock import only_writer
+from inference.api import TrainedModel, load_model
+from inference.features.folder import FeatureFolder, PartWriter
+from scripts.extract_features.__main__ import main
 from tests.gloo import run_ranks
 from tests.integration.runs import train
 from tests.tiny_runs import write_data, write_questions

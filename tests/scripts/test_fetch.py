@@ -12,9 +12,9 @@ import torch
 from configs.load import load
 from configs.schema import RetrievalConfig
 from engine.fetching import Need, needs_of
-from models.tokenizer import make_tokenizer
+from models.parts.tokenizer import make_tokenizer
 from scripts import fetch
-from scripts.reproduction.rows import ROWS
+from scripts.reproduce.rows import ROWS
 from tests.integration.runs import ROOT, write_config
 from tests.stand_in_hub import StandInHub, serving
 from tests.tiny_runs import write_data

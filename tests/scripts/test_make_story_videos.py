@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from decord import VideoReader
 
-from scripts import make_story_videos
-from scripts.make_story_videos import StorySet, VideoJob, draw, main, write_annotations, write_video
+from datasets.encode import write_video
+from datasets.stories import story_set as stories
+from datasets.stories.story_set import StorySet, VideoJob, draw, write_annotations
+from scripts.make_story_videos import main
 
 SMALL = StorySet(train=9, test=6, scenes=3, frames_per_scene=4, size=64, fps=5, pairs=0.7)
 SMALL_OPTIONS = "--train 9 --test 6 --scenes 3 --frames-per-scene 4 --size 64 --fps 5 --pairs 0.7".split()
@@ -130,7 +132,7 @@ def test_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
         written.append(path)
         path.write_bytes(b"")
 
-    monkeypatch.setattr(make_story_videos, "write_video", write_two)
+    monkeypatch.setattr(stories, "write_video", write_two)
     with pytest.raises(KeyboardInterrupt):
         main([str(tmp_path / "set"), *SMALL_OPTIONS, "--workers", "1"])
     assert len(written) == 2

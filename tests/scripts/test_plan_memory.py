@@ -8,10 +8,18 @@ from typing import Any
 import pytest
 
 from configs.load import dump
-from scripts import plan_memory
-from scripts.memory_plan.step import Need, count
-from scripts.plan_memory import GIB, as_json, in_all, main, plan, rows_a_process, table
-from tests.scripts.memory_plan.test_step import MERGING, PLAIN, TOKENS, configured
+from scripts.plan_memory import __main__ as plan_memory
+from scripts.plan_memory.__main__ import (
+    GIB,
+    as_json,
+    in_all,
+    main,
+    plan,
+    rows_a_process,
+    table,
+)
+from scripts.plan_memory.step import Need, count
+from tests.scripts.plan_memory.test_step import MERGING, PLAIN, TOKENS, configured
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:

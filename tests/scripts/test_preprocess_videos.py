@@ -12,8 +12,8 @@ import pytest
 
 from datasets import decode
 from datasets.annotations.layout import VideoFolder
-from scripts.preprocess.ledger import FAILURES, PROCESSED, SETTINGS
-from scripts.preprocess_videos import main
+from scripts.preprocess_videos.__main__ import main
+from scripts.preprocess_videos.ledger import FAILURES, PROCESSED, SETTINGS
 from tests.videos import frame_numbers, grey_steps, write_video
 
 ROOT = Path(__file__).resolve().parent.parent.parent

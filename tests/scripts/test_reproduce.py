@@ -12,9 +12,8 @@ import pytest
 from huggingface_hub import constants
 
 from configs.load import to_dict
-from scripts import reproduce
-from scripts.reproduction import verdict
-from scripts.reproduction.rows import DATASETS, PAPER, ROWS, Dataset, Row
+from scripts.reproduce import __main__ as reproduce, verdict
+from scripts.reproduce.rows import DATASETS, PAPER, ROWS, Dataset, Row
 from tests.integration.runs import start, train, write_config
 from tests.tiny_runs import caption, config, write_data
 
@@ -208,7 +207,7 @@ def test_a_dry_run_prints_the_commands_and_runs_none(tmp_path: Path, capsys: pyt
     assert first == "# activitynet_qa_f96: Table 3, TESTA, 96 frames, ActivityNet-QA test"
     assert [note[:7] for note in notes] == ["# note:"]
     assert training.startswith("python -m torch.distributed.run --standalone --nproc_per_node=8 train_vqa.py --config")
-    assert "train_vqa.py --evaluate --config configs/vqa/activitynet_qa_f96.yaml data.root=DATA/act" in evaluation
+    assert "train_vqa.py --evaluate --config configs/testa/vqa/activitynet_qa_f96.yaml data.root=DATA/act" in evaluation
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from configs.load import apply_overrides, load_any
 from configs.schema import CONFIG_CLASSES, RunConfig
-from scripts import app, reproduce, search
+from scripts import search
+from scripts.app import __main__ as app
+from scripts.reproduce import __main__ as reproduce
 from tests.integration.runs import ROOT
 
 TEXT = (ROOT / "docs" / "RUN.md").read_text(encoding="utf-8")

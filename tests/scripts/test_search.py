@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from models.api import load_model
-from scripts.folder_lock import only_writer
+from engine.folder_lock import only_writer
+from inference.api import load_model
+from inference.search.searcher import Hit, Searcher
 from scripts.search import in_percent, main
-from scripts.video_search.searcher import Hit, Searcher
 from tests.integration.runs import train
 from tests.tiny_runs import write_data, write_questions
 

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from models.api import load_model
-from scripts.show_aggregation import main, similarity_of, trace_of
+from inference.api import load_model
+from inference.pictures.aggregation import similarity_of, trace_of
+from scripts.show_aggregation import main
 from tests.integration.runs import train
 from tests.tiny_runs import FRAMES, write_data
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.losses import draw_negatives, matching
+from models.parts.losses import draw_negatives, matching
 from tasks import objectives as objectives_module
 from tasks.base import PairTask
 from tests.models.counts import counted_rows

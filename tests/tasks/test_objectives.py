@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.losses import selection_noise
-from models.momentum import NO_INDEX
+from models.parts.losses import selection_noise
+from models.parts.momentum import NO_INDEX
 from tasks import objectives as objectives_module
 from tasks.base import PairTask
 from tasks.objectives import PRETRAINING_FLOOR

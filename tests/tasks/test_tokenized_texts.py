@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.tokenizer import make_tokenizer
+from models.parts.tokenizer import make_tokenizer
 from tasks import tokenized_texts
 from tasks.tokenized_texts import TokenizedTexts
 from tests.tiny_runs import caption

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.aggregation import MergePlan, best_match, follow, merge, plan_bipartite
 from models.parts import sharpness as module
+from models.parts.aggregation import MergePlan, best_match, follow, merge, plan_bipartite
 from models.parts.sharpness import attend_with_sharpness, negative_entropy, saliency, sharpness
-from scripts.memory_plan.live import LiveMemory
+from scripts.plan_memory.live import LiveMemory
 
 
 def tensors(batch: int = 2, tokens: int = 37, heads: int = 3, width: int = 8) -> tuple[Tensor, Tensor, Tensor, Tensor]:

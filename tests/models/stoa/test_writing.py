@@ -5,12 +5,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.generation import beam_search
+from models.parts.bert_attention import KeysValues
+from models.parts.generation import beam_search
 from models.stoa.fusion import ClipMemory
 from models.stoa.model import StoaModel
 from models.stoa.objectives import writing_loss
 from models.stoa.writing import write_greedily, write_with_beams
-from models.text_attention import KeysValues
 from tests.models.stoa.tiny import BOS, EOS, frames, objects, texts, tiny_model
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from models.aggregation import AggregationStep
+from models.parts.aggregation import AggregationStep
 from models.parts.clip.image_tower import ImageTower
 from models.parts.clip.sizes import ImageTowerSizes
 from models.tvts.blocks import TvtsBlock

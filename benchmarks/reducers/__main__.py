@@ -1,0 +1,156 @@
+"""Compare ways to spend fewer multiply-accumulates on long videos, all at one cost: quality against GMACs and time.
+
+    python -m benchmarks.reducers --config configs/comparison/stories64.yaml --out outputs/reducers
+    python -m benchmarks.reducers --config configs/comparison/stories64.yaml --out outputs/reducers --seeds 1
+    python -m benchmarks.reducers --config configs/comparison/stories64.yaml --out outputs/reducers --measure-only
+
+For every seed videos are drawn, a model is pre-trained without a reducer and fine-tuned for retrieval and question
+answering; each reducer is then put on the fine-tuned weights (off the shelf), and fine-tuned itself, equally long. All
+of it goes through the training commands of this project, which are printed. Run again, it goes on where it stopped;
+several processes may share OUT if they have different --seeds, and the last one's report is of all. --tasks retrieval
+leaves answering, and the time it takes, for later.
+
+OUT then holds comparison.md (table and findings), comparison.json and figures. --measure-only times encoding with each
+reducer, on a machine that does nothing else, and adds that; --plot-only writes the report of what is there anew.
+"""
+
+import argparse
+import shlex
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import ChildError
+from benchmarks.reducers.cost import measure
+from benchmarks.reducers.figures import draw_quality, draw_sweep, draw_tradeoff, write
+from benchmarks.reducers.report import rows_of, sweep_rows, table, verdict
+from benchmarks.reducers.runs import Seed, matched_reducers, run_all, swept
+from benchmarks.reducers.settings import REFERENCE, TASKS, Comparison, Task, load_comparison
+from engine.checkpoint_folder import read_json, replacing_file, write_json
+from engine.command_line import exit_status
+from engine.folder_lock import only_writer
+from engine.logging import start_logging
+from scripts.parts.arguments import at_least
+from scripts.parts.commands import run_command
+
+MEASURED, REPORT, TABLE = "measured.json", "comparison.json", "comparison.md"
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Reads the command line; None means the process's own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, help="a file like configs/comparison/stories64.yaml")
+    parser.add_argument("--out", type=Path, help="folder to write (outputs/NAME of the file)")
+    parser.add_argument("--seeds", type=int, nargs="+", help="run these of the configured seeds alone")
+    parser.add_argument("--tasks", choices=TASKS, nargs="+", default=list(TASKS), help="run these alone (both)")
+    parser.add_argument("--workers", type=at_least(1), default=1, help="processes that draw videos (%(default)s)")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--measure-only", action="store_true", help="time the reducers, run nothing else, report")
+    only.add_argument("--plot-only", action="store_true", help="write the report of what has been run anew")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the file, such as target=0.5")
+    options = parser.parse_intermixed_args(arguments)
+    options.out = options.out or Path("outputs") / options.config.stem
+    return options
+
+
+class ReducerComparison:
+    """The comparison in a folder: its runs, its measurement and its report."""
+
+    def __init__(self, comparison: Comparison, out: Path) -> None:
+        self.comparison, self.out = comparison, out
+        self.reducers, self.schedules = matched_reducers(comparison), swept(comparison)
+
+    def seed(self, number: int) -> Seed:
+        """The runs of one seed."""
+        return Seed(self.comparison, self.out, number, self.reducers)
+
+    def run(self, numbers: list[int], tasks: list[Task], workers: int) -> None:
+        """Run what these seeds lack; ValueError if a run fails or another process is at the same seed."""
+        for number in numbers:
+            seed = self.seed(number)
+            with only_writer(seed.folder):
+                seed.make_data(workers)
+                for task in tasks:
+                    run_all(seed.runs_of(task, self.schedules), run_printed)
+
+    def report(self) -> list[str]:
+        """Write table, figures and all numbers of what is finished, for each task of its own; the table's lines."""
+        seeds = [self.seed(number) for number in self.comparison.seeds]
+        runs = {(seed.seed, task): seed.runs_of(task, self.schedules) for seed in seeds for task in TASKS}
+        finished: dict[Task, list[Seed]] = {
+            task: [seed for seed in seeds if all(run.is_done for run in runs[seed.seed, task])] for task in TASKS
+        }
+        if not finished["retrieval"]:
+            return [f"{self.out}: retrieval is not finished for any seed yet, so there is nothing to report"]
+        path = self.out / MEASURED
+        measured = read_json(path) if path.exists() else {}
+        rows, sweep = (
+            rows_of(self.comparison, finished, self.reducers),
+            sweep_rows(finished["retrieval"], self.schedules),
+        )
+        findings = [verdict(finding, rows) for finding in self.comparison.findings]
+        reference = next(row for row in rows if row.reducer == REFERENCE)
+        figures = {"quality": draw_quality(rows), "tradeoff": draw_tradeoff(rows, measured)}
+        if sweep:
+            figures["sweep"] = draw_sweep(sweep, reference)
+        write(figures, self.out)
+        names = {task: ", ".join(str(seed.seed) for seed in finished[task]) or "none" for task in TASKS}
+        seeds_of = "; ".join(f"{task} of seeds {numbers}" for task, numbers in names.items())
+        lines = [*table(rows, measured), "", *(f"- {finding}" for finding in findings), "", f"{seeds_of}."]
+        with replacing_file(self.out / TABLE) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        done = {run for (seed, task), of_task in runs.items() for run in of_task if run.is_done}
+        all_of_it: dict[str, Any] = {
+            "seeds": {task: [seed.seed for seed in finished[task]] for task in TASKS},
+            "seconds": sum(run.seconds for run in done),
+            "rows": [asdict(row) for row in rows],
+            "sweep": sweep,
+        }
+        write_json(self.out / REPORT, {**all_of_it, "findings": findings, "measured": measured})
+        return lines
+
+
+def run_printed(words: tuple[str, ...]) -> None:
+    """Print one of the project's commands and run it; ValueError if it fails."""
+    print(f"\n$ {shlex.join(('python', *words))}", flush=True)
+    run_command(words)
+
+
+def asked_seeds(comparison: Comparison, asked: list[int] | None) -> list[int]:
+    """The seeds to run; ValueError for one that the file does not have."""
+    unknown = [seed for seed in asked or () if seed not in comparison.seeds]
+    if unknown:
+        known = ", ".join(map(str, comparison.seeds))
+        raise ValueError(f"--seeds {unknown[0]}: the configuration has {known}; add it there, or leave it out here")
+    return asked or list(comparison.seeds)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Does what the command line asks; a bad one, or a run that fails, ends it with one line and status 2."""
+    options = parse_arguments(arguments)
+    begun = time.monotonic()
+    with exit_status():
+        start_logging()
+        try:
+            comparison = load_comparison(options.config, options.overrides)
+            seeds = asked_seeds(comparison, options.seeds)
+            whole = ReducerComparison(comparison, options.out)
+            if options.measure_only:
+                measure(whole.reducers, options.out / MEASURED)
+            elif not options.plot_only:
+                whole.run(seeds, options.tasks, options.workers)
+            with only_writer(options.out, wait=True):  # another seed may be at its report
+                lines = whole.report()
+        except KeyboardInterrupt:
+            print("compare_reducers: ended; the same command goes on from here", file=sys.stderr)
+            raise SystemExit(130) from None
+        except (OSError, ChildError) as error:
+            raise ValueError(f"{options.out}: {error}") from error
+        print("\n".join(lines))
+        print(f"\n{options.out}: {time.monotonic() - begun:.0f} seconds")
+
+
+if __name__ == "__main__":
+    main()

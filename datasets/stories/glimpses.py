@@ -1,0 +1,72 @@
+"""Long stories: still scenes, in each of which a small coloured shape is seen for a moment, and grey ones all the time.
+
+What is told is which small shapes came, and in which order; the backgrounds and the grey shapes are there to distract.
+Most frames are alike, so that much can be merged, and what counts is small and brief, so that little may be lost.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from datasets.stories.sentences import Question
+from datasets.stories.stories import BACKGROUNDS, COLOURS, SHAPES
+
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+SHORTEST, LONGEST = 2, 12
+"""Frames for which a small shape is seen."""
+SHORTEST_SCENE = 8
+DISTRACTORS = 1
+
+
+@dataclass(frozen=True)
+class Glimpse:
+    """A still scene of `num_frames`, and the shape that is seen in `seen` of them from frame `begin` on."""
+
+    colour: str
+    shape: str
+    background: str
+    num_frames: int
+    begin: int
+    seen: int
+
+    @property
+    def facts(self) -> tuple[str, str]:
+        """What is told of it."""
+        return self.colour, self.shape
+
+
+LongStory = tuple[Glimpse, ...]
+
+
+def draw_long_story(rng: np.random.Generator, num_scenes: int, num_frames: int) -> LongStory:
+    """Draws scenes of different lengths, `num_frames` together, whose small shapes differ in colour."""
+    colours = rng.permutation(COLOURS)[:num_scenes]
+    spare = num_frames - SHORTEST_SCENE * num_scenes
+    ends = np.sort(rng.integers(spare + 1, size=num_scenes - 1))
+    lengths = np.diff(ends, prepend=0, append=spare) + SHORTEST_SCENE
+    story = []
+    for colour, length in zip(colours.tolist(), lengths.tolist(), strict=True):
+        seen = int(rng.integers(SHORTEST, min(LONGEST, length) + 1))
+        begin = int(rng.integers(length - seen + 1))
+        shape, background = str(rng.choice(SHAPES)), str(rng.choice(BACKGROUNDS))
+        story.append(Glimpse(colour, shape, background, length, begin, seen))
+    return tuple(story)
+
+
+def long_paragraph(story: LongStory) -> str:
+    """Returns a sentence for each small shape, in order."""
+    return " ".join(f"a {glimpse.colour} {glimpse.shape}." for glimpse in story)
+
+
+def long_questions(story: LongStory) -> list[Question]:
+    """Returns all questions of each kind, each with one right answer.
+
+    They are many and plain, so that a small model learns to look, where it would learn to guess from a few.
+    """
+    colours = [glimpse.colour for glimpse in story]
+    return [
+        *(("presence", f"is {colour} seen?", "yes" if colour in colours else "no") for colour in COLOURS),
+        *(("colour", f"what colour comes {place}?", colour) for place, colour in zip(ORDINALS, colours, strict=False)),
+        *(("colour", f"what colour comes after {one}?", other) for one, other in pairwise(colours)),
+    ]

@@ -1,0 +1,197 @@
+"""A story set: annotations and videos of many stories, all of it determined by a few arguments and a seed."""
+
+import json
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from datasets.encode import write_video
+from datasets.stories.glimpse_pictures import render_long
+from datasets.stories.glimpses import SHORTEST_SCENE, LongStory, draw_long_story, long_paragraph, long_questions
+from datasets.stories.pictures import render
+from datasets.stories.sentences import Question, paragraph, questions
+from datasets.stories.stories import COLOURS, Story, draw_partnered, draw_story, num_paired
+
+# Raise it when the same arguments come to make other videos or words: sets of before are then refused, not reused.
+VERSION = 2
+
+
+Kind = Literal["actions", "glimpses"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorySet:
+    """Everything that determines the content of a story set; the command line's options have the same names."""
+
+    train: int = 1500
+    test: int = 200
+    scenes: int = 3
+    frames_per_scene: int = 8
+    size: int = 64
+    fps: int = 8
+    seed: int = 0
+    pairs: float = 0.5
+    kind: Kind = "actions"
+
+    def __post_init__(self) -> None:
+        least = {"train": 1, "test": 1, "scenes": 1, "frames_per_scene": 2, "size": 32, "fps": 1, "seed": 0}
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                raise ValueError(f"{option(name)} {getattr(self, name)}: must be at least {minimum}")
+        if self.size % 32:
+            raise ValueError(f"--size {self.size}: must be a multiple of 32; decord fails on some other small sizes")
+        if not 0 <= self.pairs <= 1:
+            raise ValueError(f"--pairs {self.pairs}: must be a share from 0 to 1")
+        if self.scenes == 1 and self.pairs > 0:
+            raise ValueError("--pairs: a story of one scene has no other order; add --pairs 0 or more --scenes")
+        if self.kind == "glimpses" and not 2 <= self.scenes <= len(COLOURS):
+            raise ValueError(f"--scenes {self.scenes}: glimpses take 2 to {len(COLOURS)}, each of another colour")
+        if self.kind == "glimpses" and self.frames_per_scene < SHORTEST_SCENE:
+            raise ValueError(f"--frames-per-scene {self.frames_per_scene}: glimpses take {SHORTEST_SCENE} or more")
+
+
+@dataclass(frozen=True)
+class World:
+    """How one kind of story is drawn, told, asked about and made into pictures, each by the story set's arguments."""
+
+    draw: Callable[[StorySet, np.random.Generator], Any]
+    paragraph: Callable[[Any], str]
+    questions: Callable[[Any, np.random.Generator], list[Question]]
+    render: Callable[[StorySet, Any, np.random.Generator], NDArray[np.uint8]]
+
+
+WORLDS = {
+    "actions": World(
+        lambda made, rng: draw_story(rng, made.scenes),
+        paragraph,
+        questions,
+        lambda made, story, rng: render(story, made.size, made.frames_per_scene, rng),
+    ),
+    "glimpses": World(
+        lambda made, rng: draw_long_story(rng, made.scenes, made.scenes * made.frames_per_scene),
+        long_paragraph,
+        lambda story, rng: long_questions(story),
+        lambda made, story, rng: render_long(story, made.size, rng),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """One video to draw and encode; `rng_key` seeds its pixels, whichever worker draws it."""
+
+    path: Path
+    story: Story | LongStory
+    rng_key: tuple[int, ...]
+    story_set: StorySet
+
+
+def make(out: Path, story_set: StorySet, workers: int) -> bool:
+    """Writes the story set to `out`, all of it or nothing; returns False if it was there already.
+
+    Raises ValueError if `out` holds anything else.
+    """
+    if is_finished(out, story_set):
+        return False
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+        folder = Path(temporary) / "set"
+        (folder / "videos").mkdir(parents=True)
+        jobs = write_annotations(folder, story_set)
+        total = story_set.train + story_set.test
+        for _ in tqdm(_run(jobs, workers), total=total, desc="story videos", unit="video"):
+            pass
+        arguments = {"version": VERSION, **asdict(story_set)}
+        (folder / "story_set.json").write_text(json.dumps(arguments, indent=2) + "\n", encoding="utf-8")
+        folder.rename(out)
+    return True
+
+
+def is_finished(out: Path, story_set: StorySet) -> bool:
+    """Tells whether `out` holds this story set; raises ValueError if it holds another, or something else."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    record = out / "story_set.json"
+    if not record.is_file():
+        raise ValueError(f"{out} exists and is no story set; name a new folder")
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{record} cannot be read ({error}); delete {out} or name a new folder") from error
+    wanted = {"version": VERSION, **asdict(story_set)}
+    found = {"kind": StorySet.kind, **found}  # sets of before there was a choice do not say it
+    different = [
+        f"{name} {found.get(name)} instead of {value}" for name, value in wanted.items() if found.get(name) != value
+    ]
+    if different:
+        raise ValueError(f"{out} was made with {', '.join(different)}; delete it or name a new folder")
+    return True
+
+
+def write_annotations(folder: Path, story_set: StorySet) -> list[VideoJob]:
+    """Writes every JSONL file to `folder` and returns the videos to make."""
+    rng = np.random.default_rng(story_set.seed)
+    counts = {"train": story_set.train, "test": story_set.test}
+    world = WORLDS[story_set.kind]
+    splits = draw_partnered(rng, counts, partial(world.draw, story_set), story_set.pairs)
+    jobs = []
+    for split_index, (split, stories) in enumerate(splits.items()):
+        names = [f"{split}_{index:05d}.mp4" for index in range(len(stories))]
+        captions = [
+            {"video": name, "caption": world.paragraph(story)} for name, story in zip(names, stories, strict=True)
+        ]
+        answers = [
+            {"video": name, "question": question, "answer": answer}
+            for name, story in zip(names, stories, strict=True)
+            for _, question, answer in world.questions(story, rng)
+        ]
+        _write_jsonl(folder / f"{split}.jsonl", captions)
+        _write_jsonl(folder / f"{split}_qa.jsonl", answers)
+        jobs += [
+            VideoJob(folder / "videos" / name, story, (story_set.seed, split_index, index), story_set)
+            for index, (name, story) in enumerate(zip(names, stories, strict=True))
+        ]
+        if split == "test":
+            paired = num_paired(story_set.test, story_set.pairs)
+            # Partners lie side by side: 0 and 1, 2 and 3, ...
+            pairs = [{**captions[i], "reordered": captions[i ^ 1]["caption"]} for i in range(paired)]
+            _write_jsonl(folder / "order_pairs.jsonl", pairs)
+    return jobs
+
+
+def make_video(job: VideoJob) -> None:
+    """Draws a video and encodes it."""
+    write_video(job.path, draw(job), job.story_set.fps)
+
+
+def draw(job: VideoJob) -> NDArray[np.uint8]:
+    """Returns the pixels of a video before encoding: (frames, size, size, 3), RGB."""
+    rng = np.random.default_rng(job.rng_key)
+    return WORLDS[job.story_set.kind].render(job.story_set, job.story, rng)
+
+
+def _run(jobs: list[VideoJob], workers: int) -> Iterator[None]:
+    if workers == 1:
+        yield from map(make_video, jobs)
+        return
+    # Spawned, not forked: the caller may hold threads.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(make_video, jobs, chunksize=8)
+
+
+def _write_jsonl(path: Path, rows: list[dict[str, str]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def option(name: str) -> str:
+    """The command-line option of an argument of a story set."""
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,226 @@
+"""Which checkpoints a run keeps, and how they are written: by a thread, while training goes on.
+
+checkpoint_last             the newest
+checkpoint_step_00000120    those before it: with it, `train.keep_checkpoints` in all
+checkpoint_best             the weights of the best evaluation, without what only training needs
+
+A kill at any moment leaves a whole one of them, and at most one `.tmp` or `.removed` that the next write clears away.
+"""
+
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from configs.load import dump
+from configs.schema import RunConfig
+from engine import checkpoint_folder
+from engine.checkpoint_files import LAST as LAST, STEP
+
+BEST = "checkpoint_best"
+RESUMED_FROM = (
+    checkpoint_folder.WEIGHTS,
+    checkpoint_folder.OPTIMIZER,
+    checkpoint_folder.CONFIG,
+    checkpoint_folder.STATE,
+    checkpoint_folder.RANDOM,
+)
+"""The files without which a run cannot go on from a checkpoint."""
+BESIDE_TENSORS = 8 * 2**20
+"""Bytes that a tokenizer and the lists of a checkpoint take at most."""
+_STEP = re.compile(r"checkpoint_step_(\d{8,})")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint could not be written; the text says which one still stands and what to do."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run at one moment, in memory of its own on the CPU: it may be written while training goes on."""
+
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor] | None
+    documents: dict[str, Any]
+    config: RunConfig
+    write_extras: Callable[[Path], None]
+
+    @property
+    def num_bytes(self) -> int:
+        """What it takes on a disk, rounded up."""
+        tensors = [*checkpoint_folder.name_once(self.weights)[0].values(), *(self.optimizer or {}).values()]
+        return sum(tensor.nbytes for tensor in tensors) + BESIDE_TENSORS
+
+    def write(self, folder: Path) -> None:
+        """Write all of it into `folder`; small files first, so that a full disk is met in the large ones."""
+        self.write_extras(folder)
+        dump(self.config, folder / checkpoint_folder.CONFIG)
+        for name, content in self.documents.items():
+            checkpoint_folder.write_json(folder / name, content)
+        checkpoint_folder.save_weights(self.weights, folder / checkpoint_folder.WEIGHTS)
+        if self.optimizer is not None:
+            checkpoint_folder.save_weights(self.optimizer, folder / checkpoint_folder.OPTIMIZER)
+
+
+def take_snapshot(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    documents: Mapping[str, Any],
+    config: RunConfig,
+    write_extras: Callable[[Path], None],
+) -> Snapshot:
+    """Copy what a checkpoint holds; training may change all of it as soon as this returns.
+
+    Args:
+        documents: file name -> what is written there as JSON, `state.json` among them.
+        write_extras: `task.save_extras`; called in another thread, with the folder to write into.
+    """
+    state = module.state_dict()
+    stored, aliases = checkpoint_folder.name_once(state)
+    copies = {name: _copy(tensor) for name, tensor in stored.items()}
+    moments = None
+    if optimizer is not None:
+        moments = {name: _copy(tensor) for name, tensor in checkpoint_folder.optimizer_tensors(optimizer).items()}
+    if any(tensor.is_cuda for tensor in stored.values()):
+        torch.cuda.synchronize()  # once for all the copies
+    weights = {name: copies[aliases.get(name, name)] for name in state}
+    return Snapshot(weights, moments, dict(documents), config, write_extras)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    # Pinned, a copy does not wait for the GPU; torch keeps such memory for the next snapshot.
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+    return copy.copy_(tensor.detach(), non_blocking=tensor.is_cuda)
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """The checkpoints of a run's folder to go on from, the newest first, whole or not."""
+    steps = [path for path in folder.glob(STEP) if _STEP.fullmatch(path.name)]
+    steps.sort(key=_step_of, reverse=True)
+    return [path for path in (folder / LAST, *steps) if path.exists()]
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of a run, one after the other, in a thread; `keep` is how many there are to go on from.
+
+    Rank 0 has one. What goes wrong in the thread is raised by `check`, `wait`, `close` and the next write, once.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+        self._looked_over = False
+
+    def write_last(self, snapshot: Snapshot, step: int) -> None:
+        """Make `snapshot`, of optimizer step `step`, the newest checkpoint; waits only for the write before it."""
+        self._start(LAST, step, snapshot, lambda: self._write_last(snapshot, step))
+
+    def write_best(self, snapshot: Snapshot) -> None:
+        """Make `snapshot` the best one; waits only for the write before it."""
+        step = snapshot.documents[checkpoint_folder.STATE]["step"]
+        self._start(BEST, step, snapshot, lambda: self._write(snapshot, self.folder / BEST, None))
+
+    def check(self) -> None:
+        """`CheckpointError` if a write has failed; waits for nothing."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Until everything is written; `CheckpointError` if that fails."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def close(self) -> None:
+        """Until everything is written, and the thread has ended; `CheckpointError` if that fails."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+
+    def _start(self, name: str, step: int, snapshot: Snapshot, write: Callable[[], None]) -> None:
+        self.wait()
+        self._writing = self._thread.submit(self._in_words, name, step, snapshot.num_bytes, write)
+
+    def _in_words(self, name: str, step: int, needed: int, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except (OSError, SafetensorError) as error:
+            free = shutil.disk_usage(self.folder).free
+            whole = next(iter(newest_first(self.folder)), None)
+            stands = f"{whole} still stands" if whole else "there is none before it"
+            fewer = ", or set train.keep_checkpoints=1" if self.keep > 1 else ""
+            reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+            raise CheckpointError(
+                f"{self.folder / name}: cannot be written at step {step}: {reason} ({needed / 2**20:.0f} MiB needed, "
+                f"{free / 2**20:.0f} MiB free); {stands}; make room there and start again with the same command{fewer}"
+            ) from error
+
+    def _write_last(self, snapshot: Snapshot, step: int) -> None:
+        self._set_damaged_aside()
+        self._remove_surplus()  # of a run that kept more
+        last, previous = self.folder / LAST, None
+        if last.exists():
+            earlier = checkpoint_folder.read_json(last / checkpoint_folder.STATE)["step"]
+            previous = self.folder / f"checkpoint_step_{earlier:08d}"
+            if previous.exists():
+                _remove(previous)  # of the same step; `last` is whole
+        self._write(snapshot, last, previous)
+        for path in newest_first(self.folder)[1:]:
+            if _step_of(path) >= step:
+                _remove(path)  # the same step, written again
+        self._remove_surplus()
+
+    def _write(self, snapshot: Snapshot, target: Path, previous: Path | None) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _clear_away(self.folder)
+        if shutil.disk_usage(self.folder).free < snapshot.num_bytes:
+            raise OSError("there is no room for it")
+        with checkpoint_folder.replacing_folder(target, previous) as folder:
+            snapshot.write(folder)
+
+    def _set_damaged_aside(self) -> None:
+        """Once, before the first write: only whole ones count among those kept, and this run writes no others.
+
+        They are not removed: what could not be read now may be whole.
+        """
+        if not self._looked_over:
+            for path in newest_first(self.folder):
+                if checkpoint_folder.find_damage(path, RESUMED_FROM) is not None:
+                    aside = path.with_name(f"{path.name}.damaged")
+                    shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
+                    path.rename(aside)
+            self._looked_over = True
+
+    def _remove_surplus(self) -> None:
+        for path in newest_first(self.folder)[self.keep :]:
+            _remove(path)
+
+
+def _step_of(path: Path) -> int:
+    found = _STEP.fullmatch(path.name)
+    assert found is not None, path
+    return int(found[1])
+
+
+def _remove(folder: Path) -> None:
+    """Take a checkpoint away; a kill in between leaves no half of one under its name."""
+    doomed = folder.with_name(f"{folder.name}.removed")
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)  # what a file system will not give up now, the next write clears away
+
+
+def _clear_away(folder: Path) -> None:
+    """Remove what killed runs left: it takes room."""
+    for pattern in ("checkpoint_*.tmp", "checkpoint_*.removed"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,329 @@
+"""A trained checkpoint as one object: videos and texts go in, embeddings, matches, answers and captions come out.
+
+    model = load_model("outputs/didemo/checkpoint_best", "aggregation.keep=0.25")
+    cosines = model.encode_text(["a dog runs", "a man sings"]) @ model.encode_video("video.mp4")
+
+Frames, sampling, image size, pixel mean, aggregation and tokenizer are the checkpoint's own, so what comes out equals
+what training's evaluation computes. Nothing here is a collective: each process may use its object alone.
+
+Of the folder `models` this file alone stands above the tasks, whose models it builds; only scripts import it.
+Shapes: V videos, P texts, E width of the shared space, N video tokens, D width, T frames, L patches a frame.
+"""
+
+import logging
+import re
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from datasets.text import check_text, has_words
+from datasets.video_text import collate
+from engine.precision import DTYPES, Precision, autocast, check_gpu_is_supported, resolve_precision
+from engine.run import choose_device
+from inference.trained import CAN_DO, Seconds, Video, abilities_of, records_of, settings_to_use, trained_task
+from models.testa.model import VideoFeatures, normalise_pixels
+from tasks.base import VideoTextTask, progress_bar
+from tasks.caption import CaptionTask
+from tasks.data import clean_up, video_text
+from tasks.tokenized_texts import TEXTS_AT_ONCE
+from tasks.vqa import QUESTION_TOKENS, AnswerList, VqaTask, padded
+
+logger = logging.getLogger(__name__)
+VIDEOS_AT_ONCE = 8
+PRETRAINED_CAPTION: dict[str, Any] = {"method": "beam", "num_beams": 3, "min_tokens": 1, "max_tokens": 64}
+"""How a pre-trained checkpoint writes, which says nothing of it itself; as `VisionLanguageModel.generate` does."""
+
+
+class Match(NamedTuple):
+    """What the matching head says of a video and a text: the logit that reranking adds to the cosine, and in (0, 1)."""
+
+    logit: float
+    probability: float
+
+
+class EncodedTokens(NamedTuple):
+    """One video as the encoder leaves it, on the CPU.
+
+    Attributes:
+        tokens: (N, D), the class token first.
+        size: (N,) float32, how many original cells each token holds.
+        origins: (T, L) int64, for every original cell the index in `tokens` of the token that holds it; -1: dropped.
+        frames: (T, 3, H, W) uint8, the pixels that were encoded.
+    """
+
+    tokens: Tensor
+    size: Tensor
+    origins: Tensor
+    frames: Tensor
+
+
+class TrainedModel:
+    """A checkpoint that is ready to be used; made by `load_model`.
+
+    A method that the checkpoint was not trained for raises ValueError, as does a video that cannot be read.
+
+    Attributes:
+        config: the settings it is used with.
+        model, tokenizer: the modules themselves, folded for inference.
+        abilities: the methods that work.
+    """
+
+    def __init__(self, task: VideoTextTask, source: str, precision: Precision) -> None:
+        self.task, self.source, self.precision = task, source, precision
+        self.config, self.device = task.config, task.device
+        self.model, self.tokenizer = task.model, task.tokenizer
+        self.abilities = abilities_of(task.config)
+
+    def encode_video(
+        self,
+        videos: Video | Sequence[Video],
+        start: Seconds = None,
+        end: Seconds = None,
+        *,
+        return_tokens: bool = False,
+    ) -> Tensor | VideoFeatures:
+        """Embeddings (V, E), of unit length, float32, on the CPU; (E,) of a single path. Images are still videos.
+
+        `start` and `end` choose a part, in seconds; of a list, numbers for all or lists of numbers or None. With
+        `return_tokens` the embeddings come with the tokens, (V, N, D) or (N, D), that matching and decoders attend to.
+        """
+        self._require("encode_video")
+        embeddings, tokens = [], []
+        for _, pixels in self._pixels(videos, start, end):
+            features = self.encode_pixels(pixels)
+            assert features.embedding is not None
+            embeddings.append(features.embedding.cpu())
+            if return_tokens:
+                tokens.append(features.tokens.cpu())
+        first = 0 if isinstance(videos, Video) else slice(None)
+        embedding = torch.cat(embeddings)[first]
+        return VideoFeatures(torch.cat(tokens)[first], embedding) if return_tokens else embedding
+
+    def encode_text(self, texts: str | Sequence[str]) -> Tensor:
+        """Embeddings (P, E), of unit length, float32, on the CPU; (E,) of a single text."""
+        self._require("encode_text")
+        with self.computing():
+            rows = [self.model.encode_text(*part).embedding.cpu() for part in self._tokenized(texts)]
+        return torch.cat(rows)[0 if isinstance(texts, str) else slice(None)]
+
+    def words_read(self, text: str, *, question: bool = False) -> tuple[int, int]:
+        """How many words of a text the model reads before it is cut, and how many the text has.
+
+        Whatever cuts it counts: `data.max_words`, `data.max_tokens`, the positions of the text encoder, and the limits
+        of a question where it is one. The last word may be read in part.
+        """
+        clean, max_tokens = clean_up(self.config), QUESTION_TOKENS if question else None
+        ends = [word.end() for word in re.finditer(r"\S+", text)]
+
+        def ids_of(part: str) -> list[int]:
+            ids, mask = self.task.tokenize([clean(part)], max_tokens)
+            return ids[mask.bool()].tolist()
+
+        # The fewest first words that are read as the whole text is; what follows was cut, or is removed by cleaning.
+        whole = ids_of(text)
+        fewest = bisect_left(ends, True, key=lambda end: ids_of(text[:end]) == whole)
+        rest = text[ends[fewest] :]
+        return (fewest + 1 if clean(rest).strip() else len(ends)), len(ends)
+
+    def match(
+        self,
+        video: Video | EncodedTokens,
+        texts: str | Sequence[str],
+        start: float | None = None,
+        end: float | None = None,
+    ) -> Match | list[Match]:
+        """Whether each text describes the video, which may be encoded already, as the matching head sees it."""
+        self._require("match")
+        encoded = video if isinstance(video, EncodedTokens) else self.encode_tokens(video, start, end)
+        tokens = encoded.tokens.unsqueeze(0).to(self.device)
+        with self.computing():
+            logits = torch.cat([self.model.match(tokens, *part).float().cpu() for part in self._tokenized(texts)])
+        pairs = zip(logits[:, 1].tolist(), logits.softmax(dim=1)[:, 1].tolist(), strict=True)
+        matches = [Match(*pair) for pair in pairs]
+        return matches[0] if isinstance(texts, str) else matches
+
+    def answer(
+        self,
+        video: Video,
+        questions: str | Sequence[str],
+        start: float | None = None,
+        end: float | None = None,
+        *,
+        answers: Sequence[str] | None = None,
+    ) -> str | list[str]:
+        """The answer to each question about a video, which is encoded once.
+
+        Ranked are the answers of the checkpoint's training, or the given `answers`; with evaluation.inference=generate
+        answers are written.
+        """
+        self._require("answer")
+        task = self.task
+        assert isinstance(task, VqaTask)
+        listed = self._answers(answers)
+        pixels = self.read_video(video, start, end)
+        with self.computing():
+            tokens = self.model.video_tokens(pixels.unsqueeze(0).to(self.device))
+            asked = list(self._tokenized(questions, QUESTION_TOKENS))
+            states = padded([self.model.ground_text(tokens, ids, mask) for ids, mask in asked])
+            given = task.answers_to(states, padded([mask for _, mask in asked]), listed)
+        return given[0] if isinstance(questions, str) else given
+
+    def caption(self, videos: Video | Sequence[Video], start: Seconds = None, end: Seconds = None) -> str | list[str]:
+        """What is seen in each video, written as the `evaluation` section says; `start` and `end` as in `encode_video`.
+
+        Nucleus sampling draws from the seed and the place in the list.
+        """
+        self._require("caption")
+        written: list[str] = []
+        for positions, pixels in self._pixels(videos, start, end):
+            with self.computing():
+                ids = self._written_ids(positions, self.model.video_tokens(pixels.to(self.device)))
+            written += self.tokenizer.written(ids)
+        return written[0] if isinstance(videos, Video) else written
+
+    def encode_tokens(self, video: Video, start: float | None = None, end: float | None = None) -> EncodedTokens:
+        """The tokens of one video, with the cells each of them holds and the frames that were shown."""
+        frames, encoder = self.read_video(video, start, end), self.model.visual_encoder
+        with self.computing():
+            shown = normalise_pixels(
+                frames.unsqueeze(0).to(self.device), encoder.pixel_mean, encoder.pixel_std, encoder.cls_token.dtype
+            )
+            encoded = encoder(shown, return_origins=True)
+        assert encoded.origins is not None
+        return EncodedTokens(encoded.tokens[0].cpu(), encoded.size[0].cpu(), encoded.origins[0].cpu(), frames)
+
+    def encode_pixels(self, video_BTCHW: Tensor) -> "PixelFeatures":
+        """Encode frames as `read_video` gives them, uint8 (B, T, 3, H, W); what comes out stays on the device."""
+        video_BTCHW = video_BTCHW.to(self.device, non_blocking=True)
+        with self.computing():
+            if "encode_video" not in self.abilities:
+                return PixelFeatures(self.model.video_tokens(video_BTCHW), None)
+            return PixelFeatures(*self.model.encode_video(video_BTCHW))
+
+    def read_video(self, video: Video, start: float | None = None, end: float | None = None) -> Tensor:
+        """The frames (T, 3, H, W), uint8, that the encoder is shown of a video, an image, or a part of a video."""
+        return next(self._pixels(video, start, end))[1][0]
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Compute as training's evaluation does: in its precision, without gradients."""
+        with torch.no_grad(), autocast(self.device, self.precision):
+            yield
+
+    def _pixels(
+        self, videos: Video | Sequence[Video], start: Seconds, end: Seconds
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Positions and pixels (B, T, 3, H, W) on the CPU, batch by batch."""
+        data = video_text(self.config, records_of(videos, start, end), training=False)
+        parts = [range(len(data))[first : first + VIDEOS_AT_ONCE] for first in range(0, len(data), VIDEOS_AT_ONCE)]
+        for part in progress_bar(parts, "videos") if len(parts) > 1 else parts:
+            batch = collate([data[position] for position in part])
+            for failure in batch["failed"]:
+                raise ValueError(f"{failure['video']}: cannot be read ({failure['reason']}); give another file")
+            yield list(part), batch["video"]
+
+    def _tokenized(self, texts: str | Sequence[str], max_tokens: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Ids and mask of the texts, cleaned as in training, some at a time."""
+        given = [texts] if isinstance(texts, str) else list(texts)
+        check_texts(given, "text")
+        clean = clean_up(self.config)
+        cleaned = [clean(text) for text in given]
+        for first in range(0, len(cleaned), TEXTS_AT_ONCE):
+            yield self.task.tokenize(cleaned[first : first + TEXTS_AT_ONCE], max_tokens)
+
+    def _answers(self, given: Sequence[str] | None) -> AnswerList | None:
+        """What is ranked; None where answers are written."""
+        task = self.task
+        assert isinstance(task, VqaTask)
+        if task.evaluation.inference == "generate":
+            if given is not None:
+                raise ValueError("answers: have no effect with evaluation.inference generate, which writes them")
+            return None
+        if given is None:
+            return self._trained_answers
+        if not given:
+            raise ValueError("answers: none are given to rank; give at least one")
+        check_texts(given, "answer")
+        return task.answer_list(list(given))
+
+    @cached_property
+    def _trained_answers(self) -> AnswerList:
+        assert isinstance(self.task, VqaTask)
+        return self.task.answer_list(list(self.task.known_answers()))
+
+    def _written_ids(self, positions: list[int], tokens: Tensor) -> Tensor:
+        """Ids (B, S) of a caption for each video of a batch."""
+        if not isinstance(self.task, CaptionTask):
+            most = min(PRETRAINED_CAPTION["max_tokens"], self.config.model.text.max_positions)
+            settings = {**PRETRAINED_CAPTION, "max_tokens": most}
+            noise = None
+        else:
+            settings = self.task.generation()
+            noise = self.task.noise(positions, settings["max_tokens"]) if settings["method"] == "nucleus" else None
+        way = {name: value for name, value in settings.items() if name != "method"}
+        return self.model.generate(tokens, noise=noise, **way)
+
+    def _require(self, ability: str) -> None:
+        if ability not in self.abilities:
+            raise ValueError(
+                f"{self.source}: a checkpoint of {self.config.task} cannot {ability}, only "
+                f"{', '.join(self.abilities)}; load {CAN_DO[ability]}"
+            )
+
+
+def check_texts(texts: Sequence[str], name: str) -> None:
+    """ValueError, as of a manifest's line, if there are none, or one has no words or cannot be used."""
+    if not texts:
+        raise ValueError(f"no {name}s are given; give at least one")
+    for position, text in enumerate(texts):
+        if not isinstance(text, str) or not has_words(text):
+            raise ValueError(f"{name} {position} is {text!r}, which has no words; write at least one")
+        check_text(text, f"{name} {position}")
+
+
+class PixelFeatures(NamedTuple):
+    """Tokens (B, N, D), and embeddings (B, E) where the checkpoint has any."""
+
+    tokens: Tensor
+    embedding: Tensor | None
+
+
+def load_model(
+    source: str | Path,
+    *overrides: str,
+    config: Path | None = None,
+    device: str | torch.device | None = None,
+    dtype: Literal["auto"] | Precision | None = None,
+) -> TrainedModel:
+    """Load a checkpoint of any task: a folder such as checkpoint_best, or an `hf://` address of one.
+
+    Args:
+        overrides: settings over the checkpoint's own, such as "aggregation.keep=0.25"; not those of training.
+        config: a YAML file that says what weights without a config.yaml are of, such as TESTA's own files.
+        device: by default this process's GPU, or the CPU of a machine without.
+        dtype: fp32, bf16, fp16 or auto; by default the checkpoint's `train.precision`.
+
+    Raises:
+        ValueError: there is no such checkpoint, or a setting does not fit it.
+    """
+    where = choose_device() if device is None else torch.device(device)
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device: {device} is not there; leave it out, or give cpu")
+    check_gpu_is_supported(where)
+    settings = settings_to_use(str(source), list(overrides), config)
+    if dtype is None and settings.train.precision == "fp16" and where.type == "cpu":
+        logger.info("fp32 in place of fp16, in which it was trained and which needs a GPU")
+        dtype = "fp32"
+    if dtype is not None:
+        settings = replace(settings, train=replace(settings.train, precision=dtype))
+    precision = resolve_precision(settings.train.precision, where)
+    task = trained_task(settings, where)
+    task.fold_for_inference(DTYPES[precision])
+    return TrainedModel(task, str(source), precision)

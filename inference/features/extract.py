@@ -1,0 +1,151 @@
+"""Encode many videos into a feature folder, on several processes, and continue where an earlier run ended."""
+
+import hashlib
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from configs.load import to_dict
+from datasets.loaders import SAMPLE_TIMEOUT, evaluation_loader
+from datasets.records import VideoTextRecord
+from engine.checkpoint_folder import WEIGHTS
+from engine.distributed import (
+    done_by_main,
+    gather_objects,
+    rank,
+    world_size,
+)
+from engine.folder_lock import only_writer
+from engine.host_memory import keep_freed_memory
+from engine.hub import local_path
+from inference.api import TrainedModel, load_model
+from inference.features.folder import FAILED, FEATURES, FeatureFolder, PartWriter
+from inference.features.sources import Clip, clips_of
+from tasks.base import progress_bar
+from tasks.data import video_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractionRequest:
+    """What to encode, with which checkpoint, and where the features go.
+
+    Attributes:
+        source: a video or an image, a folder of them, a manifest, or a file of pairs.
+        checkpoint: a checkpoint folder, a file, or an `hf://` address.
+        out: the feature folder.
+        config: the YAML file of weights that have no config.yaml beside them.
+        videos: the folder of relative paths in a list; by default `videos` beside the list.
+        tokens: whether to keep all tokens of each video too.
+        overrides: `key=value` settings over the checkpoint's own.
+    """
+
+    source: Path
+    checkpoint: str
+    out: Path
+    config: Path | None = None
+    videos: Path | None = None
+    tokens: bool = False
+    batch_size: int = 8
+    workers: int = 0
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] | None = None
+    overrides: tuple[str, ...] = ()
+
+
+def arrays_of(model: TrainedModel, tokens: bool) -> tuple[str, ...]:
+    """What is kept of each video. ValueError if that is nothing."""
+    has_embeddings = "encode_video" in model.abilities
+    if not (has_embeddings or tokens):
+        raise ValueError(
+            f"{model.source}: a checkpoint of {model.config.task} has no embeddings; give --tokens for its tokens, or "
+            "a checkpoint fine-tuned for retrieval"
+        )
+    return (*(["embeddings"] if has_embeddings else []), *(["tokens"] if tokens else []))
+
+
+def extraction_of(model: TrainedModel, request: ExtractionRequest, arrays: tuple[str, ...]) -> dict[str, Any]:
+    """What the features are of, as extraction.json says it."""
+    path = local_path(request.checkpoint)
+    with (path / WEIGHTS if path.is_dir() else path).open("rb") as weights:
+        digest = hashlib.file_digest(weights, "sha256").hexdigest()
+    settings = to_dict(model.config)
+    return {
+        "source": str(request.source.resolve()),
+        "videos": None if request.videos is None else str(request.videos.resolve()),
+        "checkpoint": request.checkpoint,
+        "weights_sha256": digest,
+        "precision": model.precision,
+        "arrays": list(arrays),
+        **{section: settings[section] for section in ("model", "video", "aggregation")},
+    }
+
+
+def extract(
+    model: TrainedModel, clips: list[Clip], folder: FeatureFolder, batch_size: int, workers: int
+) -> dict[str, str]:
+    """Encode this process's share of the clips into parts; why a file could not be read, by its path."""
+    records = [VideoTextRecord(clip.video, ("",), clip.start, clip.end) for clip in clips]
+    loader = evaluation_loader(
+        video_text(model.config, records, training=False),
+        batch_size=batch_size,
+        rank=rank(),
+        world_size=world_size(),
+        workers=workers,
+        sample_timeout=SAMPLE_TIMEOUT,
+    )
+    writer = PartWriter(folder)
+    reasons: dict[str, str] = {}
+    for batch in progress_bar(loader, "batches of videos"):
+        reasons |= {failure["video"]: failure["reason"] for failure in batch["failed"]}
+        if batch["video"] is not None:
+            features = model.encode_pixels(batch["video"])
+            found = {"tokens": features.tokens}
+            if features.embedding is not None:
+                found["embeddings"] = features.embedding
+            kept = {name: found[name].float().cpu().numpy() for name in folder.arrays}
+            writer.add([clips[position] for position in batch["index"].tolist()], kept)
+    writer.write()
+    return reasons
+
+
+def run(request: ExtractionRequest) -> dict[str, Any]:
+    """Extract what is asked for and return the counts. A collective of all processes."""
+    begun = time.monotonic()
+    clips = done_by_main(lambda: clips_of(request.source, request.videos))
+    model = load_model(request.checkpoint, *request.overrides, config=request.config, dtype=request.dtype)
+    if model.device.type == "cpu":
+        keep_freed_memory()
+    arrays = arrays_of(model, request.tokens)
+    folder = FeatureFolder(request.out, arrays)
+    with ExitStack() as held:
+        done_by_main(lambda: held.enter_context(only_writer(folder.out)))
+        done_by_main(lambda: folder.begin(extraction_of(model, request, arrays)))
+        done = done_by_main(lambda: set(folder.places()))
+        left = [clip for clip in clips if clip not in done]
+        reasons: dict[str, str] = {}
+        for part in gather_objects(extract(model, left, folder, request.batch_size, request.workers) if left else {}):
+            reasons |= part
+        failed = done_by_main(lambda: folder.finish(clips, reasons))
+    if len(failed) == len(clips):
+        first = f"{failed[0]['video']}: {failed[0]['reason']}"
+        raise ValueError(f"{request.source}: none of its {len(clips)} videos can be read (the first is {first})")
+    return {
+        "out": str(request.out),
+        "videos": len(clips),
+        "encoded": len(left) - len(failed),
+        "encoded_before": len(clips) - len(left),
+        "failed": len(failed),
+        "arrays": list(arrays),
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+
+
+def summary(counts: dict[str, Any]) -> str:
+    """The counts of `run` as people read them."""
+    out = Path(counts["out"])
+    failed = f" (see {out / FAILED})" if counts["failed"] else ""
+    return (
+        f"{out / FEATURES}: {' and '.join(counts['arrays'])} of {counts['videos'] - counts['failed']} videos, "
+        f"{counts['encoded']} of them encoded now in {counts['seconds']} s; {counts['failed']} failed{failed}"
+    )

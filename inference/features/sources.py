@@ -1,0 +1,101 @@
+"""What features are extracted of: the clips that a video, a folder, a manifest or a file of pairs names, each once."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets.annotations import manifest
+from datasets.annotations.layout import VIDEO_SUFFIXES
+from datasets.files_below import files_below
+from datasets.records import QuestionRecord, VideoTextRecord, is_image
+from datasets.sources import PARSERS, holds_its_videos, open_source
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video, an image, or the part of a video from `start` to `end` in seconds, in the state its file is in.
+
+    `size` is in bytes, `mtime_ns` the time of change; both are None of a file that is not there.
+    """
+
+    video: str
+    start: float | None
+    end: float | None
+    size: int | None
+    mtime_ns: int | None
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """As a line of index.jsonl has it."""
+        return asdict(self)
+
+
+def clips_of(source: Path, videos: Path | None) -> list[Clip]:
+    """The clips that `source` names, in its order; in a folder, subfolders too, in that of their paths.
+
+    Relative paths in a file are looked for in `videos`, by default the folder `videos` beside it. ValueError for what
+    is not there, what names no video, and what is not as its format says.
+    """
+    if source.is_dir():
+        paths = _videos_below(source)
+        if not paths:
+            raise ValueError(f"{source}: holds no videos or images; known suffixes are {', '.join(VIDEO_SUFFIXES)}")
+        named: list[tuple[str, float | None, float | None]] = [(path, None, None) for path in paths]
+    elif not source.is_file():
+        raise ValueError(f"{source}: no such file or folder; name a video, a folder of videos or a manifest")
+    elif _is_visual(source.name):
+        named = [(str(source.absolute()), None, None)]
+    elif source.suffix in PARSERS:
+        named = _named_by(source, videos or source.absolute().parent / "videos")
+    else:
+        known = ", ".join((*PARSERS, *VIDEO_SUFFIXES))
+        raise ValueError(f"{source}: no format for {source.suffix or 'no suffix'!r}; known are {known} and images")
+    if videos is not None and (source.is_dir() or _is_visual(source.name)):
+        raise ValueError(f"--videos: has no effect on {source}, which is no list of videos; leave it out")
+    clips = [_clip(*clip) for clip in dict.fromkeys(named)]
+    if all(clip.size is None for clip in clips):
+        raise ValueError(
+            f"{source}: none of its {len(clips)} videos is there (the first is {clips[0].video}); set --videos to the "
+            "folder that holds them"
+        )
+    return clips
+
+
+def _named_by(source: Path, videos: Path) -> list[tuple[str, float | None, float | None]]:
+    if source.suffix == ".jsonl":
+        read = manifest.read_questions if _asks(source) else manifest.read
+        records: list[QuestionRecord] | list[VideoTextRecord] = read(source, videos)
+        return [(record.video, record.start, record.end) for record in records]
+    if holds_its_videos(source):
+        raise ValueError(f"{source}: lists shards, whose videos are no files; unpack them and name their folder")
+    table = open_source(source, videos.absolute())
+    return [(table.path(video), *table.span(video)) for video in range(table.num_videos)]
+
+
+def _asks(source: Path) -> bool:
+    """Whether the first line of a manifest is a question; what is no JSON the manifest's own reader refuses."""
+    with source.open("rb") as lines:
+        first = next((line for line in lines if line.strip()), b"{}")
+    try:
+        return "question" in json.loads(first)
+    except (ValueError, TypeError):
+        return False
+
+
+def _videos_below(folder: Path) -> list[str]:
+    """Absolute paths of all videos and images but hidden ones; links to folders are followed."""
+    return sorted(path for path in files_below(folder.absolute()) if _is_visual(os.path.basename(path)))
+
+
+def _is_visual(name: str) -> bool:
+    return not name.startswith(".") and (is_image(name) or name.lower().endswith(VIDEO_SUFFIXES))
+
+
+def _clip(video: str, start: float | None, end: float | None) -> Clip:
+    try:
+        state = os.stat(video)
+    except OSError:
+        return Clip(video, start, end, None, None)
+    return Clip(video, start, end, state.st_size, state.st_mtime_ns)

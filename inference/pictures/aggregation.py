@@ -1,0 +1,75 @@
+"""Trace how a checkpoint aggregates the tokens of a video, and draw it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from datasets.encode import write_video
+from inference.api import TrainedModel
+from inference.pictures.figures import (
+    draw_blocks,
+    draw_end,
+    draw_grounding,
+    draw_similarities,
+    film,
+    write_figure,
+)
+from inference.pictures.trace import Trace, grounded, trace_video
+from models.testa.video_encoder import VideoEncoder
+
+FRAMES_A_SECOND = 4
+
+
+def trace_of(model: TrainedModel, video: str, start: float | None, end: float | None) -> Trace:
+    """A video as the checkpoint sees and encodes it."""
+    frames, encoder = model.read_video(video, start, end), model.model.visual_encoder
+    with model.computing(), blocks_watched(encoder):
+        return trace_video(encoder, frames.to(model.device))
+
+
+@contextmanager
+def blocks_watched(encoder: VideoEncoder) -> Iterator[None]:
+    """Show how far the encoder has come, which takes a while on a CPU."""
+    with tqdm(total=len(encoder.blocks), desc="encoding", unit="block") as progress, ExitStack() as hooks:
+
+        def block_is_through(*_: Any) -> None:
+            progress.update()
+
+        for block in encoder.blocks:
+            hooks.callback(block.register_forward_hook(block_is_through).remove)
+        yield
+
+
+def similarity_of(model: TrainedModel, trace: Trace, text: str) -> NDArray[np.float64]:
+    """The cosine (T, L) of a phrase with each cell's token."""
+    embedding = model.encode_text(text)
+    with model.computing():
+        return grounded(trace, model.model.vision_proj, embedding)
+
+
+def write_pictures(
+    trace: Trace, out: Path, name: str, text: str | None, similarity: NDArray[np.float64] | None
+) -> None:
+    """Draw all pictures and the video of a trace into a folder; `similarity` is that of `text`."""
+    left = len(np.unique(trace.origins[trace.origins >= 0]))
+    title = f"{name}: {trace.origins.size} patches of {len(trace.frames)} frames become {left} tokens"
+    pictures: dict[str, Callable[[], Figure]] = {
+        "regions": lambda: draw_end(trace, title),
+        "blocks": lambda: draw_blocks(trace, title),
+        "similarity": lambda: draw_similarities(trace, f"{name}: similarity of tokens"),
+    }
+    if similarity is not None:
+        pictures["grounding"] = lambda: draw_grounding(trace, similarity, f"{name}: “{text}”")
+    out.mkdir(parents=True, exist_ok=True)
+    with tqdm(total=len(pictures) + 1, desc="pictures", unit="file") as progress:
+        for stem, draw in pictures.items():
+            write_figure(draw(), out / f"{stem}.png")
+            progress.update()
+        write_video(out / "regions.mp4", film(trace, similarity), FRAMES_A_SECOND)
+        progress.update()

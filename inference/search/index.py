@@ -1,0 +1,133 @@
+"""The folder that videos are searched in: one that `inference.features` fills, and what its checkpoint is.
+
+search.json    checkpoint, config file and settings that a query is encoded by
+
+All else is as `inference/features/folder.py` says.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.load import differences
+from engine.checkpoint_folder import find_folder, read_json, write_json
+from engine.distributed import done_by_main
+from engine.hub import SCHEME
+from inference.api import TrainedModel
+from inference.features.extract import ExtractionRequest, extraction_of, run
+from inference.features.folder import EXTRACTION, FEATURES, INDEX, read_clips, read_failed
+from inference.features.sources import Clip
+from inference.trained import CAN_DO, abilities_of, settings_to_use
+from tasks.metrics.retrieval import shortlist
+
+SEARCH = "search.json"
+ARRAYS = ("embeddings",)
+ROWS_AT_ONCE = 8192
+"""Embeddings that are held in float64 at once: 17 MB of 256 numbers each."""
+
+
+class VideoIndex:
+    """Videos and their embeddings, which stay on the disk until they are searched.
+
+    Attributes:
+        folder: where they are.
+        clips: the videos, or parts of videos, each with the state its file was in.
+        embeddings: (V, E) float32, of unit length, one for each of `clips`; memory-mapped.
+        checkpoint, config, overrides: what `inference.api.load_model` is given to encode a query.
+    """
+
+    def __init__(self, folder: Path, clips: list[Clip], embeddings: NDArray, search: dict[str, Any]) -> None:
+        assert len(clips) == len(embeddings)
+        self.folder, self.clips, self.embeddings = folder, clips, embeddings
+        self.checkpoint: str = search["checkpoint"]
+        self.config: str | None = search["config"]
+        self.overrides: list[str] = search["overrides"]
+
+    @cached_property
+    def failed(self) -> dict[str, str]:
+        """Videos that are not in the index because they could not be read, and why, by their paths."""
+        indexed = {clip.video for clip in self.clips}
+        return {row["video"]: row["reason"] for row in read_failed(self.folder) if row["video"] not in indexed}
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """The index in a folder; ValueError if there is none, or it is damaged."""
+        whole = find_folder(folder / FEATURES)
+        if whole is None or not (folder / SEARCH).is_file():
+            raise ValueError(f"{folder}: holds no index; make one with python -m scripts.search index VIDEOS")
+        try:
+            embeddings = np.load(whole / "embeddings.npy", mmap_mode="r")
+            clips = read_clips(whole / INDEX)
+            if len(clips) != len(embeddings):
+                raise ValueError(f"{len(clips)} videos and {len(embeddings)} embeddings")
+        except (OSError, EOFError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"{whole}: is damaged ({error}); remove it and give the same index command again"
+            ) from error
+        return cls(folder, clips, embeddings, read_json(folder / SEARCH))
+
+    @staticmethod
+    def update(request: ExtractionRequest) -> dict[str, Any]:
+        """Make the index `request.out`, or bring it up to date with its videos, as `features.extract.run` does.
+
+        New and changed files are encoded, removed ones leave. Returns the counts. A collective of all processes.
+
+        Raises:
+            ValueError: the checkpoint has no embeddings, or the index is of another checkpoint, setting or source.
+        """
+        overrides = list(request.overrides)
+        settings = settings_to_use(request.checkpoint, overrides, request.config)
+        if "encode_video" not in abilities_of(settings):
+            raise ValueError(
+                f"{request.checkpoint}: a checkpoint of {settings.task} has no embeddings to search by; give "
+                f"{CAN_DO['encode_video']}"
+            )
+        noted = request.out / SEARCH
+        made_with = read_json(noted)["overrides"] if noted.is_file() else overrides
+        if sorted(made_with) != sorted(overrides):
+            raise ValueError(
+                f"{request.out}: was made with {' '.join(made_with) or 'no settings'} over the checkpoint's own, not "
+                f"with {' '.join(overrides) or 'none'}; give the same, or name another folder"
+            )
+        counts = run(request)
+        is_local = not request.checkpoint.startswith(SCHEME)
+        search = {
+            "checkpoint": str(Path(request.checkpoint).resolve()) if is_local else request.checkpoint,
+            "config": None if request.config is None else str(request.config.resolve()),
+            "overrides": overrides,
+        }
+        done_by_main(lambda: write_json(noted, search))
+        return counts
+
+    def check_model(self, model: TrainedModel) -> None:
+        """ValueError, naming what differs, unless a model has the weights and settings that the videos were encoded by.
+
+        Precision may differ: an index may be made on a GPU and searched on a CPU. Videos may be elsewhere by now.
+        """
+        noted = read_json(self.folder / EXTRACTION)
+        given = ExtractionRequest(checkpoint=model.source, source=Path(noted["source"]), out=self.folder)
+        asked = extraction_of(model, given, tuple(noted["arrays"]))
+        may_differ = {name: noted[name] for name in ("source", "videos", "checkpoint", "precision")}
+        found = differences(noted, asked | may_differ)
+        if found:
+            raise ValueError(
+                f"{self.folder}: its videos were encoded by other weights or settings than {model.source} "
+                f"({'; '.join(found)}); say with --checkpoint where those are, or make another index"
+            )
+
+    def search(self, text_embedding: NDArray, most: int) -> tuple[NDArray, NDArray]:
+        """Rows (k,) of the `most` nearest videos, the nearest first, and their cosines (k,) float32 with a text (E,).
+
+        Exact: all videos are compared, with sums in float64 as `tasks.metrics.retrieval.Direction` takes them.
+        """
+        query = text_embedding.astype(np.float64)
+        tiles = range(0, len(self.embeddings), ROWS_AT_ONCE)
+        cosine = np.concatenate(
+            [self.embeddings[first : first + ROWS_AT_ONCE].astype(np.float64) @ query for first in tiles]
+        ).astype(np.float32)
+        rows = shortlist(cosine[None], most)[0]
+        best_first = rows[np.argsort(-cosine[rows], kind="stable")]
+        return best_first, cosine[best_first]

@@ -1,0 +1,198 @@
+"""Videos that are nearest to a text: by cosine of embeddings, the best of them in the order of the matching head."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+from torch import Tensor
+
+from engine.hub import SCHEME
+from inference.api import Match, TrainedModel, load_model
+from inference.search.frames import best_frames
+from inference.search.index import VideoIndex
+from inference.search.scale import EVERYDAY_CAPTIONS, MATCHES, even_cosine, probability_of_cosine
+from inference.trained import CAN_DO
+from inference.unread_words import unread_words
+from tasks.base import progress_bar
+
+logger = logging.getLogger(__name__)
+BEST_FRAMES = 3
+VIDEOS_MEASURED = 1024
+"""Of larger indices so many videos, at even steps, decide which cosine means a match."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A video, or the part of one from `start` to `end` in seconds, that was found.
+
+    Attributes:
+        score: cosine plus matching logit where there is one, as evaluation reranks, and else the cosine.
+        cosine: of the embeddings of text and video.
+        match_logit: what the matching head says; None where the video was not reranked.
+        probability: that the text describes it, on a scale that other videos and texts share: by the matching head,
+            or, where no video was reranked, by the cosine (`inference.search.scale`); None where neither is known.
+        frames: (seconds from the beginning of the file, similarity) of the frames that match best, the best first.
+        problem: why the file could not be read now, in one line; it has neither logit nor frames then.
+    """
+
+    video: str
+    start: float | None
+    end: float | None
+    score: float
+    cosine: float
+    match_logit: float | None = None
+    probability: float | None = None
+    frames: tuple[tuple[float, float], ...] = ()
+    problem: str | None = None
+
+
+class Searcher:
+    """An index with the model that its videos were encoded by.
+
+    Raises ValueError for a model of other weights or settings.
+    """
+
+    def __init__(self, index: VideoIndex, model: TrainedModel) -> None:
+        index.check_model(model)
+        self.index, self.model = index, model
+
+    @classmethod
+    def open(cls, folder: Path, checkpoint: str | None = None) -> Self:
+        """The index in a folder and its own checkpoint; `checkpoint` says where that went if it was moved."""
+        index = VideoIndex.open(folder)
+        if checkpoint is None and not (index.checkpoint.startswith(SCHEME) or Path(index.checkpoint).exists()):
+            raise ValueError(f"{folder}: its checkpoint {index.checkpoint} is gone; say with --checkpoint where it is")
+        config = None if index.config is None else Path(index.config)
+        return cls(index, load_model(checkpoint or index.checkpoint, *index.overrides, config=config))
+
+    @property
+    def can_rerank(self) -> bool:
+        """Whether the checkpoint has a matching head."""
+        return "match" in self.model.abilities
+
+    def query(
+        self,
+        text: str,
+        top: int = 10,
+        rerank: int | None = None,
+        frames: int = BEST_FRAMES,
+        check: Callable[[], None] = lambda: None,
+    ) -> list[Hit]:
+        """The `top` videos for a text, the best first.
+
+        Ranked are all videos by cosine, and of these the first `rerank` by cosine plus matching logit, as training's
+        evaluation does. A file that cannot be read keeps the place that its cosine gave it, and says its `problem`.
+
+        Args:
+            rerank: by default `top`, or 0 where the checkpoint has no matching head.
+            frames: how many of the best frames of each hit to look for; 0 opens no file but to rerank.
+            check: called before each video is read; what it raises ends the search.
+
+        Raises:
+            ValueError: the text is empty, or the checkpoint cannot rerank.
+        """
+        if not text.strip():
+            raise ValueError("the text to search for is empty; give a phrase or a paragraph")
+        if rerank is None:
+            rerank = top if self.can_rerank else 0
+        if rerank and not self.can_rerank:
+            raise ValueError(
+                f"{self.model.source}: has no matching head to rerank with; give --rerank 0, or index "
+                f"with {CAN_DO['match']}"
+            )
+        if top < 1 or rerank < 0 or frames < 0:
+            raise ValueError("top, rerank and frames: must be 1 or more, 0 or more, and 0 or more")
+        embedding = self.model.encode_text(text)
+        assert isinstance(embedding, Tensor)
+        hits = self._nearest(embedding, max(top, rerank), with_probability=not rerank)
+        matched = in_order(self._each_read(hits[:rerank], Asked(text, embedding, frames, check), "reranking"))
+        rest = hits[rerank:top]
+        if frames:
+            rest = self._each_read(rest, Asked(None, embedding, frames, check), "frames")
+        return (matched + rest)[:top]
+
+    def unread(self, text: str) -> str | None:
+        """A sentence for people if the model does not read the whole text; None if it does."""
+        return unread_words(self.model, text)
+
+    def _nearest(self, embedding: Tensor, most: int, with_probability: bool) -> list[Hit]:
+        rows, cosines = self.index.search(embedding.numpy(), most)
+        found = []
+        for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True):
+            clip = self.index.clips[row]
+            found.append(Hit(clip.video, clip.start, clip.end, cosine, cosine))
+        if not with_probability:
+            return found
+
+        probabilities = probability_of_cosine(cosines, self._even_cosine, self._temperature)
+        return [
+            replace(hit, probability=probability)
+            for hit, probability in zip(found, probabilities.tolist(), strict=True)
+        ]
+
+    @property
+    def _temperature(self) -> float:
+        return self.model.model.temp.item()
+
+    @cached_property
+    def _even_cosine(self) -> float:
+        """`even_cosine` of the index, measured on some of its videos."""
+        step = -(-len(self.index.embeddings) // VIDEOS_MEASURED)
+        everyday = self.model.encode_text(EVERYDAY_CAPTIONS).numpy()
+        return even_cosine(self.index.embeddings[::step] @ everyday.T, self._temperature)
+
+    def _each_read(self, hits: Sequence[Hit], asked: "Asked", description: str) -> list[Hit]:
+        """The hits with what is asked of each, or with its problem if the file cannot be read."""
+        looked = []
+        for hit in progress_bar(hits, description):
+            asked.check()
+            try:
+                looked.append(self._read(hit, asked))
+            except ValueError as error:  # all else that is wrong was refused before
+                logger.warning("%s", error)
+                looked.append(replace(hit, problem=str(error)))
+        return looked
+
+    def _read(self, hit: Hit, asked: "Asked") -> Hit:
+        encoded = self.model.encode_tokens(hit.video, hit.start, hit.end)
+        if asked.frames:
+            of_hit = (encoded, hit.video, hit.start, hit.end)
+            hit = replace(hit, frames=best_frames(self.model, *of_hit, asked.embedding, asked.frames))
+        if asked.text is not None:
+            match = self.model.match(encoded, asked.text)
+            assert isinstance(match, Match)
+            hit = replace(hit, match_logit=match.logit, score=hit.cosine + match.logit, probability=match.probability)
+        return hit
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a video: its best `frames` by `embedding`, and how well `text`, if there is one, matches it.
+
+    `check` is called before each video, and may raise to end the search.
+    """
+
+    text: str | None
+    embedding: Tensor
+    frames: int
+    check: Callable[[], None]
+
+
+def best_probability(hits: Sequence[Hit]) -> float | None:
+    """The largest probability of some hits; None where it is known of none."""
+    return max((hit.probability for hit in hits if hit.probability is not None), default=None)
+
+
+def nothing_matches(hits: Sequence[Hit]) -> bool:
+    """Whether each of some hits is more likely no match."""
+    best = best_probability(hits)
+    return best is not None and best < MATCHES
+
+
+def in_order(hits: Sequence[Hit]) -> list[Hit]:
+    """Hits by score; those that were not matched stay where they are."""
+    matched = iter(sorted((hit for hit in hits if hit.match_logit is not None), key=lambda hit: -hit.score))
+    return [hit if hit.match_logit is None else next(matched) for hit in hits]

@@ -1,0 +1,107 @@
+"""A checkpoint as the task it was trained for, to be used and not trained: its settings, its parts, what it can do."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from configs.load import load_any, load_to_evaluate
+from configs.schema import CONFIG_CLASSES, CaptionConfig, ObjectiveConfig, TaskConfig
+from datasets.annotations.manifest import check_times
+from datasets.records import VideoTextRecord
+from engine.checkpoint_folder import CONFIG, WEIGHTS
+from engine.hub import local_path
+from tasks.base import VideoTextTask
+from tasks.caption import CaptionTask
+from tasks.vqa import VqaTask
+
+Video = str | Path
+Seconds = float | Sequence[float | None] | None
+OVERRIDABLE = ("video", "aggregation", "evaluation", "data", "model")
+CAN_DO = {
+    "encode_video": "one fine-tuned for retrieval, or pre-trained, with vtc",
+    "encode_text": "one fine-tuned for retrieval, or pre-trained, with vtc",
+    "match": "one fine-tuned for retrieval, or pre-trained, with vtm",
+    "answer": "one fine-tuned by train_vqa.py",
+    "caption": "one fine-tuned by train_caption.py, or pre-trained with cap",
+    "encode_tokens": "any",
+}
+"""What is asked of a checkpoint, by the names of `inference.api.TrainedModel`, and which checkpoints can do it."""
+
+
+def settings_to_use(source: str, overrides: list[str], config: Path | None) -> TaskConfig:
+    """The configuration of a checkpoint under `key=value` settings, without what only training needs.
+
+    The file `config` says what weights are of that have no config.yaml beside them. ValueError, in one line, for what
+    is not there or does not fit.
+    """
+    for override in overrides:
+        if override.partition("=")[0].partition(".")[0] not in OVERRIDABLE:
+            raise ValueError(
+                f"{override}: has no effect on a checkpoint that is only used; give {', '.join(OVERRIDABLE)}"
+            )
+    local = local_path(source)
+    if local.is_dir() and not (local / WEIGHTS).exists():
+        inside = sorted(str(path.parent) for path in local.glob(f"*/{WEIGHTS}"))
+        raise ValueError(f"{source}: holds no {WEIGHTS}; name {' or '.join(inside) or 'a checkpoint folder'}")
+    trained = (local if local.is_dir() else local.parent) / CONFIG
+    if config is None and not trained.exists():
+        raise ValueError(f"{source}: has no {CONFIG} beside it; give with config the YAML file that it was trained by")
+    told = load_any(CONFIG_CLASSES, trained, []) if config is None else load_any(CONFIG_CLASSES, config, overrides)
+    # Quoted, as a path may hold what YAML has a meaning for.
+    asked = [f"checkpoint={json.dumps(source)}", *overrides]
+    settings = load_to_evaluate(type(told), config, asked, local_path)
+    if isinstance(settings, CaptionConfig):
+        # Nothing is scored, and this metric needs no Java.
+        settings = replace(settings, evaluation=replace(settings.evaluation, best_metric="cider"))
+    return replace(settings, train=replace(settings.train, workers=0, compile=False, activation_checkpointing="none"))
+
+
+def trained_task(settings: TaskConfig, device: torch.device) -> VideoTextTask:
+    """The task with the weights of `settings.checkpoint`, on the device; without the twin that only training needs."""
+    if settings.task == "vqa" or settings.task == "caption":
+        task: VideoTextTask = {"vqa": VqaTask, "caption": CaptionTask}[settings.task](settings, device)
+    else:
+        task = VideoTextTask(settings, device)
+        task.start_from_checkpoint()
+    return task.to(device).eval()
+
+
+def abilities_of(settings: TaskConfig) -> tuple[str, ...]:
+    """What of CAN_DO a model is trained for."""
+    losses = settings.objective.losses if isinstance(settings.objective, ObjectiveConfig) else ()
+    trained = {
+        "encode_video": "vtc" in losses,
+        "encode_text": "vtc" in losses,
+        "match": "vtm" in losses,
+        "answer": settings.task == "vqa",
+        "caption": settings.task == "caption" or "cap" in losses,
+        "encode_tokens": True,
+    }
+    return tuple(name for name in CAN_DO if trained[name])
+
+
+def records_of(videos: Video | Sequence[Video], start: Seconds, end: Seconds) -> list[VideoTextRecord]:
+    """The videos, or parts of them, as records without a text; ValueError for times that are none."""
+    listed = [videos] if isinstance(videos, Video) else list(videos)
+    if not listed:
+        raise ValueError("no videos are given; give at least one")
+    records = []
+    for video, first, last in zip(listed, _each(start, len(listed)), _each(end, len(listed)), strict=True):
+        path = str(Path(video).absolute())
+        try:
+            check_times({"video": path, "start": first, "end": last})
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        records.append(VideoTextRecord(path, ("",), first, last))
+    return records
+
+
+def _each(times: Seconds, count: int) -> Sequence[float | None]:
+    if not isinstance(times, Sequence):
+        return [times] * count
+    if len(times) != count:
+        raise ValueError(f"start and end: {len(times)} times for {count} videos; give one for each, or one for all")
+    return times

@@ -1,0 +1,235 @@
+"""The two transformer blocks of the video encoder: divided space-time, and plain (joint or within a frame).
+
+Shapes: B batch, T frames, L patches a frame, D width, N tokens without the class token.
+A block takes and returns (class token, tokens, size, origins). `size` is how many original cells a token holds;
+`origins` (B, T0, L0) is the flat index of the token that holds each original cell, or None when nobody asks.
+`steps`, a list, is given what the block merges or drops; that needs `origins`.
+"""
+
+import torch
+from einops import repeat
+from timm.layers import DropPath, Mlp
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.parts.aggregation import AggregationStep, MergePlan, TokenAggregator, follow, merge
+from models.parts.attention import Attended, Attention
+from models.parts.packed import can_pack, packed, packed_parts
+
+BlockState = tuple[Tensor, Tensor, Tensor, Tensor | None]
+NORM_EPS = 1e-6
+
+
+class DividedBlock(nn.Module):
+    """Attention over time, merging of frames, attention within each frame, merging of patches, MLP.
+
+    The class token takes part in the attention of every frame, as one copy a frame whose updates are averaged, and in
+    the MLP; not in the attention over time, and it never merges. Parameter names are TimeSformer's.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        drop_path: float,
+        merge_frames: TokenAggregator,
+        merge_patches: TokenAggregator,
+        proportional_attention: bool,
+        temporal_scaling: int | None,
+    ) -> None:
+        super().__init__()
+        self.temporal_norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.temporal_attn = Attention(width, heads)
+        self.temporal_fc: nn.Module = nn.Linear(width, width)
+        scaling = None if temporal_scaling is None else nn.Parameter(torch.zeros(1, temporal_scaling, 1))
+        self.temporal_scaling: nn.Parameter | None = scaling
+        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp: nn.Module = Mlp(width, int(width * mlp_ratio))
+        self.drop_path = DropPath(drop_path)
+        self.merge_frames, self.merge_patches = merge_frames, merge_patches
+        self.proportional_attention = proportional_attention
+
+    def forward(
+        self,
+        cls_B1D: Tensor,
+        tokens_BTLD: Tensor,
+        size_BTL: Tensor,
+        origins: Tensor | None,
+        steps: list[AggregationStep] | None = None,
+    ) -> BlockState:
+        """The next state; tokens (B, T, L, D) and size (B, T, L) have fewer frames and patches after merging."""
+        tokens, size, origins = self._over_time(tokens_BTLD, size_BTL, origins, steps)
+        cls, tokens, size, origins = self._within_frames(cls_B1D, tokens, size, origins, steps)
+        together = torch.cat([cls, tokens.flatten(1, 2)], dim=1)
+        together = together + self.drop_path(self.mlp(self.norm2(together)))
+        return together[:, :1], together[:, 1:].unflatten(1, tokens.shape[1:3]), size, origins
+
+    @torch.no_grad()
+    def fold_for_inference(self, dtype: torch.dtype) -> None:
+        """See `VideoEncoder.fold_for_inference`."""
+        first, second = self.temporal_attn.proj, self.temporal_fc
+        if isinstance(second, nn.Linear) and self.temporal_scaling is None:
+            weight, bias = folded(first, second)
+            assert isinstance(first, nn.Linear)
+            first.weight.copy_(weight)
+            first.bias.copy_(bias)
+            self.temporal_fc = nn.Identity()
+        for attention in (self.temporal_attn, self.attn):
+            _pack(attention, dtype)
+        self.mlp = _packed_mlp(self.mlp, dtype)
+
+    def _over_time(
+        self, tokens_BTLD: Tensor, size_BTL: Tensor, origins: Tensor | None, steps: list[AggregationStep] | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        num_frames, num_patches = tokens_BTLD.shape[1:3]
+        bias = size_BTL.log().transpose(1, 2) if self.proportional_attention else None
+        attended = self.temporal_attn(self.temporal_norm1(tokens_BTLD), bias, self.merge_frames.needs)
+        tokens, size = tokens_BTLD + self.drop_path(self._temporal_update(attended.context)), size_BTL
+        plan = self.merge_frames.plan(attended, num_frames)
+        if plan is not None:
+            tokens, size = merge(tokens, size, plan)
+            origins = None if origins is None else follow(origins, plan, num_frames, num_patches)
+            _note(steps, self.merge_frames, attended, plan, origins)
+        return tokens, size, origins
+
+    def _temporal_update(self, context_BTLD: Tensor) -> Tensor:
+        """`temporal_attn.proj`, then `temporal_fc`."""
+        first, second = self.temporal_attn.proj, self.temporal_fc
+        if self.folds(*context_BTLD.shape[1:3]):
+            return F.linear(context_BTLD, *folded(first, second))
+        update = first(context_BTLD)
+        if self.temporal_scaling is not None:
+            update = update * (resize_in_time(self.temporal_scaling, context_BTLD.shape[1]).tanh() + 1).unsqueeze(-1)
+        return second(update)
+
+    def folds(self, num_frames: int, num_patches: int) -> bool:
+        """Whether the two are multiplied first: of more tokens than they are wide, that costs less than the second.
+
+        Decided by a single video, so that what is computed for it does not depend on the batch.
+        """
+        two_in_a_row = isinstance(self.temporal_fc, nn.Linear) and self.temporal_scaling is None
+        return two_in_a_row and num_frames * num_patches > self.attn.width
+
+    def _within_frames(
+        self,
+        cls_B1D: Tensor,
+        tokens_BTLD: Tensor,
+        size_BTL: Tensor,
+        origins: Tensor | None,
+        steps: list[AggregationStep] | None,
+    ) -> BlockState:
+        num_frames, num_patches = tokens_BTLD.shape[1:3]
+        bias = F.pad(size_BTL.log(), (1, 0)).flatten(0, 1).unsqueeze(1) if self.proportional_attention else None
+        frames = torch.cat([repeat(cls_B1D, "B 1 D -> B T 1 D", T=num_frames), tokens_BTLD], dim=2)
+        attended = self.attn(self.norm1(frames).flatten(0, 1).unsqueeze(2), bias, self.merge_patches.needs)
+        update = self.drop_path(self.attn.proj(attended.context).squeeze(2).unflatten(0, (-1, num_frames)))
+        cls, tokens, size = cls_B1D + update[:, :, :1].mean(dim=1), tokens_BTLD + update[:, :, 1:], size_BTL
+        attended = _without_cls(attended, num_frames)
+        plan = self.merge_patches.plan(attended, num_patches)
+        if plan is not None:
+            tokens, size = merge(tokens, size, plan)
+            origins = None if origins is None else follow(origins, plan, num_patches, 1)
+            _note(steps, self.merge_patches, attended, plan, origins)
+        return cls, tokens, size, origins
+
+
+class JointBlock(nn.Module):
+    """A ViT block over all tokens it is given, with merging between attention and MLP (ToMe). Tokens are (B, N, D)."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        drop_path: float,
+        merge_tokens: TokenAggregator,
+        proportional_attention: bool,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp: nn.Module = Mlp(width, int(width * mlp_ratio))
+        self.drop_path = DropPath(drop_path)
+        self.merge_tokens = merge_tokens
+        self.proportional_attention = proportional_attention
+
+    def forward(
+        self,
+        cls_B1D: Tensor,
+        tokens_BND: Tensor,
+        size_BN: Tensor,
+        origins: Tensor | None,
+        steps: list[AggregationStep] | None = None,
+    ) -> BlockState:
+        """The next state; tokens (B, N, D) and size (B, N) are fewer after merging."""
+        together = torch.cat([cls_B1D, tokens_BND], dim=1)
+        bias = F.pad(size_BN.log(), (1, 0)).unsqueeze(1) if self.proportional_attention else None
+        attended = self.attn(self.norm1(together).unsqueeze(2), bias, self.merge_tokens.needs)
+        together = together + self.drop_path(self.attn.proj(attended.context).squeeze(2))
+        num_tokens, size = tokens_BND.shape[1], size_BN
+        attended = _without_cls(attended, None)
+        plan = self.merge_tokens.plan(attended, num_tokens)
+        if plan is not None:
+            tokens, size = merge(together[:, 1:], size_BN, plan)
+            together = torch.cat([together[:, :1], tokens], dim=1)
+            origins = None if origins is None else follow(origins, plan, num_tokens, 1)
+            _note(steps, self.merge_tokens, attended, plan, origins)
+        together = together + self.drop_path(self.mlp(self.norm2(together)))
+        return together[:, :1], together[:, 1:], size, origins
+
+    @torch.no_grad()
+    def fold_for_inference(self, dtype: torch.dtype) -> None:
+        """See `VideoEncoder.fold_for_inference`."""
+        _pack(self.attn, dtype)
+        self.mlp = _packed_mlp(self.mlp, dtype)
+
+
+def _note(
+    steps: list[AggregationStep] | None,
+    aggregator: TokenAggregator,
+    attended: Attended,
+    plan: MergePlan,
+    origins: Tensor | None,
+) -> None:
+    """Tell whoever asks what an aggregator did."""
+    if steps is not None:
+        assert attended.key is not None and origins is not None
+        steps.append(AggregationStep(aggregator.axis, attended.key, plan, origins))
+
+
+def resize_in_time(embedding_1TD: Tensor, num_frames: int) -> Tensor:
+    """Nearest neighbour along time, as the reference does on load and at inference alike."""
+    if embedding_1TD.shape[1] == num_frames:
+        return embedding_1TD
+    return F.interpolate(embedding_1TD.transpose(1, 2), size=num_frames, mode="nearest").transpose(1, 2)
+
+
+def folded(first: nn.Module, second: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one linear layer that does what two in a row do."""
+    assert isinstance(first, nn.Linear) and isinstance(second, nn.Linear)
+    return second.weight @ first.weight, F.linear(first.bias, second.weight, second.bias)
+
+
+def _pack(attention: Attention, dtype: torch.dtype) -> None:
+    if isinstance(attention.qkv, nn.Linear) and can_pack(attention.qkv.weight):
+        assert isinstance(attention.proj, nn.Linear)
+        attention.qkv, attention.proj = packed_parts(attention.qkv, 3, dtype), packed(attention.proj, dtype)
+
+
+def _packed_mlp(mlp: nn.Module, dtype: torch.dtype) -> nn.Module:
+    if not isinstance(mlp, Mlp) or not can_pack(mlp.fc1.weight):
+        return mlp
+    assert isinstance(mlp.fc1, nn.Linear) and isinstance(mlp.fc2, nn.Linear)
+    return nn.Sequential(packed(mlp.fc1, dtype, "gelu"), packed(mlp.fc2, dtype))
+
+
+def _without_cls(attended: Attended, num_frames: int | None) -> Attended:
+    """Of one group of tokens with the class token first: what aggregators read, (B, N, ...) or (B, T, L, ...)."""
+    parts = [None if part is None else part[:, 0, 1:] for part in (attended.key, attended.importance)]
+    if num_frames is not None:
+        parts = [None if part is None else part.unflatten(0, (-1, num_frames)) for part in parts]
+    return attended._replace(key=parts[0], importance=parts[1])

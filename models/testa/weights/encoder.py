@@ -1,0 +1,101 @@
+"""An encoder's weights made to fit another encoder: an image's to a video's, other sizes, attention of another kind.
+
+Names here are those within the encoder (`blocks.0.attn.qkv.weight`).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.testa.blocks import resize_in_time
+
+TEMPORAL = re.compile(r"blocks\.\d+\.temporal_(attn|norm1|fc)\.")
+SCALING = re.compile(r"blocks\.\d+\.temporal_scaling$")
+TIME = "time_embed"
+PLACES = "pos_embed"
+
+
+@dataclass
+class FittedEncoder:
+    """Weights for an encoder, what was done to them, and names that it has no use for with the reason."""
+
+    weights: dict[str, Tensor]
+    notes: list[str] = field(default_factory=list)
+    left: dict[str, list[str]] = field(default_factory=dict)
+
+
+def fit_encoder(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> FittedEncoder:
+    """The weights `found` as an encoder with the state `own` can take them; what still differs is the caller's to say.
+
+    From an image encoder the attention over time and its norm are copies of those within frames, and `temporal_fc` and
+    the time embedding are zero, so that the model begins as the image model, frame by frame. Whatever of time `own` has
+    no use for is left. Place embeddings are resized bicubically, those of time to the nearest frame.
+    """
+    fitted = FittedEncoder(dict(found))
+    _leave(fitted, own, TEMPORAL, "attention of this model is not divided")
+    _leave(fitted, own, SCALING, "model.temporal_scaling is off, so outputs differ from the file's model")
+    _leave(fitted, own, re.compile(f"{TIME}$"), "attention of this model is within frames alone")
+    is_image = not any(TEMPORAL.match(name) for name in found)
+    if is_image and any(TEMPORAL.match(name) for name in own):
+        fitted.weights |= _temporal_from_spatial(fitted.weights, own)
+        fitted.notes.append("temporal attention and its norm are copies of the spatial ones, temporal_fc is zero")
+    if is_image and TIME in own and TIME not in found:
+        fitted.weights[TIME] = torch.zeros_like(own[TIME])
+        fitted.notes.append("time_embed is zero")
+    scalings = [name for name in own if SCALING.match(name)]
+    if scalings and not any(name in found for name in scalings):
+        fitted.weights |= {name: torch.zeros_like(own[name]) for name in scalings}
+        fitted.notes.append("temporal_scaling is zero, a factor of 1")
+    for name in [PLACES, TIME, *scalings]:
+        _resize(fitted, name, own)
+    return fitted
+
+
+def resize_places(embedding_1ND: Tensor, num_patches: int) -> Tensor:
+    """The position embedding of a square grid resized bicubically to one of `num_patches`; the class token's stays."""
+    side, wanted = round((embedding_1ND.shape[1] - 1) ** 0.5), round(num_patches**0.5)
+    grid = rearrange(embedding_1ND[:, 1:].float(), "1 (H W) D -> 1 D H W", H=side)
+    grid = F.interpolate(grid, size=(wanted, wanted), mode="bicubic", align_corners=False)
+    return torch.cat([embedding_1ND[:, :1], rearrange(grid, "1 D H W -> 1 (H W) D").to(embedding_1ND.dtype)], dim=1)
+
+
+def _leave(fitted: FittedEncoder, own: Mapping[str, Tensor], pattern: re.Pattern[str], reason: str) -> None:
+    """Move what only the file has of a kind from the weights to what is left."""
+    if any(pattern.match(name) for name in own):
+        return
+    names = [name for name in fitted.weights if pattern.match(name)]
+    if names:
+        fitted.left[reason] = names
+        fitted.weights = {name: tensor for name, tensor in fitted.weights.items() if name not in names}
+
+
+def _temporal_from_spatial(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    made = {}
+    for name in own:
+        spatial = name.replace(".temporal_attn.", ".attn.").replace(".temporal_norm1.", ".norm1.")
+        if ".temporal_fc." in name:
+            made[name] = torch.zeros_like(own[name])
+        elif spatial != name and spatial in found:
+            made[name] = found[spatial]
+    return made
+
+
+def _resize(fitted: FittedEncoder, name: str, own: Mapping[str, Tensor]) -> None:
+    """Resize one embedding (1, N, D) if only its N differs."""
+    if name not in own or name not in fitted.weights:
+        return
+    given, wanted = fitted.weights[name], own[name].shape
+    if given.ndim != 3 or given.shape[::2] != wanted[::2] or given.shape[1] == wanted[1]:
+        return
+    change = f"{name}: {given.shape[1]} -> {wanted[1]}"
+    if name != PLACES:
+        fitted.weights[name] = resize_in_time(given, wanted[1])
+        fitted.notes.append(f"{change} frames, nearest")
+    elif round((given.shape[1] - 1) ** 0.5) ** 2 == given.shape[1] - 1:
+        fitted.weights[name] = resize_places(given, wanted[1] - 1)
+        fitted.notes.append(f"{change} places, bicubic")

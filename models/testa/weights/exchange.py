@@ -1,0 +1,68 @@
+"""Between the reference's names (TESTA's and BLIP's) and those of our checkpoints; every value stays as it is."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from models.checkpoints.native import MODEL, QUEUE, TWIN
+from models.checkpoints.stored import TWIN_SUFFIX, part_of
+from models.parts.momentum import NO_INDEX, TWINNED
+from models.testa.weights.blip import POSITION_IDS, QUEUES
+
+PARTS = ("visual_encoder", "text_encoder", "text_decoder", "vision_proj", "text_proj", "itm_head", "temp")
+POSITIONS = "embeddings.position_embeddings.weight"
+
+
+def to_native(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a reference file as a task's `state_dict()` has them, without position ids.
+
+    Queues are (E, Q) there and (Q, E) here. `ValueError` names parts that no task here has.
+    """
+    known = {*PARTS, *(f"{part}{TWIN_SUFFIX}" for part in TWINNED), *QUEUES}
+    strange = sorted({part_of(name) for name in tensors} - known)
+    if strange:
+        raise ValueError(f"holds parts that no task here has: {', '.join(strange)}")
+    native: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name in QUEUES:
+            native |= _queue_to_native(name, tensor)
+        elif not name.endswith(POSITION_IDS):
+            native[(TWIN if part_of(name).endswith(TWIN_SUFFIX) else MODEL) + name] = tensor
+    if f"{QUEUE}video" in native:
+        # Pre-training's queue does not say whose its entries are: each pair stands alone.
+        native.setdefault(f"{QUEUE}index", torch.full((len(native[f"{QUEUE}video"]),), NO_INDEX))
+    return native
+
+
+def to_reference(tensors: Mapping[str, Tensor], task: str) -> dict[str, Tensor]:
+    """The tensors of one of our checkpoints as the reference's model of `task` has them, with position ids."""
+    reference: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        own = name.removeprefix(MODEL).removeprefix(TWIN)
+        if name.startswith(QUEUE):
+            reference |= _queue_to_reference(name.removeprefix(QUEUE), tensor, task)
+        else:
+            reference[own] = tensor
+        if own.endswith(POSITIONS):
+            ids = own.removesuffix(POSITIONS) + POSITION_IDS
+            reference[ids] = torch.arange(len(tensor))[None]
+    return reference
+
+
+def _queue_to_native(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    if name in ("image_queue", "text_queue"):
+        return {f"{QUEUE}{'video' if name == 'image_queue' else 'text'}": tensor.T.contiguous()}
+    if name == "idx_queue":
+        return {f"{QUEUE}index": tensor.flatten()}
+    return {f"{QUEUE}pointer": tensor.reshape(())}
+
+
+def _queue_to_reference(name: str, tensor: Tensor, task: str) -> dict[str, Tensor]:
+    if name == "video":
+        return {"image_queue": tensor.T.contiguous()}
+    if name == "text":
+        return {"text_queue": tensor.T.contiguous()}
+    if name == "pointer":
+        return {"queue_ptr" if task == "pretrain" else "ptr_queue": tensor.reshape(1)}
+    return {} if task == "pretrain" else {"idx_queue": tensor[None]}

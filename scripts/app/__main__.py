@@ -1,0 +1,126 @@
+"""A page to search a folder of videos by what is seen in them, play them, and ask about them.
+
+    python -m scripts.search index VIDEOS --checkpoint outputs/didemo/checkpoint_best --index outputs/index
+    python -m scripts.app --index outputs/index
+    python -m scripts.app --index outputs/index --answer outputs/testa_qa_f32/checkpoint_best \\
+        --caption outputs/testa_caption_f32/checkpoint_best
+
+Then open the address that it prints. The index's own checkpoint searches and draws what merges; questions and captions
+need checkpoints that were trained for them. Only this machine can open the page; --host 0.0.0.0 lets others in, who
+can then watch every video of the index: there is no password. Videos that are sent to the page are removed when it
+ends, as are copies of those that no browser plays.
+"""
+
+import argparse
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import uvicorn
+
+from inference.search.searcher import Searcher
+from scripts.app.checkpoints import OPTION_OF, Checkpoints
+from scripts.app.safety import MEBIBYTE, address_of, bound_socket, host_names, is_loopback
+from scripts.app.server import PageSettings, make_app
+from scripts.parts.arguments import at_least, positive
+
+CONNECTIONS = 64
+SECONDS_TO_FINISH = 2
+"""How long a request may go on after the page was told to end."""
+
+
+class PageServer(uvicorn.Server):
+    """A server that stops copies and searches at the first Ctrl-C, instead of waiting for them."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal that ends the page."""
+        self.config.app.state.ending.set()  # type: ignore[union-attr]
+        super().handle_exit(sig, frame)
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line; None means the process's own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--index", type=Path, required=True, help="folder that scripts.search has made")
+    parser.add_argument("--checkpoint", help="the index's checkpoint, if it is not any more where it was")
+    parser.add_argument("--answer", metavar="CHECKPOINT", help="checkpoint that answers questions")
+    parser.add_argument("--caption", metavar="CHECKPOINT", help="checkpoint that writes captions")
+    parser.add_argument("--top", type=at_least(1), default=12, help="videos that a search shows (%(default)s)")
+    parser.add_argument("--rerank", type=at_least(0), metavar="K", help="videos to order by matching too (as --top)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s: only this machine)")
+    parser.add_argument("--port", type=at_least(0), default=7860, help="to listen on, 0 for any free one (%(default)s)")
+    parser.add_argument("--name", action="append", default=[], help="another name that browsers know this machine by")
+    parser.add_argument("--max-upload-mib", type=positive, default=200, help="MiB of a video at most (%(default)s)")
+    options = parser.parse_args(arguments)
+    if options.port > 65535:
+        parser.error(f"argument --port: {options.port}: give 65535 or less")
+    return options
+
+
+def prepare(options: argparse.Namespace) -> tuple[uvicorn.Server, socket.socket]:
+    """The server with its models, ready to run, and the socket it is to listen on. ValueError if that cannot be."""
+    bound = bound_socket(options.host, options.port)  # first, as models take long to load
+    searcher = Searcher.open(options.index, options.checkpoint)
+    others = {name: getattr(options, name) for name in OPTION_OF if getattr(options, name) is not None}
+    settings = PageSettings(
+        host_names=host_names(options.host, bound, options.name),
+        upload_bytes=int(options.max_upload_mib * MEBIBYTE),
+        top=options.top,
+        rerank=_reranked(searcher, options.rerank, options.top),
+    )
+    app = make_app(searcher, Checkpoints(searcher.model, others), settings)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=SECONDS_TO_FINISH,
+    )
+    return PageServer(config), bound
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve the page until it is told to end; 2 and one line if that cannot be."""
+    options = parse_arguments(arguments)
+    try:
+        server, bound = prepare(options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if not is_loopback(bound):
+        print(
+            f"warning: whoever reaches this machine can watch all videos of {options.index}, and send videos of up to "
+            f"{options.max_upload_mib:g} MiB; there is no password",
+            file=sys.stderr,
+        )
+    print(f"the page is at {address_of(options.host, bound)} (Ctrl-C ends it)", flush=True)
+    try:
+        server.run(sockets=[bound])
+    except KeyboardInterrupt:  # uvicorn hands it on after it has ended in order
+        pass
+    return 0
+
+
+def _reranked(searcher: Searcher, asked: int | None, top: int) -> int:
+    """How many videos are reranked; ValueError where they cannot be."""
+    if asked and not searcher.can_rerank:
+        raise ValueError("--rerank: has no effect, as the index's checkpoint has no matching head; leave it out")
+    return (top if searcher.can_rerank else 0) if asked is None else asked
+
+
+def leave(status: int) -> NoReturn:
+    """End the process, also where a model still computes something in a thread that nobody will see."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if any(not thread.daemon for thread in others):
+        os._exit(status)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,86 @@
+"""Embeddings, and with --tokens all tokens, of many videos: on several GPUs, and going on where a run ended.
+
+    python -m scripts.extract_features data/videos --checkpoint outputs/didemo/checkpoint_best --out features
+    torchrun --nproc-per-node 8 -m scripts.extract_features data/train.jsonl --checkpoint hf://me/testa --out features
+
+SOURCE is a video or an image, a folder of them (subfolders too), a manifest, or a file of pairs (.jsonl, .csv, .tsv,
+.json). OUT/features/embeddings.npy can be memory-mapped, and a line of OUT/features/index.jsonl says what each row is
+of; what cannot be read is in OUT/failed.jsonl with its reason. The same command goes on where a run ended, tries again
+what failed, and encodes what is new or changed. Another checkpoint, setting or source needs another OUT.
+
+Exit status: 0 if every video is encoded, 1 if some failed (0 too of several processes, as torchrun would take 1 for the
+end of one), 2 if the command itself is wrong.
+"""
+
+import argparse
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from engine.command_line import exit_status
+from engine.distributed import (
+    is_main,
+    start_distributed,
+    stop_distributed,
+    world_size,
+)
+from engine.logging import start_logging
+from inference.features.extract import ExtractionRequest, run, summary
+from scripts.parts.arguments import READERS, READERS_HELP, at_least
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Reads the command line; None means the process's own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="video, folder, manifest or file of pairs")
+    parser.add_argument("--checkpoint", required=True, help="checkpoint folder or hf:// address")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--config", type=Path, help="YAML file of weights without a config.yaml beside them")
+    parser.add_argument("--videos", type=Path, help="folder of relative paths in a list; by default `videos` beside it")
+    parser.add_argument("--tokens", action="store_true", help="keep all tokens of every video too")
+    parser.add_argument("--batch-size", type=at_least(1), default=8, help="videos encoded at once (%(default)s)")
+    parser.add_argument("--workers", type=at_least(0), default=READERS, help=READERS_HELP)
+    parser.add_argument("--dtype", choices=("auto", "fp32", "bf16", "fp16"), help="by default the checkpoint's own")
+    parser.add_argument("--json", action="store_true", help="print the counts as JSON")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as aggregation.keep=0.25")
+    return parser.parse_intermixed_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Does what the command line asks; a bad one ends it with one line and status 2."""
+    options = parse_arguments(arguments)
+    with exit_status():
+        # A process whose videos are short waits for the others; one that is gone, torchrun ends all for.
+        start_distributed(timedelta(days=7))
+        start_logging()
+        try:
+            counts = run(
+                ExtractionRequest(
+                    source=options.source,
+                    checkpoint=options.checkpoint,
+                    out=options.out,
+                    config=options.config,
+                    videos=options.videos,
+                    tokens=options.tokens,
+                    batch_size=options.batch_size,
+                    workers=options.workers,
+                    dtype=options.dtype,
+                    overrides=tuple(options.overrides),
+                )
+            )
+        except KeyboardInterrupt:
+            print("extract_features: ended; the same command goes on from here", file=sys.stderr)
+            raise SystemExit(130) from None
+        except OSError as error:
+            raise ValueError(f"{options.out}: {error}; make that right and give the same command") from error
+        if is_main():
+            print(json.dumps(counts) if options.json else summary(counts))
+        # A launcher would take 1 for a process that died, and end or restart the others.
+        alone = world_size() == 1
+        stop_distributed()
+    raise SystemExit(1 if counts["failed"] and alone else 0)
+
+
+if __name__ == "__main__":
+    main()

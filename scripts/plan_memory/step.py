@@ -1,0 +1,162 @@
+"""One process's training step of a configuration without values, and what memory it takes on a GPU.
+
+Task, objectives and optimizer step are the real ones. Tensors have sizes but no values (torch's fake tensors), so that
+nothing is computed, and no memory is needed for it. They are a CPU's, whose autocast rounds the same operations of ours
+as a GPU's; where our code asks for the device it is told a GPU (`on_gpu.py`). Not counted, as no operation shows them:
+what kernels take for themselves while they run, libraries' workspaces, and the first step of a process.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from configs.evaluation import CaptioningConfig
+from configs.schema import CaptionConfig, PretrainConfig, RetrievalConfig, RunConfig, VqaConfig
+from engine.step import TrainingStep
+from models.parts.tokenizer import make_tokenizer
+from scripts.plan_memory.live import BLOCK, LiveMemory, on_same_device
+from scripts.plan_memory.on_gpu import AsOnGpu
+from tasks.base import PairTask
+from tasks.caption import CaptionTask
+from tasks.pretrain import PretrainTask
+from tasks.retrieval import RetrievalTask
+from tasks.vqa import QUESTION_TOKENS, VqaTask
+
+CPU, META = torch.device("cpu"), torch.device("meta")
+WORD = "a"
+ANSWER_TOKENS, QUESTIONS_A_VIDEO = 10, 10
+"""What is assumed of answers, and of the questions about a video where all of them are one sample."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes of one process: those at its peak by kind, those alive between steps, and DDP's second gradients."""
+
+    at_peak: dict[str, int]
+    between_steps: int
+    buckets: int
+
+    @property
+    def total(self) -> int:
+        """All bytes at the peak, which is what `torch.cuda.max_memory_allocated` says."""
+        return sum(self.at_peak.values()) + self.buckets
+
+
+def count(config: RunConfig, rows: int, processes: int, text_tokens: int, block: int = BLOCK) -> Need:
+    """What a step of `rows` samples a micro-batch takes on each of `processes` GPUs, with texts of `text_tokens`."""
+    task = make_task(config, made_on=META, device=CPU)
+    with FakeTensorMode(), AsOnGpu(text_tokens), LiveMemory(block) as live:
+        on_same_device(task, CPU)
+        step = TrainingStep(cast(Any, task.train()), config, CPU)
+        live.name("parameters", task.parameters())
+        if isinstance(task, PairTask):
+            if task.objectives.twin is not None:
+                live.name("twin", task.objectives.twin.parameters())
+            live.name("queue", task.objectives.queue.buffers())
+        _make_optimizer_states(step, live)
+        batch = batch_of(config, rows, text_tokens)
+        live.name("inputs", [value for value in batch.values() if isinstance(value, Tensor)])
+        _tell_apart(task, step.trainable, live)
+        with _processes(processes):
+            batches = [dict(batch) for _ in range(config.train.accumulate)]
+            live.forget_peak()
+            between = sum(live.now.values())
+            task.begin_step(0, 0.0, batches)
+            step(batches)
+    bucketed = sum(parameter.nbytes for parameter in step.trainable) if processes > 1 else 0
+    return Need({kind: size for kind, size in live.at_peak.items() if size}, between, bucketed)
+
+
+AnyTask = PretrainTask | RetrievalTask | VqaTask | CaptionTask
+
+
+def make_task(config: RunConfig, made_on: torch.device, device: torch.device) -> AnyTask:
+    """The configured task for `device`, its weights `made_on` one, with a vocabulary of one word; reads no data."""
+    classes: dict[type[RunConfig], Any] = {
+        PretrainConfig: PretrainTask,
+        RetrievalConfig: RetrievalTask,
+        VqaConfig: VqaTask,
+        CaptionConfig: CaptionTask,
+    }
+    with TemporaryDirectory() as folder:
+        make_tokenizer([WORD], vocab_size=100).save(Path(folder))
+        text = replace(config.model.text, tokenizer=folder)
+        config = replace(config, checkpoint=None, model=replace(config.model, text=text))
+        if isinstance(config, CaptionConfig):
+            config = replace(config, evaluation=CaptioningConfig())  # its scorer may need what is not installed
+        with made_on:
+            return classes[type(config)](config, device)
+
+
+def batch_of(config: RunConfig, rows: int, text_tokens: int) -> dict[str, Any]:
+    """A micro-batch as the loader gives it: uint8 pixels (B, T, 3, H, W) and texts that fill `text_tokens`."""
+    video = config.video
+    pixels = torch.empty((rows, video.num_frames, 3, video.image_size, video.image_size), dtype=torch.uint8)
+    batch: dict[str, Any] = {"video": pixels, "index": torch.arange(rows)}
+    if not isinstance(config, VqaConfig):
+        return {**batch, "text": [_words(text_tokens)] * rows}
+    of_each = QUESTIONS_A_VIDEO if config.objective.questions == "all" else 1
+    asked = torch.arange(rows * of_each)
+    return {
+        **batch,
+        "text": [_words(QUESTION_TOKENS)] * len(asked),
+        "about": asked // of_each,
+        "answers": [_words(ANSWER_TOKENS)] * len(asked),
+        "weights": torch.ones(len(asked)),
+        "asked": asked,
+    }
+
+
+def _words(tokens: int) -> str:
+    """A text of that many tokens, [CLS] and [SEP] counted."""
+    return " ".join([WORD] * (tokens - 2))
+
+
+def _make_optimizer_states(step: TrainingStep, live: LiveMemory) -> None:
+    """As they are from the second step on."""
+    for parameter in step.trainable:
+        parameter.grad = torch.empty_like(parameter)
+    step.optimizer.step()
+    step.optimizer.zero_grad()
+    states = step.optimizer.state.values()
+    live.name("optimizer", [value for state in states for value in state.values() if isinstance(value, Tensor)])
+
+
+def _tell_apart(task: nn.Module, trainable: list[nn.Parameter], live: LiveMemory) -> None:
+    """What a forward pass makes is an activation, what is made after it is not, and gradients are gradients."""
+
+    def named(kind: Any) -> Any:
+        return lambda *_: setattr(live, "kind", kind)
+
+    task.register_forward_pre_hook(named("activations"))
+    task.register_forward_hook(named("temporaries"))
+    for parameter in trainable:
+        parameter.register_post_accumulate_grad_hook(
+            lambda own: live.name("gradients", [] if own.grad is None else [own.grad])
+        )
+
+
+@contextmanager
+def _processes(number: int) -> Iterator[None]:
+    """As process 0 of that many, whose collectives return at once; `ValueError` where torch has none such."""
+    if number == 1:
+        yield
+        return
+    try:
+        # Private to torch's own tests, which use it for the same purpose; there is no public one.
+        from torch.testing._internal.distributed.fake_pg import FakeStore
+    except ImportError as error:
+        raise ValueError("--processes: this torch cannot pretend to be several; count with --processes 1") from error
+    dist.init_process_group("fake", rank=0, world_size=number, store=FakeStore())
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

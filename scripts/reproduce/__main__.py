@@ -1,0 +1,160 @@
+"""Reproduce a row of the paper: print its commands, run them, and hold what comes out against what was published.
+
+    python -m scripts.reproduce                                    lists the rows of Tables 1 to 6
+    python -m scripts.reproduce queryd_f32 --data DATA --dry-run   prints the commands of one
+    python -m scripts.reproduce queryd_f32 --data DATA             runs them, and compares
+
+DATA holds a folder for each dataset, laid out as docs/DATASETS.md says. It is read, and weights are fetched, before
+anything runs; without a network see docs/OFFLINE.md. Where weights were released they are evaluated; where none were,
+they are trained first, and a run that was stopped goes on. Ends with status 0 for a match, 1 where numbers or videos
+differ, 3 where only a submission can be written, and 2 for an error. OUT/ROW/reproduce.json says all.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scripts.parts.arguments import at_least
+from scripts.reproduce.plan import RECIPES, ROOT, Plan, Request, make_plan
+from scripts.reproduce.preparation import prepare
+from scripts.reproduce.rows import DATASETS, ROWS, UNOBTAINABLE, Row
+from scripts.reproduce.table import listing, markdown
+
+# What imports torch, which takes seconds, is imported when the commands have run: missing data are named at once.
+if TYPE_CHECKING:
+    from scripts.reproduce.verdict import Judgement
+
+SUMMARY = "reproduce.json"
+
+
+def run_command(words: tuple[str, ...]) -> None:
+    """Run `python WORDS` from the repository's root; ValueError if it fails.
+
+    None of its processes asks the hub: what they need of it has been fetched.
+    """
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    status = subprocess.run((sys.executable, *words), cwd=ROOT, env=environment, check=False).returncode
+    if status:
+        raise ValueError(f"{' '.join(words[:6])} ...: ended with status {status}; what it said is above")
+
+
+def reproduce(row: Row, request: Request) -> int:
+    """Run the commands of `row`, judge what came out, print it and write reproduce.json; the status to end with."""
+    plan = make_plan(row, request)
+    prepare(row, request, plan)
+    for warning in plan.warnings:
+        print(f"note: {warning}")
+    for words, line in zip(plan.commands, plan.lines(), strict=True):
+        print(f"\n$ {line}", flush=True)
+        run_command(words)
+
+    from engine.checkpoint_folder import read_json, write_json
+    from engine.results import RESULTS
+    from scripts.reproduce.verdict import STATUS, judge, report
+
+    results = read_json(plan.results / RESULTS)
+    judgement = judge(row, results, plan.weights, plan.results)
+    print("\n" + "\n".join((*heading(row), "", *report(row, results, judgement))))
+    write_json(request.out / row.name / SUMMARY, summary(row, request, plan, results, judgement))
+    print(f"\n{request.out / row.name / SUMMARY} written")
+    return STATUS[judgement.verdict]
+
+
+def heading(row: Row) -> list[str]:
+    """What the row is, and what one has to know of it."""
+    data = DATASETS[row.dataset]
+    return [
+        f"{row.name}: Table {', '.join(row.tables)}, {row.label}, {data.title} {data.split}",
+        *([f"note: {row.note}"] if row.note is not None else []),
+    ]
+
+
+def summary(row: Row, request: Request, plan: Plan, results: dict[str, Any], judgement: "Judgement") -> dict[str, Any]:
+    """All of it as plain values."""
+    from engine.results import RESULTS, git_revision
+
+    counts = ("dataset", "split", "source", "labelled", "num_videos", "num_annotated", "num_texts", "num_missing")
+    return {
+        "row": row.name,
+        "tables": row.tables,
+        **asdict(judgement),
+        "expected": row.expected,
+        "got": results["metrics"],
+        "evaluated": {name: results[name] for name in counts},
+        "official": asdict(DATASETS[row.dataset]),
+        "gmacs": {"expected": row.gmacs, "published": row.published_gmacs, "got": judgement.gmacs},
+        "weights": plan.weights,
+        "recipe": request.recipe,
+        "overrides": request.overrides,
+        "commands": plan.lines(),
+        "warnings": plan.warnings,
+        "results": str(plan.results / RESULTS),
+        "revision": git_revision(),
+    }
+
+
+def find_row(name: str) -> Row:
+    """The row of that name; ValueError where there is none, or none that can be run."""
+    if name in UNOBTAINABLE:
+        raise ValueError(f"{name}: {UNOBTAINABLE[name].reason}")
+    if name not in ROWS:
+        raise ValueError(f"{name}: no such row; without arguments this command lists them")
+    return ROWS[name]
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("row", nargs="?", help="its name in the list")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings for every command of the row")
+    parser.add_argument("--list", action="store_true", help="list the rows, as without arguments")
+    parser.add_argument("--markdown", action="store_true", help="print the table of docs/RUN.md")
+    parser.add_argument("--data", type=Path, help="the folder that holds one folder a dataset")
+    parser.add_argument("--out", type=Path, help="where runs go, a folder a row; outputs/reproduce/RECIPE by default")
+    parser.add_argument("--checkpoint", help="weights to evaluate, a file, folder or hf://...; nothing is trained")
+    parser.add_argument(
+        "--start", help="weights to train from in place of the configuration's: TESTA's, in Table 6 BLIP's"
+    )
+    parser.add_argument("--train", action="store_true", help="train although weights were released")
+    parser.add_argument("--recipe", choices=tuple(RECIPES), default="release", help="where paper and release disagree")
+    parser.add_argument("--nproc", type=at_least(1), default=1, help="processes, one a GPU, on this machine")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands only")
+    return parser.parse_intermixed_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line says; the status to end with."""
+    asked = parse(arguments)
+    if asked.row is None or asked.list or asked.markdown:
+        print("\n".join(markdown() if asked.markdown else listing()))
+        return 0
+    try:
+        row = find_row(asked.row)
+        if asked.data is None:
+            raise ValueError(f"--data: {row.name} needs the folder that holds the datasets; see docs/DATASETS.md")
+        request = Request(
+            data=asked.data,
+            out=asked.out or Path("outputs/reproduce") / asked.recipe,  # one recipe's training is not the other's
+            checkpoint=asked.checkpoint,
+            start=asked.start,
+            retrain=asked.train,
+            recipe=asked.recipe,
+            processes=asked.nproc,
+            overrides=tuple(asked.overrides),
+        )
+        if asked.dry_run:
+            plan = make_plan(row, request)
+            print("\n".join((*(f"# {line}" for line in (*heading(row), *plan.warnings)), *plan.lines())))
+            return 0
+        return reproduce(row, request)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""The whole command in miniature: two reducers, one seed, few videos, the public entry scripts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.reducers import __main__ as compare_reducers
+from tests.integration.runs import ROOT, start
+
+CONFIG = """
+data: {kind: glimpses, train: 8, test: 6, scenes: 2, frames_per_scene: 8, size: 32}
+overrides: [aggregation.reducer=none, video.image_size=32, video.num_frames=16, model.depth=2, model.width=32,
+            model.heads=2, model.text.depth=1, model.text.width=32, model.text.heads=2, model.text.intermediate=32,
+            train.workers=0, train.batch_size=4, train.max_epochs=1, optim.warmup_steps=1]
+pretrain: {config: configs/debug/pretrain_stories.yaml}
+retrieval: {config: configs/debug/stories.yaml, overrides: [train.eval_every=1, train.log_every=5]}
+vqa: {config: configs/debug/stories_qa.yaml, overrides: [train.eval_every=1]}
+target: 0.6
+seeds: [3, 5]
+reducers:
+  - {name: none, matched_by: nothing}
+  - {name: frames only, matched_by: frames, aggregation: {reducer: geometry, order: sorted, weighted_pooling: true}}
+sweep: {frames_per_block: [0, 3], patches_per_block: [0]}
+findings: [{claim: nothing is lost, better: frames only, worse: none, stage: fine_tuned}]
+"""
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """The commands that were run; they run as calls, which is faster."""
+    given: list[tuple[str, ...]] = []
+
+    def run_command(words: tuple[str, ...]) -> None:
+        given.append(words)
+        if start(words[0].removesuffix(".py"), *words[1:]):
+            raise ValueError(f"{words[0]}: failed")
+
+    monkeypatch.setattr(compare_reducers, "run_command", run_command)
+    monkeypatch.chdir(ROOT)
+    return given
+
+
+def compare(folder: Path, *more: str) -> int:
+    path = folder / "small.yaml"
+    path.write_text(CONFIG)
+    try:
+        compare_reducers.main(["--config", str(path), "--out", str(folder / "out"), *more])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def metrics(folder: Path) -> dict[str, float]:
+    return json.loads((folder / "results.json").read_text())["metrics"]
+
+
+def test_runs_reports_and_goes_on(
+    tmp_path: Path, commands: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert compare(tmp_path, "--plot-only") == 0 and "not finished for any seed" in capsys.readouterr().out
+    out = tmp_path / "out"
+    seed = out / "seed3"
+    assert compare(tmp_path, "--seeds", "3", "--tasks", "retrieval") == 0 and not (seed / "vqa").exists()
+    assert "retrieval of seeds 3; vqa of seeds none." in (out / "comparison.md").read_text()
+    assert compare(tmp_path, "--seeds", "3") == 0
+    assert "retrieval of seeds 3; vqa of seeds 3." in (out / "comparison.md").read_text()
+    # Of each task: trained without, reduced off the shelf, trained with; then the sweep.
+    folders = [next(word.partition("=")[2] for word in words if word.startswith("output_dir=")) for words in commands]
+    of_task = ("fine_tuned/none", "fine_tuned/frames_only", "off_the_shelf/frames_only")
+    expected = ["pretrain_divided", *(f"{task}/{name}" for task in ("retrieval", "vqa") for name in of_task)]
+    assert sorted(folders) == sorted(str(seed / name) for name in (*expected, "retrieval/sweep/3_0"))
+    assert folders[0] == str(seed / "pretrain_divided") and folders[1] == str(seed / "retrieval/fine_tuned/none")
+
+    report: dict[str, Any] = json.loads((out / "comparison.json").read_text())
+    rows = {(row["reducer"], row["stage"]): row for row in report["rows"]}
+    assert list(rows) == [("frames only", "off_the_shelf"), ("none", "fine_tuned"), ("frames only", "fine_tuned")]
+    for (name, stage), row in rows.items():
+        found = metrics(seed / "retrieval" / stage / name.replace(" ", "_"))
+        assert [row["metrics"][key] for key in ("R@1", "R@5", "R@10")] == [
+            [found[key]] for key in ("t2v_r1", "t2v_r5", "t2v_r10")
+        ]
+        assert row["metrics"]["QA"] == [metrics(seed / "vqa" / stage / name.replace(" ", "_"))["accuracy"]]
+    reduced = json.loads((seed / "retrieval/fine_tuned/frames_only/results.json").read_text())["config"]
+    shelf = json.loads((seed / "retrieval/off_the_shelf/frames_only/results.json").read_text())
+    assert reduced["aggregation"] == shelf["config"]["aggregation"] != {}
+    assert reduced["aggregation"]["weighted_pooling"] and reduced["aggregation"]["frames_per_block"] > 0
+    assert shelf["checkpoint"] == str(seed / "retrieval/fine_tuned/none/checkpoint_best")
+    assert report["findings"][0].startswith("nothing is lost (frames only, none, fine-tuned): by recall ")
+    assert [row["frames_per_block"] for row in report["sweep"]] == [3]
+    assert all((out / f"{name}.png").stat().st_size > 5000 for name in ("quality", "tradeoff", "sweep"))
+
+    # Again: nothing is run, and other settings do not pass for these.
+    del commands[:]
+    assert compare(tmp_path, "--seeds", "3") == 0 and commands == []
+    assert compare(tmp_path, "retrieval.overrides=[train.eval_every=1]", "--seeds", "3") == 2
+    assert commands == [] and "retrieval/fine_tuned/none: holds a run with other settings" in capsys.readouterr().err
+
+    # An interrupted run is run again, and nothing else.
+    (seed / "vqa/off_the_shelf/frames_only/done.json").unlink()
+    assert compare(tmp_path, "--seeds", "3") == 0 and len(commands) == 1 and "--evaluate" in commands[0]
+
+    measured = {name: {"seconds": 0.5, "peak_bytes": 2**20} for name in ("none", "frames only")}
+    monkeypatch.setattr(compare_reducers, "measure", lambda _, path: path.write_text(json.dumps(measured)))
+    assert compare(tmp_path, "--measure-only") == 0 and "500.0 | 1.0 |" in (out / "comparison.md").read_text()
+
+
+def test_mistakes_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for more, said in (
+        (["--seeds", "4"], "error: --seeds 4: the configuration has 3, 5"),
+        (["target=2.0"], "target: 2.0 is not a share"),
+    ):
+        assert compare(tmp_path, *more) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1 and said in lines[0]
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+
+from benchmarks.reducers.settings import encoder_of, load_comparison
+
+ROOT = Path(__file__).resolve().parents[3]
+FILES = sorted((ROOT / "configs" / "comparison").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_comparison_loads_and_its_recipes_agree(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    comparison = load_comparison(path, [])
+    model, video = encoder_of(comparison)
+    assert comparison.data.size == video.image_size and video.image_size % model.patch_size == 0
+    assert comparison.data.scenes * comparison.data.frames_per_scene == video.num_frames
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["target=1.5"], "target: 1.5 is not a share"),
+        (["seeds=[1, 1]"], "each seed once"),
+        (["data.seed=3"], "draws its own videos"),
+        (["reducers=[{name: none}]"], "both does not go with reducer 'none'"),
+        (["reducers=[{name: a, matched_by: nothing}]", "findings=[]"], "must be called none"),
+        (["reducers=[{name: none, matched_by: nothing}, {name: none, matched_by: nothing}]"], "a name of its own"),
+        (["reducers=[{name: none, matched_by: nothing}, {name: a, matched_by: nothing}]"], "exactly one"),
+        (["reducers=[{name: none, matched_by: nothing}]"], "findings: geometry is none of the reducers none"),
+        (
+            ["reducers=[{name: none, matched_by: nothing}, {name: a, aggregation: {reducer: prune, keep: 0.5}}]"],
+            "follow from the target",
+        ),
+        (
+            [
+                "reducers=[{name: none, matched_by: nothing}, "
+                "{name: a, matched_by: nothing, frames: 8, attention: joint}]"
+            ],
+            "none of divided attention over 8 frames is matched_by nothing",
+        ),
+        (["sweeps={}"], "unknown key"),
+    ],
+)
+def test_settings_that_compare_nothing_are_refused(overrides: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=r"stories64\.yaml.*|command line.*") as refused:
+        load_comparison(ROOT / "configs" / "comparison" / "stories64.yaml", overrides)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["overrides=[]"], "add aggregation.reducer=none"),
+        (["vqa.overrides=[video.num_frames=32]"], "have to agree on video"),
+        (["pretrain.overrides=[model.depth=2]"], "have to agree on the model"),
+    ],
+)
+def test_recipes_that_disagree_are_refused(overrides: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ValueError, match=said):
+        encoder_of(load_comparison(ROOT / "configs" / "comparison" / "stories64.yaml", overrides))
