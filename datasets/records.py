@@ -61,6 +61,38 @@ class QuestionRecord:
     end: float | None = None
 
 
+@dataclass(frozen=True)
+class LabelRecord:
+    """A video and the number of its class, from 0.
+
+    `group` is what the video was cut from, where that is known: videos of one group belong into one split.
+    """
+
+    video: str
+    label: int
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class ChoiceRecord:
+    """A video, texts of its own that might describe it, and which of them does, from 0."""
+
+    video: str
+    options: tuple[str, ...]
+    answer: int
+
+
+@dataclass(frozen=True)
+class LabelledVideos:
+    """One part of a set of classified videos; `classes` are the names by number, the rest as in `Annotations`."""
+
+    records: list[LabelRecord]
+    classes: tuple[str, ...]
+    dataset: str
+    split: str
+    source: str
+
+
 Record = TypeVar("Record", VideoTextRecord, QuestionRecord)
 
 

@@ -1,7 +1,6 @@
 """CLIP's tokenizer: ids of the original, and vocabulary files that are refused."""
 
 import gzip
-import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from tests.parity.cases import read_case
 
 CASE = Path(__file__).parents[2] / "parity" / "golden" / "tvts" / "tvts_tokens.safetensors"
 MERGES = [("t", "h"), ("th", "e</w>"), ("c", "a"), ("ca", "t</w>")]
-needs_real_data = pytest.mark.skipif("REAL_DATA" not in os.environ, reason="REAL_DATA names no folder")
 
 
 def write_vocabulary(folder: Path, lines: list[str]) -> Path:
@@ -21,12 +19,11 @@ def write_vocabulary(folder: Path, lines: list[str]) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def original() -> ClipTokenizer:
-    return load_clip_tokenizer(str(Path(os.environ["REAL_DATA"]) / "tokenizers" / "clip"))
+@pytest.fixture
+def original(real_data: Path) -> ClipTokenizer:
+    return load_clip_tokenizer(str(real_data / "tokenizers" / "clip"))
 
 
-@needs_real_data
 def test_ids_of_openai(original: ClipTokenizer) -> None:
     """Of its own code, by the notes beside the vocabulary."""
     expected = {
@@ -40,16 +37,14 @@ def test_ids_of_openai(original: ClipTokenizer) -> None:
         assert row[: sum(real)] == [49406, *words, 49407] and not any(row[sum(real) :])
 
 
-@needs_real_data
 @pytest.mark.parametrize(("spelling", "output"), [("openai", "clip_ids"), ("openclip", "openclip_ids")])
-def test_ids_of_odd_texts(spelling: str, output: str) -> None:
+def test_ids_of_odd_texts(real_data: Path, spelling: str, output: str) -> None:
     case = read_case(CASE)
-    tokenizer = load_clip_tokenizer(str(Path(os.environ["REAL_DATA"]) / "tokenizers" / "clip"), spelling)
+    tokenizer = load_clip_tokenizer(str(real_data / "tokenizers" / "clip"), spelling)
     ids, _ = tokenizer(case.meta["texts"], case.meta["context"], pad_to_max=True)
     assert torch.equal(ids, case.tensors[output])
 
 
-@needs_real_data
 def test_decoding_gives_clean_text_back(original: ClipTokenizer) -> None:
     texts = ["a person riding a bike", "café naïve", "😀 emoji"]
     assert original.decode(original(texts)[0]) == texts

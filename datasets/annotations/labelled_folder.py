@@ -1,0 +1,67 @@
+"""Anybody's classified videos: a folder of `class/video`, or its `labels.csv`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets.annotations.files import csv_of
+from datasets.annotations.layout import VIDEO_SUFFIXES
+from datasets.records import LabelledVideos, LabelRecord, check_video_path
+
+TABLE = "labels.csv"
+
+
+def read(root: Path, split: str | None = None, classes: Sequence[str] | None = None) -> LabelledVideos:
+    """Read `labels.csv` (file, label, and where they are there group and split), or else one folder a class.
+
+    Args:
+        split: take the rows of this split alone; None takes all.
+        classes: names by number, where these are fixed, as by a trained model; by default those of the whole folder in
+            the order of the alphabet.
+
+    ValueError if there are no videos, no such split, or a class that is not among `classes`.
+    """
+    table = root / TABLE
+    rows = _of_table(table) if table.is_file() else _of_folders(root)
+    if not rows:
+        raise ValueError(f"{root}: has neither {TABLE} nor folders of videos, one a class")
+    known = tuple(classes) if classes is not None else tuple(sorted({row["label"] for row in rows}))
+    if split is not None:
+        splits = sorted({row["split"] for row in rows} - {""})
+        rows = [row for row in rows if row["split"] == split]
+        if not rows:
+            has = ", ".join(splits) if splits else f"none: write a column split in {TABLE}"
+            raise ValueError(f"{root}: has no videos of the split {split!r}; its splits are {has}")
+
+    records = []
+    for row in rows:
+        if row["label"] not in known:
+            listed = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
+            raise ValueError(f"{row['place']}: class {row['label']!r} is not one of the {len(known)} known: {listed}")
+        records.append(LabelRecord(str(root.absolute() / row["file"]), known.index(row["label"]), row["group"] or None))
+    source = TABLE if table.is_file() else "one folder a class"
+    return LabelledVideos(records, known, root.name, split or "all", source)
+
+
+def _of_table(path: Path) -> list[dict[str, str]]:
+    rows = []
+    for row in csv_of(path, ("file", "label")):
+        file = row.text("file")
+        try:
+            check_video_path(file)
+        except ValueError as error:
+            raise ValueError(f"{row.place}: {error}") from None
+        extra = {column: str(row.fields.get(column, "")).strip() for column in ("group", "split")}
+        rows.append({"place": row.place, "file": file, "label": row.text("label").strip(), **extra})
+    return rows
+
+
+def _of_folders(root: Path) -> list[dict[str, str]]:
+    if not root.is_dir():
+        raise ValueError(f"{root}: there is no such folder")
+    return [
+        {"place": str(path), "file": f"{folder.name}/{path.name}", "label": folder.name, "group": "", "split": ""}
+        for folder in sorted(root.iterdir())
+        if folder.is_dir()
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in VIDEO_SUFFIXES
+    ]
