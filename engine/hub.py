@@ -37,7 +37,7 @@ LARGEST_GB = 20
 """The most that one address may have us download: four times TESTA's own checkpoints with all that lies in them."""
 PROBE_SECONDS = 5.0
 """How long to wait for the hub's first answer before it counts as out of reach."""
-OFFLINE_REMEDY = "fetch it where there is a network with `python -m scripts.fetch`, see docs/OFFLINE.md"
+OFFLINE_REMEDY = "fetch it where there is a network with `python -m scripts.fetch {} --to FOLDER`, see docs/OFFLINE.md"
 FAILURES = (HfHubHTTPError, HFValidationError, EntryNotFoundError, OSError)
 
 
@@ -77,7 +77,7 @@ def local_path(source: str, cache_dir: Path | None = None) -> Path:
     try:
         return _download(f"{owner}/{name}", inside.strip("/"), revision or None, cache_dir)
     except FAILURES as error:
-        raise ValueError(f"checkpoint: {source}: {_in_words(error)}") from error
+        raise ValueError(f"checkpoint: {source}: {_in_words(error, f'--checkpoint {source}')}") from error
 
 
 def tokenizer_folder(
@@ -102,9 +102,10 @@ def tokenizer_folder(
         patterns = [*TOKENIZER, "config.json"]
         return _fetch(snapshot_download, source, cache_dir, revision=None, allow_patterns=patterns)
     except FAILURES as error:
+        reason = _in_words(error, "--config FILE")
         raise ValueError(
-            f"{setting}: {source!r} is no local folder and could not be had from the hub ({_in_words(error)}); give a "
-            f"folder with vocab.txt or tokenizer.json{otherwise}"
+            f"{setting}: {source!r} is no local folder and could not be had from the hub ({reason}); give a folder "
+            f"with vocab.txt or tokenizer.json{otherwise}"
         ) from error
 
 
@@ -162,11 +163,14 @@ def _fetch(download: Callable[..., Any], repository: str, cache_dir: Path | None
     return Path(download(repository, **wanted))
 
 
-def _in_words(error: Exception) -> str:
-    """What went wrong and what to do, on one line; of the kinds, the special ones come first."""
+def _in_words(error: Exception, fetched_by: str) -> str:
+    """What went wrong and what to do, on one line; of the kinds, the special ones come first.
+
+    `fetched_by` is what `scripts.fetch` is given to fetch the same.
+    """
     if isinstance(error, LocalEntryNotFoundError):
         reason = why_unreachable() or "it did not answer"
-        return f"is not on this machine, and the hub cannot be reached ({reason}); {OFFLINE_REMEDY}"
+        return f"is not on this machine, and the hub cannot be reached ({reason}); {OFFLINE_REMEDY.format(fetched_by)}"
     if isinstance(error, GatedRepoError):
         return "is gated; accept its terms on the hub, then log in with `hf auth login`"
     if isinstance(error, RevisionNotFoundError):
