@@ -9,21 +9,25 @@ def has_words(text: str) -> bool:
 
 
 def check_text(text: str, name: str) -> None:
-    """ValueError, which calls the text `name`, if it is not Unicode that can be written as UTF-8, or holds a NUL.
+    """ValueError, which shows the text after `name`, if it is not Unicode that UTF-8 can spell, or holds a NUL.
 
     Tokenizers, files and other programs cannot take either. Half of a character gets into a text when it is cut
     between the two halves of an emoji's escape, `\\ud83d\\ude00`.
     """
     if "\0" in text:
-        raise ValueError(f"{name} holds a NUL character (\\u0000); remove it")
+        raise ValueError(f"{name} {_excerpt(text)} holds a NUL character (\\u0000); remove it")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         half = ascii(text[error.start]).strip("'")
         raise ValueError(
-            f"{name} is not valid Unicode: character {error.start + 1} is {half}, half of a surrogate pair; "
-            "write the whole character or remove it"
+            f"{name} {_excerpt(text)} is not valid Unicode: character {error.start + 1} is {half}, half of a surrogate "
+            "pair; write the whole character or remove it"
         ) from None
+
+
+def _excerpt(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
 
 
 def clean_caption(text: str, max_words: int) -> str:

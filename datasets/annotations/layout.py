@@ -103,8 +103,13 @@ class VideoFolder:
         """The absolute path of the video called `name`: that file, or one that differs by the suffix of a video only.
 
         `name.avi` is `name.avi`, `name.avi.mp4` or `name.mp4`, whichever is there. Of a video that is not there, the
-        path where it is expected.
+        path where it is expected. ValueError for a name that leaves the folder.
         """
+        if os.path.isabs(name) or os.pardir in name and os.path.normpath(name).split(os.sep)[0] == os.pardir:
+            raise ValueError(
+                f"video {name!r} leaves the folder {self._videos}; correct the annotations, and set data.videos to the "
+                "folder that holds all videos"
+            )
         spellings = [name, _stem(name)] if _suffix(name) in VIDEO_SUFFIXES or name.endswith(".") else [name]
         for spelling in spellings:
             for files in (self._by_name, self._by_stem):

@@ -116,10 +116,10 @@ def _parse(line: bytes, keys: dict[str, bool]) -> dict[str, Any]:
     if not isinstance(row["video"], str):
         raise ValueError(f"video is {row['video']!r}; write the path of a video or an image")
     check_video_path(row["video"])
-    for key in row.keys() - {"video"}:
-        for text in row[key] if isinstance(row[key], list) else [row[key]]:
+    for key, value in row.items():
+        for text in value if isinstance(value, list) else (value,):
             if isinstance(text, str):
-                check_text(text, f"{key} {text!r}")
+                check_text(text, key)
     check_times(row)
     return row
 

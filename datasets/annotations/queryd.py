@@ -43,7 +43,7 @@ def _join_tokens(sentences: Any, place: str) -> str:
     if not nested or not all(isinstance(token, str) for tokens in sentences for token in tokens):
         raise ValueError(f"{place}: captions are {reprlib.repr(sentences)}, not lists of tokens; {GET_IT_AGAIN}")
     text = " ".join(" ".join(tokens) for tokens in sentences)
-    check_text(text, f"{place}: the captions' text")
+    check_text(text, f"{place}: the text")
     if not text.strip():
         raise ValueError(f"{place}: the captions have no words; {GET_IT_AGAIN}")
     return text

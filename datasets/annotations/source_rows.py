@@ -58,7 +58,7 @@ def captions_with_words(texts: Iterable[str]) -> tuple[str, ...]:
     """Those of the captions that have a letter or a digit; ValueError for one that cannot be used."""
     captions = tuple(texts)
     for text in captions:
-        check_text(text, f"caption {text!r}")
+        check_text(text, "caption")
     return tuple(text for text in captions if has_words(text))
 
 

@@ -18,6 +18,11 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=unique_keys)  # `json.loads` would make one for each of millions of lines
+
+
 def loads(text: str | bytes) -> Any:
     """The value of a JSON text; `RepeatedKeyError`, or what `json.loads` raises."""
-    return json.loads(text, object_pairs_hook=unique_keys)
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")
+    return _DECODER.decode(text)

@@ -163,5 +163,12 @@ def test_public_datasets(tmp_path: Path, write: Callable[[Path], str]) -> None:
     assert text.startswith(place) and ("is not valid Unicode" in text or "holds a NUL" in text)
 
 
+@pytest.mark.parametrize("name", ["../b.mp4", "sub/../../b.mp4", "/else/b.mp4"])
+def test_a_name_of_a_public_dataset_stays_in_the_folder(tmp_path: Path, name: str) -> None:
+    write_json(tmp_path / "train_data.json", [{"video": name, "description": "x"}])
+    text = error_of(lambda: public.read("didemo", tmp_path, "train", tmp_path / "videos"))
+    assert f"video {name!r} leaves the folder {tmp_path / 'videos'}" in text and "set data.videos" in text
+
+
 def test_every_public_dataset_is_tried() -> None:
     assert public.READERS.keys() <= globals().keys()
