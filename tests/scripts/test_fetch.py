@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from configs.load import load
 from configs.schema import RetrievalConfig
+from engine import hub
 from engine.fetching import Need, needs_of
 from models.parts.tokenizer import make_tokenizer
 from scripts import fetch
 from scripts.reproduce.rows import ROWS
-from tests.integration.runs import ROOT, write_config
+from tests.integration.runs import ROOT, results_of, start, train, write_config
 from tests.stand_in_hub import StandInHub, serving
 from tests.tiny_runs import write_data
 
@@ -150,3 +152,24 @@ def test_command_lines_that_are_refused(words: list[str], said: str, capsys: pyt
 def test_a_row_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fetch.main(["--row", "queryd", "--to", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: --row: queryd: no such row")
+
+
+def test_a_run_evaluates_what_was_fetched_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, cache = write_data(tmp_path, [1] * 4), tmp_path / "there" / "hub"
+    trained = train(root, root / "run", train={"max_epochs": 1})
+    best = trained / "checkpoint_best"
+    files = {path.relative_to(best).as_posix(): path.read_bytes() for path in best.rglob("*") if path.is_file()}
+    words = ["--checkpoint", "hf://testers/run", "--to", str(tmp_path / "there")]
+    with serving({"testers/run": files}) as server:
+        run = f"{AS_HTTPS} from scripts.fetch import main; sys.exit(main({words}))"
+        done = python(run, HF_ENDPOINT=server.address, HF_HUB_DISABLE_XET="1")
+    assert done.returncode == 0, done.stderr
+
+    # As HF_HOME and HF_HUB_OFFLINE set them, which are read when the library is imported.
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    hub.why_unreachable.cache_clear()
+    evaluated = tmp_path / "evaluated"
+    assert start("train_retrieval", "--evaluate", "checkpoint=hf://testers/run", f"output_dir={evaluated}") == 0
+    hub.why_unreachable.cache_clear()
+    assert results_of(evaluated)["metrics"] == results_of(trained)["metrics"]
