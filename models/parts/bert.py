@@ -31,12 +31,18 @@ class Intermediate(nn.Module):
 
 
 class TextLayer(nn.Module):
-    """Self-attention, attention to the context where there is one, feed-forward."""
+    """Self-attention, attention to the context where there is one, feed-forward.
 
-    def __init__(self, text: TextConfig, context_width: int) -> None:
+    Without a `context_width` the layer has no part that attends to a context.
+    """
+
+    crossattention: TextAttention
+
+    def __init__(self, text: TextConfig, context_width: int | None) -> None:
         super().__init__()
         self.attention = TextAttention(text, text.width)
-        self.crossattention = TextAttention(text, context_width)
+        if context_width is not None:
+            self.crossattention = TextAttention(text, context_width)
         self.intermediate = Intermediate(text)
         self.output = ResidualOutput(text.intermediate, text.width, text.dropout)
 
@@ -100,7 +106,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.embeddings = Embeddings(text)
         self.encoder = Layers(text, context_width)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def projections(self, context_VND: Tensor, about: Tensor | None = None) -> Iterator[KeysValues]:
         """Keys and values of contexts for each layer, made when that is reached; with `about`, of its rows."""
@@ -221,7 +227,7 @@ class TextDecoder(nn.Module):
         super().__init__()
         self.bert = TextEncoder(text, context_width)
         self.cls = nn.ModuleDict({"predictions": Predictions(text, self.bert.embeddings.word_embeddings)})
-        self.cls.apply(_initialise)
+        self.cls.apply(initialise)
 
     def forward(
         self, ids: Tensor, mask: Tensor | None, context: list[KeysValues], context_mask: Tensor | None = None
@@ -248,7 +254,8 @@ def tie_encoder_to_decoder(encoder: TextEncoder, decoder: TextDecoder) -> None:
         own.crossattention, own.intermediate, own.output = shared.crossattention, shared.intermediate, shared.output
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
+    """Draw fresh weights as BERT does; for `nn.Module.apply`."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=INITIAL_STD)
     if isinstance(module, nn.Linear):

@@ -1,0 +1,28 @@
+"""Scores of candidates from similarities and matching logits, each rule under the name of what it does."""
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+NOT_RERANKED = -100.0
+MATCHING_SHARE = 0.7
+"""Of a choice's score; the rest is similarity's."""
+
+
+def by_logit(chosen: NDArray, logits: NDArray, num_candidates: int) -> NDArray:
+    """Scores (Q, N) of the `chosen` candidates (Q, k) by their logits (Q, k) alone; all others are -100.
+
+    Similarity only chooses the candidates. The rule scores each pair once, so both directions may share the logits.
+    """
+    scores = np.full((len(chosen), num_candidates), NOT_RERANKED, dtype=np.float32)
+    np.put_along_axis(scores, chosen.astype(np.int64), logits.astype(np.float32), axis=1)
+    return scores
+
+
+def by_share_of_options(similarity_QO: Tensor, matching_logits_QO2: Tensor) -> Tensor:
+    """Scores (Q, O) of a question's options: 0.7 of the probability of a match, 0.3 of the softmax over options.
+
+    `similarity_QO` is divided by the temperature already; logits are of no match and match.
+    """
+    matching = matching_logits_QO2.float().softmax(dim=-1)[..., 1]
+    return MATCHING_SHARE * matching + (1 - MATCHING_SHARE) * similarity_QO.float().softmax(dim=-1)
