@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from configs.entry_scripts import entry_script, refuse_other_task
+from configs.moved import new_path
 from configs.values import WrongTypeError, convert, described, differences as differences, remedy, shown
 
 if TYPE_CHECKING:
@@ -154,7 +155,9 @@ def _read_file(path: Path) -> dict[Any, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+        moved = new_path(path)
+        found = f"has moved; use {moved}" if moved else f"cannot be read: {error.strerror}"
+        raise ValueError(f"{path}: {found}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: is no UTF-8 text") from error
     data = _parse(text, str(path))
