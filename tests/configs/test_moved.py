@@ -12,11 +12,11 @@ from configs.schema import CONFIG_CLASSES, RetrievalConfig
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("configs/retrieval/didemo_f32.yaml", "configs/testa/retrieval/didemo_f32.yaml"),
-        ("configs/vqa/msrvtt_qa_f32.yaml", "configs/testa/vqa/msrvtt_qa_f32.yaml"),
-        ("configs/caption/base.yaml", "configs/testa/caption/base.yaml"),
-        ("configs/pretrain/testa_f8.yaml", "configs/testa/pretrain/testa_f8.yaml"),
-        ("configs/base_f96.yaml", "configs/testa/base_f96.yaml"),
+        ("configs/testa/retrieval/didemo_f32.yaml", "configs/testa/retrieval/didemo_f32.yaml"),
+        ("configs/testa/vqa/msrvtt_qa_f32.yaml", "configs/testa/vqa/msrvtt_qa_f32.yaml"),
+        ("configs/testa/caption/base.yaml", "configs/testa/caption/base.yaml"),
+        ("configs/testa/pretrain/testa_f8.yaml", "configs/testa/pretrain/testa_f8.yaml"),
+        ("configs/testa/base_f96.yaml", "configs/testa/base_f96.yaml"),
     ],
 )
 @pytest.mark.parametrize("absolute", [False, True])
@@ -29,7 +29,7 @@ def test_a_moved_file_is_named(old: str, new: str, absolute: bool) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["configs/retrieval/never_was.yaml", "configs/testa/retrieval/never_was.yaml", "retrieval/didemo_f32.yaml"],
+    ["configs/testa/retrieval/never_was.yaml", "configs/testa/retrieval/never_was.yaml", "retrieval/didemo_f32.yaml"],
 )
 def test_any_other_missing_file_cannot_be_read(path: str) -> None:
     assert new_path(Path(path)) is None
