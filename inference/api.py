@@ -285,7 +285,7 @@ def check_texts(texts: Sequence[str], name: str) -> None:
     for position, text in enumerate(texts):
         if not isinstance(text, str) or not has_words(text):
             raise ValueError(f"{name} {position} is {text!r}, which has no words; write at least one")
-        check_text(text, f"{name} {position},")
+        check_text(text, f"{name} {position}")
 
 
 class PixelFeatures(NamedTuple):

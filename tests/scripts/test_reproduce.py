@@ -187,7 +187,7 @@ def test_what_is_missing_is_named_in_one_line_before_anything_starts(
 
 def test_missing_data_are_named_before_torch_is_imported(tmp_path: Path) -> None:
     code = (
-        "import sys; from scripts.reproduce import main; "
+        "import sys; from scripts.reproduce.__main__ import main; "
         f"print(main(['queryd_f32', '--data', {str(tmp_path)!r}, '--nproc', '8']), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=reproduce.ROOT, capture_output=True, text=True, check=False)
