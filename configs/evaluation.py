@@ -77,7 +77,8 @@ class CaptioningConfig:
     """Evaluation of captioning: `beam` search, or `nucleus` sampling from the words that together hold `top_p`.
 
     A caption has at most `max_tokens` word pieces, by default as many as the longest training caption. `best_metric`
-    chooses the checkpoint; where Java is missing it is read as its `_plain` form.
+    chooses the checkpoint. A `_plain` one needs no Java; where Java does not run when training begins, the others are
+    read as their `_plain` form.
     """
 
     batch_size: int = 8
@@ -86,7 +87,10 @@ class CaptioningConfig:
     top_p: float = 0.9
     min_tokens: int = 1
     max_tokens: int | None = None
-    best_metric: Literal["bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider"] = "cider"
+    best_metric: Literal[
+        "bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider",
+        "bleu1_plain", "bleu2_plain", "bleu3_plain", "bleu4_plain", "rouge_l_plain", "cider_plain",
+    ] = "cider"  # fmt: skip
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "num_beams", "min_tokens"):

@@ -56,14 +56,19 @@ def shown(value: Any) -> str:
 
 def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
     """One line `key: a -> b` for every setting in which the results of two `to_dict` differ."""
-    lines = []
+    return [f"{key}: {left} -> {right}" for key, (left, right) in changes(a, b, prefix).items()]
+
+
+def changes(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> dict[str, tuple[str, str]]:
+    """The settings in which the results of two `to_dict` differ: key -> both values, as they are shown to users."""
+    found: dict[str, tuple[str, str]] = {}
     for name in {**a, **b}:
         key, left, right = f"{prefix}{name}", a.get(name, MISSING), b.get(name, MISSING)
         if isinstance(left, dict) and isinstance(right, dict):
-            lines += differences(left, right, f"{key}.")
+            found |= changes(left, right, f"{key}.")
         elif left != right:
-            lines.append(f"{key}: {shown(left)} -> {shown(right)}")
-    return lines
+            found[key] = (shown(left), shown(right))
+    return found
 
 
 def remedy(key: str, names: list[str]) -> str:

@@ -84,9 +84,10 @@ class Line:
 
 def begin_work(board: Board, worker: int) -> None:
     """What each worker process does first, so that its data set writes to the board."""
-    # Forked processes have the trainer's handlers, and Slurm warns all processes of a job: the trainer alone acts on
-    # it. (torch sees to SIGTERM, which ends a worker.)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    # Forked processes have the trainer's handlers. Slurm warns all processes of a job, and a terminal sends Ctrl-C to
+    # all of them: the trainer alone acts on it. (torch sees to SIGTERM, which ends a worker.)
+    for number in (signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     board.enter(worker)
     information = get_worker_info()
     assert information is not None, "in a worker process"

@@ -10,6 +10,7 @@ SUMS = "SHA256SUMS"
 PICKLED = (".pth", ".pt", ".bin")
 """Suffixes of the files that `torch.save` writes."""
 
+BEST = "checkpoint_best"
 LAST = "checkpoint_last"
 STEP = "checkpoint_step_*"
 """The folders that a run resumes from: the newest, and the pattern of those before it."""

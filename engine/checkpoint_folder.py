@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file
 
 # Importers need not know that the names are apart, for commands that do without torch.
 from engine.checkpoint_files import (
+    BEST as BEST,
     CONFIG as CONFIG,
     OPTIMIZER as OPTIMIZER,
     PICKLED as PICKLED,

@@ -22,9 +22,8 @@ from torch import Tensor, nn
 from configs.load import dump
 from configs.schema import RunConfig
 from engine import checkpoint_folder
-from engine.checkpoint_files import LAST as LAST, STEP
+from engine.checkpoint_files import BEST as BEST, LAST as LAST, STEP
 
-BEST = "checkpoint_best"
 RESUMED_FROM = (
     checkpoint_folder.WEIGHTS,
     checkpoint_folder.OPTIMIZER,

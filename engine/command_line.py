@@ -19,7 +19,7 @@ from pathlib import Path
 from configs.load import load, load_to_evaluate
 from configs.schema import RunConfig
 from engine.checkpoint_files import LAST, STEP
-from engine.interruption import SAVED, SIGNALS, Interrupted
+from engine.interruption import SAVED, SIGNALS, Interrupted, exit_by_ctrl_c, is_first_rank
 from engine.watchdog import RankFailed
 
 LISTEN_SECONDS = 10.0
@@ -60,9 +60,9 @@ def main(
         check_data(config, arguments.evaluate)
         fetch_what_is_needed(config, arguments)
 
-    from engine.run import run
-
     with exit_status(arguments.traceback):
+        from engine.run import run
+
         run(config, pkgutil.resolve_name(task_class), evaluate_only=arguments.evaluate)
 
 
@@ -87,21 +87,22 @@ def fetch_what_is_needed(config: RunConfig, arguments: argparse.Namespace) -> No
 def exit_status(traceback: bool = False, starting: bool = False) -> Iterator[None]:
     """End the process with a line on stderr and a status that a batch script understands, if what is inside fails.
 
-    75 is a run that was told to stop and is saved, 2 an error of the user's making, 1 a rank that others were lost to.
-    With `traceback` all but the first are raised as they are. While a run is `starting` all ranks make the same
-    mistake, and the first of each machine says it.
+    75 is a run that was told to stop and is saved, 130 anything else that Ctrl-C ended, 2 an error of the user's
+    making, 1 a rank that others were lost to. With `traceback` errors are raised as they are. While a run is
+    `starting` all ranks make the same mistake, and the first of each machine says it.
     """
     try:
         yield
     except Interrupted as interrupted:
-        from engine.distributed import is_main
-
-        # As soon as one process has ended, srun ends the others: those that end anyway shall keep this status.
+        # As soon as one process has ended, srun ends the others: those that end anyway shall keep this status. A second
+        # Ctrl-C still ends them.
         for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        if is_main():
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN)
+        if is_first_rank():
             print(f"{interrupted}; the same command goes on with it", file=sys.stderr)
         sys.exit(SAVED)
+    except KeyboardInterrupt:
+        exit_by_ctrl_c()
     except RankFailed:
         if traceback:
             raise

@@ -1,19 +1,24 @@
-"""Being told to stop: SIGTERM, or SIGUSR1, with which Slurm warns that the time is almost over.
+"""Being told to stop: SIGTERM, SIGINT (Ctrl-C), or SIGUSR1, with which Slurm warns that the time is almost over.
 
 A run that trains finishes its step, saves and ends with a status of its own, `SAVED`, on which a batch script starts it
-again. What is not training has nothing to save and ends at once.
+again. What is not training has nothing to save and ends at once. A second Ctrl-C ends any of them at once.
 """
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 SAVED = 75
 """EX_TEMPFAIL of sysexits.h: it did not work out this time, try again."""
+ENDED = 130
+"""128 + SIGINT, as a shell reports it: Ctrl-C ended a command that has no training run to save."""
 
 
 class Interrupted(Exception):
@@ -30,6 +35,7 @@ class Interruption:
     def __init__(self) -> None:
         self.signal: str | None = None
         self._defers = False
+        self._process = os.getpid()
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
@@ -57,6 +63,41 @@ class Interruption:
             raise Interrupted(f"told to stop by {self.signal}")
 
     def _received(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # a data worker, just forked: its trainer acts, and ends it
         self.signal = signal.Signals(number).name
+        if number == signal.SIGINT:
+            # The kernel ends the process at the next one, even while it waits in a collective or in a kernel.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         if not self._defers:
             self.raise_if_any()
+        elif number == signal.SIGINT and is_first_rank():
+            # Not through a stream, which the signal may have come in the middle of.
+            os.write(2, b"\nfinishing the step and saving; a second Ctrl-C ends at once\n")
+
+
+def is_first_rank() -> bool:
+    """Whether this process speaks for all: rank 0, or one that was started alone; known before torch is imported."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def exit_by_ctrl_c() -> NoReturn:
+    """End a command with one line and the status `ENDED`; from now on another Ctrl-C ends the process at once."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if is_first_rank():
+        script = Path(sys.argv[0])
+        name = script.parent.name if script.stem == "__main__" else script.stem
+        print(f"{name}: ended by Ctrl-C", file=sys.stderr)
+    sys.exit(ENDED)
+
+
+def report_ctrl_c_in_one_line() -> None:
+    """From now on a KeyboardInterrupt that nothing catches ends this process as `exit_by_ctrl_c` does."""
+    report = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            exit_by_ctrl_c()
+        report(kind, error, trace)
+
+    sys.excepthook = hook

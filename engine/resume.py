@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from configs.load import differences, load, to_dict
+from configs.load import load, to_dict
 from configs.schema import RunConfig
+from configs.values import changes
 from engine import checkpoint_folder
 from engine.checkpoint_rotation import BEST, LAST, RESUMED_FROM, newest_first
 from engine.distributed import rank, world_size
@@ -34,6 +35,7 @@ FREE_SETTINGS = frozenset(
         "train.activation_checkpointing",
         "train.compile",
         "evaluation.batch_size",
+        "evaluation.best_metric",
         "evaluation.rerank_batch_size",
     )
 )
@@ -98,18 +100,16 @@ def _check_same_run(config: RunConfig, written: Path, folder: Path) -> None:
         earlier = load(type(config), written, [])
     except ValueError as error:
         raise ValueError(f"{folder}: holds another run; choose another output_dir ({error})") from error
-    changed = [line for line in differences(to_dict(earlier), to_dict(config)) if _setting(line) not in FREE_SETTINGS]
+    free = FREE_SETTINGS
     if config.train.max_epochs > earlier.train.max_epochs:
-        changed = [line for line in changed if _setting(line) != "train.max_epochs"]
-    if changed:
-        listing = "\n  ".join(changed)
+        free |= {"train.max_epochs"}
+    found = changes(to_dict(earlier), to_dict(config))
+    lines = [f"{key}: was {before}, now {now}" for key, (before, now) in found.items() if key not in free]
+    if lines:
+        listing = "\n  ".join(lines)
         raise ValueError(
             f"{folder}: holds a run with other settings; choose another output_dir, or set these back:\n  {listing}"
         )
-
-
-def _setting(difference: str) -> str:
-    return difference.partition(": ")[0]
 
 
 def restore(

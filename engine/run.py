@@ -47,6 +47,7 @@ def run(config: RunConfig, task_class: TaskClass, *, evaluate_only: bool = False
 
     Raises:
         Interrupted: a signal asked for the end; what was done is saved.
+        KeyboardInterrupt: Ctrl-C ended an evaluation of a checkpoint.
         RankFailed: with several processes, another one ended or hangs.
     """
     assert config.output_dir is not None, "the entry script names the output folder"
@@ -73,6 +74,10 @@ def run(config: RunConfig, task_class: TaskClass, *, evaluate_only: bool = False
                     _run(config, task_class, evaluate_only, heartbeat, interruption)
                 except Interrupted:
                     heartbeat.end(None)
+                    if evaluate_only and interruption.signal == "SIGINT":
+                        if world_size() == 1:
+                            heartbeat.discard()
+                        raise KeyboardInterrupt from None  # nothing was saved: the status says so
                     raise
                 except ValueError:
                     if world_size() == 1 and heartbeat.latest.doing == "starting":

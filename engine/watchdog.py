@@ -19,6 +19,8 @@ from engine.heartbeat import Beat, Heartbeat, Process, heartbeat_file, read_beat
 # Seconds. Looks at processes of this host; files written and read; a file that does not change for so long is of a rank
 # that is gone; what the main thread has to end the process in its own words; how long it may wait for a name.
 LOOK_EVERY, SHARE_EVERY, SILENCE, GRACE, ASKING = 2.0, 5.0, 40.0, 10.0, 8.0
+# Ranks that stand still at the same place find that out this much apart at most, and leave one to speak.
+APART = 4.0
 # A look that comes so late says that this process was stopped, or its files did not answer: others are not to blame.
 LATE = 10.0
 # What ranks do at one number of finished steps, in order.
@@ -158,7 +160,7 @@ class Watchdog:
                 faulthandler.dump_traceback(file, all_threads=True)
         except OSError as error:
             print(f"cannot write {stacks}: {error}", file=sys.stderr)
-        time.sleep(2 * LOOK_EVERY)  # ranks that stand still at the same place come here too, and leave one to speak
+        time.sleep(APART)
         self.heartbeat.end(f"{why} {latest.place()}")
         _end_process()
 

@@ -11,7 +11,6 @@ Run again, it goes on where it stopped.
 import argparse
 import json
 import shlex
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -25,6 +24,7 @@ from configs.schema import RetrievalConfig
 from datasets.loaders import evaluation_loader
 from datasets.records import VideoTextRecord
 from engine.checkpoint_folder import write_json
+from engine.children import run_child
 from models.testa.cost import count
 from tasks.data import video_text
 from tasks.retrieval import RetrievalTask
@@ -37,7 +37,7 @@ TIMED_RUNS = 9
 def command(*words: str) -> None:
     """Print and run one of the project's commands; exit with its status if it fails."""
     print(f"\n$ {shlex.join(('python', *words))}", flush=True)
-    status = subprocess.run((sys.executable, *words), check=False).returncode
+    status = run_child((sys.executable, *words))
     if status:
         sys.exit(status)
 

@@ -177,7 +177,8 @@ def main(arguments: list[str] | None = None) -> None:
         try:
             status = index(options) if options.command == "index" else query(options)
         except KeyboardInterrupt:
-            print("search: ended; the same command goes on from here", file=sys.stderr)
+            if is_main():
+                print("search: ended; the same command goes on from here", file=sys.stderr)
             raise SystemExit(130) from None
         except OSError as error:
             folder = options.out if options.command == "index" else options.index

@@ -1,7 +1,6 @@
 """Captioning: a decoder over the video's tokens writes what is seen."""
 
 import logging
-import shutil
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,13 +15,13 @@ from datasets.loaders import TrainLoader
 from datasets.records import VideoTextRecord
 from datasets.sampling import generator
 from datasets.video_text import VideoTextDataset
-from engine.checkpoint_folder import read_json, write_json, write_lines
-from engine.distributed import gather_objects, is_main
+from engine.checkpoint_folder import BEST, STATE, find_folder, read_json, write_json, write_lines
+from engine.distributed import done_by_main, gather_objects
 from tasks.annotations import Split, read_annotations
 from tasks.base import VideoTextTask
 from tasks.build import beside_checkpoint
 from tasks.data import clean_up, video_text
-from tasks.metrics.captions import PLAIN, CaptionScorer
+from tasks.metrics.captions import PLAIN, CaptionScorer, JavaError
 from tasks.step_counts import TextCounts, count_texts
 
 logger = logging.getLogger(__name__)
@@ -43,9 +42,7 @@ class CaptionTask(VideoTextTask):
         self.evaluation = config.evaluation
         self.model.freeze_unused(("cap",))
         self.start_from_checkpoint()
-        if config.evaluation.best_metric == "meteor" and shutil.which("java") is None:
-            raise ValueError("evaluation.best_metric: meteor needs Java, which is not there; install it or take cider")
-        self.scorer = CaptionScorer()
+        self.scorer: CaptionScorer | None = None
         # Now: a checkpoint that a run goes on from is gone when the next ones are kept.
         known = beside_checkpoint(config, LENGTH)
         self._longest: int | None = None if known is None else read_json(known)["max_tokens"]
@@ -59,7 +56,23 @@ class CaptionTask(VideoTextTask):
         loader = super().build_train_loader()
         self._check_labelled(self.evaluated(final=False))
         self._check_labelled(self.evaluated(final=True))  # now, not when all is trained
+        self._choose_scorer(self._best_so_far())
         return loader
+
+    def _choose_scorer(self, best_so_far: str | None) -> None:
+        """Choose, once for all evaluations and processes, whether captions are scored with Java.
+
+        `best_so_far` is the metric that chose the run's best weights before it was resumed: the choice stays.
+        """
+        self.scorer = CaptionScorer()
+        self.scorer.plain = done_by_main(partial(scores_plainly, self.scorer, self.evaluation.best_metric, best_so_far))
+        name = self.evaluation.best_metric.removesuffix(PLAIN)
+        self.best_metric = f"{name}{PLAIN}" if self.scorer.plain else name
+
+    def _best_so_far(self) -> str | None:
+        """The metric that chose `checkpoint_best` of the output folder, if there is one."""
+        best = find_folder(Path(self.config.output_dir) / BEST) if self.config.output_dir is not None else None
+        return None if best is None else read_json(best / STATE)["best_metric"]
 
     @staticmethod
     def _check_labelled(split: Split) -> None:
@@ -82,6 +95,8 @@ class CaptionTask(VideoTextTask):
         """Scores of captions written for all videos that can be read, each against all of its own."""
         split = self.evaluated(final)
         self._check_labelled(split)
+        if self.scorer is None:
+            self._choose_scorer(best_so_far=None)
         data = video_text(self.config, split.present, training=False)
         failed: list[dict[str, str]] = []
         settings = self.generation()
@@ -90,16 +105,26 @@ class CaptionTask(VideoTextTask):
         description = self.described(final, len(shown), sum(len(record.captions) for record in shown), failed)
         texts = [written[position] for position in sorted(written)]
         # On one process, since several would start several Java machines; the others are told.
-        own = self.scorer.score(texts, [record.captions for record in shown]) if is_main() else {}
-        metrics = gather_objects(own)[0]
-        wanted = self.config.evaluation.best_metric
-        self.best_metric = wanted if wanted in metrics else f"{wanted}{PLAIN}"
+        metrics = done_by_main(partial(self._score, texts, [record.captions for record in shown]))
         return {
             "metrics": metrics,
             **description,
             "generation": settings,
             "files": {"predictions.jsonl": partial(write_lines, predictions(shown, texts))},
         }
+
+    def _score(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+        """The metrics; ValueError where Java ran when this began and now does not."""
+        assert self.scorer is not None
+        try:
+            return self.scorer.score(texts, references)
+        except JavaError as error:
+            name = self.evaluation.best_metric
+            without = "cider" if name == "meteor" else name
+            raise ValueError(
+                f"{error}, although Java ran when this began; mend it and give the same command, which evaluates "
+                f"again, or score without Java: evaluation.best_metric={without}{PLAIN}"
+            ) from error
 
     def longest_caption(self) -> int:
         """Word pieces, the end counted, of the longest caption of this run's training, or of the checkpoint's.
@@ -147,6 +172,33 @@ class CaptionTask(VideoTextTask):
         """What decides the words of each video (B, max_tokens): it follows from the seed and the video alone."""
         rows = [generator("words", self.config.seed, 0, position).random(max_tokens) for position in positions]
         return torch.from_numpy(np.stack(rows)).to(self.device)
+
+
+def scores_plainly(scorer: CaptionScorer, best_metric: str, best_so_far: str | None) -> bool:
+    """Whether to score without Java: where that is asked for, where a resumed run did, and where Java does not run.
+
+    ValueError if Java does not run and the run cannot do without: its best weights were chosen with Java, or
+    `best_metric` is METEOR.
+    """
+    if best_metric.endswith(PLAIN):
+        return True
+    if best_so_far == f"{best_metric}{PLAIN}":
+        logger.info("%s chose checkpoint_best before: captions are still scored without Java", best_so_far)
+        return True
+    trouble = scorer.why_not_java()
+    if trouble is None:
+        return False
+    if best_metric == "meteor":
+        raise ValueError(f"evaluation.best_metric: meteor needs Java: {trouble}; mend that or take cider")
+    if best_so_far == best_metric:
+        raise ValueError(
+            f"evaluation.best_metric: {best_metric}, which chose checkpoint_best before, needs Java: {trouble}; mend "
+            f"that, or choose by evaluation.best_metric={best_metric}{PLAIN} from now on"
+        )
+    logger.warning(
+        "%s: captions are split into words plainly, METEOR is left out, and metrics end in %s", trouble, PLAIN
+    )
+    return True
 
 
 def predictions(records: list[VideoTextRecord], texts: list[str]) -> list[dict[str, Any]]:

@@ -172,7 +172,7 @@ class Objectives(nn.Module):
         text, has_text = draw_negatives(similarity[0], positives, noise[0], floor)
         video, has_video = draw_negatives(similarity[1], positives, noise[1], floor)
         drawn = (
-            model.text_encoder.projections(all_tokens[video])
+            model.text_encoder.projections(all_tokens.index_select(0, video))
             if len(all_tokens) > batch
             else (layer.rows(video) for layer in projected)
         )

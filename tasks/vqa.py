@@ -25,7 +25,7 @@ from tasks.annotations import read_annotations
 from tasks.base import VideoTextTask
 from tasks.build import beside_checkpoint
 from tasks.data import clean_up, video_text
-from tasks.metrics.answers import accuracies, count_answers, coverage
+from tasks.metrics.answers import accuracies, accuracy_names, count_answers, coverage
 from tasks.step_counts import mean_count
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,14 @@ class VqaTask(VideoTextTask):
     def build_train_loader(self) -> TrainLoader:
         """The questions in batches; from now on the answers known are theirs, whatever the run started from."""
         self._known = count_answers(self.split("train").present)
-        return super().build_train_loader()
+        loader = super().build_train_loader()
+        names = accuracy_names(self.evaluated(final=False).present)
+        if self.best_metric not in names:  # now, not after the first epoch
+            raise ValueError(
+                f"evaluation.best_metric: no metric is named {self.best_metric}, as no evaluated question is of that "
+                f"type; there are {', '.join(names)}"
+            )
+        return loader
 
     def training_samples(self) -> VideoTextDataset:
         """A sample for each question, or one for each video with all of its questions, whose rows are kept."""
@@ -112,7 +119,9 @@ class VqaTask(VideoTextTask):
         states = self.model.ground_text(self.model.video_tokens(batch["video"]), ids, mask, about)
         answer_ids, answer_mask = self.tokenize(batch["answers"])
         asked = batch["asked"]
-        losses = self.model.caption_loss(states[asked], answer_ids, answer_mask, mask[asked])
+        # Not `states[asked]`: on several CPU threads its gradient adds up rows in no fixed order.
+        states_of_answers = states.index_select(0, asked)
+        losses = self.model.caption_loss(states_of_answers, answer_ids, answer_mask, mask[asked])
         return {"vqa": (batch["weights"] * losses).sum() / self.mean_questions}
 
     def evaluate(self, final: bool) -> dict[str, Any]:

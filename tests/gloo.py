@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import pickle
-import socket
 import time
 import traceback
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from tests.forked import forking
+from tests.ports import free_port
 
 
 def run_ranks(world_size: int, function: Callable[..., Any], *arguments: Any, timeout: float = 120.0) -> list[Any]:
@@ -21,7 +21,7 @@ def run_ranks(world_size: int, function: Callable[..., Any], *arguments: Any, ti
     seconds. No process is left behind.
     """
     context = forking()
-    port = _free_port()
+    port = free_port()
     pipes, processes = [], []
     try:
         for rank in range(world_size):
@@ -89,9 +89,3 @@ def _child(
         answer = pickle.dumps((False, traceback.format_exc()))
     sender.send_bytes(answer)
     stop_distributed()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

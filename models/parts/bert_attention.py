@@ -25,7 +25,8 @@ class KeysValues(NamedTuple):
 
     def rows(self, about_P: Tensor) -> "KeysValues":
         """Copies of the rows `about_P`."""
-        return KeysValues(self.keys[about_P], self.values[about_P])
+        # Not `keys[about_P]`: on several CPU threads its gradient adds up rows in no fixed order.
+        return KeysValues(self.keys.index_select(0, about_P), self.values.index_select(0, about_P))
 
 
 class Share(NamedTuple):
@@ -68,7 +69,7 @@ class Packing(NamedTuple):
 
     def pack(self, padded_PSD: Tensor) -> Tensor:
         """The real tokens (R, D)."""
-        return padded_PSD.flatten(0, 1)[self.places_R]
+        return padded_PSD.flatten(0, 1).index_select(0, self.places_R)
 
     def pad(self, packed_RD: Tensor) -> Tensor:
         """The texts (P, S, D) with zeros for padding."""

@@ -70,7 +70,8 @@ def main(arguments: list[str] | None = None) -> None:
                 )
             )
         except KeyboardInterrupt:
-            print("extract_features: ended; the same command goes on from here", file=sys.stderr)
+            if is_main():
+                print("extract_features: ended; the same command goes on from here", file=sys.stderr)
             raise SystemExit(130) from None
         except OSError as error:
             raise ValueError(f"{options.out}: {error}; make that right and give the same command") from error

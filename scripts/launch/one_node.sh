@@ -32,7 +32,8 @@ if [[ "$processes" == 0 ]]; then
   exit 2
 fi
 
-command=("$python" -m torch.distributed.run --standalone --nproc_per_node="$processes" "$@")
+# As torchrun --standalone, but Ctrl-C ends in one line and with the status of the processes.
+command=("$python" -m engine.launch --nproc_per_node="$processes" "$@")
 printf '%q ' "${command[@]}"
 echo
 if [[ "${DRY_RUN:-0}" == 1 ]]; then

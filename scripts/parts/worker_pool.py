@@ -4,8 +4,10 @@ import itertools
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Generic, TypeVar
@@ -48,13 +50,15 @@ def run_each(
         yield from ((job, _attempt(function, job, _no_beat)) for job in jobs)
         return
     context = multiprocessing.get_context("spawn")  # not forked: the caller may hold threads
+    resource_tracker.ensure_running()  # starting it lets signals through that are held back
     waiting = iter(jobs)
     pool: dict[Connection, _Worker[Job]] = {}
 
     def start(job: Job) -> None:
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(function, theirs), daemon=True)
-        process.start()
+        with _ctrl_c_held_back():
+            process.start()
         theirs.close()  # so that the pipe ends with the process
         ours.send(job)
         pool[ours] = _Worker(process, job, time.monotonic() + max(timeout, START_SECONDS))
@@ -101,6 +105,16 @@ def run_each(
             worker.process.join()
 
 
+@contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Inside, Ctrl-C waits. Processes that start here never hear of it, not even while they import."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def one_line(error: BaseException) -> str:
     """What an error says, in one line; of more than 1000 characters the middle is left out.
 
@@ -111,9 +125,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _serve(function: Callable[[Job, Beat], Result], connection: Connection) -> None:
-    """Work until the parent is gone."""
-    # Ctrl-C is for the parent, which ends us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Work until the parent is gone. Ctrl-C is for the parent, which ends us."""
     last_beat = 0.0
 
     def beat() -> None:

@@ -12,12 +12,12 @@ differ, 3 where only a submission can be written, and 2 for an error. OUT/ROW/re
 
 import argparse
 import os
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.children import run_child
 from scripts.parts.arguments import at_least
 from scripts.reproduce.plan import RECIPES, ROOT, Plan, Request, make_plan
 from scripts.reproduce.preparation import prepare
@@ -37,7 +37,7 @@ def run_command(words: tuple[str, ...]) -> None:
     None of its processes asks the hub: what they need of it has been fetched.
     """
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    status = subprocess.run((sys.executable, *words), cwd=ROOT, env=environment, check=False).returncode
+    status = run_child((sys.executable, *words), environment, cwd=ROOT)
     if status:
         raise ValueError(f"{' '.join(words[:6])} ...: ended with status {status}; what it said is above")
 

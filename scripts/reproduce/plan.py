@@ -112,7 +112,7 @@ def _command(row: Row, request: Request, own: dict[str, str], *options: str) -> 
     settings = settings_of(row, request, own)
     launcher: tuple[str, ...] = ()
     if request.processes > 1:
-        launcher = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={request.processes}")
+        launcher = ("-m", "engine.launch", f"--nproc_per_node={request.processes}")
     words = (ENTRY_SCRIPTS[read_config(row).task], *options, "--config", row.config)
     return (*launcher, *words, *(f"{key}={value}" for key, value in settings.items()))
 

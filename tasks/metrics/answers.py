@@ -31,6 +31,12 @@ def accuracies(
     return {"accuracy": percent(right), **{name: percent(kinds[name]) for name in sorted(kinds)}}
 
 
+def accuracy_names(records: Iterable[QuestionRecord]) -> list[str]:
+    """The names of the `accuracies` of these records."""
+    kinds = {record.kind for record in records if record.kind is not None}
+    return ["accuracy", *sorted(f"accuracy_{slug(kind)}" for kind in kinds)]
+
+
 def coverage(records: Sequence[QuestionRecord], answers: Iterable[str], spelling: Callable[[str], str]) -> float:
     """Of how many questions, in percent, an annotator's answer is among `answers`: no ranking of these does better."""
     listed = {spelling(answer) for answer in answers}

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -33,25 +34,38 @@ class JavaError(Exception):
 
 
 class CaptionScorer:
-    """Scores captions with Java's tokenizer and METEOR, or without both where they do not run.
+    """Scores captions with Java's tokenizer and METEOR, or without both.
 
     Without, words are split plainly, METEOR is left out, and every metric carries `_plain` in its name: its numbers do
-    not compare with others. That is settled, and said, the first time Java fails, and holds from then on.
+    not compare with others. `plain` says which; whoever has the scorer chooses once, before the first score, because a
+    metric that changed its name later would choose other weights.
     """
 
     def __init__(self, java: str = "java", seconds: float = SECONDS) -> None:
         self.java, self.seconds, self.plain = java, seconds, False
 
+    def why_not_java(self) -> str | None:
+        """Score a caption with Java: None if both programs run, else what is wrong with the first that does not."""
+        try:
+            self._with_java(["a dog runs"], [["a dog runs", "the dog plays"]])
+        except JavaError as error:
+            return str(error)
+        return None
+
     def score(self, predicted: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        """The metrics of one prediction a video, `predicted` (V,), and all captions of each, `references`."""
+        """The metrics of one prediction a video, `predicted` (V,), and all captions of each, `references`.
+
+        `JavaError` where Java fails twice, or once after half of its time.
+        """
         if not self.plain:
+            begun = time.monotonic()
             try:
                 return self._with_java(predicted, references)
             except JavaError as error:
-                logger.warning(
-                    "%s: captions are split into words plainly, METEOR is left out, and metrics end in %s", error, PLAIN
-                )
-                self.plain = True
+                if time.monotonic() - begun > self.seconds / 2:
+                    raise
+                logger.warning("%s; trying once more", error)
+                return self._with_java(predicted, references)
         words = [[plain_words(text) for text in texts] for texts in ([*predicted], *references)]
         return {f"{name}{PLAIN}": value for name, value in _ngram_metrics(words[0], words[1:]).items()}
 

@@ -3,12 +3,12 @@
 import json
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.forked import Program
+from tests.ports import free_port
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -20,9 +20,7 @@ class Ranks:
     """The processes of one start; a context manager that leaves none behind."""
 
     def __init__(self, world_size: int, *command: str, log: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
+        port = str(free_port())
         self.log = log
         self.processes = []
         log.write_bytes(b"")
@@ -44,12 +42,12 @@ class Ranks:
         for rank in ranks:
             self.processes[rank].send_signal(number)
 
-    def wait(self, timeout: float = 60.0) -> list[int]:
+    def wait(self, timeout: float = 150.0) -> list[int]:
         """The exit statuses; those who are still there after `timeout` seconds fail the test."""
         deadline = time.monotonic() + timeout
         return [process.wait(max(0.1, deadline - time.monotonic())) for process in self.processes]
 
-    def until(self, condition: Callable[[], bool], timeout: float = 60.0) -> bool:
+    def until(self, condition: Callable[[], bool], timeout: float = 150.0) -> bool:
         """Wait until `condition` holds; False if all processes ended before."""
         deadline = time.monotonic() + timeout
         while not condition():

@@ -109,14 +109,16 @@ def test_more_epochs_than_before_go_on_from_the_last(tmp_path: Path) -> None:
     train_until(stub_config(tmp_path, train={"max_epochs": 1}))
     train_until(stub_config(tmp_path, train={"max_epochs": 2}))
     assert [line["step"] for line in logged(tmp_path) if line["kind"] == "train"] == list(range(1, 2 * STEPS + 1))
-    with pytest.raises(ValueError, match=r"train\.max_epochs: 2 -> 1"):
+    with pytest.raises(ValueError, match=r"train\.max_epochs: was 2, now 1"):
         run(stub_config(tmp_path, train={"max_epochs": 1}), StubTask)
 
 
 def test_what_may_change_may_and_all_else_is_refused_and_shown(tmp_path: Path) -> None:
     train_until(stub_config(tmp_path, train={"max_epochs": 1}))
     before = kept(tmp_path)["lines"]
-    with pytest.raises(ValueError, match=r"(?s)other settings.*optim\.lr: 0\.05 -> 0\.1\n.*seed: 42 -> 7") as error:
+    with pytest.raises(
+        ValueError, match=r"(?s)other settings.*optim\.lr: was 0\.05, now 0\.1\n.*seed: was 42, now 7"
+    ) as error:
         run(stub_config(tmp_path, optim={"lr": 0.1}, train={"max_epochs": 1, "workers": 1}, seed=7), StubTask)
     assert "workers" not in str(error.value)
     assert kept(tmp_path)["lines"] == before
@@ -181,5 +183,5 @@ def test_another_number_of_processes_goes_on_and_says_so(tmp_path: Path, capsys:
 
 def test_other_start_weights_are_another_run(tmp_path: Path) -> None:
     train_until(stub_config(tmp_path, train={"max_epochs": 1}))
-    with pytest.raises(ValueError, match="checkpoint: null -> .*other"):
+    with pytest.raises(ValueError, match="checkpoint: was null, now .*other"):
         run(stub_config(tmp_path, train={"max_epochs": 1}, checkpoint="other/checkpoint_best"), StubTask)

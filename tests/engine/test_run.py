@@ -3,7 +3,6 @@
 import importlib.machinery
 import importlib.util
 import json
-import socket
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from engine.random_state import (
 from engine.run import run
 from tests.engine.stub import Interrupted, StubConfig, StubTask, stub_config
 from tests.gloo import run_ranks
+from tests.ports import free_port
 
 
 class LoadingTask(StubTask):
@@ -114,10 +114,8 @@ def test_another_datasets_package_is_noticed(tmp_path: Path, monkeypatch: pytest
 
 
 def test_an_error_leaves_no_process_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}.items():
+    group = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    for name, value in group.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(Interrupted):

@@ -46,10 +46,10 @@ def start(folder: Path, faults: list[str], hosts: str = "aaa", stall_timeout: fl
 def wait(ranks: list[subprocess.Popen]) -> list[Ended]:
     """How each ended; those that are stopped, or wait for ever, end when the first has."""
     try:
-        ranks[0].wait(timeout=20)
+        ranks[0].wait(timeout=100)
         for rank in ranks[1:]:
             if not is_stopped(rank):
-                rank.wait(timeout=20)
+                rank.wait(timeout=100)
     finally:
         for rank in ranks:
             rank.kill()
@@ -84,14 +84,14 @@ def test_other_hosts_hear_from_its_own_which_rank_is_gone(tmp_path: Path) -> Non
 
 def test_a_rank_of_another_host_that_falls_silent_is_gone(tmp_path: Path) -> None:
     first, silent = wait(start(tmp_path, ["waits for ever", "is stopped"], hosts="ab"))
-    assert first.code == 1 and re.match("error: " + said_about(1, r"has not been heard of for \d s"), first.error)
+    assert first.code == 1 and re.match("error: " + said_about(1, r"has not been heard of for \d+ s"), first.error)
     assert silent == Ended(-signal.SIGKILL, "")
 
 
 def test_a_rank_that_fails_and_does_not_come_to_its_end_is_quoted(tmp_path: Path) -> None:
     ranks = start(tmp_path, ["waits for ever", "fails", "waits for ever"])
     try:
-        assert ranks[0].wait(timeout=20) == ranks[2].wait(timeout=20) == 1
+        assert ranks[0].wait(timeout=100) == ranks[2].wait(timeout=100) == 1
     finally:
         for rank in ranks:
             rank.kill()
@@ -103,7 +103,7 @@ def test_a_rank_that_stands_still_names_itself_and_leaves_its_stack(tmp_path: Pa
     waiting, still = wait(start(tmp_path, ["waits for ever", "loads for ever"], stall_timeout=1.0))
     names = ", ".join(rf"before_{name}_1_3\.mp4" for name in "abcdefgh")
     said = (
-        r"error: rank 1 \(process \d+ on a\) has not come further for \d s; last heard of at step 3, "
+        r"error: rank 1 \(process \d+ on a\) has not come further for \d+ s; last heard of at step 3, "
         rf"loading after {names} and 2 more"
     )
     assert still.code == 1 and re.match(said, still.error) and "in wait_in_a_collective" in still.error
@@ -111,7 +111,7 @@ def test_a_rank_that_stands_still_names_itself_and_leaves_its_stack(tmp_path: Pa
     assert re.match(said, stacks) and "in wait_in_a_collective" in stacks
     # The one that waits for it is not to blame, and does not blame itself.
     assert waiting.code == 1 and not (tmp_path / "heartbeats" / "rank_00000.stack.txt").exists()
-    assert re.match(r"error: rank 1 .* ended: has not come further for \d s at step 3, loading after", waiting.error)
+    assert re.match(r"error: rank 1 .* ended: has not come further for \d+ s at step 3, loading after", waiting.error)
 
 
 def test_ranks_that_stand_still_together_leave_one_to_speak(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_torchrun_starts_the_run_again(tmp_path: Path) -> None:
     environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     torchrun = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=PIPE, stderr=PIPE)
     try:
-        _, errors = torchrun.communicate(timeout=90)
+        _, errors = torchrun.communicate(timeout=200)
     finally:
         torchrun.terminate()  # it ends its workers
         torchrun.wait()

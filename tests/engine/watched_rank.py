@@ -18,6 +18,7 @@ from engine.heartbeat import Heartbeat, Process
 from engine.watchdog import Watchdog
 
 watchdog.LOOK_EVERY, watchdog.SHARE_EVERY, watchdog.SILENCE, watchdog.GRACE, watchdog.LATE = 0.1, 0.2, 3.0, 0.5, 1.5
+watchdog.APART = 1.5  # on a busy machine
 
 
 def wait_in_a_collective(seconds: float = 60.0) -> None:

@@ -191,8 +191,8 @@ def test_an_output_folder_that_holds_another_run(root: Path, capsys: pytest.Capt
     said = refused(root, capsys, *config, "optim.lr=0.5", "seed=1", "data.cache=memory").splitlines()
     assert said == [
         f"{root / 'trained'}: holds a run with other settings; choose another output_dir, or set these back:",
-        "  optim.lr: 0.001 -> 0.5",
-        "  seed: 42 -> 1",
+        "  optim.lr: was 0.001, now 0.5",
+        "  seed: was 42, now 1",
     ]
     config_of_other = write_config("pretrain", root, "pretrain.yaml", output_dir=str(root / "trained"))
     open_source(root / "captions.jsonl", root / "videos")  # its index stays beside it, whatever becomes of a run

@@ -206,7 +206,7 @@ def test_a_dry_run_prints_the_commands_and_runs_none(tmp_path: Path, capsys: pyt
     first, *notes, training, evaluation = capsys.readouterr().out.splitlines()
     assert first == "# activitynet_qa_f96: Table 3, TESTA, 96 frames, ActivityNet-QA test"
     assert [note[:7] for note in notes] == ["# note:"]
-    assert training.startswith("python -m torch.distributed.run --standalone --nproc_per_node=8 train_vqa.py --config")
+    assert training.startswith("python -m engine.launch --nproc_per_node=8 train_vqa.py --config")
     assert "train_vqa.py --evaluate --config configs/testa/vqa/activitynet_qa_f96.yaml data.root=DATA/act" in evaluation
     assert list(tmp_path.iterdir()) == []
 

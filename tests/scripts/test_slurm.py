@@ -20,8 +20,8 @@ STAND_INS = {
     "srun": """
 test "$1" = --kill-on-bad-exit=1 && shift
 pids=()
-trap 'kill -USR1 "${pids[@]}"' USR1
-trap 'kill -TERM "${pids[@]}"' TERM
+trap 'signalled=yes; kill -USR1 "${pids[@]}"' USR1
+trap 'signalled=yes; kill -TERM "${pids[@]}"' TERM
 for ((task = 0; task < SLURM_NTASKS; task++)); do
   SLURM_PROCID=$task SLURM_LOCALID=$task "$@" &
   pids+=($!)
@@ -30,8 +30,8 @@ echo $$ > "$STAND_INS/srun.pid"
 highest=0
 for pid in "${pids[@]}"; do
   while :; do
-    code=0; wait "$pid" || code=$?
-    kill -0 "$pid" 2>/dev/null || break  # a signal ends the waiting, not the task
+    signalled=no code=0; wait "$pid" || code=$?
+    ((code > 128)) && [[ $signalled == yes ]] || break  # a signal ended the waiting, maybe not the task
   done
   ((code > highest)) && highest=$code
 done

@@ -11,7 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from engine.distributed import all_reduce_sum, rank, world_size
 from engine.loop import evaluate
-from tasks.caption import CaptionTask
+from tasks.caption import CaptionTask, scores_plainly
+from tasks.metrics.captions import CaptionScorer
 from tests.gloo import run_ranks
 from tests.models.tiny import randomise
 from tests.tiny_runs import caption, clips, config, write_data
@@ -122,13 +123,40 @@ def test_what_a_result_is_of(data: Path) -> None:
     assert {"cider_plain", "bleu4_plain", "rouge_l_plain"} <= result["metrics"].keys()
 
 
-def test_the_best_weights_are_chosen_by_what_can_be_had(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_captions_are_scored_is_chosen_when_training_begins(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = build(data, evaluation={"best_metric": "bleu4"})
-    evaluate(task, task.config, CPU, final=False)
-    assert task.best_metric == "bleu4_plain"
-    monkeypatch.setattr(task.scorer, "score", lambda predicted, references: {"bleu4": 1.0})
-    evaluate(task, task.config, CPU, final=False)
-    assert task.best_metric == "bleu4"
+    task.build_train_loader()
+    assert task.best_metric == "bleu4_plain" and task.scorer is not None and task.scorer.plain
+    monkeypatch.setattr(CaptionScorer, "why_not_java", lambda scorer: None)
+    assert "bleu4_plain" in evaluate(task, task.config, CPU, final=False)["metrics"]  # Java by now: nothing changes
+
+    task.build_train_loader()
+    assert task.best_metric == "bleu4" and not task.scorer.plain
+    with pytest.raises(ValueError, match=r"no java on the PATH\), although .* evaluation\.best_metric=bleu4_plain"):
+        evaluate(task, task.config, CPU, final=False)  # and there is none any more
+
+
+@pytest.mark.parametrize(
+    ("asked", "before", "trouble", "outcome"),
+    [
+        ("cider", None, None, False),
+        ("cider", None, "no java", True),
+        ("cider", "cider", None, False),
+        ("cider", "cider", "no java", r"cider, which chose .* no java; mend that, or .*best_metric=cider_plain"),
+        ("cider", "cider_plain", None, True),
+        ("cider_plain", "cider", None, True),
+        ("meteor", None, "no java", "meteor needs Java: no java; mend that or take cider"),
+    ],
+)
+def test_a_resumed_run_keeps_its_way_of_scoring(
+    asked: str, before: str | None, trouble: str | None, outcome: bool | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CaptionScorer, "why_not_java", lambda scorer: trouble)
+    if isinstance(outcome, bool):
+        assert scores_plainly(CaptionScorer(), asked, before) == outcome
+    else:
+        with pytest.raises(ValueError, match=outcome):
+            scores_plainly(CaptionScorer(), asked, before)
 
 
 def test_a_checkpoint_says_how_long_captions_are(data: Path, tmp_path: Path) -> None:

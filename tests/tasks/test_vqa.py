@@ -296,3 +296,10 @@ def test_a_checkpoint_brings_its_answers_and_needs_no_training_data(data: Path, 
         )
         tuned = VqaTask(from_dict(VqaConfig, given, "test"), CPU)
     assert tuned.steps_per_epoch == 2 and len(tuned.known_answers()) == 4
+
+
+def test_a_type_of_question_that_nobody_asks_cannot_choose_the_best(data: Path) -> None:
+    known = "accuracy, accuracy_colour, accuracy_number, accuracy_yes_no"
+    with pytest.raises(ValueError, match=rf"best_metric: no metric is named accuracy_why, .*; there are {known}$"):
+        build(data, evaluation={"best_metric": "accuracy_why"}).build_train_loader()
+    build(data, evaluation={"best_metric": "accuracy_yes_no"}).build_train_loader()

@@ -72,9 +72,7 @@ def test_training_can_be_asked_for_and_started_from_other_weights(tmp_path: Path
 def test_processes_recipe_and_overrides_are_in_every_command() -> None:
     asked = {"processes": 8, "recipe": "paper", "overrides": ("train.workers=2", "optim.lr=3e-5")}
     for words in plan_of("queryd_f96", **asked)[0]:
-        assert words[:5] == [
-            "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=8", "train_retrieval.py",
-        ]  # fmt: skip
+        assert words[:4] == ["-m", "engine.launch", "--nproc_per_node=8", "train_retrieval.py"]
         settings = [word.partition("=")[0] for word in words if "=" in word and not word.startswith("--")]
         assert len(settings) == len(set(settings)) and {"train.workers", "optim.warmup_ratio"} <= set(settings)
         assert "optim.lr=3e-5" in words

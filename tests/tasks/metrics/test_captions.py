@@ -52,23 +52,40 @@ def test_empty_texts_and_odd_line_ends_keep_their_places() -> None:
     assert ptb_words(["", "a\u2028b\r\nc\x0bd", "...", "caf\u00e9"]) == ["", "a b c d", "", "caf\u00e9"]
 
 
-def test_without_java_metrics_are_plain_and_it_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def plain_scorer() -> CaptionScorer:
     scorer = CaptionScorer(java="no-such-program")
-    found = scorer.score(PREDICTED, REFERENCES)
-    assert found.keys() == PLAIN and scorer.score(PREDICTED, REFERENCES) == found
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 1 and "no java on the PATH" in said[0] and "METEOR is left out" in said[0]
-    assert "_plain" in said[0]
+    scorer.plain = True
+    return scorer
+
+
+def test_plain_metrics_need_no_java_and_say_so_in_their_names() -> None:
+    assert plain_scorer().score(PREDICTED, REFERENCES).keys() == PLAIN
+
+
+@needs_java
+def test_java_is_tried_before_it_is_relied_on(tmp_path: Path) -> None:
+    assert CaptionScorer().why_not_java() is None
+    assert CaptionScorer(java="no-such-program").why_not_java() == "Java's tokenizer does not run (no java on the PATH)"
+    only_tokens = script(tmp_path, 'case "$*" in *meteor*) exit 1 ;; *) exec java "$@" ;; esac')
+    assert "METEOR does not run" in str(CaptionScorer(java=only_tokens).why_not_java())
+
+
+@needs_java
+def test_a_failure_that_passes_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captions, "meteor", lambda *_: 0.5)  # what takes longest
+    mark = tmp_path / "failed"
+    once = script(tmp_path, f'[ -e {mark} ] || {{ touch {mark}; echo busy >&2; exit 1; }}; exec java "$@"')
+    assert CaptionScorer(java=once).score(PREDICTED, REFERENCES) == CaptionScorer().score(PREDICTED, REFERENCES)
+    assert mark.exists()
 
 
 def test_exact_copies_get_ten_and_a_hundred() -> None:
     texts = [texts[0] for texts in REFERENCES]
-    found = CaptionScorer(java="no-such-program").score(texts, [[text] for text in texts])
+    found = plain_scorer().score(texts, [[text] for text in texts])
     assert found["cider_plain"] == pytest.approx(10) and found["bleu4_plain"] == pytest.approx(100)
     assert found["rouge_l_plain"] == pytest.approx(100)
-    assert CaptionScorer(java="no-such-program").score(texts[1:] + texts[:1], [[text] for text in texts])[
-        "cider_plain"
-    ] < 1  # fmt: skip
+    others = plain_scorer().score(texts[1:] + texts[:1], [[text] for text in texts])
+    assert others["cider_plain"] < 1
 
 
 @pytest.mark.parametrize(
@@ -83,9 +100,7 @@ def test_exact_copies_get_ten_and_a_hundred() -> None:
 )
 def test_a_java_that_fails_or_hangs_is_none(tmp_path: Path, does: str, reason: str) -> None:
     with pytest.raises(JavaError, match=reason):
-        CaptionScorer(java=script(tmp_path, does), seconds=0.5)._with_java(PREDICTED, REFERENCES)
-    scorer = CaptionScorer(java=script(tmp_path, does), seconds=0.5)
-    assert scorer.score(PREDICTED, REFERENCES).keys() == PLAIN and scorer.plain
+        CaptionScorer(java=script(tmp_path, does), seconds=0.5).score(PREDICTED, REFERENCES)
 
 
 @pytest.mark.parametrize("does", ["sleep 60", "sleep 60 & wait", "exit 1", "while read line; do echo nonsense; done"])
@@ -93,8 +108,8 @@ def test_a_meteor_that_fails_or_hangs_is_none(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(JavaError, match="METEOR does not run"):
         meteor(["a dog"], [["a cat"]], script(tmp_path, does), seconds=0.5)
     monkeypatch.setattr(captions, "ptb_words", lambda texts, java, seconds: [plain_words(text) for text in texts])
-    scorer = CaptionScorer(java=script(tmp_path, does), seconds=0.5)
-    assert scorer.score(PREDICTED, REFERENCES).keys() == PLAIN
+    with pytest.raises(JavaError, match="METEOR does not run"):
+        CaptionScorer(java=script(tmp_path, does), seconds=0.5).score(PREDICTED, REFERENCES)
 
 
 def test_meteors_protocol_is_kept(tmp_path: Path) -> None:
