@@ -93,3 +93,26 @@ def transcripts(words: Sequence[TimedWord], segment: Segment) -> list[str]:
         if index >= 0:
             spoken[index] += f"{word.word} "
     return spoken
+
+
+def draw_transcripts(
+    words: Sequence[TimedWord], duration: float, rng: np.random.Generator, tries: int = 5
+) -> tuple[Segment, list[str]]:
+    """Clips of a video, and what is spoken in each: drawn again, up to `tries` times, while a clip has no words.
+
+    Departs from the reference, whose check of what is spoken never takes effect: `tries=1` is what it does. If no draw
+    has words in every clip, the one with most. ValueError if the video is too short, or nothing is spoken at all.
+    """
+    best: tuple[int, Segment, list[str]] | None = None
+    for _ in range(tries):
+        segment = cut_segment(int(duration), draw_segment(int(duration), rng))
+        spoken = transcripts(words, segment)
+        count = sum(bool(text.strip()) for text in spoken)
+        if best is None or count > best[0]:
+            best = count, segment, spoken
+        if count == len(spoken):
+            break
+    assert best is not None
+    if not any(word.word.strip() for word in words):
+        raise ValueError("nothing is spoken in the video: its transcript has no words")
+    return best[1], best[2]
