@@ -24,8 +24,8 @@ class ClipSchedules:
     @classmethod
     def of(cls, settings: AggregationConfig, depth: int, num_frames: int, num_patches: int) -> "ClipSchedules":
         """The schedules for clips of this size; ValueError names a setting that they cannot hold."""
-        if settings.reducer == "tome":
-            raise ValueError("aggregation.reducer: tome needs joint attention, and this tower's is divided")
+        if settings.reducer in ("tome", "saliency"):
+            raise ValueError(f"aggregation.reducer: {settings.reducer} needs joint attention; this tower's is divided")
         if settings.keep is None:
             frames, patches = (
                 blocks_from_amount(amount, depth, f"aggregation.{axis}_per_block")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from configs.schedule import held_schedule
@@ -15,7 +16,6 @@ from models.parts.aggregation import AggregationStep
 from models.parts.clip.blocks import NORM_EPS, initialise
 from models.parts.clip.image_tower import embed_patches, resize_positions
 from models.parts.clip.sizes import ImageTowerSizes
-from models.testa.blocks import resize_in_time
 from models.tvts.aggregation import ClipSchedules
 from models.tvts.blocks import ClipState, TvtsBlock
 
@@ -155,7 +155,7 @@ class VideoTower(nn.Module):
         """The temporal embedding (T, D) for clips of this length."""
         if num_frames <= len(self.temporal_embedding):
             return self.temporal_embedding[:num_frames]
-        return resize_in_time(self.temporal_embedding[None], num_frames)[0]
+        return F.interpolate(self.temporal_embedding.T[None], size=num_frames, mode="nearest")[0].T
 
     def _through_blocks(self, state: ClipState, steps: list[list[AggregationStep]] | None) -> ClipState:
         for block in self.blocks:

@@ -64,7 +64,7 @@ def test_folds_keep_groups_together_and_spread_classes() -> None:
 
 
 def test_groups_change_the_choice_where_videos_of_one_group_are_alike() -> None:
-    """Each group looks like itself, not like its class: without groups the probe believes that it recognises classes."""
+    """Each group looks like itself and not like its class, which only folds of whole groups notice."""
     generator = torch.Generator().manual_seed(0)
     groups = torch.arange(100) // 4
     labels = groups % 2

@@ -12,7 +12,7 @@ from models.tvts.blocks import TvtsBlock
 from models.tvts.sizes import TVTS_PUBLISHED, kept_patches
 from models.tvts.video_tower import VideoTower
 from models.tvts.weights import fresh_time, load_clip_video
-from tests.models.clip.copies import our_towers, their_clip
+from tests.models.parts.clip.copies import our_towers, their_clip
 from tests.models.tvts.tiny import IMAGE, make_tower, make_video
 
 

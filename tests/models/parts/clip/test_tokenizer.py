@@ -9,7 +9,7 @@ import torch
 from models.parts.clip.tokenizer import VOCABULARY_FILE, ClipTokenizer, clean, load_clip_tokenizer, vocabulary_path
 from tests.parity.cases import read_case
 
-CASE = Path(__file__).parents[2] / "parity" / "golden" / "tvts" / "tvts_tokens.safetensors"
+CASE = Path(__file__).parents[3] / "parity" / "golden" / "tvts" / "tvts_tokens.safetensors"
 MERGES = [("t", "h"), ("th", "e</w>"), ("c", "a"), ("ca", "t</w>")]
 
 

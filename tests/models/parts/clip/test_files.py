@@ -19,7 +19,7 @@ from models.parts.clip.names import from_transformers, to_transformers
 from models.parts.clip.sizes import PUBLISHED
 from models.parts.clip.text_tower import TextTower
 from models.parts.clip.torchscript import is_torchscript, read_torchscript
-from tests.models.clip.copies import IMAGE_SIZES, TEXT_SIZES, their_clip
+from tests.models.parts.clip.copies import IMAGE_SIZES, TEXT_SIZES, their_clip
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from models.parts.clip.image_tower import ImageTower
 from models.parts.clip.sizes import PUBLISHED, Activation, ImageTowerSizes
 from models.parts.clip.teacher import draw_visible, teach, visible_features
 from models.parts.clip.text_tower import TextTower
-from tests.models.clip.copies import IMAGE_SIZES, TEXT_SIZES, our_towers, text_ids, their_clip
+from tests.models.parts.clip.copies import IMAGE_SIZES, TEXT_SIZES, our_towers, text_ids, their_clip
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
