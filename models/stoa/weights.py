@@ -5,7 +5,8 @@ A published file is `pytorch_model.bin.<step>` (a bare state dict) or `restore.b
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -44,21 +45,28 @@ UNUSED = re.compile(
 )
 
 
+PARTS = ("visual.object_encoder.", "visual.", "text.", "fusion.", "object_fusion.", "object_act_fusion.")
+"""Modules that a file has as a whole or not at all; every other weight is a part of its own."""
+TOWERS = ("visual.", "text.")
+
+
 @dataclass(frozen=True)
-class FittedWeights:
-    """A published file's tensors under our names.
+class LoadedWeights:
+    """What became of a file.
 
     Attributes:
-        weights: what the model takes.
+        taken: how many tensors the model took.
         unused: names that the published model builds and never reads.
         absent: names of parts that this model is built without, such as objects or deeper blocks.
-        missing: names of the model that the file has not.
+        copied: names that the file lacks and that were copied from CLIP's towers.
+        fresh: names that the file lacks and that keep their fresh values.
     """
 
-    weights: dict[str, Tensor]
-    unused: list[str] = field(default_factory=list)
-    absent: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
+    taken: int
+    unused: list[str]
+    absent: list[str]
+    copied: list[str]
+    fresh: list[str]
 
 
 def own_name(published: str) -> str | None:
@@ -83,33 +91,67 @@ def model_state(loaded: Mapping[str, object]) -> Mapping[str, Tensor]:
     return {str(name).removeprefix("module."): tensor for name, tensor in inner.items()}
 
 
-def fit_published(tensors: Mapping[str, Tensor], model: nn.Module, source: str) -> FittedWeights:
-    """A published state dict for `model`, which may be on the meta device; half precision becomes float32.
+def read_published(path: Path) -> Mapping[str, Tensor]:
+    """The state dict of `pytorch_model.bin.<step>` or `restore.bin`. ValueError if the file holds another thing."""
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged pickles raise anything
+        text = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: is no file of plain tensors; nothing of it was run ({text})") from None
+    if not isinstance(loaded, Mapping):
+        raise ValueError(f"{path}: holds {type(loaded).__name__}, not a state dict")
+    try:
+        return model_state(loaded)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
-    ValueError for a tensor of another shape or an unknown name. Whether what is missing matters is the caller's to say.
+
+def load_published(model: nn.Module, tensors: Mapping[str, Tensor], sizes: StoaSizes, source: str) -> LoadedWeights:
+    """Put a published state dict into a model; half precision becomes float32.
+
+    A part that the file lacks as a whole keeps its fresh values, or is copied from CLIP's towers as at the beginning of
+    pre-training. ValueError for a tensor of another shape, an unknown name, a part of which something is missing, or a
+    missing tower; nothing is loaded then.
     """
     own = model.state_dict()
-    fitted = FittedWeights({})
+    fitted, unused, absent = fit_published(tensors, own, source)
+    missing = [name for name in own if name not in fitted]
+    has_some = {_part(name) for name in fitted}
+    broken = [name for name in missing if _part(name) in has_some or _part(name) in TOWERS]
+    if broken:
+        raise ValueError(f"{source}: lacks {len(broken)} weights of parts that it has, the first is {broken[0]}")
+
+    copies = copies_of_clip(fitted, sizes)
+    copied = [name for name in missing if name in copies]
+    model.load_state_dict({**fitted, **{name: copies[name] for name in copied}}, strict=False)
+    fresh = [name for name in missing if name not in copies]
+    return LoadedWeights(len(fitted), unused, absent, copied, fresh)
+
+
+def fit_published(
+    tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str
+) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """A published state dict under our names, in the shapes of `own`; then the names that are unused, and absent."""
+    fitted: dict[str, Tensor] = {}
+    unused: list[str] = []
+    absent: list[str] = []
     wrong: list[str] = []
     for published, tensor in tensors.items():
         name = own_name(published)
         if name is None:
+            unused.append(published)
             if not UNUSED.match(published):
                 wrong.append(f"{published}: unknown name")
-            fitted.unused.append(published)
-            continue
-        if name not in own:
-            fitted.absent.append(published)
-            continue
-        tensor = tensor.float().reshape(own[name].shape) if tensor.numel() == own[name].numel() else tensor.float()
-        if tensor.shape != own[name].shape:
+        elif name not in own:
+            absent.append(published)
+        elif tensor.squeeze().shape != own[name].squeeze().shape:
             wrong.append(f"{published}: has shape {tuple(tensor.shape)}, the model's is {tuple(own[name].shape)}")
-        fitted.weights[name] = tensor
+        else:
+            fitted[name] = tensor.float().reshape(own[name].shape)
     if wrong:
         listed = "\n  ".join(wrong[:20])
         raise ValueError(f"{source}: is of another model than `model` describes:\n  {listed}")
-    fitted.missing.extend(name for name in own if name not in fitted.weights)
-    return fitted
+    return fitted, unused, absent
 
 
 def to_published(state: Mapping[str, Tensor], sizes: StoaSizes) -> dict[str, Tensor]:
@@ -147,30 +189,23 @@ def copies_of_clip(state: Mapping[str, Tensor], sizes: StoaSizes) -> dict[str, T
     return {name: tensor.clone() for name, tensor in copied.items()}
 
 
-def start_from_clip(model: nn.Module, towers: Mapping[str, Tensor], sizes: StoaSizes) -> None:
-    """Put CLIP's towers (under our names: `visual.`, `text.`, `logit_scale`) and their copies into a fresh model.
+def start_from_clip(model: nn.Module, tensors: Mapping[str, Tensor], sizes: StoaSizes, source: str) -> None:
+    """Put CLIP's towers (as `read_clip` gives them) and their copies into a fresh model; the rest keeps its values.
 
-    ValueError if a weight of a tower is missing. New modules keep their fresh values.
+    ValueError if a weight of a tower is missing or of another shape.
     """
-    own = model.state_dict()
-    is_new = ("visual.object_encoder.",)
-    needed = [name for name in own if name.startswith(("visual.", "text.")) and not name.startswith(is_new)]
-    missing = [name for name in needed if name not in towers]
-    if missing:
-        raise ValueError(f"CLIP's weights lack {len(missing)} names, the first is {missing[0]}")
-    weights = {name: towers[name] for name in [*needed, "logit_scale"] if name in towers}
-    weights |= copies_of_clip(weights, sizes)
-    with torch.no_grad():
-        for name, tensor in weights.items():
-            if own[name].shape != tensor.shape:
-                raise ValueError(
-                    f"{name}: has shape {tuple(tensor.shape)} in CLIP's file, the model's is {tuple(own[name].shape)}"
-                )
-            own[name].copy_(tensor)
-        if sizes.text_width == sizes.embed_dim:
-            positions = own["text.positional_embedding"]
-            count = min(len(positions), sizes.fusion_positions)
-            own["fusion.positional_embedding"][:count] = positions[:count]
+    load_published(model, tensors, sizes, source)
+    state = model.state_dict()
+    if sizes.text_width == sizes.embed_dim:
+        # The copy of the text tower's positions is the beginning of a longer table.
+        positions = state["text.positional_embedding"]
+        count = min(len(positions), sizes.fusion_positions)
+        with torch.no_grad():
+            state["fusion.positional_embedding"][:count].copy_(positions[:count])
+
+
+def _part(name: str) -> str:
+    return next((part for part in PARTS if name.startswith(part)), name)
 
 
 def _moved(state: Mapping[str, Tensor], source: str, target: str) -> dict[str, Tensor]:

@@ -44,8 +44,8 @@ def sizes_of(meta: Meta) -> StoaSizes:
 def build_model(tensors: Tensors, meta: Meta) -> StoaModel:
     """The model of a case with the weights that the case holds."""
     model = StoaModel(sizes_of(meta)).eval()
-    fitted = fit_published(weights_of(tensors, WEIGHTS), model, "the case")
-    model.load_state_dict(fitted.weights, strict=False)
+    fitted, _, _ = fit_published(weights_of(tensors, WEIGHTS), model.state_dict(), "the case")
+    model.load_state_dict(fitted, strict=False)
     return model
 
 
