@@ -80,6 +80,18 @@ class ClipTokenizer:
             mask[index, : len(row)] = 1
         return ids, mask
 
+    def words(self, text: str) -> list[tuple[str, int]]:
+        """The words that a cleaned text is split into, each with how many tokens it becomes."""
+        cleaned = clean(text)
+        encoding = self._tokenizer.encode(cleaned, add_special_tokens=False)
+        spans: dict[int, tuple[int, int, int]] = {}
+        for position, (number, (begin, end)) in enumerate(zip(encoding.word_ids, encoding.offsets, strict=True)):
+            # A start or end token that is spelled in the text is no part of a word.
+            word = -1 - position if number is None else number
+            first, last, count = spans.get(word, (begin, end, 0))
+            spans[word] = min(first, begin), max(last, end), count + 1
+        return [(cleaned[begin:end], count) for begin, end, count in spans.values()]
+
     def decode(self, ids: Tensor) -> list[str]:
         """Texts of ids (P, S): what stands between start and end, its words a space apart."""
         return [self._decode_row(row) for row in ids.tolist()]
