@@ -7,6 +7,8 @@ from torch import Tensor
 NOT_RERANKED = -100.0
 MATCHING_SHARE = 0.7
 """Of a choice's score; the rest is similarity's."""
+SCALE = 1000.0
+"""What the reference of `by_scaled_probability` multiplies by; it changes no order."""
 
 
 def by_logit(chosen: NDArray, logits: NDArray, num_candidates: int) -> NDArray:
@@ -26,3 +28,20 @@ def by_share_of_options(similarity_QO: Tensor, matching_logits_QO2: Tensor) -> T
     """
     matching = matching_logits_QO2.float().softmax(dim=-1)[..., 1]
     return MATCHING_SHARE * matching + (1 - MATCHING_SHARE) * similarity_QO.float().softmax(dim=-1)
+
+
+def by_scaled_probability(similarity: NDArray, probability: NDArray) -> NDArray:
+    """Scores (Q, K) of each query's K candidates: the probability of a match times the query's softmax, float64.
+
+    The reference (STOA-VLP) multiplies by 1000 and adds 1000 to tell candidates from the rest, which costs float32 what
+    tells them apart; here `tasks.metrics.retrieval.rerank` puts the others behind. Rank by rank it is the same order.
+
+    Args:
+        similarity: (Q, K), cosines times the model's scale.
+        probability: (Q, K), that the pair matches. Where a model scores all candidates of a query together, directions
+            differ.
+    """
+    shifted = similarity.astype(np.float64) - similarity.max(axis=1, keepdims=True)
+    weights = np.exp(shifted)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return SCALE * weights * probability.astype(np.float64)

@@ -24,10 +24,10 @@ from tqdm import tqdm
 
 from datasets.tags import NOUN, VERB, TagStore, save_tags
 from models.parts.clip.tokenizer import load_clip_tokenizer
-from scripts.arguments import at_least
+from scripts.parts.arguments import at_least
+from scripts.parts.worker_pool import JOBS_HELP, Failure, run_each
 from scripts.tag_captions.captions import Chunk, captions_of, chunks, published_tags, tag_chunk
 from scripts.tag_captions.taggers import tagger
-from scripts.worker_pool import JOBS_HELP, Failure, run_each
 
 SAVED_EVERY = 100_000
 """Captions; an ended run loses fewer than these."""

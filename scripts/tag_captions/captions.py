@@ -9,8 +9,8 @@ from pathlib import Path
 from datasets.annotations import manifest
 from datasets.tags import codes_of, read_published
 from models.parts.clip.tokenizer import PAD_ID, ClipTokenizer, load_clip_tokenizer
+from scripts.parts.worker_pool import Beat
 from scripts.tag_captions.taggers import tagger
-from scripts.worker_pool import Beat
 
 CAPTIONS_AT_ONCE = 500
 

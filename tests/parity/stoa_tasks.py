@@ -15,7 +15,7 @@ from models.stoa.model import StoaModel, TextFeatures, pool_frames
 from models.stoa.objectives import candidate_probabilities, contrast, contrastive_loss
 from tasks.metrics.grouped import caption_ranks, lower_median, video_ranks
 from tasks.metrics.retrieval import best_ranks, recalls, rerank
-from tasks.reranking.scaled_probability import scaled_probability
+from tasks.reranking_rules import by_scaled_probability
 from tests.parity.cases import Meta, Tensors
 
 
@@ -70,7 +70,7 @@ def check_rerank(tensors: Tensors, meta: Meta) -> Tensors:
         similarity = similarity if direction == "t2v" else similarity.T
         candidates = np.argsort(-similarity, axis=1, kind="stable")[:, :most]
         chosen_similarity = np.take_along_axis(similarity, candidates, axis=1)
-        scores = scaled_probability(chosen_similarity, tensors[f"{direction}_match"].numpy())
+        scores = by_scaled_probability(chosen_similarity, tensors[f"{direction}_match"].numpy())
 
         is_chosen, rescored = np.zeros(similarity.shape, dtype=bool), np.full(similarity.shape, np.nan)
         np.put_along_axis(is_chosen, candidates, True, axis=1)
