@@ -157,9 +157,12 @@ def _read(source: Source, size: int, choose: ChooseFrames, start: float | None, 
             pixels = _pixels(source, size, frames, indices)
         except NotAsListed as error:
             # Each round trusts less of what the file says: packets, then time stamps, then nothing but the decoder.
-            if frames.stamps is None:
+            if not frames.decoded:
+                frames = _list_by_decoding(source, str(error))
+            elif frames.stamps is not None:
+                frames = frames.counted(str(error))
+            else:
                 raise ValueError(str(error)) from None
-            frames = frames.counted(str(error)) if frames.decoded else _list_by_decoding(source, str(error))
             FRAME_LISTS.put(source, frames)
             continue
         way = "in order" if frames.stamps is None else "by seeking"

@@ -5,7 +5,7 @@ order. Listing the packets costs a fraction of decoding them, but only in some c
 frame: `FrameList.reason` says what was found.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import av
@@ -200,6 +200,11 @@ def _doubt(packets: _Packets) -> str:
         return "no frame is shown"
     if len(hidden) and ((hidden > shown.min()) & (hidden < shown.max())).any():
         return "frames are discarded between others"
+    # MPEG-4 holds a frame back while it waits for another, and what it does at the end depends on the file.
+    if packets.codec == "mpeg4" and stamps != sorted(stamps):
+        return "it has B-frames of MPEG-4"
+    if 0 not in packets.starts:
+        return "its first frames may refer to earlier ones"
     # Leading pictures of the first key frame refer to what is not there.
     if (shown < stamps[0]).any():
         return "it begins with pictures that refer to earlier ones"
@@ -210,7 +215,7 @@ def _assemble(
     container: InputContainer,
     stream: VideoStream,
     packets: _Packets,
-    stamps: list[int | None],
+    stamps: Sequence[int | None],
     decoded: bool,
     reason: str,
 ) -> FrameList:
