@@ -7,8 +7,6 @@ and nothing piles up. A file may be a part of a tar file: FFmpeg's `subfile` pro
 own, and nothing is copied.
 """
 
-import logging
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -16,33 +14,31 @@ from typing import NamedTuple
 import av
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import Image
 from torch import Tensor
 
+from datasets.images import is_animated_webp, is_still, read_image
 from datasets.records import ShardMember
-from datasets.video.files import DecodeError, Source, one_line, opened_by_pillow, source_of
+from datasets.video.animation import animation_still, list_animation, read_animation
+from datasets.video.files import DecodeError, Source, one_line, source_of, warn_once
 from datasets.video.frame_list import FrameList, by_decoding, from_packets
 from datasets.video.pixels import Shrinker
 from datasets.video.reading import ListCache, NotAsListed, frames_at, opened
 
-__all__ = ["ChooseFrames", "DecodeError", "Reading", "read_image", "read_times", "read_video", "seconds"]
-
-logger = logging.getLogger(__name__)
+__all__ = [
+    "ChooseFrames",
+    "DecodeError",
+    "Reading",
+    "is_still",
+    "read_image",
+    "read_still",
+    "read_times",
+    "read_video",
+    "seconds",
+]
 
 ChooseFrames = Callable[[int], np.ndarray]
 """From a number of frames to the sorted indices of those wanted, repeats allowed; the same whenever it is asked."""
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What turns an image upright, by the orientation in its EXIF tags."""
-
-
 FRAME_LISTS = ListCache()
 
 
@@ -58,31 +54,6 @@ class Reading(NamedTuple):
     times: np.ndarray
     reader: str
     reason: str
-
-
-def read_image(file: str | ShardMember) -> Tensor:
-    """Read an image, turned upright: uint8 (3, H, W), a view of (H, W, 3). DecodeError if it cannot be read."""
-    path = str(file)
-    try:
-        with Image.open(opened_by_pillow(file)) as image:
-            image.load()
-            # Not by ImageOps: that writes all tags anew, and fails where one of them is odd. Turned and converted only
-            # if need be, as each copies the picture even where it changes nothing.
-            turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-            turned = image if turn is None else image.transpose(turn)
-            pixels = np.array(turned if turned.mode == "RGB" else turned.convert("RGB"))
-    # Pillow says SyntaxError of a broken PNG, and the others but the first two of broken tags.
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        LookupError,
-        TypeError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
-        raise DecodeError(path, f"Pillow: {one_line(error)}") from None
-    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def read_video(
@@ -102,6 +73,8 @@ def read(
 ) -> Reading:
     """Read as `read_video` does, and tell which frames were read and how."""
     with _errors_of(file):
+        if is_animated_webp(file):
+            return _read_animation(file, size, choose, start, end)
         return _read(source_of(file), size, choose, start, end)
 
 
@@ -113,26 +86,49 @@ def read_times(
     DecodeError if the file cannot be read, or is over at `start`.
     """
     with _errors_of(file):
-        frames = frame_list(source_of(file))
+        frames = list_animation(file) if is_animated_webp(file) else frame_list(source_of(file))
         first, stop = frames.part(start, end)
     return frames.times[first + choose(stop - first)]
 
 
 def seconds(file: str | ShardMember) -> float | None:
     """How long a video says it is; None where it says nothing, or nothing that can be. Errors as PyAV raises them."""
+    if is_animated_webp(file):
+        return list_animation(file).length
     with av.open(source_of(file).address, metadata_errors="ignore") as container:
         if container.duration is None or container.duration <= 0:
             return None
         return container.duration / av.time_base
 
 
-def frame_list(source: Source) -> FrameList:
-    """The frames of a video, from memory if it was listed before. Errors as PyAV raises them, and ValueError."""
+def read_still(file: str | ShardMember, second: float) -> Image.Image:
+    """The frame on screen `second` after the first one, upright and of square pixels; the last one if it is over.
+
+    DecodeError if the file cannot be read.
+    """
+    with _errors_of(file):
+        if is_animated_webp(file):
+            return animation_still(file, second)
+        source = source_of(file)
+        frames = frame_list(source)
+        first, _ = frames.part(min(second, float(frames.times[-1])), None)
+        with opened(source) as (container, stream):
+            frame = next(frames_at(container, stream, frames, np.array([first])))
+            width = round(frame.width * (stream.sample_aspect_ratio or 1))
+            return Image.fromarray(Shrinker(source.name, width, frame.height).shrink(frame))
+
+
+def frame_list(source: Source, beat: Callable[[], None] | None = None) -> FrameList:
+    """The frames of a video, from memory if it was listed before.
+
+    If all has to be decoded, `beat` is called for each frame; without it a warning says so. Errors as PyAV raises
+    them, and ValueError.
+    """
     found = FRAME_LISTS.get(source)
     if found is None:
         with opened(source) as (container, stream):
             listed = from_packets(container, stream)
-        found = _list_by_decoding(source, listed) if isinstance(listed, str) else listed
+        found = _list_by_decoding(source, listed, beat) if isinstance(listed, str) else listed
         FRAME_LISTS.put(source, found)
     return found
 
@@ -169,17 +165,32 @@ def _read(source: Source, size: int, choose: ChooseFrames, start: float | None, 
         return Reading(pixels, indices, frames.times[indices], f"PyAV, {way}", frames.reason)
 
 
+def _read_animation(
+    file: str | ShardMember, size: int, choose: ChooseFrames, start: float | None, end: float | None
+) -> Reading:
+    frames = list_animation(file)
+    first, stop = frames.part(start, end)
+    indices = first + choose(stop - first)
+    return Reading(read_animation(file, size, indices), indices, frames.times[indices], "Pillow", frames.reason)
+
+
 def _pixels(source: Source, size: int, frames: FrameList, indices: np.ndarray) -> np.ndarray:
     """(T, size, size, 3) uint8; a frame is decoded and resized once, however often it is wanted."""
     wanted, places = np.unique(indices, return_inverse=True)
     pixels = np.empty((len(indices), size, size, 3), np.uint8)
-    shrinker = Shrinker(size)
+    shrinker = Shrinker(source.name, size, size)
     with opened(source) as (container, stream):
         for number, frame in enumerate(frames_at(container, stream, frames, wanted)):
             pixels[places == number] = shrinker.shrink(frame)
     return pixels
 
 
-def _list_by_decoding(source: Source, doubt: str) -> FrameList:
+def _list_by_decoding(source: Source, doubt: str, beat: Callable[[], None] | None = None) -> FrameList:
+    if beat is None:
+        warn_once(
+            "listing",
+            f"{source.name}: is decoded to its end to find its frames ({doubt}), once in each process; "
+            "scripts.preprocess_videos makes files that need not be",
+        )
     with opened(source) as (container, stream):
-        return by_decoding(container, stream, doubt)
+        return by_decoding(container, stream, doubt, beat or (lambda: None))

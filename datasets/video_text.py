@@ -14,7 +14,6 @@ from configs.sizes import format_bytes
 from datasets import decode, sampling, transforms
 from datasets.pairs import PairTable
 from datasets.reading import Line
-from datasets.records import is_image
 
 Sample = dict[str, Any]
 Failure = dict[str, Any]
@@ -109,7 +108,7 @@ class VideoTextDataset(Dataset):
         Zeros for an image. `decode.DecodeError` if the file does not say.
         """
         assert not self.training, "training takes other frames each epoch"
-        if is_image(self.table.path(video)):
+        if decode.is_still(self.table.file(video)):
             return np.zeros(self.num_frames)
         choose = partial(self._choose, 0, video)
         return decode.read_times(self.table.file(video), choose, *self.table.span(video))
@@ -172,10 +171,10 @@ class VideoTextDataset(Dataset):
         rng = sampling.generator("augmentation", self.seed, epoch, draw)
         try:
             with self._reading(path):
-                if self.augment and is_image(path):
+                if self.augment and decode.is_still(self.table.file(video)):
                     image = transforms.augment_image(decode.read_image(self.table.file(video)), self.image_size, rng)
                     return image.expand(self.num_frames, -1, -1, -1)
-                clip = self._read(video, path, epoch, draw)
+                clip = self._read(video, epoch, draw)
                 return transforms.augment_clip(clip, self.image_size, rng) if self.augment else clip
         except decode.DecodeError as error:
             # Other frames of it may be readable: with random ones, what a process has seen must not decide.
@@ -189,11 +188,11 @@ class VideoTextDataset(Dataset):
     def _reading(self, path: str) -> AbstractContextManager[None]:
         return nullcontext() if self._line is None else self._line.reading(path)
 
-    def _read(self, video: int, path: str, epoch: int, draw: int) -> Tensor:
+    def _read(self, video: int, epoch: int, draw: int) -> Tensor:
         """The clip before augmentation, from the cache if it is there."""
         if self._cache is not None and self._cache.filled[video]:
             return self._cache.clips[video]
-        if is_image(path):
+        if decode.is_still(self.table.file(video)):
             image = transforms.resize_image(decode.read_image(self.table.file(video)), self.read_size)
             clip = image.expand(self.num_frames, -1, -1, -1)
         else:

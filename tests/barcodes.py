@@ -7,41 +7,43 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 from av.video.stream import VideoStream
 
 WIDTH, HEIGHT, FPS = 128, 96, 25
 
 
 class Kind(NamedTuple):
-    """A codec with its settings; the options of the encoder are `key=value` in one text."""
+    """A codec, and the options of its encoder."""
 
     codec: str
-    options: str = ""
-    b_frames: int = 0
-    key_interval: int = 12
+    options: dict[str, str]
 
 
-H264 = Kind("libx264", "bf=2:g=12")
+def _x265(settings: str) -> dict[str, str]:
+    return {"x265-params": f"log-level=none:keyint=12:min-keyint=12:{settings}"}
+
+
 KINDS = {
-    "h264": Kind("libx264", "bf=0:g=12"),
-    "h264_b": H264,
-    "h264_open": Kind("libx264", "bf=3:g=12:x264-params=open-gop=1"),
-    "h264_refresh": Kind("libx264", "g=12:x264-params=intra-refresh=1"),
-    "h264_interlaced": Kind("libx264", "g=12:x264-params=tff=1"),
-    "hevc_open": Kind("libx265", "x265-params=keyint=12:min-keyint=12:open-gop=1:log-level=none"),
-    "hevc_closed": Kind("libx265", "x265-params=keyint=12:open-gop=0:log-level=none"),
-    "vp8": Kind("libvpx", "g=12:auto-alt-ref=1:lag-in-frames=10:deadline=realtime"),
-    "vp9": Kind("libvpx-vp9", "g=12:lag-in-frames=10:auto-alt-ref=1:cpu-used=8:deadline=realtime"),
-    "av1": Kind("libsvtav1", "preset=12:g=12"),
-    "mpeg4": Kind("mpeg4", "g=12"),
-    "mpeg4_b": Kind("mpeg4", "bf=2:g=12"),
-    "mpeg2": Kind("mpeg2video", "g=12"),
-    "mpeg2_b": Kind("mpeg2video", "bf=2:g=12"),
-    "mpeg1_b": Kind("mpeg1video", "bf=2:g=12"),
-    "wmv2": Kind("wmv2", "g=12"),
-    "mjpeg": Kind("mjpeg"),
-    "flv1": Kind("flv", "g=12"),
-    "gif": Kind("gif"),
+    "h264": Kind("libx264", {"bf": "0", "g": "12"}),
+    "h264_b": Kind("libx264", {"bf": "2", "g": "12"}),
+    "h264_open": Kind("libx264", {"bf": "3", "g": "12", "x264-params": "open-gop=1"}),
+    "h264_refresh": Kind("libx264", {"g": "12", "x264-params": "intra-refresh=1"}),
+    "h264_interlaced": Kind("libx264", {"g": "12", "x264-params": "tff=1"}),
+    "hevc_open": Kind("libx265", _x265("open-gop=1")),
+    "hevc_closed": Kind("libx265", _x265("open-gop=0")),
+    "vp8": Kind("libvpx", {"g": "12", "auto-alt-ref": "1", "lag-in-frames": "10", "deadline": "realtime"}),
+    "vp9": Kind("libvpx-vp9", {"g": "12", "auto-alt-ref": "1", "lag-in-frames": "10", "cpu-used": "8"}),
+    "av1": Kind("libsvtav1", {"g": "12", "preset": "11"}),
+    "mpeg4": Kind("mpeg4", {"g": "12"}),
+    "mpeg4_b": Kind("mpeg4", {"bf": "2", "g": "12"}),
+    "mpeg2": Kind("mpeg2video", {"g": "12"}),
+    "mpeg2_b": Kind("mpeg2video", {"bf": "2", "g": "12"}),
+    "mpeg1_b": Kind("mpeg1video", {"bf": "2", "g": "12"}),
+    "wmv2": Kind("wmv2", {"g": "12"}),
+    "mjpeg": Kind("mjpeg", {}),
+    "flv1": Kind("flv", {"g": "12"}),
+    "gif": Kind("gif", {}),
 }
 
 
@@ -63,13 +65,8 @@ def write(
     path: Path, kind: Kind, ticks: Sequence[int], format_name: str | None = None, options: dict[str, str] | None = None
 ) -> Path:
     """Write one barcode for each of `ticks`, the times in twenty-fifths of a second."""
-    settings = dict(pair.split("=", 1) for pair in kind.options.split(":") if pair) if kind.options else {}
-    if "-params=" in kind.options:
-        plain, _, params = kind.options.partition(f"{kind.codec.removeprefix('lib')}-params=")
-        settings = dict(pair.split("=", 1) for pair in plain.split(":") if pair)
-        settings[f"{kind.codec.removeprefix('lib')}-params"] = params
     with av.open(str(path), "w", format=format_name, options=options or {}) as container:
-        stream = container.add_stream(kind.codec, rate=FPS, options=settings)
+        stream = container.add_stream(kind.codec, rate=FPS, options=dict(kind.options))
         assert isinstance(stream, VideoStream)
         stream.width, stream.height = WIDTH, HEIGHT
         stream.pix_fmt = {"mjpeg": "yuvj420p", "gif": "rgb8"}.get(kind.codec, "yuv420p")
@@ -83,16 +80,42 @@ def write(
     return path
 
 
+def write_held(path: Path, kind: Kind, frames: int, seconds: float) -> Path:
+    """Barcodes at 25 a second; the last one stands until `seconds`, as in recordings of a screen."""
+    plain = write(path.with_name(f"plain_{path.name}"), kind, range(frames))
+    with av.open(str(plain)) as container, av.open(str(path), "w") as output:
+        stream = container.streams.best("video")
+        copied = output.add_stream_from_template(stream)
+        assert isinstance(stream, VideoStream) and stream.time_base is not None
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        packets[-1].duration = round(seconds / stream.time_base) - packets[-1].pts
+        for packet in packets:
+            packet.stream = copied
+            output.mux(packet)
+    return path
+
+
 def remux(
-    source: Path, target: Path, start: float = 0.0, end: float | None = None, format_name: str | None = None,
-    options: dict[str, str] | None = None, skip_packets: int = 0,
+    source: Path,
+    target: Path,
+    start: float = 0.0,
+    end: float | None = None,
+    format_name: str | None = None,
+    options: dict[str, str] | None = None,
+    skip_packets: int = 0,
 ) -> Path:
     """Copy the packets from the key frame at or before `start` on; times count from `start`, as `-c copy` does it."""
-    with av.open(str(source)) as container, av.open(str(target), "w", format=format_name, options=options or {}) as output:
+    with (
+        av.open(str(source)) as container,
+        av.open(str(target), "w", format=format_name, options=options or {}) as output,
+    ):
         stream = container.streams.best("video")
         assert isinstance(stream, VideoStream)
         copied = output.add_stream_from_template(stream)
         assert stream.time_base is not None
+        # An AVI takes H.264 between start codes only; the muxer of MPEG-TS sees to that itself.
+        needs_filter = target.suffix == ".avi" and stream.codec_context.name == "h264"
+        to_annexb = BitStreamFilterContext("h264_mp4toannexb", stream) if needs_filter else None
         offset = round(start / stream.time_base)
         if start:
             container.seek(offset, stream=stream)
@@ -101,8 +124,9 @@ def remux(
                 continue
             if end is not None and packet.pts * stream.time_base >= end:
                 continue
-            packet.pts, packet.dts, packet.stream = packet.pts - offset, packet.dts - offset, copied
-            output.mux(packet)
+            for filtered in [packet] if to_annexb is None else to_annexb.filter(packet):
+                filtered.pts, filtered.dts, filtered.stream = filtered.pts - offset, filtered.dts - offset, copied
+                output.mux(filtered)
     return target
 
 

@@ -13,7 +13,10 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 
+from datasets.decode import DecodeError, frame_list
 from datasets.transcoding.recipes import Recipe
+from datasets.video.files import source_of
+from datasets.video.reading import opened
 
 CRF = 23
 """The quality: x264's default."""
@@ -38,15 +41,15 @@ class Written:
 
 @dataclass(frozen=True)
 class Timeline:
-    """What the packets of a file say of its frames, nothing decoded.
+    """When the frames of a file are shown.
 
-    `first` is the smallest time stamp, None where the file gives none (AVI) and frames are `1 / rate` apart. `end` is
-    when the last frame is over, in seconds from the first one.
+    `first` is the time stamp of the first frame, None where the file gives none (AVI) and frames are `1 / rate` apart.
+    In seconds from the first frame, the last one comes at `last` and is over at `end`.
     """
 
-    num_frames: int
     first: int | None
     rate: Fraction
+    last: float
     end: float
 
 
@@ -56,20 +59,18 @@ def transcode(source: Path, target: Path, recipe: Recipe, beat: Callable[[], Non
     av.FFmpegError or ValueError if the source cannot be read, or so much of it is damaged or missing that less than
     LEAST of it is left; `target` may then be half written.
     """
-    with av.open(str(source), metadata_errors="ignore") as container:
-        timeline = _timeline(container, recipe.seconds)
-    # What metadata say is not needed, and that of old cameras is in no encoding one can name.
+    timeline = _timeline(source, recipe.seconds, beat)
     with (
-        av.open(str(source), metadata_errors="ignore") as container,
+        opened(source_of(str(source))) as (container, stream),
         av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as output,
     ):
-        decoder = _Decoder(container, timeline, recipe.seconds)
+        decoder = _Decoder(container, stream, timeline, recipe.seconds)
         end = timeline.end if recipe.seconds is None else min(timeline.end, recipe.seconds)
-        encoder = _Encoder(output, recipe, decoder.stream)
+        encoder = _Encoder(output, recipe, decoder.stream, end)
         for time, frame in resample(decoder.frames(), recipe.fps, end):
             beat()
             encoder.add(time, frame)
-        decoder.check(end)
+        decoder.check()
         encoder.finish()
     return Written(encoder.num_frames, round(end, 3), encoder.width, encoder.height, decoder.damaged)
 
@@ -106,9 +107,10 @@ def resample(
 class _Decoder:
     """The frames of a file in the order they are shown, and how much of it is damaged."""
 
-    def __init__(self, container: InputContainer, timeline: Timeline, seconds: float | None) -> None:
-        self.stream = _video_stream(container)
-        self.stream.codec_context.thread_count = 1  # the workers share the cores already
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, timeline: Timeline, seconds: float | None
+    ) -> None:
+        self.stream = stream
         self.damaged = 0
         self._container, self._timeline, self._seconds = container, timeline, seconds
         self._num_frames = 0
@@ -131,15 +133,16 @@ class _Decoder:
                 self._last = max(self._last, time)
                 yield self._last, frame
 
-    def check(self, end: float) -> None:
-        """ValueError if too little of what should be there until `end` seconds could be decoded."""
+    def check(self) -> None:
+        """ValueError if too little of what should be there could be decoded."""
+        last = self._timeline.last if self._seconds is None else min(self._timeline.last, self._seconds)
         if not self._num_frames:
             raise ValueError("not one frame can be decoded")
         if self.damaged > (1 - LEAST) * (self._num_frames + self.damaged):
             raise ValueError(f"{self.damaged} of {self._num_frames + self.damaged} frames are damaged")
         # Of very short videos the last frame alone is more than a tenth.
-        if self._last < LEAST * end - 1.0:
-            raise ValueError(f"can be decoded until {self._last:.1f} s of {end:.1f} s only")
+        if self._last < LEAST * last - 1.0:
+            raise ValueError(f"can be decoded until {self._last:.1f} s of {last:.1f} s only")
 
     def _time(self, frame: VideoFrame) -> float:
         if self._timeline.first is None or frame.pts is None or frame.time_base is None:
@@ -150,9 +153,9 @@ class _Decoder:
 class _Encoder:
     """An mp4 file with one stream of H.264, whose size the first frame decides."""
 
-    def __init__(self, output: OutputContainer, recipe: Recipe, source: VideoStream) -> None:
+    def __init__(self, output: OutputContainer, recipe: Recipe, source: VideoStream, end: float) -> None:
         self.num_frames = self.width = self.height = 0
-        self._output, self._recipe, self._source = output, recipe, source
+        self._output, self._recipe, self._source, self._end = output, recipe, source, end
         self._rate = source.average_rate or Fraction(30)
         if recipe.fps is not None:
             self._rate = Fraction(recipe.fps).limit_denominator(1001)
@@ -186,7 +189,12 @@ class _Encoder:
     def finish(self) -> None:
         """Write what the encoder still holds."""
         assert self._stream is not None
-        self._output.mux(self._stream.encode())
+        packets = self._stream.encode()
+        # The file ends with its last packet; what the last frame is held for would be lost without this.
+        if packets and self._recipe.fps is None:
+            last = packets[-1]
+            last.duration = max(last.duration or 0, round(self._end * TICKS) - (last.pts or 0))
+        self._output.mux(packets)
 
     def _open(self, frame: VideoFrame, turned: bool) -> VideoStream:
         shown = (frame.width * (self._source.sample_aspect_ratio or 1), frame.height)
@@ -202,35 +210,20 @@ class _Encoder:
         return stream
 
 
-def _timeline(container: InputContainer, seconds: float | None) -> Timeline:
+def _timeline(source: Path, seconds: float | None, beat: Callable[[], None]) -> Timeline:
     """ValueError if there are no frames, or the file ends before its own index says."""
-    stream = _video_stream(container)
-    rate = stream.average_rate or stream.guessed_rate
-    packets = [(packet.pts, packet.is_discard) for packet in container.demux(stream) if packet.size]
-    stamps = [stamp for stamp, is_discard in packets if not is_discard]
-    if not stamps:
-        raise ValueError("no frames")
-    known = sorted(stamp for stamp in stamps if stamp is not None)
-    # AVI has no times, only an order; what libav makes up for it is not sorted.
-    if len(known) < len(stamps) or stream.time_base is None or container.format.name == "avi":
-        if not rate:
-            raise ValueError("neither times nor a frame rate")
-        first, end = None, float(len(stamps) / rate)
-    else:
-        last_frame = known[-1] - known[-2] if len(known) > 1 else 0
-        first, end = known[0], float((known[-1] - known[0] + last_frame) * stream.time_base)
-    asked = float("inf") if seconds is None else seconds
-    if len(packets) < LEAST * stream.frames and end < asked:
-        raise ValueError(f"the file is cut off: {len(packets)} of {stream.frames} frames are there")
-    return Timeline(len(stamps), first, rate or Fraction(30), end)
-
-
-def _video_stream(container: InputContainer) -> VideoStream:
-    # What the container calls best; the first may be a cover or a preview.
-    stream = container.streams.best("video")
-    if not isinstance(stream, VideoStream):
-        raise ValueError("no video stream")
-    return stream
+    try:
+        frames = frame_list(source_of(str(source)), beat)
+    except DecodeError as error:
+        raise ValueError(error.reason) from None
+    with opened(source_of(str(source))) as (container, stream):
+        rate = stream.average_rate or stream.guessed_rate or Fraction(30)
+        # The index of an mp4 counts all samples, those too that an edit list hides.
+        indexed = stream.frames if "mp4" in container.format.name else 0
+    there = max(len(frames), len(frames.sizes))
+    if there < LEAST * indexed and (seconds is None or frames.times[-1] < seconds):
+        raise ValueError(f"the file is cut off: {there} of {indexed} frames are there")
+    return Timeline(frames.first_stamp, rate, float(frames.times[-1]), frames.length)
 
 
 def turn(frame: VideoFrame, quarters: int) -> VideoFrame:

@@ -1,12 +1,16 @@
 """Media files as FFmpeg and Pillow open them: paths, members of shards, and errors in one line."""
 
 import io
+import logging
 import os
 import re
 import stat
 from typing import NamedTuple
 
 from datasets.records import ShardMember
+
+logger = logging.getLogger(__name__)
+_warned: set[str] = set()
 
 
 class DecodeError(Exception):
@@ -19,8 +23,9 @@ class DecodeError(Exception):
 
 
 class Source(NamedTuple):
-    """What FFmpeg opens, and the state of the file: equal states mean equal contents."""
+    """A file's name for people, what FFmpeg opens, and the file's state: equal states mean equal contents."""
 
+    name: str
     address: str
     state: tuple[int, int]
 
@@ -39,8 +44,9 @@ def source_of(file: str | ShardMember) -> Source:
     if not size:
         raise DecodeError(path, "the file is empty")
     if isinstance(file, ShardMember):
-        path = f"subfile,,start,{file.offset},end,{file.offset + file.size},,:{file.shard}"
-    return Source(path, state)
+        address = f"subfile,,start,{file.offset},end,{file.offset + file.size},,:{file.shard}"
+        return Source(path, address, state)
+    return Source(path, path, state)
 
 
 def opened_by_pillow(file: str | ShardMember) -> str | io.BytesIO:
@@ -57,6 +63,13 @@ def one_line(error: Exception) -> str:
     """The message of an error in one line of at most 200 characters, without the address of a shard's member."""
     text = re.sub(r"subfile,,start,\d+,end,\d+,,:", "", str(error))
     return " ".join(text.split())[:200] or type(error).__name__
+
+
+def warn_once(kind: str, message: str) -> None:
+    """Warn of the first file of a kind: a data set of such files would fill the log."""
+    if kind not in _warned:
+        _warned.add(kind)
+        logger.warning("%s; further files of this kind are not named", message)
 
 
 def _status(path: str, named: str, missing: str) -> os.stat_result:

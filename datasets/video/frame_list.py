@@ -32,7 +32,8 @@ class FrameList:
     `times` (N,) are seconds from the first frame, and the last one is shown until `length` seconds. `stamps` (N,) are
     the frames' time stamps in ticks; None where they do not identify the frames, which are then found by counting.
     `sizes` and `packet_stamps` (P,) identify the packets in the order of decoding, and `starts` are the positions of
-    those at which decoding may begin. `reason` says in words where the list comes from.
+    those at which decoding may begin. `reason` says in words where the list comes from. `first_stamp` is that of the
+    first frame; None where times follow from the frame rate.
     """
 
     times: np.ndarray
@@ -43,13 +44,14 @@ class FrameList:
     packet_stamps: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     sizes: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     starts: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    first_stamp: int | None = None
 
     def __len__(self) -> int:
         return len(self.times)
 
     def counted(self, doubt: str) -> "FrameList":
         """The same list for a reader that counts frames, as their time stamps do not identify them."""
-        return FrameList(self.times, self.length, self.decoded, f"{self.reason}; {doubt}")
+        return FrameList(self.times, self.length, self.decoded, f"{self.reason}; {doubt}", first_stamp=self.first_stamp)
 
     def part(self, start: float | None, end: float | None) -> tuple[int, int]:
         """The first frame of the part from `start` to `end` seconds and the one after its last.
@@ -148,10 +150,16 @@ def from_packets(container: InputContainer, stream: VideoStream) -> FrameList | 
     return _assemble(container, stream, packets, sorted(stamps), decoded=False, reason=reason)
 
 
-def by_decoding(container: InputContainer, stream: VideoStream, doubt: str) -> FrameList:
-    """List the frames of a container at its beginning by decoding all of it. ValueError if no frame comes."""
+def by_decoding(
+    container: InputContainer, stream: VideoStream, doubt: str, beat: Callable[[], None] = lambda: None
+) -> FrameList:
+    """List the frames of a container at its beginning by decoding all of it; `beat` is called for each frame.
+
+    ValueError if no frame comes, or too much is damaged.
+    """
     packets, stamps = _Packets(stream), []
     for frame in decode_in_order(container, stream, packets.add):
+        beat()
         stamps.append(frame.pts)
         if frame.pts is not None:
             packets.end = max(packets.end, frame.pts + (frame.duration or 0))
@@ -172,7 +180,7 @@ def decode_in_order(
             note(packet)
         try:
             frames = packet.decode()
-        except av.InvalidDataError:
+        except av.FFmpegError:
             damaged += 1
             continue
         for frame in frames:
@@ -233,7 +241,7 @@ def _assemble(
     packet_stamps = [stamp for stamp in packets.stamps if stamp is not None]
     is_unique = len(set(packet_stamps)) == len(packets.stamps) and set(known) <= set(packet_stamps)
     if not (is_unique and packets.starts and _times_are_stored(container, packets)):
-        return FrameList(times, length, decoded, reason)
+        return FrameList(times, length, decoded, reason, first_stamp=known[0])
     return FrameList(
         times,
         length,
@@ -243,6 +251,7 @@ def _assemble(
         np.array(packet_stamps, np.int64),
         np.array(packets.sizes, np.int64),
         np.array(packets.starts, np.int64),
+        known[0],
     )
 
 

@@ -169,7 +169,7 @@ class _Seeker:
             self._check_packet(packet)
             try:
                 decoded = packet.decode()
-            except av.InvalidDataError as error:
+            except av.FFmpegError as error:
                 raise NotAsListed(f"a packet cannot be decoded ({error})") from None
             for frame in decoded:
                 self._check_frame(frame)

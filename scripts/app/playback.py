@@ -2,14 +2,14 @@
 
 import io
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 
 import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
-from PIL import Image, ImageOps
+from PIL import Image
 
+from datasets.decode import DecodeError, is_still, read_image, read_still
 from datasets.records import is_image
 from datasets.transcoding.recipes import Recipe
 from datasets.transcoding.transcode import transcode
@@ -63,16 +63,15 @@ def write_copy(path: Path, target: Path, check: Callable[[], None] = lambda: Non
 def still(path: Path, seconds: float) -> bytes:
     """The frame on screen `seconds` after the first, as a small upright JPEG. ValueError if it cannot be read."""
     try:
-        if is_image(path.name):
-            with Image.open(path) as image:
-                picture = ImageOps.exif_transpose(image)
+        if is_still(str(path)):
+            picture = Image.fromarray(read_image(str(path)).permute(1, 2, 0).numpy())
         else:
-            picture = _frame_at(path, seconds)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from None
+            picture = read_still(str(path), seconds)
+    except DecodeError as error:
+        raise ValueError(f"{path}: cannot be read ({error.reason})") from None
     picture.thumbnail((STILL_PIXELS, STILL_PIXELS))
     written = io.BytesIO()
-    picture.convert("RGB").save(written, "JPEG", quality=85)
+    picture.save(written, "JPEG", quality=85)
     return written.getvalue()
 
 
@@ -100,28 +99,6 @@ def _container_kind(container: InputContainer, path: Path) -> str:
         with path.open("rb") as file:
             return "webm" if b"webm" in file.read(HEAD_BYTES) else "matroska"
     return container.format.name
-
-
-def _frame_at(path: Path, seconds: float) -> Image.Image:
-    """The frame, turned upright and of square pixels; the last one if the video is over by then."""
-    with av.open(str(path), metadata_errors="ignore") as container:
-        stream = _video_stream(container)
-        stream.codec_context.thread_count = 1
-        time_base = stream.time_base or Fraction(1, av.time_base)
-        first = stream.start_time or 0
-        if seconds > 0:
-            container.seek(first + int(seconds / time_base), stream=stream)
-        shown = None
-        for frame in container.decode(stream):
-            # Half a millisecond, as decoders round times to ticks.
-            if shown is not None and frame.pts is not None and (frame.pts - first) * time_base > seconds + 5e-4:
-                break
-            shown = frame
-        if shown is None:
-            raise ValueError("no frames")
-        picture = shown.to_image()
-    wide = (round(picture.width * (stream.sample_aspect_ratio or 1)), picture.height)
-    return picture.resize(wide).rotate(shown.rotation, expand=True)
 
 
 def _video_stream(container: InputContainer) -> VideoStream:

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from datasets import decode, sampling, transforms
-from datasets.records import ShardMember, is_image
+from datasets.records import ShardMember
 from scripts.parts.worker_pool import Beat
 
 THUMBNAIL = 112
@@ -52,7 +52,7 @@ def look(job: Look, beat: Beat) -> Seen:
         return sampling.SAMPLERS[job.sampling](job.num_frames, length, rng)
 
     try:
-        if is_image(str(job.file)):
+        if decode.is_still(job.file):
             clip = transforms.resize_image(decode.read_image(job.file), job.image_size)[None]
             return Seen(1, None, _thumbnails(clip) if job.keep else None)
         clip = decode.read_video(job.file, job.image_size, choose, job.start, job.end)

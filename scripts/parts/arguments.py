@@ -26,3 +26,11 @@ def positive(text: str) -> float:
 
 READERS = min(os.cpu_count() or 1, 4)
 READERS_HELP = "processes that read videos, for each GPU (%(default)s)"
+
+
+def from_zero(text: str) -> float:
+    """The type of a finite number that is not negative."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: give a number of 0 or more")
+    return value

@@ -9,6 +9,7 @@ import pytest
 from datasets import decode
 from datasets.transcoding.recipes import PRESETS, Recipe
 from datasets.transcoding.transcode import Written, resample, transcode, turn
+from tests import barcodes
 from tests.videos import frame_numbers, grey_steps, write_video
 
 
@@ -93,8 +94,9 @@ def test_rate_and_length(tmp_path: Path, recipe: Recipe, expected: list[int]) ->
 
 def test_irregular_times(tmp_path: Path) -> None:
     source = write_at(tmp_path / "in.mp4", [0.0, 0.1, 0.2, 1.0, 1.05, 2.0])
-    # At 5 a second frame 4 is nearer to a tick (1.05 to 1.0) that frame 3 had; the later one stays.
-    assert numbers(run(source, Recipe(fps=5))[0])[:11] == [0, 2, 2, 2, 2, 4, 4, 4, 4, 4, 5]
+    # At 5 a second frame 4 is nearer to a tick (1.05 to 1.0) that frame 3 had; the later one stays. Frame 5 is shown
+    # for a thirtieth of a second, which is less than half a tick.
+    assert numbers(run(source, Recipe(fps=5))[0]) == [0, 2, 2, 2, 2, 4, 4, 4, 4, 4]
     kept, _ = run(source, Recipe(short_side=16))
     assert numbers(kept) == [0, 1, 2, 3, 4, 5]
     with av.open(str(kept)) as container:
@@ -124,6 +126,17 @@ def test_sound_is_left_out(tmp_path: Path) -> None:
     with av.open(str(run(source, Recipe(fps=10))[0])) as container:
         assert [stream.type for stream in container.streams] == ["video"]
         assert container.streams.video[0].codec.name == "h264"
+
+
+@pytest.mark.parametrize("recipe", [Recipe(fps=5), Recipe(short_side=32)])
+def test_a_picture_that_stands_keeps_its_length(tmp_path: Path, recipe: Recipe) -> None:
+    """A recording of 10 s whose last picture, frame 10, comes after one second."""
+    source = barcodes.write_held(tmp_path / "in.mp4", barcodes.KINDS["h264_b"], frames=11, seconds=10.0)
+    target, written = run(source, recipe)
+    assert written.seconds == pytest.approx(10.0, abs=0.05)
+    for start in (0.6, 5.0, 9.5):
+        clip = decode.read_video(str(target), 64, lambda length: np.array([0]), start, start + 0.2)
+        assert barcodes.numbers(clip.permute(0, 2, 3, 1).numpy()) == [10]
 
 
 @pytest.mark.parametrize("quarters", [-2, -1, 1, 2])

@@ -1,0 +1,54 @@
+"""Animated WebP, which FFmpeg does not read: through Pillow, in order."""
+
+import numpy as np
+from PIL import Image
+
+from datasets.images import PILLOW_ERRORS
+from datasets.records import ShardMember
+from datasets.video.files import DecodeError, one_line, opened_by_pillow
+from datasets.video.frame_list import FrameList
+
+SHORTEST_MS = 10
+"""A frame without a duration would have the time of the next one."""
+
+
+def list_animation(file: str | ShardMember) -> FrameList:
+    """The frames of an animated image. DecodeError if they cannot be read."""
+    try:
+        with Image.open(opened_by_pillow(file)) as image:
+            durations = []
+            for number in range(getattr(image, "n_frames", 1)):
+                image.seek(number)
+                image.load()
+                durations.append(max(image.info.get("duration", 0), SHORTEST_MS) / 1000)
+    except PILLOW_ERRORS as error:
+        raise DecodeError(str(file), f"Pillow: {one_line(error)}") from None
+    ends = np.cumsum(durations)
+    reason = "FFmpeg does not read animated WebP"
+    return FrameList(ends - durations, float(ends[-1]), decoded=True, reason=reason)
+
+
+def read_animation(file: str | ShardMember, size: int, indices: np.ndarray) -> np.ndarray:
+    """The frames of sorted indices, squashed to a square: (T, size, size, 3) uint8. DecodeError as above."""
+    pixels = np.empty((len(indices), size, size, 3), np.uint8)
+    try:
+        with Image.open(opened_by_pillow(file)) as image:
+            for index in np.unique(indices).tolist():
+                image.seek(index)
+                small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+                pixels[indices == index] = np.asarray(small)
+    except PILLOW_ERRORS as error:
+        raise DecodeError(str(file), f"Pillow: {one_line(error)}") from None
+    return pixels
+
+
+def animation_still(file: str | ShardMember, second: float) -> Image.Image:
+    """The frame on screen after so many seconds, the last one if it is over. DecodeError as above."""
+    frames = list_animation(file)
+    first, _ = frames.part(min(second, float(frames.times[-1])), None)
+    try:
+        with Image.open(opened_by_pillow(file)) as image:
+            image.seek(first)
+            return image.convert("RGB")
+    except PILLOW_ERRORS as error:
+        raise DecodeError(str(file), f"Pillow: {one_line(error)}") from None
