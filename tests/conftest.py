@@ -9,6 +9,16 @@ import pytest
 import torch
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Here and not beside the checks, as pytest reads options before it looks into folders."""
+    parser.addoption(
+        "--gpu-checks-on",
+        choices=("cuda", "cpu"),
+        default="cuda",
+        help="where `-m gpu` runs its checks; cpu tries them out with tiny models",
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def few_threads() -> None:
     """Tests run beside others on small machines, and their tensors are too small to gain from threads."""

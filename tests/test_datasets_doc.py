@@ -48,7 +48,7 @@ def test_the_presets_are_those_of_the_command() -> None:
     assert described == {name: (item.fps, item.short_side, item.seconds) for name, item in PRESETS.items()}
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"configs/\w+/\w+\.yaml", TEXT))))
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"configs/[\w/]+\.yaml", TEXT))))
 def test_configs_are_there(path: str) -> None:
     assert (ROOT / path).is_file()
 

@@ -34,7 +34,7 @@ def test_tests_that_the_documents_name_are_there(name: str) -> None:
     assert f"def {test}" in text or not test
 
 
-@pytest.mark.parametrize("config", sorted(set(re.findall(r"configs/\w+/\w+\.yaml", README))))
+@pytest.mark.parametrize("config", sorted(set(re.findall(r"configs/[\w/]+\.yaml", README))))
 def test_configs_that_the_readme_names_are_there(config: str) -> None:
     assert (ROOT / config).is_file()
 
@@ -42,6 +42,6 @@ def test_configs_that_the_readme_names_are_there(config: str) -> None:
 def test_files_of_the_readme_tree_are_there() -> None:
     tree = README.split("```\npretrain.py")[1].split("```")[0]
     names = re.findall(r"\b(\w+\.(?:py|md))\b", tree)
-    assert len(names) > 25
+    assert len(names) >= 10
     everything = {path.name for path in ROOT.rglob("*") if ".venv" not in path.parts}
     assert not set(names) - everything

@@ -1,23 +1,25 @@
-"""The command itself: what its rows say of checks that hold, break, die and hang, and its exit status."""
+"""The runner: rows of checks that hold, break, die and hang; how `pytest -m gpu` ends; all checks on a CPU."""
 
 import importlib
 import inspect
-import json
 import os
+import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.gpu import check as check_gpu
-from tests.gpu.check import CHECKS, chosen, line, main
 from tests.gpu.checks.outcome import CannotRun, Finding, Reading, Row
 from tests.gpu.checks.runner import DEVICE_IS_LOST, Check, Job, run_checks, run_job
 from tests.gpu.checks.sizes import SIZES, Size
+from tests.gpu.checks.table import CHECKS, job, line
+from tests.gpu.test_on_gpu import settle
 
-HERE = "tests.gpu.tests_of_checks.test_check"
+ROOT = Path(__file__).parents[2]
+HERE = "tests.gpu.test_runner"
 
 
 def holds(device: torch.device, size: Size, value: float = 0.5) -> Finding:
@@ -61,12 +63,22 @@ def check(function: str, **settings: Any) -> Check:
     return Check(f"{HERE}:{function}", **settings)
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    """The exit status of the command line, whose checks run in a process of their own."""
-    monkeypatch.setattr(sys, "argv", ["check_gpu", *words])
-    with pytest.raises(SystemExit) as ending:
-        main()
-    return int(ending.value.code or 0)
+def pytest_on(device: str, *words: str) -> tuple[int, str]:
+    """Exit status and output of `pytest -m gpu`."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-m",
+        "gpu",
+        "--gpu-checks-on",
+        device,
+        *words,
+        "tests/gpu/test_on_gpu.py",
+    ]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout
 
 
 def test_every_check_has_its_own_end_whatever_the_others_do() -> None:
@@ -108,7 +120,7 @@ def test_every_check_has_its_own_end_whatever_the_others_do() -> None:
     notes = {name: row.note for name, row in rows.items()}
     assert notes["dies"] == "the process died of it (exit status 3)"
     assert notes["hangs"] == "no progress for 4 s"
-    assert notes["raises"].startswith("RuntimeError: first line last line (tests/gpu/tests_of_checks/test_check.py:")
+    assert notes["raises"].startswith("RuntimeError: first line last line (tests/gpu/test_runner.py:")
     assert notes["lacks_a_package"] == "needs package_that_nobody_has"
     assert (notes["cannot_run"], notes["for a GPU"]) == ("needs two hands", "needs a GPU")
     assert rows["beyond"].readings == (Reading("apart", 1.5, 1.0), Reading("times", 3.0, 2.0, ">="))
@@ -120,57 +132,76 @@ def test_a_process_whose_gpu_is_lost_ends(monkeypatch: pytest.MonkeyPatch, capfd
     monkeypatch.setattr(os, "_exit", ended.append)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    job = Job("lost", check("raises"), "cuda", "tiny")
-    assert run_job(job, lambda: None).status == "failed" and ended == []
+    lost = Job("lost", check("raises"), "cuda", "tiny")
+    assert run_job(lost, lambda: None).status == "failed" and ended == []
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: raises(torch.device("cpu"), SIZES["tiny"]))
-    run_job(job, lambda: None)
+    run_job(lost, lambda: None)
     run_job(Job("none to lose", check("raises"), "cpu", "tiny"), lambda: None)
     assert ended == [DEVICE_IS_LOST]
     assert "RuntimeError: first line" in capfd.readouterr().err
 
 
-def test_a_failed_check_is_told_and_ends_in_status_1(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    checks = {"good": check("holds"), "slow": check("holds", arguments={"value": 2.0}, goal=True)}
-    monkeypatch.setattr(check_gpu, "CHECKS", checks)
-    assert command(monkeypatch, "--device", "cpu") == 0
-    output = capsys.readouterr().out
-    assert "good  passed" in output and "slow  missed" in output and "1 passed, 1 missed in" in output
-    monkeypatch.setattr(check_gpu, "CHECKS", {**checks, "bad/a": check("raises"), "bad/b": check("is_not_a_number")})
-    assert command(monkeypatch, "--device", "cpu", "--json") == 1
-    found = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert {name: row["status"] for name, row in found.items()} == {
-        "good": "passed",
-        "slow": "missed",
-        "bad/a": "failed",
-        "bad/b": "failed",
+def test_a_test_ends_as_its_check_has_ended() -> None:
+    reading = Reading("apart", 2.0, 1.0)
+    settle(Row("good", "passed", (), "", 1.0))
+    with pytest.raises(pytest.fail.Exception, match=r"^apart 2 \(<= 1\); why$"):
+        settle(Row("bad", "failed", (reading,), "why", 1.0))
+    with pytest.raises(pytest.xfail.Exception, match="a goal of speed was missed: apart 2"):
+        settle(Row("slow", "missed", (reading,), "", 1.0))
+    with pytest.raises(pytest.skip.Exception, match="needs two hands"):
+        settle(Row("lacking", "skipped", (), "needs two hands", 0.0))
+
+
+def test_rows_are_plain_values() -> None:
+    row = Row("bad", "failed", (Reading("apart", float("nan"), 1.0), Reading("times", 3.0, 2.0, ">=")), "", 1.234)
+    assert row.as_json() == {
+        "name": "bad",
+        "status": "failed",
+        "measured": {"apart": "nan", "times": 3.0},
+        "bound": {"apart": "<= 1", "times": ">= 2"},
+        "note": "",
+        "seconds": 1.23,
     }
-    assert found["good"]["measured"] == {"apart": 0.5, "times": 3.0}
-    assert found["good"]["bound"] == {"apart": "<= 1", "times": ">= 2"}
-    assert found["bad/b"]["measured"] == {"apart": "nan"}
-    assert command(monkeypatch, "--device", "cpu", "--only", "good") == 0
 
 
-def test_all_but_the_compiled_checks_pass_on_a_cpu(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_gpu_every_check_is_skipped_and_one_line_says_so() -> None:
+    status, output = pytest_on("cuda")
+    assert status == 0
+    assert "GPU checks skipped: this machine has no GPU that PyTorch can use" in output
+    assert f" {len(CHECKS)} skipped" in output and " passed" not in output
+
+
+def test_the_chosen_checks_end_with_their_table() -> None:
+    status, output = pytest_on("cpu", "-k", "cpu/text or autocast or device")
+    assert status == 0
+    table = output[output.index("checks on cpu: Python") :].split("\n", 1)[1].split("\n")
+    rows = [row for row in table if row]
+    words = [row.split()[:2] for row in rows[:4]]
+    assert words == [
+        ["device", "passed"],
+        ["cpu/text", "passed"],
+        ["autocast/bf16", "passed"],
+        ["autocast/fp16", "skipped"],
+    ]
+    assert rows[4] == "3 passed, 1 skipped"
+
+
+def test_all_but_the_compiled_checks_pass_on_a_cpu(capfd: pytest.CaptureFixture[str]) -> None:
     """What only a GPU can do is skipped; the compiler has tests of its own."""
-    groups = [name for name in CHECKS if not name.startswith("compile/")]
-    status = command(monkeypatch, "--device", "cpu", "--json", "--only", *groups)
-    output = capsys.readouterr()
-    rows = {row["name"]: row for row in json.loads(output.out)}
-    assert list(rows) == groups
-    skipped = {name for name, row in rows.items() if row["status"] == "skipped"}
-    assert {name: row["note"] for name, row in rows.items() if row["status"] not in ("passed", "skipped")} == {}
-    assert status == 0, output.err
+    names = [name for name in CHECKS if not name.startswith("compile/")]
+    rows = {row.name: row for row in run_checks(job(name, "cpu") for name in names)}
+    assert list(rows) == names
+
+    failed = {name: row.note for name, row in rows.items() if row.status not in ("passed", "skipped")}
+    assert failed == {}, capfd.readouterr().err
+    skipped = {name for name, row in rows.items() if row.status == "skipped"}
     assert skipped == {
         *("autocast/fp16", "attention/fp16", "step/fp16", "memory/96 frames"),
-        *(name for name in groups if name.startswith("speed/")),
+        *(name for name in names if name.startswith("speed/")),
     }
-    assert {rows[name]["note"] for name in skipped} == {"needs a GPU"}
-    assert rows["device"]["note"] == "CPU: fp32"
-    assert rows["collectives"]["note"] == "gloo, processes: 2"
+    assert {rows[name].note for name in skipped} == {"needs a GPU"}
+    assert rows["device"].note == "CPU: fp32"
+    assert rows["collectives"].note == "gloo, processes: 2"
 
 
 @pytest.mark.parametrize("name", CHECKS)
@@ -179,22 +210,6 @@ def test_every_check_is_a_function_that_takes_its_arguments(name: str) -> None:
     module, _, function = CHECKS[name].function.partition(":")
     found = getattr(importlib.import_module(module), function)
     inspect.signature(found).bind(torch.device("cpu"), SIZES["tiny"], **CHECKS[name].arguments)
-
-
-def test_names_choose_checks_and_unknown_ones_are_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    jobs = chosen(["attention", "cpu/joint tome"], "cpu", None)
-    assert [job.name for job in jobs] == ["cpu/joint tome", "attention/fp32", "attention/bf16", "attention/fp16"]
-    assert {job.size for job in jobs} == {"tiny"}
-    assert [job.name for job in chosen(None, "cpu", "full")] == list(CHECKS)
-    assert command(monkeypatch, "--device", "cpu", "--only", "atention") == 2
-    assert "no check's name begins with 'atention'; there are device, cpu/divided none" in capsys.readouterr().err
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert command(monkeypatch) == 2
-    assert "--device cuda: this machine has no GPU that PyTorch can use" in capsys.readouterr().err
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert {job.size for job in chosen(None, "cuda", None)} == {"full"}
 
 
 def test_a_line_has_what_was_measured_with_its_bound() -> None:
