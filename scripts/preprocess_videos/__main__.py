@@ -19,30 +19,19 @@ from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import av
 from tqdm import tqdm
 
 from configs.sizes import format_bytes
 from datasets.annotations.layout import VIDEO_SUFFIXES
 from datasets.files_below import files_below
 from datasets.transcoding.recipes import PRESETS, Recipe
-from datasets.transcoding.transcode import Written, transcode
 from scripts.parts.arguments import at_least, positive
-from scripts.parts.worker_pool import JOBS_HELP, Beat, Failure, run_each
+from scripts.parts.worker_pool import JOBS_HELP, Failure, run_each
+from scripts.preprocess_videos.job import Job, work
 from scripts.preprocess_videos.ledger import FAILURES, PARTIAL, Ledger, Video
 
 NO_SUFFIX = ("", ".")
 """A file without a suffix is taken for a video too: QuerYD's downloader leaves them so, and Flickr a bare dot."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One video for a worker: read `source`, write `temporary`."""
-
-    video: Video
-    source: Path
-    temporary: Path
-    recipe: Recipe
 
 
 @dataclass
@@ -110,15 +99,6 @@ def process(source: Path, ledger: Ledger, videos: list[Video], recipe: Recipe, w
             summary.written += 1
             summary.damaged += result.damaged > 0
     return summary
-
-
-def work(job: Job, beat: Beat) -> Written:
-    """What a worker does with one video."""
-    try:
-        return transcode(job.source, job.temporary, job.recipe, beat)
-    except av.FFmpegError as error:
-        # Without the number and the path, which the record has already.
-        raise ValueError(error.strerror) from error
 
 
 def _video(source: Path, path: str, output: str) -> Video:
