@@ -28,7 +28,7 @@ KEYS = [
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The benchmark `encoder` is that of `ways`."""
-    monkeypatch.setitem(benchmark.BENCHMARKS, "encoder", ways.MODULE)
+    monkeypatch.setitem(benchmark.BENCHMARKS["testa"], "encoder", ways.MODULE)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -107,6 +107,7 @@ def test_a_way_that_fails_is_told_and_the_others_are_measured(
     ("arguments", "message"),
     [
         (["encoder", "model.widht=3"], "command line: model.widht"),
+        (["encoder", "--system", "tseta"], "--system: tseta has no benchmarks; there are benchmarks of testa"),
         (["encoder", "--config", "configs/none.yaml"], "configs/none.yaml"),
         (["encoder", "--data", "."], "--data: has no effect on encoder"),
         (["load", "--data", "no/such/folder"], "no/such/folder is no folder"),
@@ -133,5 +134,19 @@ def test_a_gpu_that_is_not_there_is_refused(
 
 
 def test_every_benchmark_has_cases() -> None:
-    for module in benchmark.BENCHMARKS.values():
+    for module in (module for benchmarks in benchmark.BENCHMARKS.values() for module in benchmarks.values()):
         assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_rows_of_another_system_begin_with_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(benchmark.BENCHMARKS, "toy", {"encoder": ways.MODULE})
+    assert run(monkeypatch, "encoder", "--system", "toy", "--json", "--rounds", "1") == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["toy whole", "toy alone"]
+
+    assert run(monkeypatch, "rerank", "--system", "toy") == 2
+    assert "--system toy: has no benchmark rerank, only encoder" in capsys.readouterr().err
+    assert run(monkeypatch, "encoder", "--system", "toy", "--plots", "x") == 2
+    assert "--plots: there are figures of testa only" in capsys.readouterr().err
