@@ -1,0 +1,46 @@
+"""Multiply-accumulates of UMT's video encoder, and the tokens it leaves, from sizes alone.
+
+vid-TLDR's convention, which is fvcore's: the video encoder with its pooling, one video, one multiply-accumulate counted
+as one, a LayerNorm as five per element; softmax, GELU, sorting, gathers and sums are not counted. The similarities of
+tokens are part of `gmacs`; the released code computes them but its printed number lacks them.
+"""
+
+from typing import NamedTuple
+
+from configs.model import AggregationConfig, VideoConfig
+from configs.schedule import num_leaving
+from configs.umt import UMTConfig, check_umt, token_schedule
+
+MACS_PER_NORM_ELEMENT = 5
+CHANNELS = 3
+
+
+class Cost(NamedTuple):
+    """Giga multiply-accumulates of one video, with and without the matching of tokens, and how many tokens are left."""
+
+    gmacs: float
+    gmacs_without_matching: float
+    tokens: int
+
+
+def count(model: UMTConfig, video: VideoConfig, aggregation: AggregationConfig) -> Cost:
+    """The cost of encoding one video of the configured size."""
+    check_umt(model, video, aggregation)
+    width, norm = model.width, MACS_PER_NORM_ELEMENT * model.width
+    tokens = video.num_frames * (video.image_size // model.patch_size) ** 2
+    compared = width if aggregation.reducer == "saliency" else width // model.heads
+
+    macs = tokens * CHANNELS * model.patch_size**2 * width
+    matching = 0
+    for amount in token_schedule(model, video, aggregation):
+        # Norm; queries, keys, values and output; scores and their product with values.
+        macs += tokens * norm + 4 * tokens * width**2 + 2 * tokens**2 * width
+        leaving = num_leaving(amount, tokens, protected=0)
+        if leaving:
+            matching += -(-tokens // 2) * (tokens // 2) * compared
+            tokens -= leaving
+        # Norm and MLP of the tokens that are left.
+        macs += tokens * norm + int(2 * model.mlp_ratio * tokens * width**2)
+    pooled = video.num_frames if model.pooling == "frames" else 1
+    macs += (tokens + pooled) * norm
+    return Cost(round((macs + matching) / 1e9, 3), round(macs / 1e9, 3), tokens)
