@@ -6,7 +6,14 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.schedule import blocks_from_amount, blocks_from_keep, check_capacity, keep_per_axis
+from configs.schedule import (
+    blocks_from_amount,
+    blocks_from_keep,
+    blocks_from_tokens,
+    check_capacity,
+    held_schedule,
+    keep_per_axis,
+)
 
 Amount = int | tuple[int, ...]
 """How many tokens leave per block: the same number in each, or one number a block."""
@@ -22,11 +29,11 @@ REDUCER_SETTINGS: dict[str, tuple[str, ...]] = {
     "importance": ("frames_per_block", "patches_per_block", "keep"),
     "prune": ("frames_per_block", "patches_per_block", "keep"),
     "tome": ("tokens_per_block", "keep"),
-    "saliency": ("tokens_per_block", "keep"),
+    "saliency": ("patches_per_block", "tokens_per_block", "keep"),
 }
 ATTENTION_REDUCERS: dict[str, tuple[str, ...]] = {
-    "divided": ("none", "geometry", "importance", "prune"),
-    "joint": ("none", "tome"),
+    "divided": ("none", "geometry", "importance", "prune", "saliency"),
+    "joint": ("none", "tome", "saliency"),
     "space": ("none",),
 }
 
@@ -43,6 +50,7 @@ class AggregationConfig:
     """Which tokens merge, and how many; may be changed at evaluation on any checkpoint.
 
     `keep` is the share of patch tokens left at the end, spread evenly over axes and blocks; it replaces the amounts.
+    Saliency merges joint tokens, or within frames the patches of divided attention.
     `frame_match` and `order` belong to geometry. `proportional_attention` adds log(size) to attention's keys and
     `weighted_pooling` weighs the pooled feature by size; both are off in every released TESTA number.
     """
@@ -210,6 +218,10 @@ def check_encoder(model: ModelConfig, video: VideoConfig, aggregation: Aggregati
             f"aggregation.reducer: {aggregation.reducer!r} does not go with {model.attention} attention, "
             f"which takes {takes}"
         )
+    if aggregation.reducer == "saliency":
+        idle = "patches_per_block" if model.attention == "joint" else "tokens_per_block"
+        if getattr(aggregation, idle) != 0:
+            raise ValueError(f"aggregation.{idle}: has no effect with {model.attention} attention; leave it out")
     schedules = block_schedules(model, video, aggregation)
     if model.temporal_scaling and any(schedules["frames"]):
         raise ValueError(
@@ -226,6 +238,8 @@ def block_schedules(
     divided = (("frames", video.num_frames, 1), ("patches", patches, 0), ("tokens", 0, 0))
     joint = (("frames", 0, 1), ("patches", 0, 0), ("tokens", video.num_frames * patches, 0))
     axes = joint if model.attention == "joint" else divided
+    if aggregation.reducer == "saliency":
+        axes = tuple((axis, 0 if axis == "frames" else held, protected) for axis, held, protected in axes)
     share = None
     if aggregation.keep is not None:
         # A single frame cannot merge in time: then space alone keeps the share.
@@ -238,7 +252,12 @@ def block_schedules(
         if share is not None and held > 1:
             schedules[axis] = blocks_from_keep(share, held, protected, model.depth, "aggregation.keep")
         else:
-            name = f"aggregation.{axis}_per_block"
-            schedules[axis] = blocks_from_amount(getattr(aggregation, f"{axis}_per_block"), model.depth, name)
+            name, amount = f"aggregation.{axis}_per_block", getattr(aggregation, f"{axis}_per_block")
+            if aggregation.reducer == "saliency":
+                shares = blocks_from_tokens(amount, model.depth, name)
+                check_capacity(shares, held, protected, name, axis)
+                schedules[axis] = held_schedule(shares, held, protected)
+                continue
+            schedules[axis] = blocks_from_amount(amount, model.depth, name)
             check_capacity(schedules[axis], held, protected, name, axis)
     return schedules

@@ -71,6 +71,8 @@ def check_umt(model: UMTConfig, video: VideoConfig, aggregation: AggregationConf
             f"aggregation.reducer: {aggregation.reducer!r} does not go with attention over space and time at once; "
             f"choose one of {', '.join(REDUCERS)}"
         )
+    if aggregation.patches_per_block != 0:
+        raise ValueError("aggregation.patches_per_block: tokens of all frames merge here; set tokens_per_block")
     if aggregation.weighted_pooling:
         raise ValueError("aggregation.weighted_pooling: UMT's models pool by the plain mean; leave it out")
     schedule = token_schedule(model, video, aggregation)

@@ -272,5 +272,7 @@ class TokenAggregator(nn.Module):
         plan = plan_bipartite(score, match, r, in_a, in_b, self.order)
         if self.reducer == "saliency":
             assert attended.sharpness is not None
-            plan = plan._replace(weight=saliency(attended.sharpness).gather(-1, plan.source))
+            # Over the whole clip, so that within frames those with little to see lose more of what they have.
+            weight = saliency(attended.sharpness.flatten(1)).view_as(attended.sharpness)
+            plan = plan._replace(weight=weight.gather(-1, plan.source))
         return plan

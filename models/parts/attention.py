@@ -49,11 +49,15 @@ class Attention(nn.Module):
         tokens_BNGD: Tensor,
         key_bias_BGN: Tensor | None = None,
         needs: Needs = "nothing",
+        num_class_tokens: int = 0,
     ) -> Attended:
-        """Attend along N within each group; `key_bias_BGN` is added to the scores of each key (log size)."""
+        """Attend along N within each group; `key_bias_BGN` is added to the scores of each key (log size).
+
+        Sharpness is of the tokens after the first `num_class_tokens`, and of their attention to each other.
+        """
         query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in self._project(tokens_BNGD))
         if needs == "sharpness":
-            return _attend_sharply(query, key, value, key_bias_BGN)
+            return _attend_sharply(query, key, value, key_bias_BGN, num_class_tokens)
         importance = None
         if needs == "probabilities":
             context, importance = _attend_with_probabilities(query, key, value, key_bias_BGN)
@@ -91,13 +95,19 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, key_bias_BGN: Tensor | No
     return attended.transpose(1, 2).reshape(*query.shape[:3], -1)
 
 
-def _attend_sharply(query: Tensor, key: Tensor, value: Tensor, key_bias_BGN: Tensor | None) -> Attended:
-    """Context and sharpness of one group; without gradient in one pass, else the fused kernel gives the former."""
+def _attend_sharply(
+    query: Tensor, key: Tensor, value: Tensor, key_bias_BGN: Tensor | None, num_class_tokens: int
+) -> Attended:
+    """Context and sharpness of one group.
+
+    In one pass where nothing but the map of all tokens is needed, without gradient; else the fused kernel gives the
+    former.
+    """
     assert query.shape[2] == 1, "sharpness is of tokens in one group"
     queries, keys, values = (part.squeeze(2) for part in (query, key, value))
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or num_class_tokens:
         context = _attend(query, key, value, key_bias_BGN)
-        sharp = sharpness(queries.detach(), keys.detach())
+        sharp = sharpness(queries[:, num_class_tokens:].detach(), keys[:, num_class_tokens:].detach())
     else:
         size = None if key_bias_BGN is None else key_bias_BGN.squeeze(1).exp()
         attended, sharp = attend_with_sharpness(queries, keys, values, size)

@@ -77,12 +77,12 @@ def _at_least_float32(tensor: Tensor) -> torch.dtype:
 
 
 def _tiles(query_BNHK: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Rows of the batch and queries whose scores exist together: on a CPU of one row, else of all."""
+    """Rows of the batch and queries whose scores exist together: several rows only where they fit in whole."""
     batch, num_tokens, heads, _ = query_BNHK.shape
-    on_cpu = query_BNHK.device.type == "cpu"
-    num_rows = 1 if on_cpu else batch
-    bytes_per_query = num_rows * heads * num_tokens * 4
-    num_queries = max(1, TILE_BYTES["cpu" if on_cpu else "other"] // bytes_per_query)
+    most = TILE_BYTES.get(query_BNHK.device.type, TILE_BYTES["other"])
+    bytes_per_query = heads * num_tokens * 4
+    num_rows = min(batch, max(1, most // (bytes_per_query * num_tokens)))
+    num_queries = max(1, most // (num_rows * bytes_per_query))
     for row in range(0, batch, num_rows):
         for first in range(0, num_tokens, num_queries):
             yield slice(row, row + num_rows), slice(first, first + num_queries)

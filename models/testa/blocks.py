@@ -92,7 +92,8 @@ class DividedBlock(nn.Module):
         if plan is not None:
             tokens, size = merge(tokens, size, plan)
             origins = None if origins is None else follow(origins, plan, num_frames, num_patches)
-            _note(steps, self.merge_frames, attended, plan, origins)
+            assert attended.key is not None
+            _note(steps, self.merge_frames, attended.key, plan, origins)
         return tokens, size, origins
 
     def _temporal_update(self, context_BTLD: Tensor) -> Tensor:
@@ -124,15 +125,16 @@ class DividedBlock(nn.Module):
         num_frames, num_patches = tokens_BTLD.shape[1:3]
         bias = F.pad(size_BTL.log(), (1, 0)).flatten(0, 1).unsqueeze(1) if self.proportional_attention else None
         frames = torch.cat([repeat(cls_B1D, "B 1 D -> B T 1 D", T=num_frames), tokens_BTLD], dim=2)
-        attended = self.attn(self.norm1(frames).flatten(0, 1).unsqueeze(2), bias, self.merge_patches.needs)
+        attended = self.attn(self.norm1(frames).flatten(0, 1).unsqueeze(2), bias, self.merge_patches.needs, 1)
         update = self.drop_path(self.attn.proj(attended.context).squeeze(2).unflatten(0, (-1, num_frames)))
         cls, tokens, size = cls_B1D + update[:, :, :1].mean(dim=1), tokens_BTLD + update[:, :, 1:], size_BTL
         attended = _without_cls(attended, num_frames)
-        plan = self.merge_patches.plan(attended, num_patches)
+        plan = self.merge_patches.plan(attended, num_patches, tokens.detach())
         if plan is not None:
+            compared = tokens if attended.key is None else attended.key
             tokens, size = merge(tokens, size, plan)
             origins = None if origins is None else follow(origins, plan, num_patches, 1)
-            _note(steps, self.merge_patches, attended, plan, origins)
+            _note(steps, self.merge_patches, compared, plan, origins)
         return cls, tokens, size, origins
 
 
@@ -168,16 +170,17 @@ class JointBlock(nn.Module):
         """The next state; tokens (B, N, D) and size (B, N) are fewer after merging."""
         together = torch.cat([cls_B1D, tokens_BND], dim=1)
         bias = F.pad(size_BN.log(), (1, 0)).unsqueeze(1) if self.proportional_attention else None
-        attended = self.attn(self.norm1(together).unsqueeze(2), bias, self.merge_tokens.needs)
+        attended = self.attn(self.norm1(together).unsqueeze(2), bias, self.merge_tokens.needs, 1)
         together = together + self.drop_path(self.attn.proj(attended.context).squeeze(2))
         num_tokens, size = tokens_BND.shape[1], size_BN
         attended = _without_cls(attended, None)
-        plan = self.merge_tokens.plan(attended, num_tokens)
+        plan = self.merge_tokens.plan(attended, num_tokens, together[:, 1:].detach())
         if plan is not None:
+            compared = together[:, 1:] if attended.key is None else attended.key
             tokens, size = merge(together[:, 1:], size_BN, plan)
             together = torch.cat([together[:, :1], tokens], dim=1)
             origins = None if origins is None else follow(origins, plan, num_tokens, 1)
-            _note(steps, self.merge_tokens, attended, plan, origins)
+            _note(steps, self.merge_tokens, compared, plan, origins)
         together = together + self.drop_path(self.mlp(self.norm2(together)))
         return together[:, :1], together[:, 1:], size, origins
 
@@ -191,14 +194,14 @@ class JointBlock(nn.Module):
 def _note(
     steps: list[AggregationStep] | None,
     aggregator: TokenAggregator,
-    attended: Attended,
+    compared: Tensor,
     plan: MergePlan,
     origins: Tensor | None,
 ) -> None:
     """Tell whoever asks what an aggregator did."""
     if steps is not None:
-        assert attended.key is not None and origins is not None
-        steps.append(AggregationStep(aggregator.axis, attended.key, plan, origins))
+        assert origins is not None
+        steps.append(AggregationStep(aggregator.axis, compared.detach(), plan, origins))
 
 
 def resize_in_time(embedding_1TD: Tensor, num_frames: int) -> Tensor:
@@ -230,6 +233,8 @@ def _packed_mlp(mlp: nn.Module, dtype: torch.dtype) -> nn.Module:
 def _without_cls(attended: Attended, num_frames: int | None) -> Attended:
     """Of one group of tokens with the class token first: what aggregators read, (B, N, ...) or (B, T, L, ...)."""
     parts = [None if part is None else part[:, 0, 1:] for part in (attended.key, attended.importance)]
+    sharp = attended.sharpness  # of the tokens alone already
+    parts.append(None if sharp is None else sharp[:, 0])
     if num_frames is not None:
         parts = [None if part is None else part.unflatten(0, (-1, num_frames)) for part in parts]
-    return attended._replace(key=parts[0], importance=parts[1])
+    return attended._replace(key=parts[0], importance=parts[1], sharpness=parts[2])

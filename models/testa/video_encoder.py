@@ -84,7 +84,8 @@ class VideoEncoder(nn.Module):
         self, model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig, index: int, drop_path: float
     ) -> nn.Module:
         # Where nothing merges every size is 1, and so its logarithm no bias.
-        proportional = aggregation.proportional_attention and any(map(any, self.schedules.values()))
+        weighs = aggregation.proportional_attention or aggregation.reducer == "saliency"
+        proportional = weighs and any(map(any, self.schedules.values()))
         if model.attention != "divided":
             aggregator = TokenAggregator(aggregation.reducer, "joint", self.schedules["tokens"][index])
             return JointBlock(model.width, model.heads, model.mlp_ratio, drop_path, aggregator, proportional)

@@ -100,7 +100,7 @@ class JointSpaceTimeBlock(nn.Module):
             origins = None if origins is None else follow(origins, plan, num_tokens, 1)
             if steps is not None:
                 assert origins is not None
-                steps.append(AggregationStep("joint", compared, plan, origins))
+                steps.append(AggregationStep("joint", compared.detach(), plan, origins))
 
         tokens = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
         return TokenState(tokens, size, origins)

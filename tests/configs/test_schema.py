@@ -63,6 +63,11 @@ def made(config_class: type[RunConfig], **sections: dict[str, Any]) -> RunConfig
             {"reducer": "tome"},
             "reducer: 'tome' does not go with divided attention, which takes",
         ),
+        ("aggregation", {"reducer": "saliency", "tokens_per_block": 3}, "tokens_per_block: has no effect with divided"),
+        ("aggregation", {"reducer": "saliency", "frames_per_block": 3}, "frames_per_block: 3 has no effect with"),
+        ("aggregation", {"reducer": "saliency", "patches_per_block": [99]}, "patches_per_block: block 0 is to lose 99"),
+        ("aggregation", {"reducer": "saliency", "proportional_attention": True}, "proportional_attention: leave it out"),
+        ("aggregation", {"reducer": "saliency", "tokens_per_block": 1.5}, "tokens_per_block: has no effect with divid"),
         ("aggregation", {"reducer": "geometry", "frames_per_block": [1]}, "frames_per_block: 1 numbers for 12 blocks"),
         (
             "aggregation",
@@ -286,6 +291,15 @@ def test_amounts_become_schedules_of_the_attentions_axes() -> None:
     joint = schedules(ModelConfig(attention="joint"), reducer="tome", tokens_per_block=197)
     assert joint == {"frames": nothing, "patches": nothing, "tokens": (197,) * 12}
     assert set(schedules(ModelConfig(attention="space")).values()) == {nothing}
+
+
+def test_saliency_takes_shares_and_short_lists() -> None:
+    joint = schedules(ModelConfig(attention="joint"), 12, reducer="saliency", tokens_per_block=(600, 0, 0.25))
+    assert joint["tokens"] == (600, 0, 438, *[0] * 9)
+    divided = schedules(ModelConfig(), reducer="saliency", patches_per_block=(50, 20))
+    assert divided == {"frames": (0,) * 12, "patches": (50, 20, *[0] * 10), "tokens": (0,) * 12}
+    # Frames never merge, so patches alone keep the share.
+    assert sum(schedules(ModelConfig(), reducer="saliency", keep=0.25)["patches"]) == 196 - 49
 
 
 @pytest.mark.parametrize("reducer", ["geometry", "importance", "prune"])

@@ -32,6 +32,8 @@ PAIRS: dict[str, tuple[str, AggregationConfig]] = {
     "divided-prune": ("divided", AggregationConfig(reducer="prune", frames_per_block=2, patches_per_block=3)),
     "joint-none": ("joint", AggregationConfig()),
     "joint-tome": ("joint", AggregationConfig(reducer="tome", tokens_per_block=20)),
+    "divided-saliency": ("divided", AggregationConfig(reducer="saliency", patches_per_block=3)),
+    "joint-saliency": ("joint", AggregationConfig(reducer="saliency", tokens_per_block=20)),
     "space-none": ("space", AggregationConfig()),
 }
 

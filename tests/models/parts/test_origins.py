@@ -16,8 +16,11 @@ def carried(cells: list[set], plan: MergePlan, row: tuple[int, ...]) -> list[set
     """One axis of groups of cells through a plan."""
     out = [set(cells[int(kept)]) for kept in plan.keep[row]]
     if plan.destination is not None:
-        for source, destination in zip(plan.source[row].tolist(), plan.destination[row].tolist(), strict=True):
-            out[destination] |= cells[source]
+        weights = [1.0] * plan.source.shape[-1] if plan.weight is None else plan.weight[row].tolist()
+        moves = zip(plan.source[row].tolist(), plan.destination[row].tolist(), weights, strict=True)
+        for source, destination, weight in moves:
+            if weight > 0:
+                out[destination] |= cells[source]
     return out
 
 
@@ -69,8 +72,9 @@ def test_origins_equal_groups_carried_by_hand(pair: str, monkeypatch: pytest.Mon
         dropped = found.pop(-1, set())
         expected = held_by_hand(attention, plans, clip)
         assert found == dict(enumerate(expected, start=1))  # token 0 is the class token
-        assert (dropped != set()) == ("prune" in pair)
-        assert [len(cells) for cells in expected] == encoded.size[clip, 1:].tolist() or "prune" in pair
+        drops = "prune" in pair or "saliency" in pair
+        assert (dropped != set()) == drops
+        assert [len(cells) for cells in expected] == encoded.size[clip, 1:].tolist() or drops
 
 
 def test_pruning_leaves_size_1_and_accounts_for_what_it_dropped() -> None:

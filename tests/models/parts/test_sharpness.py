@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.parts import sharpness as module
+from models.parts import aggregation, sharpness as module
 from models.parts.aggregation import MergePlan, best_match, follow, merge, plan_bipartite
 from models.parts.sharpness import attend_with_sharpness, negative_entropy, saliency, sharpness
 from scripts.plan_memory.live import LiveMemory
+from tests.models.tiny import PAIRS, clips, encoder as tiny_encoder
 
 
 def tensors(batch: int = 2, tokens: int = 37, heads: int = 3, width: int = 8) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -39,7 +40,7 @@ def plan_of(tokens: Tensor, r: int, weight: Tensor | None) -> MergePlan:
 @pytest.mark.parametrize("tile_bytes", [1, 3000, 2**24])
 @pytest.mark.parametrize("sized", [True, False])
 def test_one_pass_equals_the_whole_map(tile_bytes: int, sized: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TILE_BYTES", {"cpu": tile_bytes})
+    monkeypatch.setattr(module, "TILE_BYTES", {"cpu": tile_bytes, "other": tile_bytes})
     query, key, value, size = tensors()
     found = attend_with_sharpness(query, key, value, size if sized else None)
     expected = plain(query, key, value, size if sized else None)
@@ -173,3 +174,24 @@ def test_origins_of_what_is_dropped() -> None:
     origins = follow(torch.arange(8).view(1, 1, 8), plan, 8, 1).flatten()
     assert origins[1::2].tolist() == [0, 1, 2, 3]
     assert (origins[::2] == -1).tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("attention", ["divided", "joint"])
+@torch.no_grad()
+def test_sharpness_leaves_out_the_class_token(attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With divided attention it is of each frame's patches to each other, and weighs against the whole clip."""
+    model, video = tiny_encoder(*PAIRS[f"{attention}-saliency"], depth=1), clips(2)
+    seen: dict[str, Tensor] = {}
+    own = aggregation.saliency
+    monkeypatch.setattr(aggregation, "saliency", lambda sharp: seen.setdefault("weight", own(sharp)))
+    block = model.blocks[0]
+    block.norm1.register_forward_hook(lambda _, __, normed: seen.setdefault("normed", normed))
+    model(video)
+
+    normed = seen["normed"].flatten(0, -3)  # (B T, 1 + L, D), or (B, 1 + N, D)
+    query, key, _ = (part.unflatten(-1, (block.attn.heads, -1)) for part in block.attn.qkv(normed).chunk(3, dim=-1))
+    scores = torch.einsum("bnhk,bmhk->bhnm", query[:, 1:], key[:, 1:]) / math.sqrt(query.shape[-1])
+    mean_map = scores.softmax(dim=-1).mean(dim=1)
+    sharp = (mean_map * mean_map.log()).sum(dim=-1).view(2, -1)
+    mean, most = sharp.mean(dim=-1, keepdim=True), sharp.amax(dim=-1, keepdim=True)
+    torch.testing.assert_close(seen["weight"], ((sharp - mean) / (most - mean)).clamp(0, 1), atol=1e-4, rtol=1e-4)

@@ -57,7 +57,9 @@ def test_bf16_is_near_fp32(pair: str) -> None:
         assert found.tokens.shape == expected.tokens.shape
         apart = (found.tokens[:, 0].float() - expected.tokens[:, 0]).norm() / expected.tokens[:, 0].norm()
         assert apart < 0.05
-        assert torch.equal(found.size.sum(dim=1), expected.size.sum(dim=1))
+        # Saliency drops a share of a token that is as exact as attention is.
+        apart = (found.size.sum(dim=1) - expected.size.sum(dim=1)).abs().max()
+        assert apart <= (1.0 if "saliency" in pair else 0.0)
 
 
 @every_pair
