@@ -237,9 +237,9 @@ def block_schedules(
     # (axis, what it holds at first, how many of them the reference protects)
     divided = (("frames", video.num_frames, 1), ("patches", patches, 0), ("tokens", 0, 0))
     joint = (("frames", 0, 1), ("patches", 0, 0), ("tokens", video.num_frames * patches, 0))
-    axes = joint if model.attention == "joint" else divided
+    axes = list(joint if model.attention == "joint" else divided)
     if aggregation.reducer == "saliency":
-        axes = tuple((axis, 0 if axis == "frames" else held, protected) for axis, held, protected in axes)
+        axes[0] = ("frames", 0, 1)  # it merges none
     share = None
     if aggregation.keep is not None:
         # A single frame cannot merge in time: then space alone keeps the share.
