@@ -66,7 +66,11 @@ def made(config_class: type[RunConfig], **sections: dict[str, Any]) -> RunConfig
         ("aggregation", {"reducer": "saliency", "tokens_per_block": 3}, "tokens_per_block: has no effect with divided"),
         ("aggregation", {"reducer": "saliency", "frames_per_block": 3}, "frames_per_block: 3 has no effect with"),
         ("aggregation", {"reducer": "saliency", "patches_per_block": [99]}, "patches_per_block: block 0 is to lose 99"),
-        ("aggregation", {"reducer": "saliency", "proportional_attention": True}, "proportional_attention: leave it out"),
+        (
+            "aggregation",
+            {"reducer": "saliency", "proportional_attention": True},
+            "proportional_attention: leave it out",
+        ),
         ("aggregation", {"reducer": "saliency", "tokens_per_block": 1.5}, "tokens_per_block: has no effect with divid"),
         ("aggregation", {"reducer": "geometry", "frames_per_block": [1]}, "frames_per_block: 1 numbers for 12 blocks"),
         (
