@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Activation = Literal["none", "gelu"]
+Activation = Literal["none", "gelu", "swish"]
 
 
 class PackedLinear(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.parts.attention import Attended
+from models.parts.packed import can_pack, packed
 
 Axis = Literal["time", "space"]
 
@@ -26,8 +27,14 @@ class ClipwiseAttention(nn.Module):
     def __init__(self, width: int, heads: int, axis: Axis) -> None:
         super().__init__()
         self.heads, self.axis = heads, axis
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv: nn.Module = nn.Linear(width, 3 * width)
+        self.proj: nn.Module = nn.Linear(width, width)
+
+    def fold_for_inference(self, dtype: torch.dtype) -> None:
+        """See `VideoTower.fold_for_inference`."""
+        if isinstance(self.qkv, nn.Linear) and can_pack(self.qkv.weight):
+            assert isinstance(self.proj, nn.Linear)
+            self.qkv, self.proj = packed(self.qkv, dtype), packed(self.proj, dtype)
 
     def forward(
         self,

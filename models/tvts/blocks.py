@@ -50,7 +50,7 @@ class TvtsBlock(nn.Module):
         self.ln_1 = nn.LayerNorm(width, eps=NORM_EPS)
         self.attn = ClipwiseAttention(width, heads, "space")
         self.ln_2 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.mlp = ClipMlp(width, activation)
+        self.mlp: nn.Module = ClipMlp(width, activation)
         self.ln_3 = nn.LayerNorm(width, eps=NORM_EPS)
         self.timeattn = ClipwiseAttention(width, heads, "time")
         self.merge_frames, self.merge_patches = merge_frames, merge_patches
@@ -79,6 +79,13 @@ class TvtsBlock(nn.Module):
             _note(steps, self.merge_patches, attended, plan, origins)
 
         return ClipState(y + self.mlp(self.ln_2(y)), size, origins)
+
+    def fold_for_inference(self, dtype: torch.dtype) -> None:
+        """See `VideoTower.fold_for_inference`."""
+        self.timeattn.fold_for_inference(dtype)
+        self.attn.fold_for_inference(dtype)
+        if isinstance(self.mlp, ClipMlp):
+            self.mlp = self.mlp.folded(dtype)
 
     def _bias_size(self, size_BTL: Tensor) -> Tensor | None:
         return size_BTL if self.proportional_attention else None

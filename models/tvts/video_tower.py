@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from configs.schedule import held_schedule
 from models.parts.aggregation import AggregationStep
-from models.parts.clip.blocks import NORM_EPS, initialise
+from models.parts.clip.blocks import NORM_EPS, ClipMlp, initialise
 from models.parts.clip.image_tower import embed_patches, resize_positions
 from models.parts.clip.sizes import ImageTowerSizes
 from models.tvts.aggregation import ClipSchedules
@@ -128,6 +128,18 @@ class VideoTower(nn.Module):
             return encoded.tokens[:, 1:] @ self.proj
         return self.ln_post(encoded.tokens) @ self.proj
 
+    @torch.no_grad()
+    def fold_for_inference(self, dtype: torch.dtype | None = None) -> "VideoTower":
+        """Prepare for nothing but inference on the device it is on, in place; returns itself.
+
+        On a CPU the weights are packed to compute in `dtype`, by default their own. Outputs stay equal to 1e-5 in
+        float32. The folded tower no longer trains, and neither loads nor makes checkpoints.
+        """
+        for block in self.blocks:
+            assert isinstance(block, TvtsBlock)
+            block.fold_for_inference(dtype or self.proj.dtype)
+        return self
+
     def capped(self, num_frames: int, num_patches: int) -> list[str]:
         """What of the schedule a clip of this size cannot hold, one line an axis; empty when it holds all of it."""
         axes = (("frames", self.schedules.frames, num_frames, 1), ("patches", self.schedules.patches, num_patches, 0))
@@ -172,8 +184,12 @@ class VideoTower(nn.Module):
         """CLIP's scales in space; attention over time adds 0, so that the first model is CLIP frame by frame."""
         for block in self.blocks:
             assert isinstance(block, TvtsBlock)
-            initialise((block.attn.qkv.weight, block.attn.qkv.bias), block.attn.proj, block.mlp, len(self.blocks))
-            for zeroed in (block.timeattn.qkv.weight, block.timeattn.qkv.bias, block.timeattn.proj.bias):
+            in_space, in_time, mlp = block.attn, block.timeattn, block.mlp
+            assert isinstance(in_space.qkv, nn.Linear) and isinstance(in_space.proj, nn.Linear)
+            assert isinstance(in_time.qkv, nn.Linear) and isinstance(in_time.proj, nn.Linear)
+            assert isinstance(mlp, ClipMlp)
+            initialise((in_space.qkv.weight, in_space.qkv.bias), in_space.proj, mlp, len(self.blocks))
+            for zeroed in (in_time.qkv.weight, in_time.qkv.bias, in_time.proj.bias):
                 nn.init.zeros_(zeroed)
             # Zero queries, keys and values already give 0; a zero here too would let nothing learn.
-            nn.init.ones_(block.timeattn.proj.weight)
+            nn.init.ones_(in_time.proj.weight)

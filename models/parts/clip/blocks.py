@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from models.parts.clip.sizes import Activation
+from models.parts.packed import PackedLinear, can_pack
 
 NORM_EPS = 1e-5
 
@@ -16,9 +17,11 @@ NORM_EPS = 1e-5
 class QuickGELU(nn.Module):
     """OpenAI's approximation of GELU, x sigmoid(1.702 x)."""
 
+    FACTOR = 1.702
+
     def forward(self, values: Tensor) -> Tensor:
         """Elementwise."""
-        return values * torch.sigmoid(1.702 * values)
+        return values * torch.sigmoid(self.FACTOR * values)
 
 
 def activation_layer(name: Activation) -> nn.Module:
@@ -70,6 +73,22 @@ class ClipMlp(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
         return self.c_proj(self.gelu(self.c_fc(tokens)))
+
+    @torch.no_grad()
+    def folded(self, dtype: torch.dtype) -> nn.Module:
+        """The same for inference on a CPU: packed layers with the activation in the first's pass; itself elsewhere.
+
+        x sigmoid(1.702 x) is swish(1.702 x) / 1.702, so QuickGELU's factor goes into the weights.
+        """
+        if not can_pack(self.c_fc.weight):
+            return self
+        is_quick = isinstance(self.gelu, QuickGELU)
+        factor = QuickGELU.FACTOR if is_quick else 1.0
+        weights = [self.c_fc.weight * factor, self.c_fc.bias * factor, self.c_proj.weight / factor, self.c_proj.bias]
+        first, first_bias, second, second_bias = (weight.to(dtype) for weight in weights)
+        return nn.Sequential(
+            PackedLinear(first, first_bias, "swish" if is_quick else "gelu"), PackedLinear(second, second_bias)
+        )
 
 
 class ClipBlock(nn.Module):

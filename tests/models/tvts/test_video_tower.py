@@ -6,8 +6,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from models.parts.aggregation import AggregationStep
+from models.parts.clip.blocks import ClipMlp
 from models.parts.clip.image_tower import ImageTower
-from models.parts.clip.sizes import ImageTowerSizes
+from models.parts.clip.sizes import Activation, ImageTowerSizes
 from models.tvts.blocks import TvtsBlock
 from models.tvts.sizes import TVTS_PUBLISHED, kept_patches
 from models.tvts.video_tower import VideoTower
@@ -188,6 +189,27 @@ def test_importance_is_the_attention_that_patches_receive() -> None:
             given = scores.softmax(dim=-1).mean(dim=0)[:, 1:]
             expected = given.sum(dim=0) - given.diagonal()
             assert_close(attended.importance[0, frame], expected, atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("raw_patches", [False, True])
+def test_folding_changes_nothing(raw_patches: bool) -> None:
+    for aggregation in ({}, {"reducer": "importance", "frames_per_block": (1, 0, 1), "patches_per_block": 2}):
+        tower = make_tower(raw_patches, **aggregation)
+        plain = tower(make_video())
+        folded = tower.fold_for_inference()(make_video())
+        assert_close(folded.embedding, plain.embedding, atol=1e-5, rtol=0)
+        assert_close(tower.sequence(folded), tower.sequence(plain), atol=1e-5, rtol=0)
+        assert tower.fold_for_inference() is tower
+
+
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+def test_a_folded_mlp_computes_the_same(activation: Activation) -> None:
+    mlp, tokens = ClipMlp(24, activation), 3 * torch.randn(50, 24)
+    folded = mlp.folded(torch.float32)
+    assert folded is not mlp
+    with torch.no_grad():
+        assert_close(folded(tokens), mlp(tokens), atol=1e-6, rtol=1e-5)
 
 
 def test_recomputing_changes_no_gradient() -> None:
