@@ -4,17 +4,22 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+SameCaptions = Literal["apart", "together"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """Retrieval evaluation: the `rerank` best of each direction are rescored by matching (0: cosine alone).
 
     A video is matched with `rerank_batch_size` texts at a time; all it has are seldom more than twice `rerank`.
+    `same_captions` is for captions that several videos share word for word: `apart` makes each a query that looks for
+    its own video; `together` makes them one query that finds any of these videos (Something-Something V2's protocol).
     """
 
     batch_size: int = 8
     rerank: int = 128
     rerank_batch_size: int = 256
+    same_captions: SameCaptions = "apart"
     best_metric: str = "t2v_mean_recall"
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from configs.evaluation import SameCaptions
 from configs.schema import RetrievalConfig
 from datasets.loaders import TrainLoader
 from datasets.video_text import VideoTextDataset
@@ -20,6 +21,7 @@ from tasks.annotations import Split, setting_of
 from tasks.base import PairTask, progress_bar
 from tasks.data import video_text
 from tasks.metrics import submission
+from tasks.metrics.relation import Relation
 from tasks.metrics.retrieval import Direction, both_directions, recalls
 from tasks.shortlists import Shortlists
 from tasks.token_store import TokenStore
@@ -79,10 +81,10 @@ class RetrievalTask(PairTask):
         assert self.config.output_dir is not None, "the entry script names the output folder"
         with TokenStore(Path(self.config.output_dir), len(data)) as tokens:
             videos = self._encode_videos(data, tokens, failed)
-            captions, text_video = captions_of(split, data, videos.positions)
+            captions, truth = captions_of(split, data, videos.positions, self.evaluation.same_captions)
             description = self.described(final, len(videos.positions), len(captions), failed)
             texts = TokenizedTexts(captions, self.tokenize, self.tokenizer.pad_id)
-            directions = both_directions(self._embed_texts(texts), videos.embeddings, text_video)
+            directions = both_directions(self._embed_texts(texts), videos.embeddings, truth)
             cosine = [direction.cosine for direction in directions]
             scores = self._reranked(directions, texts, videos, tokens) if self.evaluation.rerank > 0 else cosine
         if not split.annotations.labelled:
@@ -163,18 +165,32 @@ class RetrievalTask(PairTask):
         return torch.cat(logits).cpu().numpy()[np.argsort(order)]
 
 
-def captions_of(split: Split, data: VideoTextDataset, positions: list[int]) -> tuple[list[str], NDArray]:
-    """The texts that are scored, and which of the videos at `positions` each is of; -1 where that is not public."""
+def captions_of(
+    split: Split, data: VideoTextDataset, positions: list[int], same_captions: SameCaptions
+) -> tuple[list[str], Relation]:
+    """The texts that are scored, and which of the videos at `positions` belong to each; none where not public.
+
+    With `same_captions` together, a caption that several videos share word for word is one text.
+    """
     if not split.annotations.labelled:
         captions = [data.clean(caption) for record in split.annotations.records for caption in record.captions]
-        return captions, np.full(len(captions), -1)
+        return captions, Relation.of_one_each(np.full(len(captions), -1), len(positions))
+
     place = {position: video for video, position in enumerate(positions)}
-    kept = [
-        (caption, place[position])
-        for caption, position in zip(data.captions, data.caption_video, strict=True)
-        if position in place
-    ]
-    return [caption for caption, _ in kept], np.array([video for _, video in kept])
+    captions, texts, videos = [], [], []
+    text_of_caption: dict[str, int] = {}
+    for caption, position in zip(data.table.texts, data.caption_video, strict=True):
+        if position not in place:
+            continue
+        text = len(captions)
+        if same_captions == "together":
+            text = text_of_caption.setdefault(caption, text)
+        if text == len(captions):
+            captions.append(data.clean(caption))
+        texts.append(text)
+        videos.append(place[position])
+
+    return captions, Relation.of_pairs(np.array(texts), np.array(videos), len(captions), len(positions))
 
 
 def metrics(directions: tuple[Direction, Direction], scores: Sequence[Score], suffix: str = "") -> dict[str, float]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.metrics.relation import Relation
+
 RECALLS = (1, 5, 10)
 SCORES_AT_ONCE = 2**18
 """Of a tile: 2 MB for each array of scores in float64, or as much as one query needs."""
@@ -20,15 +22,13 @@ class Direction:
     Attributes:
         name: `t2v` or `v2t`, as its metrics begin.
         queries, candidates: unit-length embeddings (Q, E) and (N, E), float64.
-        query_video, candidate_video: (Q,) and (N,), the video that each is of, or is. A candidate of the query's own
-            video is relevant to it.
+        relevant: which candidates each query looks for.
     """
 
     name: str
     queries: NDArray
     candidates: NDArray
-    query_video: NDArray
-    candidate_video: NDArray
+    relevant: Relation
 
     def tiles(self) -> list[slice]:
         """All queries, some at a time."""
@@ -56,13 +56,14 @@ class Direction:
 
     def best_ranks(self, tile: slice, scores: NDArray) -> NDArray:
         """The rank (q,) of each query's best relevant candidate by scores (q, N)."""
-        return best_ranks(scores, self.query_video[tile, None] == self.candidate_video)
+        return best_ranks(scores, self.relevant.rows(tile))
 
 
-def both_directions(texts: NDArray, videos: NDArray, text_video: NDArray) -> tuple[Direction, Direction]:
-    """Text to video and video to text, of embeddings (T, E) and (V, E); `text_video` (T,) is the video of each text."""
-    texts, videos, own = texts.astype(np.float64), videos.astype(np.float64), np.arange(len(videos))
-    return Direction("t2v", texts, videos, text_video, own), Direction("v2t", videos, texts, own, text_video)
+def both_directions(texts: NDArray, videos: NDArray, truth: Relation) -> tuple[Direction, Direction]:
+    """Text to video and video to text, of embeddings (T, E) and (V, E); `truth` has texts as queries."""
+    assert (len(truth), truth.num_candidates) == (len(texts), len(videos)), "ground truth of these texts and videos"
+    texts, videos = texts.astype(np.float64), videos.astype(np.float64)
+    return Direction("t2v", texts, videos, truth), Direction("v2t", videos, texts, truth.transposed())
 
 
 def best_ranks(scores: NDArray, relevant: NDArray) -> NDArray:

@@ -1,6 +1,7 @@
 """Evaluation: the same for any batch size and number of processes, each pair once, what is missing is named."""
 
 import io
+import json
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -309,3 +310,32 @@ def test_texts_are_cut_to_max_tokens_in_training_and_evaluation(data: Path) -> N
     task = RetrievalTask(config("retrieval", data, data={"max_tokens": 5}), CPU)
     assert task.tokenize([caption(1)])[0].shape == (1, 5)
     assert build(data).tokenize([caption(1)])[0].shape[1] > 5
+
+
+def test_a_caption_that_several_videos_share_finds_any_of_them(data: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (data / "captions.jsonl").read_text().splitlines()]
+    shared = {rows[0]["video"]: "the same words", rows[2]["video"]: "the same words"}
+    rows = [row | ({"caption": shared[row["video"]]} if row["video"] in shared else {}) for row in rows]
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "videos").symlink_to(data / "videos")
+
+    scores = {}
+    for same_captions in ("apart", "together"):
+        task = build(tmp_path, rerank=0, same_captions=same_captions)
+        with pytest.MonkeyPatch.context() as patch:
+            recorder = Recorder(task, patch)
+            result = evaluate(task, task.config, CPU, final=True)
+        scores[same_captions] = recorder.scores[""][0], result
+
+    # The shared caption is the first text of both: its second copy, the text of the second readable video, is gone.
+    (apart, result_apart), (together, result_together) = scores["apart"], scores["together"]
+    assert result_apart["num_texts"] - 1 == result_together["num_texts"] == len(together)
+    assert np.array_equal(apart[0], apart[1]) and np.array_equal(together, np.delete(apart, 1, axis=0))
+
+    own = [row for row, video in enumerate(READABLE) for _ in range(CAPTIONS[video])]
+    belongs = np.array(own)[:, None] == np.arange(len(READABLE))
+    merged = np.delete(belongs, 1, axis=0)
+    merged[0] |= belongs[1]
+    expected = [1 + int((row[~found] >= row[found].max()).sum()) for row, found in zip(together, merged, strict=True)]
+    for most in (1, 5, 10):
+        assert result_together["metrics"][f"t2v_r{most}"] == 100 * np.mean(np.array(expected) <= most)

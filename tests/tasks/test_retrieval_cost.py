@@ -14,6 +14,7 @@ from torch import Tensor
 from engine.loop import evaluate
 from tasks import retrieval
 from tasks.metrics import retrieval as ranking
+from tasks.metrics.relation import Relation
 from tasks.retrieval import RetrievalTask
 from tasks.token_store import TokenStore
 from tests.models.tiny import randomise
@@ -87,7 +88,7 @@ def test_no_array_of_all_texts_and_videos_is_made(data: Path, tmp_path: Path, mo
 
     monkeypatch.setattr(task, "_match", match)
     tracemalloc.start()
-    directions = ranking.both_directions(texts, videos, np.arange(number))
+    directions = ranking.both_directions(texts, videos, Relation.of_one_each(np.arange(number), number))
     store = SimpleNamespace(read=float)
     scores = task._reranked(directions, None, encoded, store)  # type: ignore[arg-type]
     found = retrieval.metrics(directions, scores)

@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tasks.metrics import retrieval
+from tasks.metrics.relation import Relation
 from tasks.metrics.retrieval import best_ranks, both_directions, recalls, rerank, shortlist
 from tests.tasks.metrics import dense
 
@@ -124,7 +125,10 @@ def test_tiles_have_the_ranks_and_scores_of_whole_arrays(scores_at_once: int, mo
         expected = dense.rescored(cosine, logits, most)
         ranks = {"": {}, "_cosine": {}}
         for direction, whole, pairs in zip(
-            both_directions(texts, videos, text_video), expected, (logits, logits.T), strict=True
+            both_directions(texts, videos, Relation.of_one_each(text_video, num_videos)),
+            expected,
+            (logits, logits.T),
+            strict=True,
         ):
             tiles = direction.tiles()
             assert len(tiles) == -(-len(direction.queries) // max(1, scores_at_once // len(direction.candidates)))
@@ -148,8 +152,30 @@ def test_equal_embeddings_have_equal_cosines_in_every_tile_and_direction(monkeyp
         monkeypatch.setattr(retrieval, "SCORES_AT_ONCE", scores_at_once)
         t2v, v2t = (
             np.concatenate([direction.cosine(tile) for tile in direction.tiles()])
-            for direction in both_directions(texts, videos, np.zeros(97, int))
+            for direction in both_directions(texts, videos, Relation.of_one_each(np.zeros(97, int), 61))
         )
         whole = t2v if whole is None else whole
         assert np.array_equal(t2v, whole) and np.array_equal(v2t, whole.T)
     assert np.array_equal(whole[50:], whole[:47]) and np.array_equal(whole[:, 40:], whole[:, :21])
+
+
+def test_several_videos_a_text_are_ranked_as_by_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best of all relevant candidates counts, in both directions, with ties and in tiles of any size."""
+    rng = np.random.default_rng(9)
+    for trial in range(30):
+        num_texts, num_videos = (int(count) for count in rng.integers(1, 10, 2))
+        belongs = rng.random((num_texts, num_videos)) < 0.3
+        belongs[np.arange(num_texts), rng.integers(0, num_videos, num_texts)] = True
+        belongs[rng.integers(0, num_texts, num_videos), np.arange(num_videos)] = True
+        texts, videos = embeddings(rng, num_texts, 3), embeddings(rng, num_videos, 3)
+        cosine = (texts.astype(np.float64) @ videos.T.astype(np.float64)).astype(np.float32)
+
+        monkeypatch.setattr(retrieval, "SCORES_AT_ONCE", (1, 20, 2**18)[trial % 3])
+        truth = Relation.of_pairs(*np.nonzero(belongs), num_texts, num_videos)
+        t2v, v2t = (
+            np.concatenate([direction.best_ranks(tile, direction.cosine(tile)) for tile in direction.tiles()])
+            for direction in both_directions(texts, videos, truth)
+        )
+
+        assert t2v.tolist() == rank_by_hand(cosine, belongs)
+        assert v2t.tolist() == rank_by_hand(cosine.T, belongs.T)
