@@ -13,6 +13,7 @@ Dataset = Literal[
     "activitynet_qa",
     "msrvtt_qa",
 ]
+CleanUp = Literal["none", "caption", "question", "no_punctuation"]
 QUESTION_DATASETS = ("activitynet_qa", "msrvtt_qa")
 """Those that hold questions and answers; the others hold captions."""
 MANIFESTS = ("manifest", "eval_manifest", "test_manifest")
@@ -57,8 +58,10 @@ class DataConfig:
     evaluation in between, which chooses the best weights, on `eval_manifest` or `eval_split`; the result that counts is
     of `test_manifest` or `test_split`. Without the last it is that of the evaluation set, and without that, of the
     training set, and says so.
-    A relative `video` is looked for in `videos` (by default `<root>/videos`). Captions are cut to `max_words` words and
-    to `max_tokens` word pieces ([CLS] and [SEP] counted); `clean_captions: false` leaves them as they are written.
+    A relative `video` is looked for in `videos` (by default `<root>/videos`). `clean_up` names what is done to texts:
+    `caption` and `question` are TESTA's rules, by default those of the task; `no_punctuation` is UMT's; `none` leaves
+    them as they are written, as does `clean_captions: false`. `caption` keeps `max_words` words. Texts are cut to
+    `max_tokens` word pieces ([CLS] and [SEP] counted).
     `cache: memory` keeps decoded clips of small sets, up to `cache_gb`.
     """
 
@@ -77,6 +80,7 @@ class DataConfig:
     mixing: Literal["sample", "batch"] = "sample"
     videos: str | None = None
     clean_captions: bool = True
+    clean_up: CleanUp | None = None
     max_words: int = 64
     max_tokens: int | None = None
     cache: Literal["none", "memory"] = "none"
@@ -89,6 +93,12 @@ class DataConfig:
             raise ValueError(f"data.max_tokens: {self.max_tokens} leaves no word between [CLS] and [SEP]")
         if not self.clean_captions and self.max_words != 64:
             raise ValueError("data.max_words: has no effect with data.clean_captions false; cut with data.max_tokens")
+        if self.clean_up is not None and not self.clean_captions:
+            raise ValueError("data.clean_captions: has no effect with data.clean_up; remove one of them")
+        if self.clean_up not in (None, "caption") and self.max_words != 64:
+            raise ValueError(
+                f"data.max_words: has no effect with data.clean_up {self.clean_up}; cut with data.max_tokens"
+            )
         if self.cache == "none" and self.cache_gb != 2.0:
             raise ValueError("data.cache_gb: has no effect unless data.cache is memory")
         self._refuse_what_is_not_read()

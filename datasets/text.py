@@ -1,6 +1,7 @@
-"""Captions and questions: which texts can be used, and the reference's clean-up."""
+"""Captions and questions: which texts can be used, and how they are cleaned before they are tokenized."""
 
 import re
+from collections.abc import Callable
 
 
 def has_words(text: str) -> bool:
@@ -52,6 +53,17 @@ def clean_question(text: str, max_words: int = 50) -> str:
     return " ".join(text.split(" ")[:max_words])
 
 
+def remove_punctuation(text: str) -> str:
+    """Lower the case, delete , . ' ! ? " ( ) * # : ; ~ and turn - and / into spaces, as UMT does.
+
+    `<person>`, which LSMDC writes for a name, becomes a word. Runs of white space become one space; typographic quotes
+    stay.
+    """
+    text = re.sub(r"""[,.'!?"()*#:;~]""", "", text.lower())
+    text = text.replace("-", " ").replace("/", " ").replace("<person>", "person")
+    return re.sub(r"\s{2,}", " ", text).rstrip("\n").strip(" ")
+
+
 def fix_encoding(text: str) -> str:
     """Mend mojibake, curly quotes, ligatures and the like, by the package ftfy; plain ASCII stays as it is.
 
@@ -64,3 +76,12 @@ def fix_encoding(text: str) -> str:
     except ImportError as error:
         raise ValueError(f"the text {text!r} needs the package ftfy: pip install ftfy") from error
     return ftfy.fix_text(text)
+
+
+CLEAN_UPS: dict[str, Callable[..., str]] = {
+    "none": str,
+    "caption": clean_caption,
+    "question": clean_question,
+    "no_punctuation": remove_punctuation,
+}
+"""`data.clean_up` by name; `caption` and `question` also take `max_words`."""

@@ -6,7 +6,7 @@ from functools import partial
 from configs.schema import RunConfig
 from datasets.pairs import PairTable
 from datasets.records import QuestionRecord, VideoTextRecord
-from datasets.text import clean_caption, clean_question
+from datasets.text import CLEAN_UPS
 from datasets.video_text import VideoTextDataset
 
 QUESTION_WORDS = 50
@@ -33,6 +33,18 @@ def video_text(
 
 def clean_up(config: RunConfig) -> Callable[[str], str]:
     """What is done to every caption, or question, before it is tokenized."""
+    clean, max_words = CLEAN_UPS[_clean_up_name(config)], max_words_of(config)
+    return clean if max_words is None else partial(clean, max_words=max_words)
+
+
+def max_words_of(config: RunConfig) -> int | None:
+    """How many words the clean-up leaves at most; None where it leaves all."""
+    return {"caption": config.data.max_words, "question": QUESTION_WORDS}.get(_clean_up_name(config))
+
+
+def _clean_up_name(config: RunConfig) -> str:
+    if config.data.clean_up is not None:
+        return config.data.clean_up
     if config.task == "vqa":
-        return partial(clean_question, max_words=QUESTION_WORDS)
-    return partial(clean_caption, max_words=config.data.max_words) if config.data.clean_captions else str
+        return "question"
+    return "caption" if config.data.clean_captions else "none"

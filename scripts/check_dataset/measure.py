@@ -14,7 +14,7 @@ from models.parts.tokenizer import TextTokenizer
 from scripts.check_dataset.look import Look, Seen
 from scripts.check_dataset.parts import DataPart
 from scripts.parts.worker_pool import Failure
-from tasks.data import QUESTION_WORDS, clean_up
+from tasks.data import clean_up, max_words_of
 from tasks.vqa import QUESTION_TOKENS
 
 TOKENIZED = 20_000
@@ -117,7 +117,7 @@ def measure_videos(part: DataPart, results: dict[int, Seen | Failure]) -> VideoN
 def measure_texts(table: PairTable, config: RunConfig, tokenizer: TextTokenizer | None) -> TextNumbers:
     """The numbers of a part's texts."""
     questions = config.task == "vqa"
-    max_words = QUESTION_WORDS if questions else config.data.max_words if config.data.clean_captions else None
+    max_words = max_words_of(config)
     words = np.zeros(len(table), np.int64)
     hashes = np.zeros(len(table), np.int64)
     for position, text in enumerate(table.texts):

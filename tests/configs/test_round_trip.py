@@ -65,7 +65,7 @@ FULL: dict[str, RunConfig] = {
                 SourceConfig(file="é: #x.csv", media="null"),
                 SourceConfig(file="b.tsv", weight=1e-3, num_frames=2, image_size=48, batch_size=32),
             ),
-            mixing="batch", max_words=9, cache="memory", cache_gb=1e20,
+            mixing="batch", max_words=9, clean_up="caption", cache="memory", cache_gb=1e20,
         ),
         optim=OPTIM, train=TRAIN, video=VIDEO,
         model=replace(MODEL, temporal_scaling=True),
@@ -79,7 +79,7 @@ FULL: dict[str, RunConfig] = {
     "retrieval": RetrievalConfig(
         data=DataConfig(
             root="/d", dataset="didemo", train_split="on", eval_split="val", test_split="test", videos="a\nb",
-            clean_captions=False, max_tokens=64,
+            train_list="1", eval_list="no", test_list="#", clean_captions=False, max_tokens=64,
         ),
         optim=OptimConfig(lr=1.0, warmup_ratio=0.1, update="epoch", decay="all"),
         train=replace(TRAIN, activation_checkpointing="recompute", compile=True),
@@ -88,7 +88,9 @@ FULL: dict[str, RunConfig] = {
             losses=("vtm", "vtc"), queue_size=0, alpha=0.0, alpha_ramp_epochs=0.5, momentum=0.5, temperature=0.2,
             vtc_keys="local", negatives="same_rank",
         ),
-        evaluation=EvaluationConfig(batch_size=3, rerank=7, rerank_batch_size=2, best_metric="v2t_r5_cosine"),
+        evaluation=EvaluationConfig(
+            batch_size=3, rerank=7, rerank_batch_size=2, same_captions="together", best_metric="v2t_r5_cosine"
+        ),
         output_dir="~", seed=0,
     ),
     "vqa ranking": VqaConfig(

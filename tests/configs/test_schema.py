@@ -92,6 +92,12 @@ def made(config_class: type[RunConfig], **sections: dict[str, Any]) -> RunConfig
         ("data", {"cache_gb": 3.0}, "cache_gb: has no effect unless data.cache is memory"),
         ("data", {"max_tokens": 2}, r"max_tokens: 2 leaves no word between \[CLS\] and \[SEP\]"),
         ("data", {"clean_captions": False, "max_words": 9}, "max_words: has no effect with data.clean_captions false"),
+        (
+            "data",
+            {"clean_up": "no_punctuation", "max_words": 9},
+            "max_words: has no effect with data.clean_up no_punct",
+        ),
+        ("data", {"clean_up": "none", "clean_captions": False}, "clean_captions: has no effect with data.clean_up"),
         ("data", {"train_split": "val"}, "train_split: has no effect with data.dataset manifest"),
         ("data", {"eval_split": "val"}, "eval_split: has no effect with data.dataset manifest"),
         ("data", {"test_split": "test"}, "test_split: has no effect with data.dataset manifest"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from datasets.text import clean_caption, clean_question
+from datasets.text import CLEAN_UPS, clean_caption, clean_question
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,18 @@ def test_questions(raw: str, clean: str) -> None:
 def test_longest_question_is_max_words() -> None:
     assert clean_question("One two. three four", max_words=3) == "one two three"
     assert clean_question(" ".join(["word"] * 60)) == " ".join(["word"] * 50)
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("e-mail: a@b.c", "e mail a@bc"),
+        ("Someone/<PERSON> isn't (here)!", "someone person isnt here"),
+        ("  two \t spaces \n\n here . ", "two spaces here"),
+        ("“quoted” – 5% & more", "“quoted” – 5% & more"),
+        ("pushing something - so that it moves?", "pushing something so that it moves"),
+        ("end\n", "end"),
+    ],
+)
+def test_without_punctuation(raw: str, clean: str) -> None:
+    assert CLEAN_UPS["no_punctuation"](raw) == clean

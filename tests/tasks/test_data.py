@@ -10,7 +10,7 @@ from configs.schema import DataConfig
 from datasets.annotations import public
 from datasets.records import Annotations, QuestionRecord, VideoTextRecord
 from tasks.annotations import PARTS, NamedFiles, named_files, read_split, setting_of
-from tasks.data import video_text
+from tasks.data import clean_up, video_text
 from tests.tiny_runs import config, write_data, write_questions
 
 
@@ -104,9 +104,23 @@ def test_a_list_restricts_its_own_split(tmp_path: Path) -> None:
 
 def test_captions_are_cleaned_unless_they_are_to_be_left(root: Path) -> None:
     records = [VideoTextRecord(str(root / "videos" / "0.mp4"), ("A (red) ball rolls!",))]
-    cases = (({"max_words": 2}, "a red"), ({}, "a red ball rolls"), ({"clean_captions": False}, "A (red) ball rolls!"))
+    cases = (
+        ({"max_words": 2}, "a red"),
+        ({}, "a red ball rolls"),
+        ({"clean_up": "caption", "max_words": 3}, "a red ball"),
+        ({"clean_captions": False}, "A (red) ball rolls!"),
+        ({"clean_up": "none"}, "A (red) ball rolls!"),
+        ({"clean_up": "no_punctuation"}, "a red ball rolls"),
+    )
     for given, expected in cases:
         assert video_text(config("caption", root, data=given), records, training=False).captions == [expected]
+
+
+def test_questions_are_cleaned_as_questions_unless_another_rule_is_named(root: Path) -> None:
+    question = "Is it no.3, the e-bike?"
+    cases = (({}, "is it no3, the e-bike?"), ({"clean_up": "no_punctuation"}, "is it no3 the e bike"))
+    for given, expected in cases:
+        assert clean_up(config("vqa", root, data=given))(question) == expected
 
 
 def test_every_part_has_a_setting_of_its_own() -> None:
