@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.schedule import blocks_from_amount, blocks_from_keep, check_capacity, keep_per_axis
-from configs.schema import AggregationConfig
+from configs.schema import AggregationConfig, ModelConfig, VideoConfig, block_schedules, check_encoder
 from models.parts.aggregation import TokenAggregator
+from models.parts.clip.sizes import ImageTowerSizes
 
 
 @dataclass(frozen=True)
@@ -22,29 +22,22 @@ class ClipSchedules:
         return cls((0,) * depth, (0,) * depth)
 
     @classmethod
-    def of(cls, settings: AggregationConfig, depth: int, num_frames: int, num_patches: int) -> "ClipSchedules":
-        """The schedules for clips of this size; ValueError names a setting that they cannot hold."""
-        if settings.reducer in ("tome", "saliency"):
-            raise ValueError(f"aggregation.reducer: {settings.reducer} needs joint attention; this tower's is divided")
-        if settings.keep is None:
-            frames, patches = (
-                blocks_from_amount(amount, depth, f"aggregation.{axis}_per_block")
-                for axis, amount in (("frames", settings.frames_per_block), ("patches", settings.patches_per_block))
-            )
-            check_capacity(frames, num_frames, 1, "aggregation.frames_per_block", "frames")
-            check_capacity(patches, num_patches, 0, "aggregation.patches_per_block", "patches")
-            return cls(frames, patches, settings)
+    def of(cls, settings: AggregationConfig, image: ImageTowerSizes, num_frames: int) -> "ClipSchedules":
+        """The schedules for clips of `num_frames` frames; ValueError names a setting that has no place here.
 
-        # A single frame cannot merge in time: then space alone keeps the share.
-        merging = (num_frames > 1) + (num_patches > 1)
-        if not merging:
-            raise ValueError("aggregation.keep: one frame of one patch has nothing to merge")
-        share = keep_per_axis(settings.keep, merging)
-        frames, patches = (
-            blocks_from_keep(share, count, protected, depth, "aggregation.keep") if count > 1 else (0,) * depth
-            for count, protected in ((num_frames, 1), (num_patches, 0))
+        They are those of any encoder with divided attention of these sizes.
+        """
+        encoder = ModelConfig(
+            attention="divided",
+            depth=image.depth,
+            width=image.width,
+            heads=image.heads,
+            patch_size=image.patch_size,
         )
-        return cls(frames, patches, settings)
+        video = VideoConfig(num_frames=num_frames, image_size=image.image_size)
+        check_encoder(encoder, video, settings)
+        schedules = block_schedules(encoder, video, settings)
+        return cls(schedules["frames"], schedules["patches"], settings)
 
     @property
     def proportional_attention(self) -> bool:

@@ -11,8 +11,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.parts.attention import Attended
+from models.parts.attention import Attended, Needs
 from models.parts.packed import can_pack, packed
+from models.parts.sharpness import sharpness
 
 Axis = Literal["time", "space"]
 
@@ -41,13 +42,14 @@ class ClipwiseAttention(nn.Module):
         tokens_BND: Tensor,
         num_frames: int,
         size_BTL: Tensor | None = None,
-        needs: Literal["nothing", "key", "probabilities"] = "nothing",
+        needs: Needs = "nothing",
     ) -> tuple[Tensor, Attended]:
         """Update (B, N, D) of all tokens, and what reducers read of the patches.
 
         Args:
             size_BTL: how many original cells a token holds; its logarithm is added to the scores of each key.
-            needs: for reducers; the returned key and importance are laid out as `TokenAggregator.plan` takes them.
+            needs: for reducers; what is returned is laid out as `TokenAggregator.plan` takes it. Sharpness is of
+                patches, and of their attention to each other within a frame.
         """
         query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in self.qkv(tokens_BND).chunk(3, dim=-1))
         bias_BTL = None if size_BTL is None else size_BTL.log().detach().to(query.dtype)
@@ -65,10 +67,21 @@ class ClipwiseAttention(nn.Module):
         context = self._ungrouped(context, len(tokens_BND), num_frames)
 
         update = self.proj(torch.cat([cls_context, context.flatten(1, 2)], dim=1))
-        patch_key = None if needs == "nothing" else key[:, 1:].detach().mean(dim=2).unflatten(1, (num_frames, -1))
+        patch_key = (
+            None
+            if needs in ("nothing", "sharpness")
+            else key[:, 1:].detach().mean(dim=2).unflatten(1, (num_frames, -1))
+        )
         if patch_key is not None and self.axis == "time":
             patch_key = patch_key.transpose(1, 2)
-        return update, Attended(update, patch_key, importance)
+        sharp = self._sharpness(query, key, num_frames) if needs == "sharpness" else None
+        return update, Attended(update, patch_key, importance, sharp)
+
+    def _sharpness(self, query_BNHK: Tensor, key_BNHK: Tensor, num_frames: int) -> Tensor:
+        """Sharpness (B, T, L) of what the patches of a frame pay to each other."""
+        assert self.axis == "space", "sharpness is of patches in one frame"
+        queries, keys = (part[:, 1:].detach().unflatten(1, (num_frames, -1)) for part in (query_BNHK, key_BNHK))
+        return sharpness(queries.flatten(0, 1), keys.flatten(0, 1)).unflatten(0, (-1, num_frames))
 
     def _attend_from_cls(self, query_B1HK: Tensor, key: Tensor, value: Tensor, bias_BTL: Tensor | None) -> Tensor:
         """Context (B, 1, D) of the class token, which sees every token."""

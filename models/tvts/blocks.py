@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from models.parts.aggregation import AggregationStep, MergePlan, TokenAggregator, follow, merge
-from models.parts.attention import Attended
 from models.parts.clip.blocks import NORM_EPS, ClipMlp
 from models.parts.clip.sizes import Activation
 from models.tvts.attention import ClipwiseAttention
@@ -67,16 +66,19 @@ class TvtsBlock(nn.Module):
             both, size = _merge(torch.cat([x, u], dim=-1), size, plan)
             x, u = both.chunk(2, dim=-1)
             origins = None if origins is None else follow(origins, plan, num_frames, num_patches)
-            _note(steps, self.merge_frames, attended, plan, origins)
+            assert attended.key is not None
+            _note(steps, self.merge_frames, attended.key, plan, origins)
 
         num_frames = size.shape[1]
         update, attended = self.attn(self.ln_1(u), num_frames, self._bias_size(size), self.merge_patches.needs)
         y = x + update
-        plan = self.merge_patches.plan(attended, num_patches)
+        patches = y[:, 1:].detach().unflatten(1, size.shape[1:])
+        plan = self.merge_patches.plan(attended, num_patches, patches)
         if plan is not None:
+            compared = patches if attended.key is None else attended.key
             y, size = _merge(y, size, plan)
             origins = None if origins is None else follow(origins, plan, num_patches, 1)
-            _note(steps, self.merge_patches, attended, plan, origins)
+            _note(steps, self.merge_patches, compared, plan, origins)
 
         return ClipState(y + self.mlp(self.ln_2(y)), size, origins)
 
@@ -100,11 +102,11 @@ def _merge(tokens_BND: Tensor, size_BTL: Tensor, plan: MergePlan) -> tuple[Tenso
 def _note(
     steps: list[AggregationStep] | None,
     aggregator: TokenAggregator,
-    attended: Attended,
+    compared: Tensor,
     plan: MergePlan,
     origins: Tensor | None,
 ) -> None:
     """Tell whoever asks what an aggregator did."""
     if steps is not None:
-        assert attended.key is not None and origins is not None
-        steps.append(AggregationStep(aggregator.axis, attended.key, plan, origins))
+        assert origins is not None
+        steps.append(AggregationStep(aggregator.axis, compared, plan, origins))

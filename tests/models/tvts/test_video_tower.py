@@ -94,7 +94,7 @@ def test_any_number_of_frames_and_any_size() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("reducer", ["geometry", "importance", "prune"])
+@pytest.mark.parametrize("reducer", ["geometry", "importance", "prune", "saliency"])
 def test_no_merging_is_bit_equal_to_no_aggregation(reducer: str) -> None:
     video = make_video()
     plain, merging = make_tower()(video), make_tower(reducer=reducer, frames_per_block=0, patches_per_block=0)(video)
@@ -175,6 +175,29 @@ def test_a_token_of_size_two_is_seen_as_two_equal_tokens(axis: str) -> None:
     assert (update(patches, None)[1] - of_patches).abs().max() > 1e-4
 
 
+@torch.no_grad()
+def test_saliency_merges_patches_weighted_by_their_sharpness_within_frames() -> None:
+    tower = make_tower(reducer="saliency", patches_per_block=(4, 0, 0))
+    steps: list[list[AggregationStep]] = []
+    encoded = tower(make_video(), steps=steps)
+    (step,) = steps[0]
+    assert encoded.size.shape == (2, 6, 12) and step.plan.weight is not None
+    assert (encoded.size.sum(dim=(1, 2)) <= 6 * 16).all()
+
+    block = tower.blocks[0]
+    x = tower._embed(make_video(), None)
+    u = x + block.timeattn(block.ln_3(x), 6)[0]
+    query, key, _ = (part.unflatten(-1, (3, 8)) for part in block.attn.qkv(block.ln_1(u)).chunk(3, dim=-1))
+    sharp = torch.empty(6, 16)
+    for frame in range(6):
+        rows = slice(1 + 16 * frame, 17 + 16 * frame)
+        probabilities = (torch.einsum("qhk,nhk->hqn", query[0, rows], key[0, rows]) * 8**-0.5).softmax(-1).mean(0)
+        sharp[frame] = (probabilities * probabilities.log()).sum(-1)
+    # Weights are relative to the whole clip.
+    weight = ((sharp - sharp.mean()) / (sharp.max() - sharp.mean())).clamp(0, 1)
+    assert_close(step.plan.weight[0], weight.gather(1, step.plan.source[0]), atol=1e-4, rtol=1e-3)
+
+
 def test_importance_is_the_attention_that_patches_receive() -> None:
     attention, tokens = make_tower().blocks[0].attn, torch.randn(1, 1 + 2 * 5, 24)
     with torch.no_grad():
@@ -223,8 +246,10 @@ def test_recomputing_changes_no_gradient() -> None:
 
 
 def test_wrong_schedules_are_refused() -> None:
-    with pytest.raises(ValueError, match="tome needs joint attention"):
+    with pytest.raises(ValueError, match="'tome' does not go with divided attention"):
         make_tower(reducer="tome", tokens_per_block=1)
+    with pytest.raises(ValueError, match="tokens_per_block: has no effect with divided attention"):
+        make_tower(reducer="saliency", tokens_per_block=1)
     with pytest.raises(ValueError, match="frames_per_block: block 0 is to lose 3 of the 6 frames"):
         make_tower(reducer="geometry", frames_per_block=3)
     tower = make_tower(reducer="geometry", frames_per_block=(2, 0, 0), patches_per_block=(8, 0, 0))

@@ -19,7 +19,7 @@ def make_tower(raw_patches: bool = False, num_frames: int = 6, **aggregation: ob
     torch.manual_seed(0)
     schedules = None
     if aggregation:
-        schedules = ClipSchedules.of(AggregationConfig(**aggregation), IMAGE.depth, num_frames, IMAGE.grid**2)
+        schedules = ClipSchedules.of(AggregationConfig(**aggregation), IMAGE, num_frames)
     return with_time(VideoTower(IMAGE, 6, raw_patches, schedules)).eval()
 
 
