@@ -25,7 +25,8 @@ from benchmarks.settings import Settings, sections
 from configs.data import DataConfig
 from configs.evaluation import EvaluationConfig
 from configs.schema import RetrievalConfig
-from configs.training import ObjectiveConfig, OptimConfig, TrainConfig
+from configs.optim import OptimConfig
+from configs.training import ObjectiveConfig, TrainConfig
 from datasets.stories.sentences import paragraph
 from datasets.stories.stories import draw_splits
 from datasets.stories.story_set import StorySet, make

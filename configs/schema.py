@@ -19,11 +19,11 @@ from configs.model import (
     block_schedules as block_schedules,
     check_encoder,
 )
+from configs.optim import OptimConfig, ParameterGroupConfig as ParameterGroupConfig, check_milestones
 from configs.training import (
     AnsweringObjectiveConfig,
     DecoderObjectiveConfig,
     ObjectiveConfig,
-    OptimConfig,
     TrainConfig,
     check_objective,
 )
@@ -55,6 +55,7 @@ class RunConfig:
             if path is not None and path.startswith("~/"):
                 raise ValueError(f"{name}: {path} begins with ~/, which only a shell spells out; write the whole path")
         check_encoder(self.model, self.video, self.aggregation)
+        check_milestones(self.optim, self.train.max_epochs)
 
 
 @dataclass(frozen=True, kw_only=True)

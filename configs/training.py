@@ -1,59 +1,7 @@
-"""The sections that say how a model is trained: the optimizer, the loop, the losses."""
+"""The sections that say how a model is trained: the loop and the losses. The optimizer's is in `configs/optim.py`."""
 
 from dataclasses import dataclass
 from typing import Literal
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimConfig:
-    """AdamW with linear warm-up, over `warmup_steps` steps or `warmup_ratio` of the run, and a falling rate after it.
-
-    `schedule` is a cosine, or exponential: times `decay_rate` every epoch, not below `min_lr`. `update: epoch` holds
-    the cosine's rate for an epoch, as the reference does. `decay: all` lets norms, biases and embeddings decay too.
-    `layer_decay` < 1 lowers the rate towards the input. `freeze` lists name prefixes of parameters, such as
-    `visual_encoder` or `text_encoder.embeddings`.
-    """
-
-    lr: float
-    min_lr: float = 0.0
-    warmup_lr: float = 0.0
-    warmup_steps: int = 0
-    warmup_ratio: float = 0.0
-    schedule: Literal["cosine", "exponential"] = "cosine"
-    decay_rate: float | None = None
-    update: Literal["step", "epoch"] = "step"
-    weight_decay: float = 0.05
-    decay: Literal["matrices", "all"] = "matrices"
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    clip_norm: float | None = None
-    layer_decay: float = 1.0
-    freeze: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("lr", "min_lr", "warmup_lr", "warmup_steps", "warmup_ratio", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"optim.{name}: {getattr(self, name)} is negative")
-        if self.min_lr > self.lr:
-            raise ValueError(f"optim.min_lr: {self.min_lr} is above optim.lr {self.lr}")
-        if self.warmup_steps and self.warmup_ratio:
-            raise ValueError("optim.warmup_ratio: give either the ratio or optim.warmup_steps, not both")
-        if self.warmup_ratio >= 1:
-            raise ValueError(f"optim.warmup_ratio: {self.warmup_ratio} leaves nothing of the run after the warm-up")
-        if self.warmup_lr and not (self.warmup_steps or self.warmup_ratio):
-            raise ValueError("optim.warmup_lr: has no effect without optim.warmup_steps or optim.warmup_ratio")
-        if (self.schedule == "exponential") != (self.decay_rate is not None):
-            raise ValueError("optim.decay_rate: belongs to optim.schedule exponential, which needs it")
-        if self.decay_rate is not None and not 0 < self.decay_rate <= 1:
-            raise ValueError(f"optim.decay_rate: {self.decay_rate} is not in (0, 1]")
-        if self.schedule == "exponential" and self.update != "step":
-            raise ValueError("optim.update: has no effect with optim.schedule exponential, which falls by epoch")
-        if self.clip_norm is not None and self.clip_norm <= 0:
-            raise ValueError(f"optim.clip_norm: {self.clip_norm} leaves no gradient; null does not clip")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"optim.betas: {list(self.betas)} are not both in [0, 1)")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"optim.layer_decay: {self.layer_decay} is not in (0, 1]; 1 is the same rate everywhere")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from configs.schema import ObjectiveConfig, TaskConfig
-from engine.optim import freeze
+from engine.parameters import freeze
 from models.parts.tokenizer import TextTokenizer
 from models.testa.model import VisionLanguageModel
 from tasks.build import build_model

@@ -22,6 +22,7 @@ from configs.schema import (
     ModelConfig,
     ObjectiveConfig,
     OptimConfig,
+    ParameterGroupConfig,
     PretrainConfig,
     RetrievalConfig,
     RunConfig,
@@ -55,7 +56,12 @@ GEOMETRY = AggregationConfig(
 OPTIM = OptimConfig(
     lr=1 / 3, min_lr=1e-30, warmup_lr=1e-8, warmup_steps=7, weight_decay=0.0, betas=(0.5, 0.1 + 0.2), eps=1e-06,
     clip_norm=2.0, layer_decay=0.75, freeze=("visual_encoder", "true"), schedule="exponential", decay_rate=0.95,
+    groups=(
+        ParameterGroupConfig(names=("temp", "*.norm1"), lr_scale=1e-30, weight_decay=0.0),
+        ParameterGroupConfig(names=("no",), lr=1 / 3),
+    ),
 )  # fmt: skip
+STEPPED = OptimConfig(lr=1, schedule="step", milestones=(1, 2), decay_rate=0.1)
 # Together they move every setting off its default; one alone cannot, as some are refused beside others.
 FULL: dict[str, RunConfig] = {
     "pretrain": PretrainConfig(
@@ -103,7 +109,7 @@ FULL: dict[str, RunConfig] = {
     ),
     "vqa generating": VqaConfig(
         data=DataConfig(root="/d", manifest="a.jsonl", eval_manifest="b.jsonl", test_manifest="c.jsonl"),
-        optim=OPTIM, train=TRAIN,
+        optim=STEPPED, train=TRAIN,
         evaluation=AnsweringConfig(inference="generate", num_beams=5, max_tokens=4),
     ),
     "captioning by sampling": CaptionConfig(
@@ -160,6 +166,9 @@ def test_the_round_trip_above_moves_every_setting_of_every_task_off_its_default(
     assert keys(default) - moved == set()
     written = [to_dict(item) for item in FULL["pretrain"].data.sources]
     assert {name for item in written for name in item if item[name] != source[name]} == source.keys()
+    group = to_dict(ParameterGroupConfig(names=("a",), lr_scale=2.0, weight_decay=1.0))
+    groups = [to_dict(item) for item in OPTIM.groups]
+    assert {name for item in groups for name in item if item[name] != group[name]} == group.keys()
 
 
 def test_overrides_change_a_plain_dictionary_without_touching_it() -> None:

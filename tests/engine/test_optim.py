@@ -10,7 +10,8 @@ from torch import nn
 
 from configs.schema import OptimConfig
 from engine.checkpoint_folder import load_optimizer, optimizer_tensors, save_weights
-from engine.optim import build_optimizer, freeze, lr_at, lr_scales, set_lr, warmup_steps
+from engine.optim import build_optimizer, lr_at, set_lr, warmup_steps
+from engine.parameters import freeze, layer_factors
 
 
 class Block(nn.Module):
@@ -108,6 +109,18 @@ def test_an_exponential_is_the_references_pretraining() -> None:
     assert run[-1] == 5e-7 and run[60 * 10] > 5e-7
 
 
+def test_steps_fall_at_the_end_of_their_epochs() -> None:
+    """Milestones 6 and 8 of 10 epochs: six epochs of the whole rate, two of a tenth, two of a hundredth."""
+    run = rates(OptimConfig(lr=1e-4, schedule="step", milestones=(6, 8), decay_rate=0.1), 5, 10)
+    assert run == pytest.approx([1e-4] * 30 + [1e-5] * 10 + [1e-6] * 10, rel=1e-12)
+    assert run[29] == 1e-4 and run[30] < 2e-5, "the first step of the seventh epoch is the first to fall"
+
+    settings = {"milestones": (1, 3), "decay_rate": 0.1, "min_lr": 0.05, "warmup_lr": 0.5, "warmup_steps": 6}
+    run = rates(OptimConfig(lr=1.0, schedule="step", **settings), 4, 4)
+    warmup = [0.5 + 0.5 * step / 6 for step in range(6)]
+    assert run == pytest.approx([*warmup, *[0.1] * 6, *[0.05] * 4], rel=1e-12)
+
+
 def test_only_matrices_that_are_no_embeddings_decay() -> None:
     optimizer = build_optimizer(Task(), OptimConfig(lr=1.0, weight_decay=0.3))
     decaying = {name for group in optimizer.param_groups if group["weight_decay"] for name in group["param_names"]}
@@ -126,7 +139,7 @@ def test_everything_decays_where_that_is_asked_for() -> None:
 
 
 def test_rates_fall_towards_the_input_of_each_tower() -> None:
-    scales = lr_scales([name for name, _ in Task().named_parameters()], layer_decay=0.5)
+    scales = layer_factors([name for name, _ in Task().named_parameters()], layer_decay=0.5)
     assert scales["model.visual_encoder.blocks.10.norm.weight"] == 0.5
     assert scales["model.visual_encoder.blocks.0.norm.weight"] == 0.5**11
     assert scales["model.visual_encoder.time_embed"] == 0.5**12
@@ -134,7 +147,9 @@ def test_rates_fall_towards_the_input_of_each_tower() -> None:
     assert scales["model.text_encoder.cls_token"] == 0.125
     for name in ("model.visual_encoder.norm.weight", "model.vision_proj.weight", "model.temp"):
         assert scales[name] == 1
-    bert = lr_scales(["text_decoder.bert.encoder.layer.3.output.dense.weight", "text_decoder.bert.embeddings.a"], 0.5)
+    bert = layer_factors(
+        ["text_decoder.bert.encoder.layer.3.output.dense.weight", "text_decoder.bert.embeddings.a"], 0.5
+    )
     assert list(bert.values()) == [0.5, 0.5**5]
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from configs.schema import ParameterGroupConfig
 from engine.checkpoint_folder import OPTIMIZER, STATE, SUMS, read_weights
 from engine.run import run
 from tests.engine.stub import STEPS, Interrupted, StubConfig, StubTask, stub_config
@@ -68,6 +69,37 @@ def test_one_process(tmp_path: Path, stops: list[dict[str, int]]) -> None:
         train_until(stub_config(tmp_path / "parts", train={"save_every": 3}), **stop)
     train_until(stub_config(tmp_path / "parts", train={"save_every": 3}))
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_groups_and_a_step_schedule_resume(tmp_path: Path) -> None:
+    """With everything else that names parameters, and stopped on both sides of a milestone."""
+    groups = [
+        {"names": ["head"], "lr": 0.2},
+        {"names": ["*.bias"], "lr_scale": 0.5, "weight_decay": 0.0},
+    ]
+    optim = {
+        "schedule": "step", "milestones": (1, 2), "decay_rate": 0.1, "warmup_steps": 2, "layer_decay": 0.9,
+        "freeze": ("blocks.1.bias",), "groups": tuple(ParameterGroupConfig(**group) for group in groups),
+    }  # fmt: skip
+    train_until(stub_config(tmp_path / "whole", optim=optim, train={"save_every": 3}))
+    for stop in ({"stop_at": STEPS}, {"stop_at": STEPS + 2}, {}):
+        train_until(stub_config(tmp_path / "parts", optim=optim, train={"save_every": 3}), **stop)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+    rates = [line["lr"] for line in logged(tmp_path / "parts") if "lr" in line]
+    assert rates == pytest.approx([0.0, 0.025, 0.05, 0.05, *[0.005] * 4, *[0.0005] * 4])
+
+
+def test_a_run_of_a_version_without_groups_resumes(tmp_path: Path) -> None:
+    train_until(stub_config(tmp_path / "whole"))
+    train_until(stub_config(tmp_path / "old"), stop_at=STEPS + 1)
+    for path in tmp_path.glob("old/**/config.yaml"):
+        lines = path.read_text().splitlines(keepends=True)
+        new_keys = [line for line in lines if line.strip() in ("groups: []", "milestones: []")]
+        assert len(new_keys) == 2
+        path.write_text("".join(line for line in lines if line not in new_keys))
+        (path.parent / SUMS).unlink(missing_ok=True)
+    train_until(stub_config(tmp_path / "old"))
+    assert_equal_runs(tmp_path / "whole", tmp_path / "old")
 
 
 def test_the_loss_scale_of_fp16_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from configs.model import REDUCER_SETTINGS, AggregationConfig
-from configs.training import ObjectiveConfig, OptimConfig
+from configs.optim import OptimConfig
+from configs.training import ObjectiveConfig
 from engine.optim import build_optimizer
 from engine.precision import Precision, autocast
 from models.testa.model import VisionLanguageModel

@@ -7,7 +7,8 @@ import torch
 
 from configs.model import AggregationConfig
 from configs.schema import DataConfig, PretrainConfig
-from configs.training import OptimConfig, TrainConfig
+from configs.optim import OptimConfig
+from configs.training import TrainConfig
 from engine.precision import resolve_precision
 from engine.step import TrainingStep
 from scripts.plan_memory.step import batch_of, count, make_task

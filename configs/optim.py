@@ -1,0 +1,121 @@
+"""The section of the optimizer: rates, their schedule, decay, groups of parameters, and what is frozen."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterGroupConfig:
+    """Parameters with a learning rate or a weight decay of their own.
+
+    `names` are patterns, as in `optim.freeze`. `lr` replaces `optim.lr`, or `lr_scale` multiplies it; warm-up, schedule
+    and `min_lr` scale with it. `weight_decay` replaces `optim.weight_decay`; `optim.decay` still says what decays.
+    """
+
+    names: tuple[str, ...]
+    lr: float | None = None
+    lr_scale: float | None = None
+    weight_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        # Errors begin with the key alone: a section of a list does not know its place.
+        if not self.names or not all(self.names):
+            raise ValueError(
+                f"names: {list(self.names)} must be at least one prefix or pattern, and none of them empty"
+            )
+        if self.lr is not None and self.lr_scale is not None:
+            raise ValueError("lr_scale: give either lr or lr_scale, not both")
+        if self.lr is None and self.lr_scale is None and self.weight_decay is None:
+            raise ValueError("names: the group changes nothing; give it an lr, an lr_scale or a weight_decay")
+
+        for name in ("lr", "lr_scale"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name}: {value} is not above 0; to train nothing, list the names in optim.freeze")
+        if self.weight_decay is not None and self.weight_decay < 0:
+            raise ValueError(f"weight_decay: {self.weight_decay} is negative")
+
+    def rate_factor(self, lr: float) -> float:
+        """How many times `lr`, that of `optim.lr`, the group's rate is."""
+        if self.lr is not None:
+            return self.lr / lr
+        return 1.0 if self.lr_scale is None else self.lr_scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with linear warm-up, over `warmup_steps` steps or `warmup_ratio` of the run, and a falling rate after it.
+
+    `schedule` is a cosine; or exponential: times `decay_rate` every epoch; or step: times `decay_rate` at the end of
+    each epoch in `milestones`, counted from 1. None falls below `min_lr`. `update: epoch` holds the cosine's rate for
+    an epoch, as the reference does. `decay: all` lets norms, biases and embeddings decay too. `layer_decay` < 1 lowers
+    the rate towards the input. `freeze` lists prefixes of parameter names, such as `visual_encoder` or
+    `text_encoder.embeddings`; where they hold a `*`, patterns, such as `*.norm1`. Each parameter belongs to the first
+    of `groups` that names it.
+    """
+
+    lr: float
+    min_lr: float = 0.0
+    warmup_lr: float = 0.0
+    warmup_steps: int = 0
+    warmup_ratio: float = 0.0
+    schedule: Literal["cosine", "exponential", "step"] = "cosine"
+    decay_rate: float | None = None
+    milestones: tuple[int, ...] = ()
+    update: Literal["step", "epoch"] = "step"
+    weight_decay: float = 0.05
+    decay: Literal["matrices", "all"] = "matrices"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    clip_norm: float | None = None
+    layer_decay: float = 1.0
+    freeze: tuple[str, ...] = ()
+    groups: tuple[ParameterGroupConfig, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "min_lr", "warmup_lr", "warmup_steps", "warmup_ratio", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"optim.{name}: {getattr(self, name)} is negative")
+        if self.min_lr > self.lr:
+            raise ValueError(f"optim.min_lr: {self.min_lr} is above optim.lr {self.lr}")
+        if self.lr == 0 and any(group.lr is not None for group in self.groups):
+            raise ValueError("optim.lr: 0 cannot be scaled to the lr of optim.groups; give a rate above 0")
+
+        self._check_schedule()
+
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ValueError(f"optim.clip_norm: {self.clip_norm} leaves no gradient; null does not clip")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optim.betas: {list(self.betas)} are not both in [0, 1)")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"optim.layer_decay: {self.layer_decay} is not in (0, 1]; 1 is the same rate everywhere")
+
+    def _check_schedule(self) -> None:
+        if self.warmup_steps and self.warmup_ratio:
+            raise ValueError("optim.warmup_ratio: give either the ratio or optim.warmup_steps, not both")
+        if self.warmup_ratio >= 1:
+            raise ValueError(f"optim.warmup_ratio: {self.warmup_ratio} leaves nothing of the run after the warm-up")
+        if self.warmup_lr and not (self.warmup_steps or self.warmup_ratio):
+            raise ValueError("optim.warmup_lr: has no effect without optim.warmup_steps or optim.warmup_ratio")
+
+        if (self.schedule == "cosine") != (self.decay_rate is None):
+            raise ValueError("optim.decay_rate: belongs to optim.schedule exponential or step, which need it")
+        if self.decay_rate is not None and not 0 < self.decay_rate <= 1:
+            raise ValueError(f"optim.decay_rate: {self.decay_rate} is not in (0, 1]")
+        if self.schedule != "cosine" and self.update != "step":
+            raise ValueError(f"optim.update: has no effect with optim.schedule {self.schedule}, which falls by epoch")
+
+        if (self.schedule == "step") != bool(self.milestones):
+            raise ValueError("optim.milestones: belong to optim.schedule step, which needs at least one")
+        if list(self.milestones) != sorted(set(self.milestones)) or any(epoch < 1 for epoch in self.milestones):
+            raise ValueError(f"optim.milestones: {list(self.milestones)} are not ascending epochs, counted from 1")
+
+
+def check_milestones(optim: OptimConfig, max_epochs: int) -> None:
+    """Refuse milestones that no epoch of the run follows."""
+    late = [epoch for epoch in optim.milestones if epoch >= max_epochs]
+    if late:
+        raise ValueError(
+            f"optim.milestones: {late} have no effect in a run of {max_epochs} epochs; leave them out or raise "
+            "train.max_epochs"
+        )
