@@ -24,8 +24,8 @@ from benchmarks.naive_evaluation import NaiveEvaluation
 from benchmarks.settings import Settings, sections
 from configs.data import DataConfig
 from configs.evaluation import EvaluationConfig
-from configs.schema import RetrievalConfig
 from configs.optim import OptimConfig
+from configs.schema import RetrievalConfig
 from configs.training import ObjectiveConfig, TrainConfig
 from datasets.stories.sentences import paragraph
 from datasets.stories.stories import draw_splits

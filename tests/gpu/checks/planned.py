@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from configs.model import AggregationConfig
-from configs.schema import DataConfig, PretrainConfig
 from configs.optim import OptimConfig
+from configs.schema import DataConfig, PretrainConfig
 from configs.training import TrainConfig
 from engine.precision import resolve_precision
 from engine.step import TrainingStep
