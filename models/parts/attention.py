@@ -31,6 +31,14 @@ class Attended(NamedTuple):
     importance: Tensor | None
     sharpness: Tensor | None = None
 
+    def of_tokens(self, num_class_tokens: int) -> "Attended":
+        """Of one group of tokens that begins with class tokens: what reducers read of the others, (B, N, ...)."""
+        key, importance = (
+            None if part is None else part[:, 0, num_class_tokens:] for part in (self.key, self.importance)
+        )
+        sharp = None if self.sharpness is None else self.sharpness[:, 0]  # which has no class tokens
+        return self._replace(key=key, importance=importance, sharpness=sharp)
+
 
 class Attention(nn.Module):
     """Self-attention with one matrix for queries, keys and values, as in ViT (names `qkv` and `proj`).

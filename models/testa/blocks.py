@@ -128,7 +128,7 @@ class DividedBlock(nn.Module):
         attended = self.attn(self.norm1(frames).flatten(0, 1).unsqueeze(2), bias, self.merge_patches.needs, 1)
         update = self.drop_path(self.attn.proj(attended.context).squeeze(2).unflatten(0, (-1, num_frames)))
         cls, tokens, size = cls_B1D + update[:, :, :1].mean(dim=1), tokens_BTLD + update[:, :, 1:], size_BTL
-        attended = _without_cls(attended, num_frames)
+        attended = _by_frame(attended.of_tokens(1), num_frames)
         plan = self.merge_patches.plan(attended, num_patches, tokens.detach())
         if plan is not None:
             compared = tokens if attended.key is None else attended.key
@@ -173,7 +173,7 @@ class JointBlock(nn.Module):
         attended = self.attn(self.norm1(together).unsqueeze(2), bias, self.merge_tokens.needs, 1)
         together = together + self.drop_path(self.attn.proj(attended.context).squeeze(2))
         num_tokens, size = tokens_BND.shape[1], size_BN
-        attended = _without_cls(attended, None)
+        attended = attended.of_tokens(1)
         plan = self.merge_tokens.plan(attended, num_tokens, together[:, 1:].detach())
         if plan is not None:
             compared = together[:, 1:] if attended.key is None else attended.key
@@ -230,11 +230,10 @@ def _packed_mlp(mlp: nn.Module, dtype: torch.dtype) -> nn.Module:
     return nn.Sequential(packed(mlp.fc1, dtype, "gelu"), packed(mlp.fc2, dtype))
 
 
-def _without_cls(attended: Attended, num_frames: int | None) -> Attended:
-    """Of one group of tokens with the class token first: what aggregators read, (B, N, ...) or (B, T, L, ...)."""
-    parts = [None if part is None else part[:, 0, 1:] for part in (attended.key, attended.importance)]
-    sharp = attended.sharpness  # of the tokens alone already
-    parts.append(None if sharp is None else sharp[:, 0])
-    if num_frames is not None:
-        parts = [None if part is None else part.unflatten(0, (-1, num_frames)) for part in parts]
-    return attended._replace(key=parts[0], importance=parts[1], sharpness=parts[2])
+def _by_frame(attended: Attended, num_frames: int) -> Attended:
+    """What aggregators read of tokens that attended within frames, (B T, L, ...), as (B, T, L, ...)."""
+    key, importance, sharpness = (
+        None if part is None else part.unflatten(0, (-1, num_frames))
+        for part in (attended.key, attended.importance, attended.sharpness)
+    )
+    return attended._replace(key=key, importance=importance, sharpness=sharpness)

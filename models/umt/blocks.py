@@ -85,12 +85,7 @@ class JointSpaceTimeBlock(nn.Module):
         attended = self.attn(self.norm1(tokens).unsqueeze(2), log_size, needs)
         tokens = tokens + self.drop_path(self.attn.proj(attended.context).squeeze(2))
 
-        # Keys, attention received and sharpness are of one group.
-        attended = attended._replace(
-            key=_of_group(attended.key),
-            importance=_of_group(attended.importance),
-            sharpness=_of_group(attended.sharpness),
-        )
+        attended = attended.of_tokens(0)
         plan = self.merge_tokens.plan(attended, num_tokens, tokens.detach())
         if plan is not None:
             compared = tokens if attended.key is None else attended.key
@@ -113,7 +108,3 @@ class JointSpaceTimeBlock(nn.Module):
         if isinstance(mlp, Mlp) and can_pack(mlp.fc1.weight):
             assert isinstance(mlp.fc1, nn.Linear) and isinstance(mlp.fc2, nn.Linear)
             self.mlp = nn.Sequential(packed(mlp.fc1, dtype, "gelu"), packed(mlp.fc2, dtype))
-
-
-def _of_group(part: Tensor | None) -> Tensor | None:
-    return None if part is None else part.squeeze(1)
