@@ -42,6 +42,22 @@ def test_configs_that_the_readme_names_are_there(config: str) -> None:
 def test_files_of_the_readme_tree_are_there() -> None:
     tree = README.split("```\npretrain.py")[1].split("```")[0]
     names = re.findall(r"\b(\w+\.(?:py|md))\b", tree)
-    assert len(names) >= 10
     everything = {path.name for path in ROOT.rglob("*") if ".venv" not in path.parts}
+    assert len(names) >= 10
     assert not set(names) - everything
+
+
+def test_folders_of_the_readme_tree_are_there() -> None:
+    tree = README.split("## The tree")[1].split("```")[1]
+    folders = []
+    top = ROOT
+    for line in tree.splitlines():
+        # A name at the start of a line is at the top; all others on it, and on indented lines below, are inside.
+        if starts := re.match(r"(\w+)/", line):
+            top = ROOT / starts[1]
+            folders.append(top)
+        for name in re.findall(r"[ {/,](\w+)/", line):
+            folders.append(top / name)
+
+    assert len(folders) > 20
+    assert [folder for folder in folders if not folder.is_dir()] == []

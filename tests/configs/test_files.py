@@ -12,7 +12,7 @@ from configs.schema import CONFIG_CLASSES, AggregationConfig, PretrainConfig, Re
 from models.testa.cost import count
 
 counted = cache(count)
-ROOT = Path(__file__).resolve().parents[2] / "configs"
+ROOT = Path(__file__).resolve().parents[2] / "configs" / "testa"
 FINETUNED = {
     folder: sorted(path for path in (ROOT / folder).glob("*.yaml") if not path.stem.startswith(("base", "recipe_")))
     for folder in ("retrieval", "vqa", "caption")

@@ -304,7 +304,7 @@ def test_sources_with_batches_of_their_own_are_refused(tmp_path: Path, capsys: p
 
 
 def test_the_documented_example_runs() -> None:
-    path = ROOT / "configs" / "pretrain" / "testa_f8.yaml"
+    path = ROOT / "configs" / "testa" / "pretrain" / "testa_f8.yaml"
     said = run("--config", path, "--processes", 32, "--pairs", 5_000_000, "--step-seconds", 1)
     assert said["estimate"]["steps"] == 5 * (5_000_000 // 384)
     assert said["sizes"]["video_bytes"] == 1569 * 768 * 4  # 8 frames of 14 x 14 patches, and a class token
