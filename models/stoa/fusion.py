@@ -32,8 +32,10 @@ class ClipMemory(NamedTuple):
     actions: Tensor | None
 
     def rows(self, index: Tensor) -> "ClipMemory":
-        """The clips at `index`."""
-        return ClipMemory(*(None if part is None else part[index] for part in self))  # type: ignore[arg-type]
+        """The clips at `index` (P,), which may name a clip several times."""
+        # Not `part[index]`, whose gradient adds up shared rows in no fixed order.
+        chosen = [None if part is None else part.index_select(0, index) for part in self]
+        return ClipMemory(*chosen)  # type: ignore[arg-type]
 
     def with_detached_frames(self) -> "ClipMemory":
         """The same, but no gradient reaches the frames' features."""

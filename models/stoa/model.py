@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.parts.clip.text_tower import TextTower
+from models.parts.clip.text_tower import TextTower, states_at
 from models.stoa.fusion import ClipMemory, FusionEncoder
 from models.stoa.objects import ActionEncoder, ClipObjects, TrajectoryEncoder
 from models.stoa.sizes import StoaSizes
@@ -100,8 +100,7 @@ class StoaModel(nn.Module):
     def encode_text(self, ids_PS: Tensor, mask_PS: Tensor) -> TextFeatures:
         """Encode texts that begin with the start token, end with the end token, and are padded behind it."""
         states = self.text(ids_PS).states @ self.text.text_projection
-        end = mask_PS.sum(dim=1) - 1
-        at_end = states[torch.arange(len(states), device=states.device), end]
+        at_end = states_at(states, mask_PS.sum(dim=1) - 1)
         return TextFeatures(states, mask_PS.bool(), F.normalize(at_end.float(), dim=-1))
 
     def similarity(self, text_PE: Tensor, video_BE: Tensor) -> Tensor:

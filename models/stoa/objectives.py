@@ -48,7 +48,8 @@ def matching_loss(
     own = torch.arange(len(hard_video), device=hard_video.device)
     videos = torch.stack([own, hard_video, own], dim=1).flatten()
     about = torch.stack([own, own, hard_text], dim=1).flatten()
-    logits = model.match(memory.rows(videos), texts.states[about], texts.mask[about], reference_form)
+    states, mask = texts.states.index_select(0, about), texts.mask.index_select(0, about)
+    logits = model.match(memory.rows(videos), states, mask, reference_form)
     matches = torch.tensor([1, 0, 0], device=logits.device).repeat(len(own))
     total = F.cross_entropy(logits, matches, reduction="sum")
     return Summed(total, torch.tensor(len(logits), device=logits.device)), logits
@@ -72,7 +73,7 @@ def masked_language_loss(
     placed = masked_states(model, ids, mask, masked)
     slots = torch.arange(ids.shape[1], device=ids.device).expand(len(ids), -1)
     hidden = model.fusion.read_text(memory, placed, mask, slots)
-    logits = model.vocabulary_logits(hidden[masked])
+    logits = model.vocabulary_logits(_chosen_slots(hidden, masked))
     return _cross_entropy(logits, ids[masked]), logits
 
 
@@ -89,7 +90,7 @@ def writing_loss(
     hidden = model.fusion.write(memory, states_BSE, positioned_frames)
     slots = torch.arange(1, ids.shape[1], device=ids.device)
     is_written = mask[:, 1:].bool() & (slots >= first[:, None])
-    return _cross_entropy(model.vocabulary_logits(hidden[is_written]), ids[:, 1:][is_written])
+    return _cross_entropy(model.vocabulary_logits(_chosen_slots(hidden, is_written)), ids[:, 1:][is_written])
 
 
 class Alignment(NamedTuple):
@@ -136,6 +137,12 @@ def contrast(model: StoaModel, video: VideoFeatures, texts: TextFeatures) -> Ten
     return model.similarity(texts.embedding, video.embedding)
 
 
+def _chosen_slots(hidden_BSE: Tensor, is_chosen_BS: Tensor) -> Tensor:
+    """The states (R, E) of the chosen slots; unlike that of `hidden[is_chosen]`, the gradient has a fixed order."""
+    places = is_chosen_BS.flatten().nonzero().squeeze(1)
+    return hidden_BSE.flatten(0, 1).index_select(0, places)
+
+
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Summed:
     total = F.cross_entropy(logits.float(), targets, reduction="sum")
     return Summed(total, torch.tensor(len(targets), device=targets.device))
@@ -154,5 +161,6 @@ def candidate_probabilities(
 
     In reference form give all candidates of one query, and no others, in one call: they are normalised together.
     """
-    logits = model.match(memory.rows(videos), texts.states[about], texts.mask[about], reference_form)
+    states, mask = texts.states.index_select(0, about), texts.mask.index_select(0, about)
+    logits = model.match(memory.rows(videos), states, mask, reference_form)
     return logits.softmax(dim=-1)[:, 1]

@@ -158,7 +158,10 @@ class VideoTower(nn.Module):
             self.positional_embedding, (height // patch_size, width // patch_size), resize="nearest"
         )
         patches = embed_patches(video_BTCHW, self.conv1.weight, keep_BL)
-        place = position[1:] if keep_BL is None else position[1:][keep_BL].unsqueeze(1)
+        place = position[1:]
+        if keep_BL is not None:
+            # Not `place[keep_BL]`, whose gradient adds up the clips' shared rows in no fixed order.
+            place = place.index_select(0, keep_BL.flatten()).unflatten(0, keep_BL.shape).unsqueeze(1)
         patches = patches + place + self._time(num_frames)[:, None]
         cls = (self.class_embedding + position[0]).expand(batch, 1, -1)
         return self.ln_pre(torch.cat([cls, patches.flatten(1, 2)], dim=1))

@@ -1,18 +1,17 @@
 """Gradients repeat themselves to the bit, on several CPU threads too: nothing is added up in no fixed order."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from models.parts.bert_attention import KeysValues
 from tasks.caption import CaptionTask
 from tasks.pretrain import PretrainTask
 from tasks.retrieval import RetrievalTask
 from tasks.vqa import VqaTask
+from tests.gradients import UNORDERED, operations_of
 from tests.tiny_runs import config, write_data, write_questions
 
 TASKS: dict[str, Any] = {
@@ -21,8 +20,6 @@ TASKS: dict[str, Any] = {
     "vqa": VqaTask,
     "caption": CaptionTask,
 }
-UNORDERED = {"IndexBackward0"}
-"""The gradient of `tensor[rows]`: threads add to shared rows as they come, where `index_select` keeps an order."""
 
 pytestmark = pytest.mark.usefixtures("without_java")
 
@@ -31,21 +28,6 @@ pytestmark = pytest.mark.usefixtures("without_java")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = write_data(tmp_path_factory.mktemp("data"), [1] * 8)
     return write_questions(root, [3, 1, 2, 3, 1, 2, 3, 1])
-
-
-def operations_of(loss: Tensor) -> set[str]:
-    """The names of all operations that backward goes through."""
-
-    def walk() -> Iterator[str]:
-        seen, waiting = set(), [loss.grad_fn]
-        while waiting:
-            node = waiting.pop()
-            if node is not None and node not in seen:
-                seen.add(node)
-                yield type(node).__name__
-                waiting += [following for following, _ in node.next_functions]
-
-    return set(walk())
 
 
 @pytest.mark.parametrize("kind", TASKS)

@@ -46,8 +46,7 @@ class TextTower(nn.Module):
     def forward(self, ids_PS: Tensor) -> TextTowerFeatures:
         """Features of texts; ValueError if they are longer than the context."""
         states = self.ln_final(self.transformer(self.embed(ids_PS), causal=True))
-        end = ids_PS.argmax(dim=-1)
-        at_end = states[torch.arange(len(ids_PS), device=ids_PS.device), end]
+        at_end = states_at(states, ids_PS.argmax(dim=-1))
         return TextTowerFeatures(states, at_end @ self.text_projection)
 
     def embed(self, ids_PS: Tensor) -> Tensor:
@@ -63,3 +62,10 @@ class TextTower(nn.Module):
             raise ValueError(f"cannot freeze {count} of the text tower's {self.sizes.depth} blocks")
         for block in self.transformer.resblocks[:count]:
             block.requires_grad_(False)
+
+
+def states_at(states_PSD: Tensor, slot_P: Tensor) -> Tensor:
+    """The state (P, D) of one slot of each text."""
+    # Not `states[rows, slots]`: tests keep its gradient, which threads may add up in any order, out of every loss.
+    first_P = torch.arange(len(states_PSD), device=states_PSD.device) * states_PSD.shape[1]
+    return states_PSD.flatten(0, 1).index_select(0, first_P + slot_P)
