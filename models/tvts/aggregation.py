@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.schema import AggregationConfig, ModelConfig, VideoConfig, block_schedules, check_encoder
+from configs.divided import divided_schedules
+from configs.model import AggregationConfig
 from models.parts.aggregation import TokenAggregator
 from models.parts.clip.sizes import ImageTowerSizes
 
@@ -23,20 +24,8 @@ class ClipSchedules:
 
     @classmethod
     def of(cls, settings: AggregationConfig, image: ImageTowerSizes, num_frames: int) -> "ClipSchedules":
-        """The schedules for clips of `num_frames` frames; ValueError names a setting that has no place here.
-
-        They are those of any encoder with divided attention of these sizes.
-        """
-        encoder = ModelConfig(
-            attention="divided",
-            depth=image.depth,
-            width=image.width,
-            heads=image.heads,
-            patch_size=image.patch_size,
-        )
-        video = VideoConfig(num_frames=num_frames, image_size=image.image_size)
-        check_encoder(encoder, video, settings)
-        schedules = block_schedules(encoder, video, settings)
+        """The schedules for clips of `num_frames` frames; ValueError names a setting that has no place here."""
+        schedules = divided_schedules(settings, image.depth, num_frames, image.grid**2)
         return cls(schedules["frames"], schedules["patches"], settings)
 
     @property

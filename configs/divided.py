@@ -1,0 +1,45 @@
+"""Schedules of token aggregation for encoders with divided attention: frames leave first, then patches of each frame."""
+
+from configs.model import AggregationConfig
+from configs.schedule import blocks_from_amount, blocks_from_keep, check_capacity, keep_per_axis
+
+REDUCERS = ("none", "geometry", "importance", "prune", "saliency")
+"""Those that divided attention can do; saliency merges patches alone."""
+
+
+def divided_schedules(
+    settings: AggregationConfig, depth: int, num_frames: int, num_patches: int
+) -> dict[str, tuple[int, ...]]:
+    """How many `frames` and `patches` leave in each block of an encoder; 0s where nothing does.
+
+    ValueError, which begins with the key, for a reducer of joint attention, an axis that it leaves alone, and more than
+    the axis holds.
+    """
+    if settings.reducer not in REDUCERS:
+        raise ValueError(
+            f"aggregation.reducer: {settings.reducer!r} does not go with divided attention, which takes "
+            f"{', '.join(REDUCERS)}"
+        )
+    if settings.tokens_per_block != 0:
+        raise ValueError("aggregation.tokens_per_block: has no effect with divided attention; leave it out")
+
+    # Axis, what it holds at first, and how many of them are never counted as free to leave.
+    held = {"frames": (1 if settings.reducer == "saliency" else num_frames, 1), "patches": (num_patches, 0)}
+    if settings.keep is not None:
+        # A single frame cannot merge in time: then space alone keeps the share.
+        merging = sum(count > 1 for count, _ in held.values())
+        if not merging:
+            raise ValueError("aggregation.keep: one frame of one patch has nothing to merge")
+        share = keep_per_axis(settings.keep, merging)
+        return {
+            axis: blocks_from_keep(share, count, protected, depth, "aggregation.keep") if count > 1 else (0,) * depth
+            for axis, (count, protected) in held.items()
+        }
+
+    amounts = {"frames": settings.frames_per_block, "patches": settings.patches_per_block}
+    schedules = {}
+    for axis, (count, protected) in held.items():
+        name = f"aggregation.{axis}_per_block"
+        schedules[axis] = blocks_from_amount(amounts[axis], depth, name)
+        check_capacity(schedules[axis], count, protected, name, axis)
+    return schedules
