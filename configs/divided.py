@@ -1,4 +1,4 @@
-"""Schedules of token aggregation for encoders with divided attention: frames leave first, then patches of each frame."""
+"""Schedules of token aggregation for encoders with divided attention: frames leave, and then patches of each frame."""
 
 from configs.model import AggregationConfig
 from configs.schedule import blocks_from_amount, blocks_from_keep, check_capacity, keep_per_axis

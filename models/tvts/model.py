@@ -1,18 +1,35 @@
 """TVTSv2: a video and a text tower in one space, and a head that sorts transcripts, which only pre-training has.
 
-Zeng et al., 2023. Shapes: B clips, T frames, L patches a frame, K transcripts a clip, S tokens, E shared width.
+Zeng et al., 2023. Shapes: B clips, P texts, T frames, L patches, K transcripts a clip, S tokens, N video tokens, D
+width, E width of the shared space.
 """
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from models.parts.clip.text_tower import TextTower, TextTowerFeatures
+from models.parts.aggregation import AggregationStep
+from models.parts.clip.text_tower import TextTower
 from models.tvts.aggregation import ClipSchedules
 from models.tvts.sizes import TvtsSizes, kept_patches
 from models.tvts.sort_head import SortHead
-from models.tvts.video_tower import EncodedClip, VideoTower
+from models.tvts.video_tower import IMAGENET_MEAN, IMAGENET_STD, EncodedClip, VideoTower
+
+
+class VideoFeatures(NamedTuple):
+    """Tokens (B, N, D) and unit-length embeddings (B, E), float32, of clips."""
+
+    tokens: Tensor
+    embedding: Tensor
+
+
+class TextFeatures(NamedTuple):
+    """States (P, S, D) and unit-length embeddings (P, E), float32, of texts."""
+
+    states: Tensor
+    embedding: Tensor
 
 
 class Sorted(NamedTuple):
@@ -31,41 +48,105 @@ class Tvts(nn.Module):
 
     Args:
         sorting: whether it has the sorting head; published files are without it.
+        pixel_mean, pixel_std: of uint8 clips, on a scale from 0 to 1.
     """
 
-    def __init__(self, sizes: TvtsSizes, schedules: ClipSchedules | None = None, sorting: bool = False) -> None:
+    def __init__(
+        self,
+        sizes: TvtsSizes,
+        schedules: ClipSchedules | None = None,
+        sorting: bool = False,
+        pixel_mean: tuple[float, float, float] = IMAGENET_MEAN,
+        pixel_std: tuple[float, float, float] = IMAGENET_STD,
+    ) -> None:
         super().__init__()
         self.sizes = sizes
-        self.video_model = VideoTower(sizes.image, sizes.num_frames, sizes.raw_patches, schedules)
+        self.video_model = VideoTower(
+            sizes.image, sizes.num_frames, sizes.raw_patches, schedules, pixel_mean, pixel_std
+        )
         self.text_model = TextTower(sizes.text)
-        self.text_model.freeze_first_blocks(sizes.text.depth - sizes.trained_text_blocks)
         self.pred_model: SortHead | None = None
         if sorting:
             width = sizes.image.embed_dim
             self.pred_model = SortHead(width, sizes.sort_heads, num_classes=sizes.num_transcripts)
+        self._freeze_first_texts()
 
-    def encode_video(self, video_BTCHW: Tensor, keep_BL: Tensor | None = None) -> EncodedClip:
-        """Encode clips; `keep_BL` names the patches that stay in every frame."""
-        return self.video_model(video_BTCHW, keep_BL)
+    def encode_video(self, video_BTCHW: Tensor, keep_BL: Tensor | None = None) -> VideoFeatures:
+        """Encode clips: uint8 pixels, or floats that are normalised already; `keep_BL` names patches that stay."""
+        encoded = self.video_model(video_BTCHW, keep_BL)
+        return VideoFeatures(encoded.tokens, F.normalize(encoded.embedding.float(), dim=-1))
 
-    def encode_text(self, ids_PS: Tensor) -> TextTowerFeatures:
-        """Encode texts of CLIP's token ids."""
-        return self.text_model(ids_PS)
+    def encode_text(self, ids_PS: Tensor, mask_PS: Tensor | None = None) -> TextFeatures:
+        """Encode texts of CLIP's token ids; which are padding the end token says, so no mask is needed."""
+        encoded = self.text_model(ids_PS)
+        return TextFeatures(encoded.states, F.normalize(encoded.embedding.float(), dim=-1))
 
     def sort(self, video_BTCHW: Tensor, ids_BKS: Tensor, keep_BL: Tensor | None = None) -> Sorted:
         """Encode clips and their K transcripts in order of time; a clip's text embedding is the mean of its texts'.
 
         Sorting trains the video tower and the head alone: the head reads transcripts without gradient.
         """
-        encoded = self.encode_video(video_BTCHW, keep_BL)
+        encoded = self.video_model(video_BTCHW, keep_BL)
         batch, num_texts, _ = ids_BKS.shape
-        transcripts = self.encode_text(ids_BKS.flatten(0, 1)).embedding.unflatten(0, (batch, num_texts))
+        transcripts = self.text_model(ids_BKS.flatten(0, 1)).embedding.unflatten(0, (batch, num_texts))
 
         logits = None
         if num_texts > 1:
             assert self.pred_model is not None, "this model was built without its sorting head"
             logits = self.pred_model(self.video_model.sequence(encoded), transcripts.detach())
         return Sorted(encoded.embedding, transcripts.mean(dim=1), logits)
+
+    def video_tokens(self, video_BTCHW: Tensor) -> Tensor:
+        """The tokens (B, N, D) of clips alone, class token first."""
+        return self.video_model(video_BTCHW).tokens
+
+    def trace_video(self, video_BTCHW: Tensor, steps: list[list[AggregationStep]] | None = None) -> EncodedClip:
+        """Tokens, sizes and origins of clips; `steps`, an empty list, gets what each block merges or drops."""
+        return self.video_model(video_BTCHW, return_origins=True, steps=steps)
+
+    def project_tokens(self, tokens: Tensor) -> Tensor:
+        """Unit vectors (..., E), float32, of patch tokens (..., D) in the shared space, for looking at regions."""
+        return F.normalize(self.video_model.project(tokens).float(), dim=-1)
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels a side of a patch."""
+        return self.sizes.image.patch_size
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of the video tower."""
+        return self.sizes.image.depth
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the space that videos and texts share."""
+        return self.sizes.image.embed_dim
+
+    def compile_towers(self) -> None:
+        """Compile the video tower; a graph for each size."""
+        self.video_model.compile(fullgraph=True, dynamic=False)
+
+    def fold_for_inference(self, dtype: torch.dtype) -> None:
+        """Evaluate in `dtype` from now on, with outputs equal to 1e-5; the model no longer trains."""
+        self.video_model.fold_for_inference(dtype)
+
+    def freeze_unused(self, losses: tuple[str, ...]) -> None:
+        """Freeze what neither of `contrastive` and `sorting` reaches: all that is trained has a gradient.
+
+        The first blocks of the text tower keep CLIP's weights whatever the losses.
+        """
+        self.requires_grad_(True)
+        if "contrastive" not in losses:
+            self.text_model.requires_grad_(False)
+            # Raw patches pass by the last norm, which then serves the class token alone.
+            self.video_model.ln_post.requires_grad_(not self.sizes.raw_patches)
+        if "sorting" not in losses and self.pred_model is not None:
+            self.pred_model.requires_grad_(False)
+        self._freeze_first_texts()
+
+    def _freeze_first_texts(self) -> None:
+        self.text_model.freeze_first_blocks(self.sizes.text.depth - self.sizes.trained_text_blocks)
 
 
 def draw_kept(sizes: TvtsSizes, num_patches: int, generator: torch.Generator | None = None) -> Tensor:

@@ -16,8 +16,11 @@ from models.parts.aggregation import AggregationStep
 from models.parts.clip.blocks import NORM_EPS, ClipMlp, initialise
 from models.parts.clip.image_tower import embed_patches, resize_positions
 from models.parts.clip.sizes import ImageTowerSizes
+from models.parts.pixels import normalise_pixels
 from models.tvts.aggregation import ClipSchedules
 from models.tvts.blocks import ClipState, TvtsBlock
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class EncodedClip(NamedTuple):
@@ -66,13 +69,21 @@ class VideoTower(nn.Module):
         num_frames: places of the temporal embedding.
         raw_patches: whether `sequence` leaves the last norm and the class token away, as H/14 does.
         schedules: which frames and patches merge, and how many in each block.
+        pixel_mean, pixel_std: of uint8 clips, on a scale from 0 to 1; by default ImageNet's, as published.
     """
 
     def __init__(
-        self, image: ImageTowerSizes, num_frames: int, raw_patches: bool, schedules: ClipSchedules | None = None
+        self,
+        image: ImageTowerSizes,
+        num_frames: int,
+        raw_patches: bool,
+        schedules: ClipSchedules | None = None,
+        pixel_mean: tuple[float, float, float] = IMAGENET_MEAN,
+        pixel_std: tuple[float, float, float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
         self.image, self.raw_patches = image, raw_patches
+        self.pixel_mean, self.pixel_std = pixel_mean, pixel_std
         self.schedules = schedules or ClipSchedules.none(image.depth)
         scale = image.width**-0.5
         self.conv1 = nn.Conv2d(3, image.width, image.patch_size, image.patch_size, bias=False)
@@ -100,7 +111,7 @@ class VideoTower(nn.Module):
         return_origins: bool = False,
         steps: list[list[AggregationStep]] | None = None,
     ) -> EncodedClip:
-        """Encode clips, or images (B, 3, H, W) as clips of one frame.
+        """Encode clips, or images (B, 3, H, W) as clips of one frame; uint8 pixels are normalised first.
 
         Args:
             keep_BL: places of the patches that stay, for every frame of a clip the same; None keeps all.
@@ -109,6 +120,8 @@ class VideoTower(nn.Module):
         """
         if video_BTCHW.ndim == 4:
             video_BTCHW = video_BTCHW.unsqueeze(1)
+        if video_BTCHW.dtype == torch.uint8:
+            video_BTCHW = normalise_pixels(video_BTCHW, self.pixel_mean, self.pixel_std, self.proj.dtype)
         tokens, num_frames = self._embed(video_BTCHW, keep_BL), video_BTCHW.shape[1]
         batch, num_patches = len(tokens), (tokens.shape[1] - 1) // num_frames
         size = tokens.new_ones(batch, num_frames, num_patches, dtype=torch.float32)
@@ -124,9 +137,11 @@ class VideoTower(nn.Module):
 
     def sequence(self, encoded: EncodedClip) -> Tensor:
         """What the sorting head reads of a clip, (B, N, E): all tokens, or only the patches where they stay raw."""
-        if self.raw_patches:
-            return encoded.tokens[:, 1:] @ self.proj
-        return self.ln_post(encoded.tokens) @ self.proj
+        return self.project(encoded.tokens[:, 1:] if self.raw_patches else encoded.tokens)
+
+    def project(self, patches: Tensor) -> Tensor:
+        """Patch tokens (..., D) in the shared space (..., E), through the last norm unless they stay raw."""
+        return (patches if self.raw_patches else self.ln_post(patches)) @ self.proj
 
     @torch.no_grad()
     def fold_for_inference(self, dtype: torch.dtype | None = None) -> "VideoTower":

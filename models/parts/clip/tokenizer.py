@@ -7,7 +7,9 @@ copy gives the same ids; the two differ in how they spell the start and end toke
 import gzip
 import html
 import importlib.util
+import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -46,19 +48,14 @@ class ClipTokenizer:
         alphabet = byte_alphabet()
         tokens = [*alphabet, *(character + END_OF_WORD for character in alphabet)]
         tokens += [first + second for first, second in self.merges]
-        self.start_id, self.end_id = len(tokens), len(tokens) + 1
+        self.start_id, self.end_id, self.pad_id = len(tokens), len(tokens) + 1, PAD_ID
         tokens += SPECIAL[spelling]
 
         self._tokens = tokens
         self._byte_of = {character: byte for byte, character in zip(_byte_order(), alphabet, strict=True)}
         vocabulary = {token: token_id for token_id, token in enumerate(tokens)}
         self._tokenizer = Tokenizer(BPE(vocabulary, self.merges, end_of_word_suffix=END_OF_WORD))
-        self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(WORDS), "removed", invert=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
+        self._tokenizer.pre_tokenizer = _pre_tokenizer()
         self._tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIAL[spelling]])
 
     def __len__(self) -> int:
@@ -112,6 +109,16 @@ class ClipTokenizer:
             file.write("\n".join(lines).encode())
 
 
+def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
+    """Words, numbers and marks apart, as the characters that stand for their bytes."""
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), "removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+
+
 def clean(text: str) -> str:
     """What CLIP does to a text first: mend its encoding, resolve HTML entities, join white space, lower-case.
 
@@ -150,6 +157,51 @@ def load_clip_tokenizer(source: str, spelling: Literal["openai", "openclip"] = "
         raise ValueError(f"{path}: holds no merges; OpenAI's {VOCABULARY_FILE} has 262,144 lines of two pieces each")
     _check_pieces(merges, path)
     return ClipTokenizer(merges, spelling)
+
+
+def make_clip_tokenizer(texts: Iterable[str], vocab_size: int) -> ClipTokenizer:
+    """A tokenizer of at most `vocab_size` tokens whose merges are learned from `texts`.
+
+    The commonest pair of neighbouring pieces is merged, again and again; of equally common ones the first by
+    the alphabet, so equal texts give equal ids. ValueError if the bytes alone are more than `vocab_size`.
+    """
+    room = vocab_size - 2 * len(byte_alphabet()) - len(SPECIAL["openai"])
+    if room < 0:
+        raise ValueError(
+            f"model.text.vocab_size: {vocab_size} is too few; CLIP's 512 bytes and 2 special tokens need 514"
+        )
+    splitter = _pre_tokenizer()
+    counts: Counter[tuple[str, ...]] = Counter()
+    for text in texts:
+        for word, _ in splitter.pre_tokenize_str(clean(text)):
+            counts[(*word[:-1], word[-1] + END_OF_WORD)] += 1
+
+    merges: list[Merge] = []
+    while len(merges) < room:
+        pairs: Counter[Merge] = Counter()
+        for word, count in counts.items():
+            for pair in itertools.pairwise(word):
+                pairs[pair] += count
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        merged: Counter[tuple[str, ...]] = Counter()
+        for word, count in counts.items():
+            merged[_merged(word, best)] += count
+        counts = merged
+    return ClipTokenizer(merges)
+
+
+def _merged(word: tuple[str, ...], pair: Merge) -> tuple[str, ...]:
+    """The word with each occurrence of the pair, from the left, as one piece."""
+    pieces: list[str] = []
+    index = 0
+    while index < len(word):
+        is_pair = word[index : index + 2] == pair
+        pieces.append(word[index] + word[index + 1] if is_pair else word[index])
+        index += 2 if is_pair else 1
+    return tuple(pieces)
 
 
 def vocabulary_path(source: str) -> Path:

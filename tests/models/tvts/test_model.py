@@ -19,9 +19,11 @@ from models.tvts.losses import (
     trained_names,
 )
 from models.tvts.model import Tvts, draw_kept
+from models.tvts.objective import SortingObjective
 from models.tvts.sizes import TVTS_PUBLISHED, TvtsSizes
+from models.tvts.video_tower import IMAGENET_MEAN, IMAGENET_STD
 from models.tvts.weights import from_published, load_clip_into, load_published, matches, to_published
-from tests.models.tvts.tiny import IMAGE, SIZES, TEXT, make_model, make_video
+from tests.models.tvts.tiny import IMAGE, SIZES, TEXT, make_model, make_video, with_time
 
 
 def make_ids(batch: int = 2, texts: int = 4) -> torch.Tensor:
@@ -87,7 +89,35 @@ def test_a_single_caption_is_not_sorted() -> None:
     model, ids = make_model(sorting=False).eval(), make_ids(texts=1)
     found = model.sort(make_video(), ids)
     assert found.order_logits is None
-    assert_close(found.text, model.encode_text(ids[:, 0]).embedding)
+    assert_close(found.text, model.text_model(ids[:, 0]).embedding)
+
+
+@torch.no_grad()
+def test_embeddings_have_length_one_and_bytes_are_normalised() -> None:
+    model, ids = make_model().eval(), make_ids()[:, 0]
+    pixels = torch.randint(0, 256, (2, 3, 3, 16, 16), dtype=torch.uint8)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    normalised = (pixels / 255 - mean) / std
+    features = model.encode_video(pixels)
+    assert_close(features.embedding, F.normalize(model.video_model(normalised).embedding, dim=-1), atol=1e-5, rtol=0)
+    assert_close(features.tokens, model.video_tokens(normalised), atol=1e-5, rtol=1e-5)
+    assert_close(model.encode_text(ids).embedding, F.normalize(model.text_model(ids).embedding, dim=-1))
+    # The class token in the shared space is the embedding.
+    assert_close(model.project_tokens(features.tokens)[:, 0], features.embedding, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("raw_patches", [False, True])
+@pytest.mark.parametrize("losses", [("contrastive", "sorting"), ("contrastive",), ("sorting",)])
+def test_all_that_is_trained_has_a_gradient(losses: tuple[str, ...], raw_patches: bool) -> None:
+    torch.manual_seed(0)
+    model = Tvts(replace(SIZES, raw_patches=raw_patches), sorting=True)
+    with_time(model.video_model)
+    model.freeze_unused(losses)
+    found = SortingObjective()(model, make_video(), make_ids())
+    sum(found[name] for name in losses).backward()
+    trained = set(trained_names(model))
+    assert trained == {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert not any("text_model.transformer.resblocks.0." in name for name in trained)
 
 
 def test_kept_patches_are_drawn_without_replacement() -> None:

@@ -235,6 +235,27 @@ def test_a_folded_mlp_computes_the_same(activation: Activation) -> None:
         assert_close(folded(tokens), mlp(tokens), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.soak
+@torch.no_grad()
+@pytest.mark.parametrize("reducer", ["none", "geometry", "importance", "saliency"])
+def test_the_tower_compiles_to_one_graph(reducer: str) -> None:
+    amounts = {} if reducer == "none" else {"patches_per_block": 2}
+    tower, video = make_tower(reducer=reducer, **amounts), make_video()
+    compiled = torch.compile(tower, fullgraph=True, dynamic=False, backend="eager")
+    assert_close(compiled(video).embedding, tower(video).embedding, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_bfloat16_stays_near() -> None:
+    video = make_video()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = make_tower()(video).embedding
+        merged = make_tower(reducer="importance", patches_per_block=2, frames_per_block=(1, 0, 0))(video).embedding
+    expected = make_tower()(video).embedding
+    assert torch.nn.functional.cosine_similarity(found.float(), expected).min() > 0.999
+    assert merged.isfinite().all()
+
+
 def test_recomputing_changes_no_gradient() -> None:
     tower, video, gradients = make_tower().train(), make_video(), []
     for recompute in (False, True):

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.parts.clip.tokenizer import VOCABULARY_FILE, ClipTokenizer, clean, load_clip_tokenizer, vocabulary_path
+from models.parts.clip.tokenizer import (
+    VOCABULARY_FILE,
+    ClipTokenizer,
+    clean,
+    load_clip_tokenizer,
+    make_clip_tokenizer,
+    vocabulary_path,
+)
 from tests.parity.cases import read_case
 
 CASE = Path(__file__).parents[3] / "parity" / "golden" / "tvts" / "tvts_tokens.safetensors"
@@ -63,6 +70,26 @@ def test_small_vocabulary_by_hand(tmp_path: Path) -> None:
     tokenizer.save(tmp_path)
     again = load_clip_tokenizer(str(tmp_path))
     assert torch.equal(again(["the cats"])[0], tokenizer(["the cats"])[0])
+
+
+def test_merges_are_learned_from_texts_by_hand(tmp_path: Path) -> None:
+    # "low" three times and "lower" once: "l o" and "o w..." are equally common in none, "l o" is in all four.
+    tokenizer = make_clip_tokenizer(["low low low", "Lower"], vocab_size=514 + 3)
+    assert tokenizer.merges == [("l", "o"), ("lo", "w</w>"), ("e", "r</w>")]
+    assert len(tokenizer) == 517
+    everything = make_clip_tokenizer(["low low low", "Lower"], vocab_size=1000)
+    ids, _ = everything(["lower low"])
+    assert ids.shape[1] == 4 and everything.decode(ids) == ["lower low"]
+    everything.save(tmp_path)
+    assert torch.equal(load_clip_tokenizer(str(tmp_path))(["lower x"])[0], everything(["lower x"])[0])
+    with pytest.raises(ValueError, match="vocab_size: 500 is too few"):
+        make_clip_tokenizer(["a"], 500)
+
+
+def test_every_text_can_be_written_with_a_small_vocabulary() -> None:
+    tokenizer = make_clip_tokenizer(["a cat"], vocab_size=520)
+    texts = ["日本語 и ещё", "don't 12"]
+    assert tokenizer.decode(tokenizer(texts)[0]) == ["日本語 и ещё", "don 't 1 2"]
 
 
 def test_cleaning_by_hand() -> None:
