@@ -179,16 +179,16 @@ def make_clip_tokenizer(texts: Iterable[str], vocab_size: int) -> ClipTokenizer:
     merges: list[Merge] = []
     while len(merges) < room:
         pairs: Counter[Merge] = Counter()
-        for word, count in counts.items():
-            for pair in itertools.pairwise(word):
+        for pieces, count in counts.items():
+            for pair in itertools.pairwise(pieces):
                 pairs[pair] += count
         if not pairs:
             break
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
         merged: Counter[tuple[str, ...]] = Counter()
-        for word, count in counts.items():
-            merged[_merged(word, best)] += count
+        for pieces, count in counts.items():
+            merged[_merged(pieces, best)] += count
         counts = merged
     return ClipTokenizer(merges)
 
