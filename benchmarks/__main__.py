@@ -36,6 +36,12 @@ BENCHMARKS: dict[str, dict[str, str]] = {
         "decode": "benchmarks.decode",
         "load": "benchmarks.load",
     },
+    "stoa": {
+        "train_step": "benchmarks.stoa.train_step",
+        "prefix_loss": "benchmarks.stoa.prefix_loss",
+        "captions": "benchmarks.stoa.captions",
+        "rerank": "benchmarks.stoa.rerank",
+    },
 }
 """The benchmarks of each system. A module has `cases(settings)`, and may have `notes(settings, rows)`: lines to print
 below the table."""
