@@ -5,6 +5,7 @@ Torch takes seconds to import, so it is only when the command line, the configur
 """
 
 import argparse
+import json
 import os
 import pkgutil
 import shlex
@@ -16,12 +17,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from configs.load import load, load_to_evaluate
+from configs.load import load, load_to_evaluate, to_dict
+from configs.origins import checkpoint_layer, command_line_layer, file_layers, flattened, origins
 from configs.schema import RunConfig
 from engine.checkpoint_files import LAST, STEP
 from engine.interruption import SAVED, SIGNALS, Interrupted, exit_by_ctrl_c, is_first_rank
 from engine.watchdog import RankFailed
 
+SETTING_WIDTH = 60
+"""Columns of a printed setting before its source; longer ones stick out."""
 LISTEN_SECONDS = 10.0
 """How long another rank may take to report a mistake before this one does."""
 
@@ -42,6 +46,7 @@ def main(
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, help="YAML file; optional with --evaluate on a checkpoint folder")
     parser.add_argument("--evaluate", action="store_true", help="evaluate checkpoint=FILE_OR_FOLDER; no training")
+    parser.add_argument("--print", action="store_true", help="print every setting and where it comes from; no run")
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over the file's: optim.lr=2e-5")
     arguments = parser.parse_intermixed_args()
@@ -54,11 +59,16 @@ def main(
             config = load_to_evaluate(config_class, arguments.config, arguments.overrides, local_path)
         else:
             config = load(config_class, arguments.config, arguments.overrides)
+
+        if arguments.print:
+            print_settings(config, arguments.config, arguments.overrides, arguments.evaluate)
+            return
+
         if config.output_dir is None:
             name = arguments.config.stem if arguments.config is not None else "evaluation"
             config = replace(config, output_dir=f"outputs/{name}")
         check_data(config, arguments.evaluate)
-        fetch_what_is_needed(config, arguments)
+        fetch_what_is_needed(config, arguments.config, arguments.overrides, arguments.evaluate)
 
     with exit_status(arguments.traceback):
         from engine.run import run
@@ -66,19 +76,37 @@ def main(
         run(config, pkgutil.resolve_name(task_class), evaluate_only=arguments.evaluate)
 
 
-def fetch_what_is_needed(config: RunConfig, arguments: argparse.Namespace) -> None:
+def print_settings(config: RunConfig, path: Path | None, overrides: list[str], evaluate: bool) -> None:
+    """Print every setting of a run, a line each, with the file that it comes from."""
+    layers = file_layers(path) if path is not None else []
+    if evaluate:
+        from engine.hub import local_path
+
+        trained = checkpoint_layer(local_path(str(config.checkpoint)), path)
+        layers += [trained] if trained is not None else []
+    layers.append(command_line_layer(overrides))
+
+    settings = to_dict(config)
+    lines = {f"{key}: {json.dumps(value)}": key for key, value in flattened(settings).items()}
+    width = min(max(map(len, lines)), SETTING_WIDTH)
+    sources = origins(settings, layers)
+    for line, key in lines.items():
+        print(f"{line:{width}}  # {sources[key]}")
+
+
+def fetch_what_is_needed(config: RunConfig, path: Path | None, overrides: list[str], evaluate: bool) -> None:
     """Have the weights and vocabularies that `config` names on this machine; `ValueError` names all that it lacks.
 
     A run that resumes has everything in its own folder.
     """
     folder = Path(config.output_dir or "")
-    if not arguments.evaluate and ((folder / LAST).exists() or any(folder.glob(STEP))):
+    if not evaluate and ((folder / LAST).exists() or any(folder.glob(STEP))):
         return
 
     from engine.fetching import require_all
 
-    if arguments.config is not None:
-        require_all(config, shlex.join((*arguments.overrides, "--config", str(arguments.config))))
+    if path is not None:
+        require_all(config, shlex.join((*overrides, "--config", str(path))))
     else:
         require_all(config, shlex.join(("--checkpoint", str(config.checkpoint))))
 

@@ -16,39 +16,59 @@ import argparse
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from configs.load import load_any
 from configs.schema import CONFIG_CLASSES, RunConfig
 from engine.fetching import Need, obtain_all
 from engine.hub import why_unreachable
-from scripts.reproduce.plan import default_weights, read_config
-from scripts.reproduce.rows import BLIP_ADDRESS, ROWS
+from scripts.parts.paper_rows import BLIP_ADDRESS, ROWS
+from scripts.parts.row_configs import default_weights, read_config
 
 CACHE = "hub"
 """Where below HF_HOME the hub's own library looks for what was fetched."""
 
 
-def configurations(arguments: argparse.Namespace) -> Iterator[tuple[str, RunConfig]]:
-    """Every configuration that is asked for, with the file or the row it is of."""
-    # Where the data are is of no matter here, and most files leave it to the command line.
-    asked = {override.partition("=")[0] for override in arguments.overrides}
-    overrides = [*arguments.overrides, *(["data.root=data"] if "data.root" not in asked else [])]
-    for path in arguments.config:
+@dataclass(frozen=True)
+class Request:
+    """What is to be fetched, and where to.
+
+    Attributes:
+        configs: YAML files of runs. rows: names of rows of scripts.reproduce. checkpoints: addresses of other weights.
+        overrides: `key=value` over every configuration.
+        folder: the folder that becomes HF_HOME.
+    """
+
+    configs: tuple[Path, ...]
+    rows: tuple[str, ...]
+    checkpoints: tuple[str, ...]
+    overrides: tuple[str, ...]
+    folder: Path
+
+
+def configurations(request: Request) -> Iterator[tuple[str, RunConfig]]:
+    """Every configuration that is asked for, with the file or the row that it comes from."""
+    overrides = list(request.overrides)
+    if not any(override.startswith("data.root=") for override in overrides):
+        # Most files leave the folder of the data to the command line; it does not matter here.
+        overrides.append("data.root=data")
+
+    for path in request.configs:
         yield str(path), load_any(CONFIG_CLASSES, path, overrides)
-    for name in arguments.row:
+
+    for name in request.rows:
         if name not in ROWS:
             raise ValueError(f"--row: {name}: no such row; `python -m scripts.reproduce` lists them")
         yield name, replace(read_config(ROWS[name], overrides), checkpoint=default_weights(ROWS[name]))
 
 
-def fetch(arguments: argparse.Namespace) -> list[str]:
-    """Fetch everything and print where it is; what could not be had, a line each."""
-    cache_dir = arguments.to.absolute() / CACHE
+def fetch(request: Request) -> list[str]:
+    """Fetch everything and print where it is; what could not be fetched, a line each."""
+    cache_dir = request.folder.absolute() / CACHE
     failed: dict[str, str] = {}
 
-    for origin, config in configurations(arguments):
+    for origin, config in configurations(request):
         found, refused = obtain_all(config, cache_dir)
         for need, path in found.items():
             if need.is_of_hub:
@@ -59,7 +79,7 @@ def fetch(arguments: argparse.Namespace) -> list[str]:
             else:
                 print(f"note: {origin}: {_about_path(need)}", file=sys.stderr)
 
-    for source in arguments.checkpoint:
+    for source in request.checkpoints:
         try:
             print(f"{source} is {Need('--checkpoint', source, 'weights').obtain(cache_dir)}")
         except ValueError as error:
@@ -80,8 +100,8 @@ def config_file(text: str) -> Path:
     return Path(text)
 
 
-def parse(words: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+def parse(words: list[str] | None) -> Request:
+    """Read the command line; None means the process's own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over the files', as for the run")
     parser.add_argument("--config", nargs="+", action="extend", type=config_file, default=[], help="YAML files of runs")
@@ -93,24 +113,32 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     arguments = parser.parse_intermixed_args(words)
     if not (arguments.config or arguments.row or arguments.checkpoint):
         parser.error("give --config, --row or --checkpoint")
-    return arguments
+    return Request(
+        tuple(arguments.config),
+        tuple(arguments.row),
+        tuple(arguments.checkpoint),
+        tuple(arguments.overrides),
+        arguments.to,
+    )
 
 
 def main(words: list[str] | None = None) -> int:
     """Do what the command line says; the status to end with."""
-    arguments = parse(words)
+    request = parse(words)
     try:
-        failures = fetch(arguments)
+        failures = fetch(request)
         if failures and why_unreachable() is not None:
             failures = [f"the hub cannot be reached ({why_unreachable()}); run this where it can"]
     except ValueError as error:
         failures = [str(error)]
+
     for line in failures:
         print(f"error: {line}", file=sys.stderr)
     if failures:
         return 2
-    print(f"\nCopy {arguments.to} as it is, links included, and there: ", end="")
-    print(f"export HF_HOME={shlex.quote(str(arguments.to.absolute()))} HF_HUB_OFFLINE=1")
+
+    home = shlex.quote(str(request.folder.absolute()))
+    print(f"\nCopy {request.folder} as it is, links included, and there: export HF_HOME={home} HF_HUB_OFFLINE=1")
     return 0
 
 

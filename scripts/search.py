@@ -25,7 +25,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -41,7 +41,34 @@ from scripts.parts.arguments import READERS, READERS_HELP, at_least
 FAILED_SHOWN = 3
 
 
-def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+@dataclass(frozen=True)
+class IndexRequest:
+    """What `index` is to do; `as_json` prints the counts as JSON."""
+
+    extraction: ExtractionRequest
+    as_json: bool
+
+
+@dataclass(frozen=True)
+class QueryRequest:
+    """What `query` is to find.
+
+    Attributes:
+        index: the index's folder. checkpoint: where the index's checkpoint is now, if it was moved.
+        top: how many videos to list. rerank: how many of the best to order by matching too; None for `top`.
+        frames: how many moments of each video to name.
+    """
+
+    text: str
+    index: Path
+    checkpoint: str | None
+    top: int
+    rerank: int | None
+    frames: int
+    as_json: bool
+
+
+def parse_arguments(arguments: list[str] | None) -> IndexRequest | QueryRequest:
     """Read the command line; None means the process's own."""
     words = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -49,9 +76,33 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add_index(commands.add_parser("index", help="make an index of videos, or bring it up to date"))
     add_query(commands.add_parser("query", help="find videos by a text"))
     if not words or words[0] not in commands.choices:
-        return parser.parse_args(words)  # says what there is
-    chosen = commands.choices[words[0]]  # settings may stand anywhere, which a parser of commands cannot read
-    return argparse.Namespace(command=words[0], **vars(chosen.parse_intermixed_args(words[1:])))
+        parser.parse_args(words)  # ends the process with the list of commands
+
+    # Settings may stand anywhere, which a parser with sub-commands cannot read.
+    options = commands.choices[words[0]].parse_intermixed_args(words[1:])
+    if words[0] == "query":
+        return QueryRequest(
+            options.text,
+            options.index,
+            options.checkpoint,
+            options.top,
+            options.rerank,
+            options.frames,
+            options.json,
+        )
+
+    extraction = ExtractionRequest(
+        source=options.source,
+        checkpoint=options.checkpoint,
+        out=options.out,
+        config=options.config,
+        videos=options.videos,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        dtype=options.dtype,
+        overrides=tuple(options.overrides),
+    )
+    return IndexRequest(extraction, options.json)
 
 
 def add_index(parser: argparse.ArgumentParser) -> None:
@@ -84,45 +135,38 @@ def add_query(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print what is found as JSON")
 
 
-def index(options: argparse.Namespace) -> int:
+def index(request: IndexRequest) -> int:
     """Make the index or bring it up to date; 1 if videos failed."""
-    # A process whose videos are short waits for the others; one that is gone, torchrun ends all for.
+    # A process with short videos waits long for the others; if one dies, torchrun ends them all.
     start_distributed(timedelta(days=7))
     start_logging()
-    counts = VideoIndex.update(
-        ExtractionRequest(
-            source=options.source,
-            checkpoint=options.checkpoint,
-            out=options.out,
-            config=options.config,
-            videos=options.videos,
-            batch_size=options.batch_size,
-            workers=options.workers,
-            dtype=options.dtype,
-            overrides=tuple(options.overrides),
-        )
-    )
+    counts = VideoIndex.update(request.extraction)
+
     if is_main():
-        print(json.dumps(counts) if options.json else summary(counts))
-        for row in read_failed(options.out)[:FAILED_SHOWN]:
+        print(json.dumps(counts) if request.as_json else summary(counts))
+        folder = request.extraction.out
+        for row in read_failed(folder)[:FAILED_SHOWN]:
             print(f"failed: {row['video']}: {row['reason']}", file=sys.stderr)
         if counts["failed"] > FAILED_SHOWN:
-            print(f"failed: {counts['failed'] - FAILED_SHOWN} more, in {options.out / FAILED}", file=sys.stderr)
-    # A launcher would take 1 for a process that died, and end or restart the others.
+            print(f"failed: {counts['failed'] - FAILED_SHOWN} more, in {folder / FAILED}", file=sys.stderr)
+
+    # A launcher takes status 1 for a process that died, and ends or restarts the others.
     alone = world_size() == 1
     stop_distributed()
     return 1 if counts["failed"] and alone else 0
 
 
-def query(options: argparse.Namespace) -> int:
+def query(request: QueryRequest) -> int:
     """Print what is found."""
-    searcher = Searcher.open(options.index, options.checkpoint)
-    hits = searcher.query(options.text, options.top, options.rerank, options.frames)
-    notes = notes_of(searcher, options.text, hits)
-    if options.json:
+    searcher = Searcher.open(request.index, request.checkpoint)
+    hits = searcher.query(request.text, request.top, request.rerank, request.frames)
+    notes = notes_of(searcher, request.text, hits)
+
+    if request.as_json:
         found = [asdict(hit) for hit in hits]
-        print(json.dumps({"text": options.text, "index": str(options.index), "hits": found, "notes": notes}))
+        print(json.dumps({"text": request.text, "index": str(request.index), "hits": found, "notes": notes}))
         return 0
+
     for note in notes:
         print(f"note: {note}", file=sys.stderr, flush=True)
     print("\n".join(in_words_of(rank, hit) for rank, hit in enumerate(hits, start=1)))
@@ -172,16 +216,16 @@ def in_seconds(end: float | None) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Does what the command line asks; a bad one ends it with one line and status 2."""
-    options = parse_arguments(arguments)
+    request = parse_arguments(arguments)
     with exit_status():
         try:
-            status = index(options) if options.command == "index" else query(options)
+            status = index(request) if isinstance(request, IndexRequest) else query(request)
         except KeyboardInterrupt:
             if is_main():
                 print("search: ended; the same command goes on from here", file=sys.stderr)
             raise SystemExit(130) from None
         except OSError as error:
-            folder = options.out if options.command == "index" else options.index
+            folder = request.extraction.out if isinstance(request, IndexRequest) else request.index
             raise ValueError(f"{folder}: {error}; make that right and give the same command") from error
     raise SystemExit(status)
 

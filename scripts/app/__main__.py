@@ -16,6 +16,7 @@ import os
 import socket
 import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -42,7 +43,29 @@ class PageServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+@dataclass(frozen=True, kw_only=True)
+class PageRequest:
+    """What page is to be served, and where.
+
+    Attributes:
+        index: the folder that is searched. checkpoint: where its checkpoint is now, if it was moved.
+        others: checkpoints for what the index's own cannot do, by their names in `OPTION_OF`.
+        top: videos that a search shows. rerank: videos to order by matching too; None for `top`.
+        names: other names that browsers know this machine by.
+    """
+
+    index: Path
+    checkpoint: str | None
+    others: dict[str, str]
+    top: int
+    rerank: int | None
+    host: str
+    port: int
+    names: tuple[str, ...]
+    max_upload_mib: float
+
+
+def parse_arguments(arguments: list[str] | None) -> PageRequest:
     """Read the command line; None means the process's own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--index", type=Path, required=True, help="folder that scripts.search has made")
@@ -58,21 +81,33 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.port > 65535:
         parser.error(f"argument --port: {options.port}: give 65535 or less")
-    return options
 
-
-def prepare(options: argparse.Namespace) -> tuple[uvicorn.Server, socket.socket]:
-    """The server with its models, ready to run, and the socket it is to listen on. ValueError if that cannot be."""
-    bound = bound_socket(options.host, options.port)  # first, as models take long to load
-    searcher = Searcher.open(options.index, options.checkpoint)
-    others = {name: getattr(options, name) for name in OPTION_OF if getattr(options, name) is not None}
-    settings = PageSettings(
-        host_names=host_names(options.host, bound, options.name),
-        upload_bytes=int(options.max_upload_mib * MEBIBYTE),
+    return PageRequest(
+        index=options.index,
+        checkpoint=options.checkpoint,
+        others={name: getattr(options, name) for name in OPTION_OF if getattr(options, name) is not None},
         top=options.top,
-        rerank=_reranked(searcher, options.rerank, options.top),
+        rerank=options.rerank,
+        host=options.host,
+        port=options.port,
+        names=tuple(options.name),
+        max_upload_mib=options.max_upload_mib,
     )
-    app = make_app(searcher, Checkpoints(searcher.model, others), settings)
+
+
+def prepare(request: PageRequest) -> tuple[uvicorn.Server, socket.socket]:
+    """The server with its models, ready to run, and the socket it listens on. ValueError if that cannot be."""
+    bound = bound_socket(request.host, request.port)  # first, as models take long to load
+    searcher = Searcher.open(request.index, request.checkpoint)
+
+    settings = PageSettings(
+        host_names=host_names(request.host, bound, list(request.names)),
+        upload_bytes=int(request.max_upload_mib * MEBIBYTE),
+        top=request.top,
+        rerank=_reranked(searcher, request.rerank, request.top),
+    )
+    app = make_app(searcher, Checkpoints(searcher.model, request.others), settings)
+
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -85,19 +120,21 @@ def prepare(options: argparse.Namespace) -> tuple[uvicorn.Server, socket.socket]
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve the page until it is told to end; 2 and one line if that cannot be."""
-    options = parse_arguments(arguments)
+    request = parse_arguments(arguments)
     try:
-        server, bound = prepare(options)
+        server, bound = prepare(request)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
     if not is_loopback(bound):
         print(
-            f"warning: whoever reaches this machine can watch all videos of {options.index}, and send videos of up to "
-            f"{options.max_upload_mib:g} MiB; there is no password",
+            f"warning: whoever reaches this machine can watch all videos of {request.index}, and send videos of up to "
+            f"{request.max_upload_mib:g} MiB; there is no password",
             file=sys.stderr,
         )
-    print(f"the page is at {address_of(options.host, bound)} (Ctrl-C ends it)", flush=True)
+    print(f"the page is at {address_of(request.host, bound)} (Ctrl-C ends it)", flush=True)
+
     try:
         server.run(sockets=[bound])
     except KeyboardInterrupt:  # uvicorn hands it on after it has ended in order

@@ -61,56 +61,74 @@ class Estimate:
     write_seconds: float
 
 
-def estimate(
-    config: TaskConfig, sizes: Sizes, traffic: list[Message], arguments: argparse.Namespace, step_seconds: float
-) -> Estimate:
-    """Everything that follows from the sizes, the speeds on the command line and the seconds of a step."""
-    train, processes = config.train, arguments.processes
-    steps_per_epoch = arguments.pairs // train.batch_size
+@dataclass(frozen=True, kw_only=True)
+class Plant:
+    """What the run is done with, as measured or assumed.
+
+    Attributes:
+        processes: one a GPU, over all machines.
+        pairs: what an epoch shows.
+        step_seconds: of one optimizer step. teraflops: the speed they were computed from, if none was measured.
+        clip_seconds: to read one clip by one core; None if unknown.
+    """
+
+    processes: int
+    processes_per_machine: int
+    pairs: int
+    step_seconds: float
+    teraflops: float | None
+    clip_seconds: float | None
+    gigabits: float
+    disk_megabytes: float
+
+
+def estimate(config: TaskConfig, sizes: Sizes, traffic: list[Message], plant: Plant) -> Estimate:
+    """Everything that follows from the model's sizes and the plant's speeds."""
+    train, processes, step_seconds = config.train, plant.processes, plant.step_seconds
+    steps_per_epoch = plant.pairs // train.batch_size
     if not steps_per_epoch:
-        raise ValueError(
-            f"--pairs: {arguments.pairs} do not fill one batch of {train.batch_size}; lower train.batch_size"
-        )
+        raise ValueError(f"--pairs: {plant.pairs} do not fill one batch of {train.batch_size}; lower train.batch_size")
+
     steps = steps_per_epoch * train.max_epochs
     hours = steps * step_seconds / 3600
     sent = {message.what: message.sent(processes) for message in traffic}
-    per_machine = min(arguments.processes_per_machine, processes)
+
+    per_machine = min(plant.processes_per_machine, processes)
     clips = train.batch_size / processes * per_machine / step_seconds
     last = sizes.weight_bytes + sizes.optimizer_bytes
     best = sizes.weight_bytes if config.task != "pretrain" else 0
+
     return Estimate(
         steps_per_epoch=steps_per_epoch,
         steps=steps,
         sent=sent,
-        network_seconds=sum(sent.values()) * 8 / (arguments.gigabits * 1e9),
+        network_seconds=sum(sent.values()) * 8 / (plant.gigabits * 1e9),
         step_seconds=step_seconds,
         hours=hours,
         gpu_hours=hours * processes,
         clips_per_second=clips,
-        cores=None if arguments.clip_seconds is None else clips * arguments.clip_seconds,
+        cores=None if plant.clip_seconds is None else clips * plant.clip_seconds,
         checkpoint_bytes=last,
         disk_bytes=train.keep_checkpoints * last + best,
-        write_seconds=last / (arguments.disk_megabytes * 1e6),
+        write_seconds=last / (plant.disk_megabytes * 1e6),
     )
 
 
-def assumptions(config: TaskConfig, sizes: Sizes, arguments: argparse.Namespace) -> list[str]:
+def assumptions(config: TaskConfig, sizes: Sizes, plant: Plant) -> list[str]:
     """What the numbers rest on, in lines."""
     train = config.train
-    said = [
-        f"{arguments.pairs} pairs an epoch in steps of {train.batch_size}; a process has {sizes.rows} rows in each of "
+    lines = [
+        f"{plant.pairs} pairs an epoch in steps of {train.batch_size}; a process has {sizes.rows} rows in each of "
         f"{train.accumulate} forward passes, of {config.video.num_frames} frames and {sizes.text_tokens} tokens",
         f"{sizes.parameters / 1e6:.1f} M trained parameters, {sizes.flops / 1e12:.2f} TFLOP a step and process",
         "rings: an all-reduce sends 2 (N - 1) / N of its bytes, an all-gather N - 1 times its part; a ring leaves each "
-        f"machine once, so a machine sends as much as one process; {arguments.gigabits:g} Gbit/s",
-        f"a disk that takes {arguments.disk_megabytes:g} MB/s",
+        f"machine once, so a machine sends as much as one process; {plant.gigabits:g} Gbit/s",
+        f"a disk that takes {plant.disk_megabytes:g} MB/s",
         "evaluations, the start and the last batch that is not full are left out",
     ]
-    if arguments.teraflops is not None:
-        said.append(
-            f"no step was measured: a GPU is taken to do {arguments.teraflops:g} TFLOP/s, and to wait for nothing"
-        )
-    return said
+    if plant.teraflops is not None:
+        lines.append(f"no step was measured: a GPU is taken to do {plant.teraflops:g} TFLOP/s, and to wait for nothing")
+    return lines
 
 
 def measured_step_seconds(folder: Path) -> float:
@@ -144,15 +162,16 @@ def measured_clip_seconds(folder: Path, config: TaskConfig) -> float:
     return (time.perf_counter() - started) / len(chosen)
 
 
-def render(found: Estimate, arguments: argparse.Namespace) -> str:
+def render(found: Estimate, plant: Plant) -> str:
     """The estimate for people."""
     total = sum(found.sent.values())
+    cores = "" if found.cores is None else f", {found.cores:.1f} cores at {plant.clip_seconds:.3g} s a clip"
+
     lines = [f"steps          {found.steps_per_epoch} an epoch, {found.steps} in all"]
     lines += [
         f"network        {format_bytes(count):>9} a step and process: {what}" for what, count in found.sent.items()
     ]
     lines += [f"               {format_bytes(total):>9} in all, {found.network_seconds:.3g} s if nothing hides it"]
-    cores = "" if found.cores is None else f", {found.cores:.1f} cores at {arguments.clip_seconds:.3g} s a clip"
     lines += [
         f"loader         {found.clips_per_second:.1f} clips/s a machine{cores}",
         f"time           {found.step_seconds:.3g} s a step: {found.hours:.1f} hours, {found.gpu_hours:.0f} GPU hours",
@@ -190,23 +209,38 @@ def main() -> None:
         config = load_any(CONFIG_CLASSES, arguments.config, arguments.overrides)
         refuse_unlike_batches(config)
         sizes = sizes_of(config, arguments.processes)
+
+        clip_seconds = arguments.clip_seconds
         if arguments.videos is not None:
-            arguments.clip_seconds = measured_clip_seconds(arguments.videos, config)
+            clip_seconds = measured_clip_seconds(arguments.videos, config)
+
         step_seconds = arguments.step_seconds
         if arguments.measured is not None:
             step_seconds = measured_step_seconds(arguments.measured)
         elif arguments.teraflops is not None:
             step_seconds = sizes.flops / (arguments.teraflops * 1e12)
-        traffic = messages(config, sizes, arguments.processes)
-        found = estimate(config, sizes, traffic, arguments, step_seconds)
+
+        plant = Plant(
+            processes=arguments.processes,
+            processes_per_machine=arguments.processes_per_machine,
+            pairs=arguments.pairs,
+            step_seconds=step_seconds,
+            teraflops=arguments.teraflops,
+            clip_seconds=clip_seconds,
+            gigabits=arguments.gigabits,
+            disk_megabytes=arguments.disk_megabytes,
+        )
+        found = estimate(config, sizes, messages(config, sizes, plant.processes), plant)
     except ValueError as error:
         parser.exit(2, f"error: {error}\n")
+
+    lines = assumptions(config, sizes, plant)
     if arguments.json:
-        shown: dict[str, Any] = {"estimate": asdict(found), "sizes": asdict(sizes)}
-        print(json.dumps({**shown, "assumptions": assumptions(config, sizes, arguments)}, indent=1))
+        shown: dict[str, Any] = {"estimate": asdict(found), "sizes": asdict(sizes), "assumptions": lines}
+        print(json.dumps(shown, indent=1))
     else:
-        print(render(found, arguments))
-        print("", *(f"- {line}" for line in assumptions(config, sizes, arguments)), sep="\n")
+        print(render(found, plant))
+        print("", *(f"- {line}" for line in lines), sep="\n")
 
 
 def refuse_unlike_batches(config: TaskConfig) -> None:

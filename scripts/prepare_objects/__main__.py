@@ -20,7 +20,7 @@ from tqdm import tqdm
 from datasets.objects.crop import placement
 from datasets.objects.store import ObjectStore, StoreWriter
 from scripts.parts.worker_pool import Failure
-from scripts.prepare_objects.command import parser
+from scripts.prepare_objects.command import parse
 from scripts.prepare_objects.detector import DetectionJob, display_size, read_frames
 from scripts.prepare_objects.pictures import save_clip
 from scripts.prepare_objects.ways import Way, way_of
@@ -28,20 +28,20 @@ from scripts.prepare_objects.ways import Way, way_of
 
 def main() -> int:
     """Run the command line; the exit status."""
-    arguments = parser(__doc__).parse_args()
+    command = parse(__doc__)
     try:
-        way = way_of(arguments)
-        writer = StoreWriter(arguments.out, way.names, way.settings)
+        way = way_of(command.request)
+        writer = StoreWriter(command.out, way.names, way.settings)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
     failures = fill(writer, way)
-    record = arguments.out.with_name(arguments.out.name + ".failures.jsonl")
+    record = command.out.with_name(command.out.name + ".failures.jsonl")
     write_failures(record, failures)
     for name, reason in failures.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
-    if failures and not arguments.allow_failures:
+    if failures and not command.allow_failures:
         print(
             f"{len(failures)} of {len(way.names)} clips failed, see {record}. Mend them and run this again, which does "
             "no other clip twice; or add --allow-failures, and loaders leave them out.",
@@ -50,12 +50,12 @@ def main() -> int:
         return 1
 
     writer.finish()
-    store = ObjectStore(arguments.out)
-    print(f"{arguments.out}: {summary(store)}")
-    for job in way.jobs[: getattr(arguments, "pictures", 0)]:
+    store = ObjectStore(command.out)
+    print(f"{command.out}: {summary(store)}")
+    for job in way.jobs[: command.pictures]:
         name = way.names[job.row]
         if name in store:
-            draw(store, name, job, arguments.out.with_name(f"{arguments.out.stem}_{job.row}.png"))
+            draw(store, name, job, command.out.with_name(f"{command.out.stem}_{job.row}.png"))
     return 1 if failures else 0
 
 

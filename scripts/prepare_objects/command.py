@@ -1,18 +1,44 @@
 """The options of `python -m scripts.prepare_objects`."""
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import sampling
 from scripts.parts.arguments import at_least, positive
 from scripts.parts.worker_pool import JOBS_HELP
+from scripts.prepare_objects.ways import CachesRequest, DetectorRequest, Request, VinvlRequest
 
 PER_SECOND = "per_second"
 """STOA-VLP's own rule for files and caches made with its code: a frame each second, of these some, evenly."""
 RULES = [name for name in sampling.SAMPLERS if name not in sampling.RANDOM_SAMPLERS]
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
+@dataclass(frozen=True)
+class Command:
+    """A command line: the boxes it asks for, the file to make, and how many clips to draw beside it."""
+
+    request: Request
+    out: Path
+    pictures: int
+    allow_failures: bool
+
+
+def parse(description: str | None, words: list[str] | None = None) -> Command:
+    """Read a command line; None means the process's own."""
+    options = vars(_parser(description).parse_args(words))
+    way, out, allow_failures = options.pop("way"), options.pop("out"), options.pop("allow_failures")
+    pictures = options.pop("pictures", 0)
+    options["workers"] = options.pop("jobs")
+
+    # What is left is named like the fields of the way's request.
+    if way == "caches":
+        options["files"] = tuple(options["files"])
+    request = {"detect": DetectorRequest, "vinvl": VinvlRequest, "caches": CachesRequest}[way](**options)
+    return Command(request, out, pictures, allow_failures)
+
+
+def _parser(description: str | None) -> argparse.ArgumentParser:
     """The options of all ways to come by boxes."""
     root = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     ways = root.add_subparsers(dest="way", required=True)

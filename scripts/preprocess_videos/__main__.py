@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -138,20 +139,20 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def recipe_of(options: argparse.Namespace) -> Recipe:
-    """The preset with the given options put on it. ValueError if nothing at all is asked for."""
-    given = {item.name: getattr(options, item.name) for item in fields(Recipe)}
-    given = {name: value for name, value in given.items() if value is not None}
-    if options.preset is None and not given:
+def recipe_of(preset: str | None, **changes: Any) -> Recipe:
+    """The preset under the changes that are not None. ValueError if nothing at all is asked for."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    if preset is None and not given:
         raise ValueError("give --preset, or what to change: --fps, --short-side, --seconds")
-    return replace(PRESETS[options.preset] if options.preset else Recipe(), **given)
+    return replace(PRESETS[preset] if preset else Recipe(), **given)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Does what the command line asks; a bad one ends it with one line and status 2."""
     options = parse_arguments(arguments)
     try:
-        recipe = recipe_of(options)
+        changes = {item.name: getattr(options, item.name) for item in fields(Recipe)}
+        recipe = recipe_of(options.preset, **changes)
         videos, others = find_videos(options.source, options.out)
         ledger = Ledger(options.out, recipe)
         ledger.check_names(videos)

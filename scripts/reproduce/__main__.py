@@ -11,17 +11,16 @@ differ, 3 where only a submission can be written, and 2 for an error. OUT/ROW/re
 """
 
 import argparse
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.children import run_child
 from scripts.parts.arguments import at_least
-from scripts.reproduce.plan import RECIPES, ROOT, Plan, Request, make_plan
+from scripts.parts.commands import run_command
+from scripts.parts.paper_rows import DATASETS, ROWS, UNOBTAINABLE, Row
+from scripts.reproduce.plan import RECIPES, Plan, Request, make_plan
 from scripts.reproduce.preparation import prepare
-from scripts.reproduce.rows import DATASETS, ROWS, UNOBTAINABLE, Row
 from scripts.reproduce.table import listing, markdown
 
 # What imports torch, which takes seconds, is imported when the commands have run: missing data are named at once.
@@ -29,17 +28,8 @@ if TYPE_CHECKING:
     from scripts.reproduce.verdict import Judgement
 
 SUMMARY = "reproduce.json"
-
-
-def run_command(words: tuple[str, ...]) -> None:
-    """Run `python WORDS` from the repository's root; ValueError if it fails.
-
-    None of its processes asks the hub: what they need of it has been fetched.
-    """
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    status = run_child((sys.executable, *words), environment, cwd=ROOT)
-    if status:
-        raise ValueError(f"{' '.join(words[:6])} ...: ended with status {status}; what it said is above")
+OFFLINE = {"HF_HUB_OFFLINE": "1"}
+"""For the commands: what they need of the hub has been fetched before, so none of their processes asks it."""
 
 
 def reproduce(row: Row, request: Request) -> int:
@@ -50,7 +40,7 @@ def reproduce(row: Row, request: Request) -> int:
         print(f"note: {warning}")
     for words, line in zip(plan.commands, plan.lines(), strict=True):
         print(f"\n$ {line}", flush=True)
-        run_command(words)
+        run_command(words, OFFLINE)
 
     from engine.checkpoint_folder import read_json, write_json
     from engine.results import RESULTS

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from ruamel.yaml import YAML
 
-from configs.load import load_any
-from configs.schema import CONFIG_CLASSES, RetrievalConfig, RunConfig
+from configs.schema import RetrievalConfig, RunConfig
 from scripts.parts.commands import ROOT
-from scripts.reproduce.rows import BLIP_ADDRESS, ROWS, Row
+from scripts.parts.paper_rows import BLIP_ADDRESS, Row
+from scripts.parts.row_configs import configured_start, read_config, trained_row
 
 ENTRY_SCRIPTS = {"retrieval": "train_retrieval.py", "vqa": "train_vqa.py"}
 RECIPES: dict[str, Path | None] = {"release": None, "paper": ROOT / "configs" / "testa" / "recipe_paper.yaml"}
@@ -79,7 +79,7 @@ def make_plan(row: Row, request: Request) -> Plan:
     elif row.released is not None and not request.retrain:
         evaluated, weights = row.released, "released"
     else:
-        trained = ROWS[row.trained_as] if row.trained_as is not None else row
+        trained = trained_row(row)
         folder = request.out / trained.name / "training"
         start = start_of(trained, request)
         warnings += missing_start(trained, start)
@@ -94,11 +94,6 @@ def make_plan(row: Row, request: Request) -> Plan:
             "objective.vtc_keys=all)",
         )
     return Plan(tuple(commands), results, weights, warnings)
-
-
-def read_config(row: Row, overrides: Sequence[str] = ()) -> RunConfig:
-    """The row's configuration under overrides."""
-    return load_any(CONFIG_CLASSES, ROOT / row.config, list(overrides))
 
 
 def recipe_settings(name: str) -> dict[str, str]:
@@ -128,22 +123,9 @@ def data_folder(config: RunConfig, data: Path) -> Path:
     return data / Path(config.data.root).name
 
 
-def default_weights(row: Row) -> str:
-    """The weights that a row begins with unless others are asked for: released, or to train from."""
-    if row.released is not None:
-        return row.released
-    return _own_start(ROWS[row.trained_as] if row.trained_as is not None else row)
-
-
 def start_of(row: Row, request: Request) -> str:
     """The weights that training begins with: asked for, or the configuration's own."""
-    return request.start or _own_start(row)
-
-
-def _own_start(row: Row) -> str:
-    start = read_config(row).checkpoint
-    assert start is not None, f"{row.config} names no checkpoint"
-    return start
+    return request.start or configured_start(row)
 
 
 def missing_start(row: Row, start: str) -> tuple[str, ...]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from configs.schema import RunConfig
 from engine.checkpoint_files import LAST
 from engine.fetching import require_all
-from scripts.reproduce.plan import Plan, Request, data_folder, missing_start, read_config, settings_of, start_of
-from scripts.reproduce.rows import ROWS, Row
+from scripts.parts.paper_rows import Row
+from scripts.parts.row_configs import read_config, trained_row
+from scripts.reproduce.plan import Plan, Request, data_folder, missing_start, settings_of, start_of
 from tasks.annotations import PARTS, Part, read_split
 
 
@@ -23,8 +24,7 @@ def prepare(row: Row, request: Request, plan: Plan) -> None:
     """
     _check_folder(row, request)
     if plan.weights == "trained":
-        trained = ROWS[row.trained_as] if row.trained_as is not None else row
-        _prepare_training(trained, request)
+        _prepare_training(trained_row(row), request)
         _check_data(_config(row, request, {}), ["test"])
     else:
         _prepare_evaluation(row, request)

@@ -1,6 +1,6 @@
 """The rows as people read them: the list of the command, and the table of docs/RUN.md."""
 
-from scripts.reproduce.rows import DATASETS, PRETRAINED, ROWS, UNOBTAINABLE, Row
+from scripts.parts.paper_rows import DATASETS, PRETRAINED, ROWS, UNOBTAINABLE, Row
 
 BEGIN = "<!-- rows: written by `python -m scripts.reproduce --markdown` -->"
 END = "<!-- end of rows -->"

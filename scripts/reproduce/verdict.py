@@ -7,8 +7,8 @@ from typing import Any, Final, Literal
 from configs.load import differences, from_dict, to_dict
 from configs.schema import CONFIG_CLASSES, RunConfig
 from models.testa.cost import count
-from scripts.reproduce.plan import read_config
-from scripts.reproduce.rows import DATASETS, Row
+from scripts.parts.paper_rows import DATASETS, Row
+from scripts.parts.row_configs import read_config
 
 Verdict = Literal["match", "no match", "N differs", "agrees, N not known", "submission"]
 MATCH: Final = "match"

@@ -48,12 +48,12 @@ def main() -> int:
     try:
         if arguments.published is not None:
             (captions,) = arguments.captions
-            save_tags(
-                arguments.out, published_tags(arguments.published, captions, load_clip_tokenizer(arguments.tokenizer))
-            )
+            tokenizer = load_clip_tokenizer(arguments.tokenizer)
+            save_tags(arguments.out, published_tags(arguments.published, captions, tokenizer))
             failures = []
         else:
-            failures = tag_all(work_of(arguments), arguments.out, arguments.jobs)
+            work = work_of(arguments.captions, arguments.tokenizer, arguments.tagger, arguments.out)
+            failures = tag_all(work, arguments.out, arguments.jobs)
         print(f"{arguments.out}: {summary(TagStore(arguments.out))}")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -63,15 +63,19 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def work_of(arguments: argparse.Namespace) -> list[Chunk]:
-    """What is left to do. ValueError if the tokenizer, the tagger or a file of captions is not there or not fit."""
-    load_clip_tokenizer(arguments.tokenizer)
-    tagger(arguments.tagger)
-    captions = [caption for path in arguments.captions for caption in captions_of(path)]
-    if arguments.out.is_file():
-        done = TagStore(arguments.out)
+def work_of(files: list[Path], tokenizer: str, tagger_name: str, out: Path) -> list[Chunk]:
+    """The captions of `files` that `out` lacks, in chunks.
+
+    ValueError if the tokenizer, the tagger or a file of captions is missing or unfit.
+    """
+    load_clip_tokenizer(tokenizer)
+    tagger(tagger_name)
+
+    captions = [caption for path in files for caption in captions_of(path)]
+    if out.is_file():
+        done = TagStore(out)
         captions = [caption for caption in captions if caption not in done]
-    return chunks(captions, arguments.tokenizer, arguments.tagger)
+    return chunks(captions, tokenizer, tagger_name)
 
 
 def tag_all(work: list[Chunk], out: Path, jobs: int) -> list[str]:

@@ -12,8 +12,9 @@ import pytest
 from huggingface_hub import constants
 
 from configs.load import to_dict
+from scripts.parts.commands import ROOT, run_command
+from scripts.parts.paper_rows import DATASETS, PAPER, ROWS, Dataset, Row
 from scripts.reproduce import __main__ as reproduce, verdict
-from scripts.reproduce.rows import DATASETS, PAPER, ROWS, Dataset, Row
 from tests.integration.runs import start, train, write_config
 from tests.tiny_runs import caption, config, write_data
 
@@ -60,7 +61,7 @@ def row(data: Path, monkeypatch: pytest.MonkeyPatch) -> Row:
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The commands run as calls, which is faster."""
 
-    def run_command(words: tuple[str, ...]) -> None:
+    def run_command(words: tuple[str, ...], variables: object) -> None:
         if start(words[0].removesuffix(".py"), *words[1:]):
             raise ValueError(f"{words[0]}: failed")
 
@@ -175,7 +176,7 @@ MISSING = {
 def test_what_is_missing_is_named_in_one_line_before_anything_starts(
     row: Row, data: Path, tmp_path: Path, words: list[str], line: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(reproduce, "run_command", lambda words: pytest.fail("a command was started"))
+    monkeypatch.setattr(reproduce, "run_command", lambda *_: pytest.fail("a command was started"))
     for module in ("engine.hub", "engine.fetching"):
         monkeypatch.setattr(f"{module}.why_unreachable", lambda: "no route")
     places = {"tmp": tmp_path, "data": data, "cache": constants.HF_HUB_CACHE, "config": row.config}
@@ -190,14 +191,15 @@ def test_missing_data_are_named_before_torch_is_imported(tmp_path: Path) -> None
         "import sys; from scripts.reproduce.__main__ import main; "
         f"print(main(['queryd_f32', '--data', {str(tmp_path)!r}, '--nproc', '8']), 'torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=reproduce.ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == "2 False\n" and "holds no folder queryd" in done.stderr
 
 
 def test_a_command_runs_in_another_process_whose_status_is_heeded() -> None:
-    reproduce.run_command(("-c", "import configs.load, os; assert os.environ['HF_HUB_OFFLINE'] == '1'"))
+    code = "import configs.load, os; assert os.environ['HF_HUB_OFFLINE'] == '1'"
+    run_command(("-c", code), reproduce.OFFLINE)
     with pytest.raises(ValueError, match=r"^-c .*: ended with status 3; what it said is above$"):
-        reproduce.run_command(("-c", "raise SystemExit(3)"))
+        run_command(("-c", "raise SystemExit(3)"))
 
 
 def test_a_dry_run_prints_the_commands_and_runs_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

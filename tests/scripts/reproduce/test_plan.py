@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from configs.schema import RetrievalConfig
-from scripts.reproduce.plan import Request, make_plan, read_config, recipe_settings
-from scripts.reproduce.rows import BLIP_ADDRESS, PRETRAINED, ROWS
+from scripts.parts.paper_rows import BLIP_ADDRESS, PRETRAINED, ROWS
+from scripts.parts.row_configs import read_config
+from scripts.reproduce.plan import Request, make_plan, recipe_settings
 
 
 def plan_of(name: str, **asked: Any) -> tuple[list[list[str]], str, Path]:

@@ -8,9 +8,9 @@ import pytest
 
 from configs.load import to_dict
 from models.testa.cost import count
+from scripts.parts.paper_rows import DATASETS, PAPER, README, ROWS
+from scripts.parts.row_configs import read_config
 from scripts.reproduce import verdict
-from scripts.reproduce.plan import read_config
-from scripts.reproduce.rows import DATASETS, PAPER, README, ROWS
 from scripts.reproduce.verdict import STATUS, judge, report
 
 count_once = cache(count)

@@ -8,8 +8,9 @@ import pytest
 from configs.load import dump, load_to_evaluate
 from configs.schema import CONFIG_CLASSES, RetrievalConfig
 from models.testa.cost import count
-from scripts.reproduce.plan import ENTRY_SCRIPTS, ROOT, read_config
-from scripts.reproduce.rows import DATASETS, PAPER, PRETRAINED, README, ROWS, UNOBTAINABLE, Row
+from scripts.parts.paper_rows import DATASETS, PAPER, PRETRAINED, README, ROWS, UNOBTAINABLE, Row
+from scripts.parts.row_configs import read_config
+from scripts.reproduce.plan import ENTRY_SCRIPTS, ROOT
 from scripts.reproduce.table import listing, markdown
 
 # Numbers as they stand in the tables, line by line: table, data, frames, printed GFLOPs, recalls or accuracy.

@@ -1,0 +1,30 @@
+"""What a row of the paper is run with: its configuration, and the weights it begins with."""
+
+from collections.abc import Sequence
+
+from configs.load import load_any
+from configs.schema import CONFIG_CLASSES, RunConfig
+from scripts.parts.commands import ROOT
+from scripts.parts.paper_rows import ROWS, Row
+
+
+def read_config(row: Row, overrides: Sequence[str] = ()) -> RunConfig:
+    """The row's configuration under overrides."""
+    return load_any(CONFIG_CLASSES, ROOT / row.config, list(overrides))
+
+
+def trained_row(row: Row) -> Row:
+    """The row whose training gives this row its weights: mostly itself."""
+    return ROWS[row.trained_as] if row.trained_as is not None else row
+
+
+def default_weights(row: Row) -> str:
+    """The weights that a row begins with unless others are asked for: released ones, or those to train from."""
+    return row.released if row.released is not None else configured_start(trained_row(row))
+
+
+def configured_start(row: Row) -> str:
+    """The weights that training begins with by the row's configuration."""
+    start = read_config(row).checkpoint
+    assert start is not None, f"{row.config} names no checkpoint"
+    return start
