@@ -37,6 +37,22 @@ class ClipMemory(NamedTuple):
         chosen = [None if part is None else part.index_select(0, index) for part in self]
         return ClipMemory(*chosen)  # type: ignore[arg-type]
 
+    def as_tokens(self) -> Tensor:
+        """All of it as one row of tokens (B, N, E) a clip, as stores and caches take it; padding is exactly zero."""
+        parts = [part for part in (self.frames, self.trajectories, self.actions) if part is not None]
+        return torch.cat(parts, dim=1)
+
+    @classmethod
+    def of_tokens(cls, tokens_BNE: Tensor, sizes: StoaSizes) -> "ClipMemory":
+        """The memory that `as_tokens` made, of any number of frames."""
+        trajectories, mask, actions = None, None, None
+        if sizes.actions:
+            tokens_BNE, actions = tokens_BNE.tensor_split([-sizes.num_actions], dim=1)
+        if sizes.objects == "fusion":
+            tokens_BNE, trajectories = tokens_BNE.tensor_split([-sizes.num_trajectories], dim=1)
+            mask = (trajectories != 0).any(dim=-1)
+        return cls(tokens_BNE, trajectories, mask, actions)
+
     def with_detached_frames(self) -> "ClipMemory":
         """The same, but no gradient reaches the frames' features."""
         return self._replace(frames=self.frames.detach())

@@ -11,11 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.parts.clip.text_tower import TextTower, states_at
+from models.parts.pixels import normalise_pixels
 from models.stoa.fusion import ClipMemory, FusionEncoder
 from models.stoa.objects import ActionEncoder, ClipObjects, TrajectoryEncoder
+from models.stoa.reach import reached
 from models.stoa.sizes import StoaSizes
 from models.stoa.video_tower import VideoTower
 
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Of the pixels that CLIP was trained on, on a scale from 0 to 1."""
 MOST_SCALE = math.log(100)
 """The similarity's scale is kept at or below e to this after every step."""
 
@@ -25,6 +30,11 @@ class VideoFeatures(NamedTuple):
 
     memory: ClipMemory
     embedding: Tensor
+
+    @property
+    def tokens(self) -> Tensor:
+        """The memory as tokens (B, N, E)."""
+        return self.memory.as_tokens()
 
 
 class TextFeatures(NamedTuple):
@@ -63,7 +73,7 @@ class StoaModel(nn.Module):
         self.fusion_unmatch_matrix = nn.Parameter(torch.randn(embed_dim, embed_dim) * embed_dim**-0.5)
 
     def encode_video(self, frames_BTCHW: Tensor, objects: ClipObjects | None = None) -> VideoFeatures:
-        """Encode normalised frames (B, T, 3, H, W), and the objects on them if the model has objects.
+        """Encode frames (B, T, 3, H, W), uint8 or normalised, and the objects on them if the model has objects.
 
         ValueError if the model has objects and the clips have none, or more frames than it has embeddings for.
         """
@@ -76,6 +86,8 @@ class StoaModel(nn.Module):
         if num_frames > self.sizes.num_frames:
             raise ValueError(f"clips of {num_frames} frames; this model has positions for {self.sizes.num_frames}")
 
+        if frames_BTCHW.dtype == torch.uint8:
+            frames_BTCHW = normalise_pixels(frames_BTCHW, CLIP_MEAN, CLIP_STD, self.visual.proj.dtype)
         encoded = self.visual.encode_clips(frames_BTCHW, objects)
         object_tokens = encoded.objects
         if object_tokens is not None and (self.sizes.objects == "fusion" or self.sizes.actions):
@@ -144,6 +156,32 @@ class StoaModel(nn.Module):
         mask = F.pad(mask_PS, (0, 1), value=1)
         last = torch.full((len(placed), 1), placed.shape[1] - 1, device=placed.device)
         return self.vocabulary_logits(self.fusion.read_text(memory, placed, mask, last)[:, 0])
+
+    def project_tokens(self, tokens: Tensor) -> Tensor:
+        """Unit vectors (..., E), float32, of clips' tokens, which lie in the shared space already."""
+        return F.normalize(tokens.float(), dim=-1)
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the space that videos and texts share."""
+        return self.sizes.embed_dim
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels a side of a patch."""
+        return self.sizes.patch_size
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of the video tower."""
+        return self.sizes.vision_depth
+
+    def freeze_unused(self, losses: tuple[str, ...], reference_form: bool = False) -> None:
+        """Freeze what none of the losses reaches, see `models.stoa.reach`: all that is trained has a gradient."""
+        parameters = dict(self.named_parameters())
+        trained = reached(parameters, self.sizes, losses, reference_form)
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(name in trained)
 
     @torch.no_grad()
     def clamp_scale(self) -> None:
