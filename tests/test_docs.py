@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 NUMERICS = (ROOT / "docs" / "NUMERICS.md").read_text()
 CLUSTER = (ROOT / "docs" / "CLUSTER.md").read_text()
 README = (ROOT / "README.md").read_text()
+DOCUMENTS = {path.name: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 
 
 def test_every_departure_names_a_test() -> None:
@@ -37,6 +38,24 @@ def test_tests_that_the_documents_name_are_there(name: str) -> None:
 @pytest.mark.parametrize("config", sorted(set(re.findall(r"configs/[\w/]+\.yaml", README))))
 def test_configs_that_the_readme_names_are_there(config: str) -> None:
     assert (ROOT / config).is_file()
+
+
+COMMANDS = re.findall(r"-m ((?:benchmarks|engine|scripts|tests)(?:\.[a-z_]+)*)\b(?!\.)", "\n".join(DOCUMENTS.values()))
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS)))
+def test_commands_that_the_documents_name_are_there(name: str) -> None:
+    path = ROOT.joinpath(*name.split("."))
+    assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_source_files_that_the_documents_name_are_there(document: str) -> None:
+    rooms = "configs|models|datasets|tasks|engine|inference|scripts|benchmarks"
+    # Paths of tests are relative to tests/ and checked above; NAME and the like stand for any name.
+    named = set(re.findall(rf"(?<![\w/.])(?:{rooms})/[\w/]+\.(?:py|yaml)\b", DOCUMENTS[document]))
+    own = {name for name in named if not re.search(r"[A-Z]{3}|/test_|/mine\.yaml", name)}
+    assert {name for name in own if not (ROOT / name).is_file()} == set()
 
 
 def test_files_of_the_readme_tree_are_there() -> None:

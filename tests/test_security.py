@@ -1,7 +1,7 @@
 """Attacks, really made: nothing from data, configurations or checkpoints runs, calls home, or lets a secret out.
 
 Pickles among annotations are in datasets/annotations/test_plain_pickle.py, those among weights in
-engine/test_checkpoint.py, code beside a tokenizer in models/test_tokenizer.py, and the hub's limits in
+engine/test_checkpoint_folder.py, code beside a tokenizer in models/parts/test_tokenizer.py, and the hub's limits in
 engine/test_hub.py.
 """
 
