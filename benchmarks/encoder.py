@@ -17,7 +17,7 @@ from benchmarks.measure import Case, ChildError, Row, Variant, take_turns
 from benchmarks.naive_encoder import NaiveEncoder, has_reference
 from benchmarks.settings import Settings, sections
 from configs.load import from_dict, to_dict
-from configs.schema import AggregationConfig, ModelConfig, VideoConfig, check_encoder
+from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from engine.host_memory import keep_freed_memory
 from models.testa.cost import count
 from models.testa.video_encoder import VideoEncoder
@@ -42,7 +42,7 @@ def cases(settings: Settings) -> list[Case]:
 
 
 def _cases_of(
-    settings: Settings, model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig, dtype: str, batch: int
+    settings: Settings, model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig, dtype: str, batch: int
 ) -> list[Case]:
     work = {"aggregation": to_dict(aggregation), "dtype": dtype, "batch": batch, "frames": video.num_frames}
     name = f"encoder {dtype}, {video.num_frames} frames, batch {batch}, {described(aggregation)}"
@@ -152,7 +152,7 @@ def limit(
 
 
 def executed_products(
-    model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig, batch: int = 1, frames: int | None = None
+    model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig, batch: int = 1, frames: int | None = None
 ) -> Products:
     """The matrix products of our encoder for inference."""
     with torch.device("meta"):
@@ -161,7 +161,7 @@ def executed_products(
 
 
 def reference_products(
-    model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig, batch: int = 1, frames: int | None = None
+    model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig, batch: int = 1, frames: int | None = None
 ) -> Products:
     """The matrix products as the released code computes them: those the paper counts."""
     with torch.device("meta"):
@@ -229,7 +229,7 @@ def schedule_grid(settings: Settings, path: Path) -> list[dict[str, Any]]:
     return measure_points(points, settings, path)
 
 
-def _amounts(model: ModelConfig, video: VideoConfig, axis: Literal["frames", "patches"]) -> range:
+def _amounts(model: TestaConfig, video: VideoConfig, axis: Literal["frames", "patches"]) -> range:
     def merging(amount: int) -> AggregationConfig:
         leaving: dict[str, Any] = {f"{axis}_per_block": amount}
         return AggregationConfig(reducer="geometry", **leaving)
@@ -240,15 +240,15 @@ def _amounts(model: ModelConfig, video: VideoConfig, axis: Literal["frames", "pa
     return range(0, most + 1, max(1, (most + 1) // 4))
 
 
-def _holds(model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig) -> bool:
+def _holds(model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig) -> bool:
     try:
-        check_encoder(model, video, aggregation)
+        model.check(video, aggregation)
     except ValueError:
         return False
     return True
 
 
-def _configured(settings: Settings, aggregation: dict[str, Any]) -> tuple[ModelConfig, VideoConfig, AggregationConfig]:
+def _configured(settings: Settings, aggregation: dict[str, Any]) -> tuple[TestaConfig, VideoConfig, AggregationConfig]:
     model, video, _ = sections(settings)
     return model, video, from_dict(AggregationConfig, aggregation, "aggregation")
 

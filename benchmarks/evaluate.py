@@ -126,7 +126,7 @@ def count_work(task: RetrievalTask) -> dict[str, int]:
         counts["pairs_scored"] += len(ids)
         return match(video_tokens, ids, mask, about)
 
-    task.model.encode_video, task.model.match = counted_encode, counted_match  # type: ignore[method-assign]
+    task.model.encode_video, task.model.match = counted_encode, counted_match
     return counts
 
 

@@ -13,11 +13,12 @@ from timm.layers import Mlp, PatchEmbed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from configs.schema import AggregationConfig, ModelConfig, VideoConfig, block_schedules
+from configs.models.testa import block_schedules
+from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from models.testa.blocks import NORM_EPS
 
 
-def has_reference(model: ModelConfig, aggregation: AggregationConfig) -> bool:
+def has_reference(model: TestaConfig, aggregation: AggregationConfig) -> bool:
     """Whether the released code can do that: divided attention, and merging by geometry with votes or none."""
     plain = (aggregation.frame_match, aggregation.order) == ("vote", "reference")
     unweighted = not (aggregation.proportional_attention or aggregation.weighted_pooling or model.temporal_scaling)
@@ -85,7 +86,7 @@ def naive_merge(
 class NaiveBlock(nn.Module):
     """Attention over time, merging of frames, attention within each frame, merging of patches, MLP."""
 
-    def __init__(self, model: ModelConfig, frames_leaving: int, patches_leaving: int) -> None:
+    def __init__(self, model: TestaConfig, frames_leaving: int, patches_leaving: int) -> None:
         super().__init__()
         width, heads = model.width, model.heads
         self.temporal_norm1 = nn.LayerNorm(width, eps=NORM_EPS)
@@ -130,7 +131,7 @@ class NaiveBlock(nn.Module):
 class NaiveEncoder(nn.Module):
     """Encode videos (B, T, 3, H, W) of the configured size; ValueError for what the released code cannot do."""
 
-    def __init__(self, model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig) -> None:
+    def __init__(self, model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig) -> None:
         super().__init__()
         if not has_reference(model, aggregation):
             raise ValueError(

@@ -11,10 +11,11 @@ from torch.nn import functional as F
 
 from benchmarks.naive_encoder import NaiveEncoder
 from benchmarks.naive_text import NaiveText
+from configs.models.testa import as_testa
 from datasets.video_text import VideoTextDataset
 from engine.precision import autocast, resolve_precision
+from models.parts.pixels import normalise_pixels
 from models.parts.tokenizer import with_first
-from models.testa.model import normalise_pixels
 from tasks.data import video_text
 from tasks.retrieval import RetrievalTask
 
@@ -26,10 +27,11 @@ class NaiveEvaluation:
 
     def __init__(self, task: RetrievalTask) -> None:
         config, model = task.config, task.model
+        sizes = as_testa(config.model)
         self.task = task
-        self.encoder = NaiveEncoder(config.model, config.video, config.aggregation).eval().to(task.device)
+        self.encoder = NaiveEncoder(sizes, config.video, config.aggregation).eval().to(task.device)
         self.encoder.load_state_dict(model.visual_encoder.state_dict())
-        self.tower = NaiveText(config.model.text, config.model.width).eval().to(task.device)
+        self.tower = NaiveText(sizes.text, sizes.width).eval().to(task.device)
         self.tower.load_state_dict(model.text_encoder.state_dict())
 
     def __call__(self) -> dict[str, float]:

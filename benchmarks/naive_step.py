@@ -15,11 +15,12 @@ from torch.nn import functional as F
 
 from benchmarks.naive_encoder import NaiveEncoder, has_reference
 from benchmarks.naive_text import NaiveDecoder, NaiveText
+from configs.models.testa import as_testa
 from configs.schema import PretrainConfig
 from engine.precision import autocast, resolve_precision
 from models.parts.bert import tie_encoder_to_decoder
-from models.parts.momentum import TWINNED
 from models.parts.tokenizer import with_first
+from models.testa.model import VisionLanguageModel
 
 FLOOR = 1e-4
 """Added to the weight of every negative."""
@@ -33,7 +34,7 @@ def has_reference_step(config: PretrainConfig) -> bool:
     whole = set(objective.losses) == {"vtc", "vtm", "cap"} and objective.momentum > 0
     queue_fits = objective.queue_size > 0 and objective.queue_size % train.batch_size == 0
     plain = optim.clip_norm is None and optim.layer_decay == 1 and not optim.freeze and train.accumulate == 1
-    return whole and queue_fits and plain and has_reference(config.model, config.aggregation)
+    return whole and queue_fits and plain and has_reference(as_testa(config.model), config.aggregation)
 
 
 def multinomial(weights: Tensor, wanted: str, row: int) -> int:
@@ -55,7 +56,7 @@ class NaivePretraining(nn.Module):
 
     def __init__(self, config: PretrainConfig, enc_token_id: int, dec_token_id: int) -> None:
         super().__init__()
-        model, objective = config.model, config.objective
+        model, objective = as_testa(config.model), config.objective
         self.objective, self.enc_token_id, self.dec_token_id = objective, enc_token_id, dec_token_id
         self.visual_encoder = NaiveEncoder(model, config.video, config.aggregation)
         self.text_encoder = NaiveText(model.text, model.width)
@@ -65,7 +66,9 @@ class NaivePretraining(nn.Module):
         self.itm_head = nn.Linear(model.text.width, 2)
         self.temp = nn.Parameter(torch.tensor(objective.temperature))
         tie_encoder_to_decoder(self.text_encoder, self.text_decoder)  # type: ignore[arg-type]  # of the same names
-        self.twins = nn.ModuleDict({name: deepcopy(getattr(self, name)) for name in TWINNED}).requires_grad_(False)
+        self.twins = nn.ModuleDict(
+            {name: deepcopy(getattr(self, name)) for name in VisionLanguageModel.twinned}
+        ).requires_grad_(False)
         for name in ("video_queue", "text_queue"):
             self.register_buffer(name, F.normalize(torch.randn(model.embed_dim, objective.queue_size), dim=0))
         self.register_buffer("pointer", torch.zeros(1, dtype=torch.int64))
@@ -108,7 +111,7 @@ class NaivePretraining(nn.Module):
         return (one + other) / 2, video_to_text, text_to_video
 
     def _follow(self) -> None:
-        for name in TWINNED:
+        for name in VisionLanguageModel.twinned:
             for twin, own in zip(self.twins[name].parameters(), getattr(self, name).parameters(), strict=True):
                 twin.data = twin.data * self.objective.momentum + own.data * (1.0 - self.objective.momentum)
 

@@ -21,7 +21,7 @@ from benchmarks.measure import Case, Variant
 from benchmarks.naive_text import NORM_EPS, NaiveText
 from benchmarks.settings import Settings, sections
 from configs.evaluation import EvaluationConfig
-from configs.schema import AggregationConfig, ModelConfig, TextConfig, VideoConfig
+from configs.schema import AggregationConfig, TestaConfig, TextConfig, VideoConfig
 from engine.host_memory import keep_freed_memory
 from engine.precision import Precision, autocast
 from models.parts.tokenizer import with_first
@@ -76,7 +76,7 @@ def make_pairs(settings: Settings, num_tokens: int, num_texts: int) -> Pairs:
     return Pairs(model.to(device), tokens.to(device), ids.to(device), torch.ones_like(ids).to(device))
 
 
-def _make_model(config: ModelConfig) -> VisionLanguageModel:
+def _make_model(config: TestaConfig) -> VisionLanguageModel:
     """A model whose video encoder, which has nothing to do here, is as small as one can be."""
     return VisionLanguageModel(
         replace(config, depth=1),

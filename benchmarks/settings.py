@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from configs.load import apply_overrides, from_dict, load_any
+from configs.models.testa import as_testa
 from configs.schema import (
     CONFIG_CLASSES,
     AggregationConfig,
     EvaluationConfig,
-    ModelConfig,
     PretrainConfig,
     RunConfig,
+    TestaConfig,
     VideoConfig,
 )
 
@@ -60,7 +61,7 @@ def configured(settings: Settings) -> RunConfig:
     return from_dict(BenchmarkConfig, apply_overrides(DEFAULTS, overrides, BenchmarkConfig), "command line")
 
 
-def sections(settings: Settings) -> tuple[ModelConfig, VideoConfig, AggregationConfig]:
+def sections(settings: Settings) -> tuple[TestaConfig, VideoConfig, AggregationConfig]:
     """The configured model, input and aggregation."""
     config = configured(settings)
-    return config.model, config.video, config.aggregation
+    return as_testa(config.model), config.video, config.aggregation

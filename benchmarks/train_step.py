@@ -24,10 +24,10 @@ from engine.interruption import Interruption
 from engine.loop import Trainer
 from engine.precision import resolve_precision
 from engine.task import Task
+from models.parts.pixels import normalise_pixels
 from models.parts.tokenizer import TextTokenizer
-from models.testa.model import normalise_pixels
 from tasks.build import build_model
-from tasks.objectives import Objectives
+from tasks.objectives.momentum import MomentumObjective
 
 CAPTION_TOKENS = (30, 64)
 CLS, SEP, FIRST_WORD = 1, 2, 3
@@ -92,17 +92,18 @@ class RandomPairs(nn.Module):
         super().__init__()
         torch.manual_seed(config.seed)
         self.model = build_model(config, cast(TextTokenizer, special_words(config)))
-        self.objectives = Objectives(self.model, config.objective, "row", config.seed)
+        self.objectives = MomentumObjective(self.model, config.objective, "row", config.seed)
         if config.train.compile:
-            self.model.visual_encoder.compile(fullgraph=True, dynamic=False)
+            self.model.compile_towers()
 
     def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:
         """The twin follows, and the tokens of the step's texts are counted."""
-        self.objectives.begin_step(self.model, step, epoch, [batch["mask"] for batch in batches])
+        masks = [batch["mask"] for batch in batches]
+        self.objectives.begin_step(self.model, step, epoch, batches, masks)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The losses of a batch, by name."""
-        return self.objectives(self.model, batch["video"], batch["ids"], batch["mask"], batch["index"])
+        return self.objectives(self.model, batch)
 
 
 def random_batch(config: PretrainConfig) -> dict[str, Tensor]:

@@ -7,23 +7,23 @@ A configuration is made of layers, each put on the ones before: defaults, the fi
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from configs.entry_scripts import entry_script, refuse_other_task
 from configs.moved import new_path
-from configs.values import WrongTypeError, convert, described, differences as differences, remedy, shown
+from configs.sections import Config, check, complete, construct, merge
+from configs.values import differences as differences, shown
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 EVALUATED_AS_TRAINED = ("model", "video", "aggregation")
 """The sections that an evaluation takes from the checkpoint's own configuration."""
-Config = TypeVar("Config", bound="DataclassInstance")
 
 
 def load(config_class: type[Config], path: Path, overrides: list[str]) -> Config:
@@ -46,8 +46,7 @@ def load_to_evaluate(
     `local_path` says where on this machine a checkpoint with an address is.
     """
     data = _read_layers(config_class, path) if path is not None else {}
-    asked = apply_overrides({}, overrides, config_class)
-    checkpoint = asked.get("checkpoint") or data.get("checkpoint")
+    checkpoint = _parse_overrides(overrides).get("checkpoint") or data.get("checkpoint")
     if checkpoint is None:
         raise ValueError("command line: checkpoint: nothing to evaluate; give checkpoint=FILE_OR_FOLDER")
     local = local_path(checkpoint)
@@ -69,7 +68,7 @@ def load_to_evaluate(
         else:
             # What was trained from is not what is evaluated, and its folder is not to be written to.
             own = {**own, "checkpoint": None, "output_dir": None}
-        data = {**data, **_check(config_class, own, str(trained))}
+        data = {**data, **check(config_class, own, str(trained))}
     elif path is None:
         raise ValueError(f"{checkpoint}: has no config.yaml beside it; say with --config what it is of")
     return from_dict(config_class, apply_overrides(data, overrides, config_class), str(path or trained), overrides)
@@ -92,11 +91,11 @@ def from_dict(config_class: type[Config], data: dict[str, Any], source: str, ove
     An error about a key that `overrides` set begins with "command line".
     """
     missing: list[str] = []
-    completed = _complete(config_class, _check(config_class, data, source), missing)
+    completed = complete(config_class, check(config_class, data, source), missing)
     if missing:
         raise ValueError(f"{source}: {', '.join(missing)}: missing, and without a default")
     try:
-        return _construct(config_class, completed)
+        return construct(config_class, completed)
     except ValueError as error:
         asked = {override.partition("=")[0] for override in overrides}
         blamed = "command line" if str(error).partition(":")[0] in asked else source
@@ -119,6 +118,12 @@ def dump(config: "DataclassInstance", path: Path) -> None:
 
 def apply_overrides(data: dict[str, Any], overrides: list[str], config_class: type[Config]) -> dict[str, Any]:
     """`data` with every `a.b=c` of `overrides` put on it, values read as YAML; their order does not matter."""
+    layer = check(config_class, _parse_overrides(overrides), "command line", data)
+    return merge(config_class, data, layer)
+
+
+def _parse_overrides(overrides: list[str]) -> dict[str, Any]:
+    """The `a.b=c` of a command line as nested dictionaries; whether such settings exist is not looked at."""
     layer: dict[str, Any] = {}
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -133,7 +138,7 @@ def apply_overrides(data: dict[str, Any], overrides: list[str], config_class: ty
         if name in section:
             raise ValueError(f"command line: {key}: given twice")
         section[name] = _parse(text, f"command line: {key}")
-    return _merge(config_class, data, _check(config_class, layer, "command line"))
+    return layer
 
 
 def _yaml() -> YAML:
@@ -176,9 +181,9 @@ def _read_layers(config_class: type, path: Path) -> dict[str, Any]:
         layer = _read_file(base)
         if "base" in layer:
             raise ValueError(f"{base}: base: a base cannot have a base of its own; list both in {path}")
-        data = _merge(config_class, data, _check(config_class, layer, str(base)))
+        data = merge(config_class, data, check(config_class, layer, str(base), data))
     settings = {name: value for name, value in own.items() if name not in ("base", "evaluate_with")}
-    return _merge(config_class, data, _check(config_class, settings, str(path)))
+    return merge(config_class, data, check(config_class, settings, str(path), data))
 
 
 def _evaluated_with(own: dict[Any, Any], path: Path) -> list[str]:
@@ -194,108 +199,3 @@ def _base_paths(base: Any, path: Path) -> list[Path]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{path}: base: found {shown(base)}, expected a path or a list of paths")
     return [path.parent / name for name in names]
-
-
-def _check(config_class: type, layer: dict[Any, Any], source: str) -> dict[str, Any]:
-    """`layer`, which may lack keys, once every key is known, its values converted to their fields' types."""
-
-    def check_section(section: type, values: dict[Any, Any], prefix: str) -> dict[str, Any]:
-        types = _field_types(section)
-        checked: dict[str, Any] = {}
-        for name, value in values.items():
-            key = f"{prefix}{name}"
-            if name not in types:
-                known = [*_dotted_names(config_class), *_dotted_names(section, prefix)]
-                raise ValueError(f"{source}: {key}: unknown key; {remedy(key, known)}")
-            checked[name] = check_value(types[name], value, key)
-        return checked
-
-    def check_value(expected: Any, value: Any, key: str) -> Any:
-        if _is_section(expected) and isinstance(value, dict):
-            return check_section(expected, value, f"{key}.")
-        listed = _section_of_list(expected)
-        if listed is not None and isinstance(value, list | tuple):
-            return tuple(check_value(listed, item, f"{key}[{position}]") for position, item in enumerate(value))
-        try:
-            return convert(expected, value)
-        except WrongTypeError:
-            raise ValueError(f"{source}: {key}: found {shown(value)}, expected {described(expected)}") from None
-
-    return check_section(config_class, layer, "")
-
-
-def _merge(section: type, lower: dict[str, Any], higher: dict[str, Any]) -> dict[str, Any]:
-    """A section's values with those of a higher layer put on them, nested sections key by key, lists as a whole.
-
-    A section class may have a static `inherited(lower, higher)` that says what of `lower` stands.
-    """
-    if hasattr(section, "inherited"):
-        lower = section.inherited(lower, higher)
-    merged = {**lower, **higher}
-    for name, expected in _field_types(section).items():
-        if _is_section(expected) and name in lower and name in higher:
-            merged[name] = _merge(expected, lower[name], higher[name])
-    return merged
-
-
-def _complete(section: type, values: dict[str, Any], missing: list[str], prefix: str = "") -> dict[str, Any]:
-    """`values` over the defaults of nested sections; appends the dotted keys without value or default to `missing`."""
-    completed = dict(values)
-    types = _field_types(section)
-    for item in fields(section):
-        if _is_section(types[item.name]):
-            default = {} if item.default_factory is MISSING else asdict(item.default_factory())
-            nested = _merge(types[item.name], default, values.get(item.name, {}))
-            completed[item.name] = _complete(types[item.name], nested, missing, f"{prefix}{item.name}.")
-        elif item.name in values and (listed := _section_of_list(types[item.name])) is not None:
-            completed[item.name] = [
-                _complete(listed, value, missing, f"{prefix}{item.name}[{position}].")
-                for position, value in enumerate(values[item.name])
-            ]
-        elif item.name not in values and item.default is MISSING and item.default_factory is MISSING:
-            missing.append(f"{prefix}{item.name}")
-    return completed
-
-
-def _construct(section: type[Config], values: dict[str, Any], prefix: str = "") -> Config:
-    types = _field_types(section)
-    built = dict(values)
-    for name, value in values.items():
-        listed = _section_of_list(types[name])
-        if _is_section(types[name]):
-            built[name] = _construct(types[name], value, f"{prefix}{name}.")
-        elif listed is not None:
-            built[name] = tuple(_construct_item(listed, item, f"{prefix}{name}[{n}].") for n, item in enumerate(value))
-    return section(**built)
-
-
-def _construct_item(section: type[Config], values: dict[str, Any], prefix: str) -> Config:
-    """A section of a list, which does not know its place in it: its errors begin with its own keys."""
-    try:
-        return _construct(section, values)
-    except ValueError as error:
-        raise ValueError(f"{prefix}{error}") from error
-
-
-def _field_types(section: type) -> dict[str, Any]:
-    hints = get_type_hints(section)
-    return {item.name: hints[item.name] for item in fields(section)}
-
-
-def _is_section(expected: Any) -> bool:
-    return isinstance(expected, type) and is_dataclass(expected)
-
-
-def _section_of_list(expected: Any) -> type | None:
-    """The section class of a `tuple[Section, ...]`; None for any other type."""
-    members = get_args(expected)
-    is_list = get_origin(expected) is tuple and members[-1] is Ellipsis and _is_section(members[0])
-    return members[0] if is_list else None
-
-
-def _dotted_names(section: type, prefix: str = "") -> list[str]:
-    names = []
-    for name, expected in _field_types(section).items():
-        nested = _dotted_names(expected, f"{prefix}{name}.") if _is_section(expected) else []
-        names += [f"{prefix}{name}", *nested]
-    return names

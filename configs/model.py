@@ -1,19 +1,10 @@
-"""The sections that say what the model is: the video encoder, its input and its token aggregation, the text towers.
+"""Sections that describe a model whatever its system: its input, its token aggregation, a BERT tower.
 
-`configs/schema.py` says how sections and their checks work, and holds the rest.
+`configs/schema.py` says how sections and their checks work. A system's own `model` section is in `configs/models/`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
-
-from configs.schedule import (
-    blocks_from_amount,
-    blocks_from_keep,
-    blocks_from_tokens,
-    check_capacity,
-    held_schedule,
-    keep_per_axis,
-)
 
 Amount = int | tuple[int, ...]
 """How many tokens leave per block: the same number in each, or one number a block."""
@@ -30,11 +21,6 @@ REDUCER_SETTINGS: dict[str, tuple[str, ...]] = {
     "prune": ("frames_per_block", "patches_per_block", "keep"),
     "tome": ("tokens_per_block", "keep"),
     "saliency": ("patches_per_block", "tokens_per_block", "keep"),
-}
-ATTENTION_REDUCERS: dict[str, tuple[str, ...]] = {
-    "divided": ("none", "geometry", "importance", "prune", "saliency"),
-    "joint": ("none", "tome", "saliency"),
-    "space": ("none",),
 }
 
 
@@ -122,7 +108,16 @@ def _remedy_for_reducer(reducer: str, setting: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextConfig:
+class TextTowerConfig:
+    """What tasks read of any system's `model.text`: where its vocabulary comes from, and how long a text may be."""
+
+    tokenizer: str
+    vocab_size: int
+    max_positions: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(TextTowerConfig):
     """The BERT towers. Defaults are bert-base-uncased with [DEC] and [ENC] added.
 
     `tokenizer` is a folder, a hub name, or `from_data`: a small WordPiece vocabulary of at most `vocab_size` entries
@@ -142,38 +137,6 @@ class TextConfig:
         check_positive("model.text", self, "vocab_size", "depth", "width", "heads", "intermediate", "max_positions")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.text.dropout: {self.dropout} is not a share in [0, 1)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The video encoder (ViT-B/16 by default), the text towers, and the size of the space they share.
-
-    `init` is how fresh weights are drawn: `vit` as the reference does, small and without effect of time, for a start
-    from image weights; `scratch` for a narrow model that is trained from nothing.
-    """
-
-    attention: Literal["divided", "joint", "space"] = "divided"
-    depth: int = 12
-    width: int = 768
-    heads: int = 12
-    patch_size: int = 16
-    mlp_ratio: float = 4.0
-    drop_path: float = 0.0
-    temporal_scaling: bool = False
-    init: Literal["vit", "scratch"] = "vit"
-    embed_dim: int = 256
-    text: TextConfig = field(default_factory=TextConfig)
-
-    def __post_init__(self) -> None:
-        check_positive("model", self, "depth", "width", "heads", "patch_size", "embed_dim")
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"model.drop_path: {self.drop_path} is not a share in [0, 1)")
-        if self.width % self.heads:
-            raise ValueError(f"model.heads: {self.heads} does not divide model.width {self.width}")
-        if self.text.width % self.text.heads:
-            raise ValueError(f"model.text.heads: {self.text.heads} does not divide model.text.width {self.text.width}")
-        if self.temporal_scaling and self.attention != "divided":
-            raise ValueError("model.temporal_scaling: has no effect without divided attention")
 
 
 EvalSampling = Literal["uniform", "uniform_floor", "interval_middle", "ends"]
@@ -206,58 +169,3 @@ class VideoConfig:
             raise ValueError(f"video.resize: {self.resize} is less than the crop, video.image_size {self.image_size}")
         if not self.augment and self.resize != 256:
             raise ValueError("video.resize: has no effect unless video.augment is true")
-
-
-def check_encoder(model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig) -> None:
-    """Refuse a video encoder that cannot be: patches that do not fit, a reducer of the other attention, a full axis."""
-    if video.image_size % model.patch_size:
-        raise ValueError(f"video.image_size: {video.image_size} is no multiple of model.patch_size {model.patch_size}")
-    if aggregation.reducer not in ATTENTION_REDUCERS[model.attention]:
-        takes = ", ".join(ATTENTION_REDUCERS[model.attention])
-        raise ValueError(
-            f"aggregation.reducer: {aggregation.reducer!r} does not go with {model.attention} attention, "
-            f"which takes {takes}"
-        )
-    if aggregation.reducer == "saliency":
-        idle = "patches_per_block" if model.attention == "joint" else "tokens_per_block"
-        if getattr(aggregation, idle) != 0:
-            raise ValueError(f"aggregation.{idle}: has no effect with {model.attention} attention; leave it out")
-    schedules = block_schedules(model, video, aggregation)
-    if model.temporal_scaling and any(schedules["frames"]):
-        raise ValueError(
-            "model.temporal_scaling: has one factor a frame, so frames cannot merge; set frames_per_block to 0"
-        )
-
-
-def block_schedules(
-    model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig
-) -> dict[str, tuple[int, ...]]:
-    """How many frames, patches (divided attention) and tokens (joint) leave in each block; 0s where nothing does."""
-    patches = (video.image_size // model.patch_size) ** 2
-    # (axis, what it holds at first, how many of them the reference protects)
-    divided = (("frames", video.num_frames, 1), ("patches", patches, 0), ("tokens", 0, 0))
-    joint = (("frames", 0, 1), ("patches", 0, 0), ("tokens", video.num_frames * patches, 0))
-    axes = list(joint if model.attention == "joint" else divided)
-    if aggregation.reducer == "saliency":
-        axes[0] = ("frames", 0, 1)  # it merges none
-    share = None
-    if aggregation.keep is not None:
-        # A single frame cannot merge in time: then space alone keeps the share.
-        merging = sum(held > 1 for _, held, _ in axes)
-        if not merging:
-            raise ValueError("aggregation.keep: one frame of one patch has nothing to merge")
-        share = keep_per_axis(aggregation.keep, merging)
-    schedules: dict[str, tuple[int, ...]] = {}
-    for axis, held, protected in axes:
-        if share is not None and held > 1:
-            schedules[axis] = blocks_from_keep(share, held, protected, model.depth, "aggregation.keep")
-        else:
-            name, amount = f"aggregation.{axis}_per_block", getattr(aggregation, f"{axis}_per_block")
-            if aggregation.reducer == "saliency":
-                shares = blocks_from_tokens(amount, model.depth, name)
-                check_capacity(shares, held, protected, name, axis)
-                schedules[axis] = held_schedule(shares, held, protected)
-                continue
-            schedules[axis] = blocks_from_amount(amount, model.depth, name)
-            check_capacity(schedules[axis], held, protected, name, axis)
-    return schedules

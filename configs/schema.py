@@ -11,15 +11,11 @@ from typing import Literal
 # Some are only passed on: importers need not know in which of the files a section is.
 from configs.data import QUESTION_DATASETS, DataConfig, SourceConfig as SourceConfig
 from configs.evaluation import AnsweringConfig, CaptioningConfig, EvaluationConfig
-from configs.model import (
-    AggregationConfig,
-    ModelConfig,
-    TextConfig as TextConfig,
-    VideoConfig,
-    block_schedules as block_schedules,
-    check_encoder,
-)
+from configs.model import AggregationConfig, TextConfig as TextConfig, VideoConfig
+from configs.models.base import ModelConfig
+from configs.models.testa import TestaConfig
 from configs.optim import OptimConfig, ParameterGroupConfig as ParameterGroupConfig, check_milestones
+from configs.sections import chosen_by_name
 from configs.training import (
     AnsweringObjectiveConfig,
     DecoderObjectiveConfig,
@@ -27,6 +23,13 @@ from configs.training import (
     TrainConfig,
     check_objective,
 )
+
+MODELS: dict[str, type[ModelConfig]] = {"testa": TestaConfig}
+"""The `model` section of each system, by `model.name`."""
+PAIR_OBJECTIVES: dict[str, type] = {"momentum": ObjectiveConfig}
+ANSWER_OBJECTIVES: dict[str, type] = {"answers": AnsweringObjectiveConfig}
+CAPTION_OBJECTIVES: dict[str, type] = {"captions": DecoderObjectiveConfig}
+"""The `objective` section of each way to train, by `objective.name`; `tasks.objectives.table` computes them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,7 @@ class RunConfig:
     data: DataConfig
     optim: OptimConfig
     train: TrainConfig
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = chosen_by_name(MODELS, TestaConfig)
     video: VideoConfig = field(default_factory=VideoConfig)
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     checkpoint: str | None = None
@@ -54,7 +57,7 @@ class RunConfig:
         for name, path in paths.items():
             if path is not None and path.startswith("~/"):
                 raise ValueError(f"{name}: {path} begins with ~/, which only a shell spells out; write the whole path")
-        check_encoder(self.model, self.video, self.aggregation)
+        self.model.check(self.video, self.aggregation)
         check_milestones(self.optim, self.train.max_epochs)
 
 
@@ -63,8 +66,9 @@ class PretrainConfig(RunConfig):
     """Pre-training: contrast, matching and captioning together."""
 
     task: Literal["pretrain"] = "pretrain"
-    objective: ObjectiveConfig = field(
-        default_factory=lambda: ObjectiveConfig(losses=("vtc", "vtm", "cap"), queue_size=57600, alpha_ramp_epochs=2.0)
+    objective: ObjectiveConfig = chosen_by_name(
+        PAIR_OBJECTIVES,
+        lambda: ObjectiveConfig(losses=("vtc", "vtm", "cap"), queue_size=57600, alpha_ramp_epochs=2.0),
     )
 
     def __post_init__(self) -> None:
@@ -81,7 +85,9 @@ class RetrievalConfig(RunConfig):
     """Text-to-video retrieval: fine-tuning with contrast and matching, evaluation with reranking."""
 
     task: Literal["retrieval"] = "retrieval"
-    objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(losses=("vtc", "vtm"), queue_size=32))
+    objective: ObjectiveConfig = chosen_by_name(
+        PAIR_OBJECTIVES, lambda: ObjectiveConfig(losses=("vtc", "vtm"), queue_size=32)
+    )
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
@@ -101,7 +107,7 @@ class VqaConfig(RunConfig):
     """Question answering: an encoder reads the question against the video, a decoder writes or ranks the answer."""
 
     task: Literal["vqa"] = "vqa"
-    objective: AnsweringObjectiveConfig = field(default_factory=AnsweringObjectiveConfig)
+    objective: AnsweringObjectiveConfig = chosen_by_name(ANSWER_OBJECTIVES, AnsweringObjectiveConfig)
     evaluation: AnsweringConfig = field(default_factory=AnsweringConfig)
 
     def __post_init__(self) -> None:
@@ -119,7 +125,7 @@ class CaptionConfig(RunConfig):
     """Captioning: a decoder over the video's tokens."""
 
     task: Literal["caption"] = "caption"
-    objective: DecoderObjectiveConfig = field(default_factory=DecoderObjectiveConfig)
+    objective: DecoderObjectiveConfig = chosen_by_name(CAPTION_OBJECTIVES, DecoderObjectiveConfig)
     evaluation: CaptioningConfig = field(default_factory=CaptioningConfig)
 
     def __post_init__(self) -> None:

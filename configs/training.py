@@ -65,6 +65,7 @@ class ObjectiveConfig:
     `vtc_keys: local` and `negatives: same_rank` are the reference's; results then depend on the number of processes.
     """
 
+    name: Literal["momentum"] = "momentum"
     losses: tuple[Literal["vtc", "vtm", "cap"], ...]
     queue_size: int
     alpha: float = 0.4
@@ -90,10 +91,16 @@ class ObjectiveConfig:
             raise ValueError(f"objective.temperature: {self.temperature} is not above 0")
         _check_label_smoothing(self.label_smoothing)
 
+    @property
+    def teaches(self) -> frozenset[str]:
+        """What a model can do once it is trained so; see `inference.trained.CAN_DO`."""
+        abilities = {"vtc": {"encode_video", "encode_text"}, "vtm": {"match"}, "cap": {"caption"}}
+        return frozenset[str]().union(*(abilities[loss] for loss in self.losses))
+
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderObjectiveConfig:
-    """Fine-tuning that trains the decoder alone: the cross-entropy of answers or captions."""
+class TextObjectiveConfig:
+    """Fine-tuning that trains a decoder to write a text: its cross-entropy."""
 
     label_smoothing: float = 0.1
 
@@ -102,12 +109,32 @@ class DecoderObjectiveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnsweringObjectiveConfig(DecoderObjectiveConfig):
-    """The same for answers. `questions: one` makes each question a sample with its video, as the reference does; `all`
-    makes each video one, which is encoded once for all of its questions: `train.batch_size` then counts videos.
+class DecoderObjectiveConfig(TextObjectiveConfig):
+    """The cross-entropy of captions."""
+
+    name: Literal["captions"] = "captions"
+
+    @property
+    def teaches(self) -> frozenset[str]:
+        """What a model can do once it is trained so; see `inference.trained.CAN_DO`."""
+        return frozenset({"caption"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnsweringObjectiveConfig(TextObjectiveConfig):
+    """The cross-entropy of answers.
+
+    `questions: one` makes each question a sample with its video, as the reference does; `all` makes each video one,
+    which is encoded once for all of its questions: `train.batch_size` then counts videos.
     """
 
+    name: Literal["answers"] = "answers"
     questions: Literal["one", "all"] = "one"
+
+    @property
+    def teaches(self) -> frozenset[str]:
+        """What a model can do once it is trained so; see `inference.trained.CAN_DO`."""
+        return frozenset({"answer"})
 
 
 def check_objective(objective: ObjectiveConfig, train: TrainConfig) -> None:

@@ -28,7 +28,7 @@ from datasets.video_text import collate
 from engine.precision import DTYPES, Precision, autocast, check_gpu_is_supported, resolve_precision
 from engine.run import choose_device
 from inference.trained import CAN_DO, Seconds, Video, abilities_of, records_of, settings_to_use, trained_task
-from models.testa.model import VideoFeatures, normalise_pixels
+from models.parts.features import VideoFeatures
 from tasks.base import VideoTextTask, progress_bar
 from tasks.caption import CaptionTask
 from tasks.data import clean_up, video_text
@@ -190,12 +190,9 @@ class TrainedModel:
 
     def encode_tokens(self, video: Video, start: float | None = None, end: float | None = None) -> EncodedTokens:
         """The tokens of one video, with the cells each of them holds and the frames that were shown."""
-        frames, encoder = self.read_video(video, start, end), self.model.visual_encoder
+        frames = self.read_video(video, start, end)
         with self.computing():
-            shown = normalise_pixels(
-                frames.unsqueeze(0).to(self.device), encoder.pixel_mean, encoder.pixel_std, encoder.cls_token.dtype
-            )
-            encoded = encoder(shown, return_origins=True)
+            encoded = self.model.trace_video(frames.unsqueeze(0).to(self.device))
         assert encoded.origins is not None
         return EncodedTokens(encoded.tokens[0].cpu(), encoded.size[0].cpu(), encoded.origins[0].cpu(), frames)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from configs.load import load_any, load_to_evaluate
-from configs.schema import CONFIG_CLASSES, CaptionConfig, ObjectiveConfig, TaskConfig
+from configs.schema import CONFIG_CLASSES, CaptionConfig, TaskConfig
 from datasets.annotations.manifest import check_times
 from datasets.records import VideoTextRecord
 from engine.checkpoint_folder import CONFIG, WEIGHTS
@@ -71,16 +71,8 @@ def trained_task(settings: TaskConfig, device: torch.device) -> VideoTextTask:
 
 def abilities_of(settings: TaskConfig) -> tuple[str, ...]:
     """What of CAN_DO a model is trained for."""
-    losses = settings.objective.losses if isinstance(settings.objective, ObjectiveConfig) else ()
-    trained = {
-        "encode_video": "vtc" in losses,
-        "encode_text": "vtc" in losses,
-        "match": "vtm" in losses,
-        "answer": settings.task == "vqa",
-        "caption": settings.task == "caption" or "cap" in losses,
-        "encode_tokens": True,
-    }
-    return tuple(name for name in CAN_DO if trained[name])
+    taught = settings.objective.teaches | {"encode_tokens"}
+    return tuple(name for name in CAN_DO if name in taught)
 
 
 def records_of(videos: Video | Sequence[Video], start: Seconds, end: Seconds) -> list[VideoTextRecord]:

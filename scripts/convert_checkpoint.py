@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from configs.load import dump, from_dict, load_any, to_dict
+from configs.models.testa import as_testa
 from configs.schema import CONFIG_CLASSES, TaskConfig
 from engine.checkpoint_folder import (
     CONFIG,
@@ -39,6 +40,7 @@ from models.parts.momentum import MomentumTwin
 from models.parts.tokenizer import load_tokenizer
 from models.testa.weights import blip, sizes
 from models.testa.weights.exchange import to_native, to_reference
+from models.testa.weights.formats import FORMATS
 from tasks.build import TOKENIZER, build_model
 
 Tensors = dict[str, torch.Tensor]
@@ -83,15 +85,16 @@ def convert_to_folder(source: str, target: Path, config_file: Path | None, token
         raise ValueError(f"{source}: has {config.model.text.vocab_size} words, and the tokenizer {len(tokenizer)}")
     with torch.device("meta"):
         model = build_model(config, tokenizer)
-        twin = MomentumTwin(model, momentum=0.0) if f"{TWIN}visual_encoder_m.cls_token" in converted else None
-    _, report = fit(model, converted, source, twin=twin)  # refuses a configuration that does not fit
+        twin = MomentumTwin(model, momentum=0.0) if any(name.startswith(TWIN) for name in converted) else None
+    _, report = fit(model, converted, source, formats=FORMATS, twin=twin)  # refuses a configuration that does not fit
     with replacing_folder(target) as folder:
         save_weights(converted, folder / WEIGHTS)
         dump(config, folder / CONFIG)
         tokenizer.save(folder / TOKENIZER)
         write_json(folder / STATE, {"task": config.task, "converted_from": source})
     video = config.video
-    said = f"{config.task}, {video.num_frames} frames of {video.image_size} pixels, {config.model.attention} attention"
+    attention = as_testa(config.model).attention
+    said = f"{config.task}, {video.num_frames} frames of {video.image_size} pixels, {attention} attention"
     dropped = grouped(name for name in tensors if name.endswith(blip.POSITION_IDS))
     return [
         f"{target}: {said}, {len(converted)} tensors",

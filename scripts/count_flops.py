@@ -14,8 +14,8 @@ from pathlib import Path
 
 from configs.load import load_any
 from configs.model import AMOUNTS
-from configs.schema import CONFIG_CLASSES, AggregationConfig, ModelConfig, VideoConfig
-from models.testa.cost import count
+from configs.schema import CONFIG_CLASSES, AggregationConfig, TestaConfig, VideoConfig
+from models.systems import count
 from scripts.parts.arguments import at_least
 
 FLAGS = {
@@ -51,7 +51,7 @@ def main() -> None:
             raise ValueError(f"{arguments.overrides[0]}: overrides need --config")
         else:
             cost = count(
-                ModelConfig(attention=arguments.attention or "divided"),
+                TestaConfig(attention=arguments.attention or "divided"),
                 VideoConfig(num_frames=arguments.frames or 32),
                 AggregationConfig(
                     reducer=arguments.reducer or "none",

@@ -25,7 +25,7 @@ from datasets.loaders import evaluation_loader
 from datasets.records import VideoTextRecord
 from engine.checkpoint_folder import write_json
 from engine.children import run_child
-from models.testa.cost import count
+from models.systems import count
 from tasks.data import video_text
 from tasks.retrieval import RetrievalTask
 

@@ -21,7 +21,7 @@ from models.parts.momentum import MomentumTwin
 from tasks.annotations import Part, Split, digest_of, named_files, read_split, setting_of
 from tasks.build import TOKENIZER, build_model, build_tokenizer, load_checkpoint
 from tasks.data import video_text
-from tasks.objectives import Objectives
+from tasks.objectives.table import objective_class
 from tasks.transfer import sent
 
 logger = logging.getLogger(__name__)
@@ -49,8 +49,7 @@ class VideoTextTask(nn.Module):
         """Take the weights the run starts from, if it has any, and compile what is to be compiled."""
         load_checkpoint(self.config, self.model, twin)
         if self.config.train.compile:
-            # A graph for each size: graphs of symbolic sizes take many times as long to make.
-            self.model.visual_encoder.compile(fullgraph=True, dynamic=False)
+            self.model.compile_towers()
 
     def split(self, part: Part) -> Split:
         """The records of a part of the data, read once, also where one set of records is several parts."""
@@ -141,7 +140,7 @@ class VideoTextTask(nn.Module):
     def fold_for_inference(self, dtype: torch.dtype) -> None:
         """Evaluate in `dtype` from now on, with outputs equal to 1e-5; a compiled encoder stays as it is."""
         if not self.config.train.compile:
-            self.model.visual_encoder.fold_for_inference(dtype)
+            self.model.fold_for_inference(dtype)
 
     def save_extras(self, folder: Path) -> None:
         """Put the tokenizer beside the weights."""
@@ -211,16 +210,17 @@ class PairTask(VideoTextTask):
         self, config: PretrainConfig | RetrievalConfig, device: torch.device, positives: Literal["row", "index"]
     ) -> None:
         super().__init__(config, device)
-        self.objectives = Objectives(self.model, config.objective, positives, config.seed)
+        self.objectives = objective_class(config.objective.name)(self.model, config.objective, positives, config.seed)
         self.start_from_checkpoint(self.objectives.twin)
 
     def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:
         """Before the first forward of an optimizer step: texts become ids, and the momentum twin follows."""
-        self.objectives.begin_step(self.model, step, epoch, self.tokenize_step(batches))
+        masks = self.tokenize_step(batches)
+        self.objectives.begin_step(self.model, step, epoch, batches, masks)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The losses of a micro-batch, by name."""
-        return self.objectives(self.model, batch["video"], batch["ids"], batch["mask"], batch["index"])
+        return self.objectives(self.model, batch)
 
 
 def progress_bar(items: Iterable[Any], description: str) -> tqdm:

@@ -22,7 +22,7 @@ from tasks.base import VideoTextTask
 from tasks.build import beside_checkpoint
 from tasks.data import clean_up, video_text
 from tasks.metrics.captions import PLAIN, CaptionScorer, JavaError
-from tasks.step_counts import TextCounts, count_texts
+from tasks.step_counts import count_texts
 
 logger = logging.getLogger(__name__)
 LENGTH = "captions.json"
@@ -33,8 +33,6 @@ class CaptionTask(VideoTextTask):
     """Fine-tuning to write captions: their cross-entropy for each token, as pre-training's."""
 
     config: CaptionConfig
-    text_counts: TextCounts
-    """Of the step that has begun."""
 
     def __init__(self, config: CaptionConfig, device: torch.device) -> None:
         super().__init__(config, device)
@@ -84,12 +82,12 @@ class CaptionTask(VideoTextTask):
 
     def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:
         """Before the first forward of an optimizer step: captions become ids, and their tokens are counted."""
-        self.text_counts = count_texts(self.tokenize_step(batches))
+        count_texts(batches, self.tokenize_step(batches))
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The loss of a token, averaged over all captions of the step, those of all processes."""
-        losses = self.model.caption_loss(self.model.video_tokens(batch["video"]), batch["ids"], batch["mask"])
-        return {"cap": losses.sum() / self.text_counts.tokens}
+        losses = self.model.context_loss(self.model.video_tokens(batch["video"]), batch["ids"], batch["mask"])
+        return {"cap": losses.sum() / batch["mean_tokens"]}
 
     def evaluate(self, final: bool) -> dict[str, Any]:
         """Scores of captions written for all videos that can be read, each against all of its own."""

@@ -116,16 +116,12 @@ def check_sources(config: PretrainConfig) -> None:
     if config.data.sources and config.data.cache != "none":
         raise ValueError("data.cache: memory is for one small set of videos; set data.cache=none with data.sources")
     for source in config.data.sources:
-        if source.image_size is not None and source.image_size % config.model.patch_size:
-            raise ValueError(
-                f"data.sources: image_size {source.image_size} of {source.file} is no multiple of model.patch_size "
-                f"{config.model.patch_size}"
+        try:
+            config.model.check_clip(
+                source.num_frames or config.video.num_frames, source.image_size or config.video.image_size, config.video
             )
-        if config.model.temporal_scaling and source.num_frames not in (None, config.video.num_frames):
-            raise ValueError(
-                f"data.sources: num_frames {source.num_frames} of {source.file} needs as many factors of "
-                "model.temporal_scaling; leave one of them out"
-            )
+        except ValueError as error:
+            raise ValueError(f"data.sources: {source.file}: {error}; leave one of them out or change it") from None
         # The train section's own was checked with it.
         batch_size = source.batch_size or config.train.batch_size
         if "vtm" in config.objective.losses and batch_size // config.train.accumulate < 2:

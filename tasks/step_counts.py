@@ -6,7 +6,7 @@ All is counted on the CPU before the first forward pass, so that the host never 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -15,20 +15,18 @@ from torch import Tensor
 from engine.distributed import all_gather_rows
 
 
-class TextCounts(NamedTuple):
-    """Of the texts of one step: tokens after the first of a micro-batch, on average, and the longest text of each.
+def count_texts(batches: Sequence[dict[str, Any]], masks: Sequence[Tensor]) -> None:
+    """Count the texts of a step and put into each of its micro-batches what its forward pass needs.
 
-    The average is over all micro-batches of all processes. The lengths are in order, each that of any process.
+    `masks` (B, S), on the CPU, are the text masks of this process, one a micro-batch. Each batch gets its number in the
+    step (`part`), the mean over all micro-batches of all processes of their tokens after the first (`mean_tokens`), and
+    the length of the longest text of this micro-batch in any process (`longest_text`).
     """
-
-    tokens: float
-    longest: list[int]
-
-
-def count_texts(masks: Sequence[Tensor]) -> TextCounts:
-    """Count the texts of a step, given this process's masks (B, S) on the CPU, one for each micro-batch."""
     counts = _of_all([[int(mask[:, 1:].numpy().sum()), mask.shape[1]] for mask in masks])
-    return TextCounts(float(counts[..., 0].mean()), counts[..., 1].max(axis=0).tolist())
+    mean_tokens = float(counts[..., 0].mean())
+    longest = counts[..., 1].max(axis=0).tolist()
+    for part, batch in enumerate(batches):
+        batch["part"], batch["mean_tokens"], batch["longest_text"] = part, mean_tokens, longest[part]
 
 
 def mean_count(counts: Sequence[int]) -> float:

@@ -121,7 +121,7 @@ class VqaTask(VideoTextTask):
         asked = batch["asked"]
         # Not `states[asked]`: on several CPU threads its gradient adds up rows in no fixed order.
         states_of_answers = states.index_select(0, asked)
-        losses = self.model.caption_loss(states_of_answers, answer_ids, answer_mask, mask[asked])
+        losses = self.model.context_loss(states_of_answers, answer_ids, answer_mask, mask[asked])
         return {"vqa": (batch["weights"] * losses).sum() / self.mean_questions}
 
     def evaluate(self, final: bool) -> dict[str, Any]:

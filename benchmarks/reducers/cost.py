@@ -11,7 +11,7 @@ from benchmarks.measure import Variant, peak_bytes, take_turns
 from benchmarks.reducers.schedules import Matched
 from benchmarks.settings import Settings
 from configs.load import from_dict, to_dict
-from configs.schema import AggregationConfig, ModelConfig, VideoConfig
+from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from engine.checkpoint_folder import write_json
 from engine.host_memory import keep_freed_memory
 from models.testa.video_encoder import VideoEncoder
@@ -43,7 +43,7 @@ def forward(settings: Settings, model: dict[str, Any], video: dict[str, Any], ag
     size = from_dict(VideoConfig, video, "video")
     torch.manual_seed(0)
     encoder = VideoEncoder(
-        from_dict(ModelConfig, model, "model"), size, from_dict(AggregationConfig, aggregation, "aggregation")
+        from_dict(TestaConfig, model, "model"), size, from_dict(AggregationConfig, aggregation, "aggregation")
     )
     encoder = encoder.eval().to(settings.device).fold_for_inference()
     pixels = torch.randn(VIDEOS, size.num_frames, 3, size.image_size, size.image_size, device=settings.device)

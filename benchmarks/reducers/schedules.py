@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.reducers.settings import Reducer
 from configs.model import REDUCER_SETTINGS
-from configs.schema import AggregationConfig, ModelConfig, VideoConfig, check_encoder
+from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from models.testa.cost import Cost, count
 
 
@@ -17,7 +17,7 @@ class Matched:
     """A reducer with its schedule: what the encoder is built of, and what that costs."""
 
     name: str
-    model: ModelConfig
+    model: TestaConfig
     video: VideoConfig
     aggregation: AggregationConfig
     cost: Cost
@@ -35,13 +35,13 @@ class Matched:
         )
 
 
-def priced(name: str, model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig) -> Matched:
+def priced(name: str, model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig) -> Matched:
     """A given schedule with its cost; ValueError if the encoder cannot hold it."""
-    check_encoder(model, video, aggregation)
+    model.check(video, aggregation)
     return Matched(name, model, video, aggregation, count(model, video, aggregation))
 
 
-def match(reducer: Reducer, model: ModelConfig, video: VideoConfig, gmacs: float) -> Matched:
+def match(reducer: Reducer, model: TestaConfig, video: VideoConfig, gmacs: float) -> Matched:
     """The reducer at the constant schedule whose cost is nearest to `gmacs`; the least merging of those equally near.
 
     Where both axes merge, one number of patches goes with each of frames: that which leaves the most similar shares of
@@ -66,7 +66,7 @@ def match(reducer: Reducer, model: ModelConfig, video: VideoConfig, gmacs: float
     return at(0) if reducer.matched_by == "nothing" else nearest(at, gmacs)
 
 
-def balanced_patches(frames: int, model: ModelConfig, video: VideoConfig) -> int:
+def balanced_patches(frames: int, model: TestaConfig, video: VideoConfig) -> int:
     """How many patches have to leave in every block for their share at the end to be as near as can be to the frames'.
 
     Half a patch is rounded down: less merging.

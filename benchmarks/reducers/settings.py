@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from configs.load import load
+from configs.models.testa import as_testa
 from configs.schema import (
     AggregationConfig,
-    ModelConfig,
     PretrainConfig,
     RetrievalConfig,
     RunConfig,
+    TestaConfig,
     VideoConfig,
     VqaConfig,
 )
@@ -188,7 +189,7 @@ def layered(*layers: Sequence[str]) -> tuple[str, ...]:
     return tuple(by_key.values())
 
 
-def encoder_of(comparison: Comparison) -> tuple[ModelConfig, VideoConfig]:
+def encoder_of(comparison: Comparison) -> tuple[TestaConfig, VideoConfig]:
     """The video encoder that all recipes train, and what retrieval and vqa show it; pre-training may show fewer frames.
 
     ValueError if they do not agree, or begin with a reducer.
@@ -203,4 +204,4 @@ def encoder_of(comparison: Comparison) -> tuple[ModelConfig, VideoConfig]:
         raise ValueError("overrides: pretrain, retrieval and vqa have to agree on the model; set it for all")
     if configs["retrieval"].video != configs["vqa"].video:
         raise ValueError("overrides: retrieval and vqa have to agree on video; set it for both")
-    return configs["retrieval"].model, configs["retrieval"].video
+    return as_testa(configs["retrieval"].model), configs["retrieval"].video

@@ -1,9 +1,7 @@
 """Trace how a checkpoint aggregates the tokens of a video, and draw it."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -21,36 +19,35 @@ from inference.pictures.figures import (
     write_figure,
 )
 from inference.pictures.trace import Trace, grounded, trace_video
-from models.testa.video_encoder import VideoEncoder
+from models.parts.aggregation import AggregationStep
 
 FRAMES_A_SECOND = 4
 
 
+class _BlocksBegun(list):
+    """What each block does, and a bar of how many have begun, as encoding takes a while on a CPU."""
+
+    def __init__(self, progress: tqdm) -> None:
+        super().__init__()
+        self.progress = progress
+
+    def append(self, steps: list[AggregationStep]) -> None:
+        super().append(steps)
+        self.progress.update()
+
+
 def trace_of(model: TrainedModel, video: str, start: float | None, end: float | None) -> Trace:
     """A video as the checkpoint sees and encodes it."""
-    frames, encoder = model.read_video(video, start, end), model.model.visual_encoder
-    with model.computing(), blocks_watched(encoder):
-        return trace_video(encoder, frames.to(model.device))
-
-
-@contextmanager
-def blocks_watched(encoder: VideoEncoder) -> Iterator[None]:
-    """Show how far the encoder has come, which takes a while on a CPU."""
-    with tqdm(total=len(encoder.blocks), desc="encoding", unit="block") as progress, ExitStack() as hooks:
-
-        def block_is_through(*_: Any) -> None:
-            progress.update()
-
-        for block in encoder.blocks:
-            hooks.callback(block.register_forward_hook(block_is_through).remove)
-        yield
+    frames = model.read_video(video, start, end).to(model.device)
+    with model.computing(), tqdm(total=model.model.num_blocks, desc="encoding", unit="block") as progress:
+        return trace_video(model.model, frames, _BlocksBegun(progress))
 
 
 def similarity_of(model: TrainedModel, trace: Trace, text: str) -> NDArray[np.float64]:
     """The cosine (T, L) of a phrase with each cell's token."""
     embedding = model.encode_text(text)
     with model.computing():
-        return grounded(trace, model.model.vision_proj, embedding)
+        return grounded(model.model, trace, embedding)
 
 
 def write_pictures(

@@ -3,18 +3,17 @@
 A cell is one patch of one frame. Shapes: T frames, L patches a frame, N tokens, D width, K head width.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inference.api import EncodedTokens
 from models.parts.aggregation import AggregationStep
-from models.testa.model import normalise_pixels
-from models.testa.video_encoder import VideoEncoder
+from models.protocols import DualEncoder, Trainable
 
 
 class Similarity(NamedTuple):
@@ -53,16 +52,14 @@ class Trace(NamedTuple):
     origins: NDArray[np.int64]
 
 
-def trace_video(encoder: VideoEncoder, frames_TCHW: Tensor) -> Trace:
-    """Encode uint8 frames (T, 3, H, W), which lie on the encoder's device, and keep what it does.
+def trace_video(model: Trainable, frames_TCHW: Tensor, steps: list[list[AggregationStep]] | None = None) -> Trace:
+    """Encode uint8 frames (T, 3, H, W), which lie on the model's device, and keep what its encoder does.
 
-    Raises ValueError if nothing merges or is dropped.
+    `steps`, an empty list, gets what each block does as soon as it begins. ValueError if nothing merges or is dropped.
     """
-    steps: list[list[AggregationStep]] = []
-    weight = encoder.cls_token
+    steps = [] if steps is None else steps
     with torch.no_grad():
-        shown = normalise_pixels(frames_TCHW.unsqueeze(0), encoder.pixel_mean, encoder.pixel_std, weight.dtype)
-        encoded = encoder(shown, return_origins=True, steps=steps)
+        encoded = model.trace_video(frames_TCHW.unsqueeze(0), steps)
     if not any(steps):
         raise ValueError(
             "nothing merges in this model, so there is nothing to show; add for instance aggregation.reducer=geometry "
@@ -76,9 +73,9 @@ def trace_video(encoder: VideoEncoder, frames_TCHW: Tensor) -> Trace:
         blocks.append(held)
     return Trace(
         frames=frames_TCHW.permute(0, 2, 3, 1).cpu().numpy(),
-        grid=(frames_TCHW.shape[-2] // encoder.patch_size, frames_TCHW.shape[-1] // encoder.patch_size),
+        grid=(frames_TCHW.shape[-2] // model.patch_size, frames_TCHW.shape[-1] // model.patch_size),
         blocks=blocks,
-        merges_frames=encoder.attention == "divided",
+        merges_frames=not any(step.axis == "joint" for found in steps for step in found),
         similarities=[similarity(block, step) for block, found in enumerate(steps, start=1) for step in found],
         tokens=encoded.tokens[0].cpu(),
         origins=origins,
@@ -102,12 +99,10 @@ def similarity(block: int, step: AggregationStep) -> Similarity:
     return Similarity(block, step.axis, float(merged.mean()), others)
 
 
-def grounded(
-    encoded: Trace | EncodedTokens, projection: torch.nn.Module, text_embedding: Tensor
-) -> NDArray[np.float64]:
+def grounded(model: DualEncoder, encoded: Trace | EncodedTokens, text_embedding: Tensor) -> NDArray[np.float64]:
     """Cosine (T, L) of a text (E,) with the token of each cell, projected to the shared space; NaN where dropped."""
-    device, origins = next(projection.parameters()).device, np.asarray(encoded.origins)
+    device, origins = next(cast(nn.Module, model).parameters()).device, np.asarray(encoded.origins)
     with torch.no_grad():
-        regions = F.normalize(projection(encoded.tokens.to(device)).float(), dim=-1).cpu()
+        regions = model.project_tokens(encoded.tokens.to(device)).cpu()
     cosine = (regions @ text_embedding).double().numpy()
     return np.where(origins < 0, np.nan, cosine[origins])

@@ -29,7 +29,7 @@ def best_frames(
     when its frames are shown.
     """
     with model.computing():
-        cosine = grounded(encoded, model.model.vision_proj, text_embedding)
+        cosine = grounded(model.model, encoded, text_embedding)
     try:
         seconds = video_text(model.config, records_of(video, start, end), training=False).frame_times(0)
     except DecodeError as error:

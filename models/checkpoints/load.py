@@ -1,33 +1,56 @@
-"""Starting a model, and its momentum twin, from anybody's weights: ours, TESTA's, BLIP's, a ViT of timm.
+"""Start a model, and its momentum twin, from a file of weights, whoever made it.
 
-A model takes from a file the parts that it has itself (`visual_encoder`, `text_encoder`, `vision_proj`, `text_proj`,
-`itm_head`, `temp`, `text_decoder`), and of those everything. All else in the file is left and named in the report.
+A model takes from a file the parts that it has itself, and of those everything. All else in the file is left and named
+in the report. Which files there are, and how a part is made to fit, is the system's to say: `WeightFormats`.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from models.checkpoints import native
-from models.checkpoints.stored import ENCODER, TWIN_SUFFIX, Stored, grouped, part_of
+from models.checkpoints.stored import TWIN_SUFFIX, Stored, grouped, part_of
 from models.parts.momentum import MomentumTwin
-from models.testa.model import VisionLanguageModel
-from models.testa.weights import blip, testa, timm
-from models.testa.weights.encoder import fit_encoder
+from models.protocols import Twinnable
 
-ADAPTERS = (native, testa, blip, timm)
-"""In the order in which they are asked: TESTA's files have all names that BLIP's have."""
-PRETRAINED = "a pre-trained file (TESTA's, or BLIP's model_base.pth, model_base_14M.pth, model_base_capfilt_large.pth)"
-FOUND_IN = {
-    "text_encoder": f"{PRETRAINED}, or one fine-tuned for retrieval or question answering",
-    "text_decoder": f"{PRETRAINED}, or one fine-tuned for question answering or captions",
-    **dict.fromkeys(("vision_proj", "text_proj", "itm_head", "temp"), f"{PRETRAINED}, or one fine-tuned for retrieval"),
-}
-"""Which files have a part that another lacks."""
 LISTED = 20
 TWIN_IS_COPY = "the momentum twin is a copy of the model"
+
+
+class Fitted(Protocol):
+    """Weights of one part, what was done to them, and names that the part has no use for with the reason."""
+
+    weights: dict[str, Tensor]
+    notes: list[str]
+    left: dict[str, list[str]]
+
+
+class WeightFormats(Protocol):
+    """What a system knows of files that start its models.
+
+    Attributes:
+        adapters: modules with `matches(names)` and `read(tensors) -> Stored`, asked in this order.
+        known_files: "no ..." for the error of a file that none of them knows.
+        found_in, otherwise_found_in: which files have a part that another lacks, by part, and for all other parts.
+    """
+
+    @property
+    def adapters(self) -> tuple[Any, ...]: ...  # noqa: D102
+
+    @property
+    def known_files(self) -> str: ...  # noqa: D102
+
+    @property
+    def found_in(self) -> Mapping[str, str]: ...  # noqa: D102
+
+    @property
+    def otherwise_found_in(self) -> str: ...  # noqa: D102
+
+    def fit_part(self, part: str, found: dict[str, Tensor], own: dict[str, Tensor]) -> Fitted:
+        """The weights of a part as a part with the state `own` can take them; names are those within the part."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +81,12 @@ class LoadReport:
 
 
 def load_into(
-    model: VisionLanguageModel, tensors: Mapping[str, Tensor], source: str, *, twin: MomentumTwin | None = None
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    source: str,
+    *,
+    formats: WeightFormats,
+    twin: MomentumTwin | None = None,
 ) -> LoadReport:
     """Put the weights of a file into `model` and `twin`; a twin that the file has not starts as the model's copy.
 
@@ -70,21 +98,26 @@ def load_into(
         ValueError: the file is of no known kind, lacks a part that the model has, or has in such a part anything
             missing, unexpected or of another shape; all of that is listed, and nothing is loaded.
     """
-    fitted, report = fit(model, tensors, source, twin=twin)
+    fitted, report = fit(model, tensors, source, formats=formats, twin=twin)
     _load(model, fitted)
     if twin is not None and TWIN_IS_COPY in report.notes:
-        twin.copy_from(model)
+        twin.copy_from(cast(Twinnable, model))
     elif twin is not None:
         _load(twin, fitted)
     return report
 
 
 def fit(
-    model: VisionLanguageModel, tensors: Mapping[str, Tensor], source: str, *, twin: MomentumTwin | None = None
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    source: str,
+    *,
+    formats: WeightFormats,
+    twin: MomentumTwin | None = None,
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """What `load_into` would load, by the names of model and twin, which may be on the meta device."""
-    stored = read_stored(tensors, source)
-    parts = _Parts(stored)
+    stored = read_stored(tensors, source, formats)
+    parts = _Parts(stored, formats)
     for module in (model, twin):
         state = {} if module is None else module.state_dict()
         own = list(dict.fromkeys(map(part_of, state)))
@@ -104,12 +137,12 @@ def fit(
     return parts.fitted, LoadReport(source, stored.kind, parts.taken, notes, {**stored.left, **parts.left, **left})
 
 
-def read_stored(tensors: Mapping[str, Tensor], source: str) -> Stored:
+def read_stored(tensors: Mapping[str, Tensor], source: str, formats: WeightFormats) -> Stored:
     """What the adapter for this kind of file makes of it; `ValueError` if there is none."""
-    adapter = next((adapter for adapter in ADAPTERS if adapter.matches(tensors)), None)
+    adapter = next((adapter for adapter in formats.adapters if adapter.matches(tensors)), None)
     if adapter is None:
         some = ", ".join(list(tensors)[:3]) or "nothing"
-        raise ValueError(f"{source}: is no checkpoint of this project, TESTA, BLIP or a ViT of timm; it holds {some}")
+        raise ValueError(f"{source}: is {formats.known_files}; it holds {some}")
     try:
         return adapter.read(tensors)
     except ValueError as error:
@@ -119,8 +152,8 @@ def read_stored(tensors: Mapping[str, Tensor], source: str) -> Stored:
 class _Parts:
     """Gathers, part by part, what a file has for a model and what is wrong with it."""
 
-    def __init__(self, stored: Stored) -> None:
-        self.stored = stored
+    def __init__(self, stored: Stored, formats: WeightFormats) -> None:
+        self.stored, self.formats = stored, formats
         self.fitted: dict[str, Tensor] = {}
         self.taken: dict[str, int] = {}
         self.notes: list[str] = []
@@ -135,22 +168,21 @@ class _Parts:
             self.notes.append(f"{part} is not in the file and keeps its fresh weights")
             return
         if not found:
-            remedy = FOUND_IN.get(part.removesuffix(TWIN_SUFFIX), PRETRAINED)
+            remedy = self.formats.found_in.get(part.removesuffix(TWIN_SUFFIX), self.formats.otherwise_found_in)
             self.missing.append(f"{part}: missing as a whole ({self.stored.kind}); start from {remedy}")
             return
         self.taken[part] = len(found)
-        if part.removesuffix(TWIN_SUFFIX) == ENCODER:
-            found = self._fit_encoder(part, found, own)
+        found = self._fit_part(part, found, own)
         self._compare(found, own)
         self.fitted |= found
 
-    def _fit_encoder(self, part: str, found: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-        encoder = fit_encoder(_within(part, found), _within(part, own))
-        self.notes += [f"{part}: {note}" for note in encoder.notes]
-        for reason, names in encoder.left.items():
+    def _fit_part(self, part: str, found: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+        fitted = self.formats.fit_part(part.removesuffix(TWIN_SUFFIX), _within(part, found), _within(part, own))
+        self.notes += [f"{part}: {note}" for note in fitted.notes]
+        for reason, names in fitted.left.items():
             self.left.setdefault(reason, []).extend(f"{part}.{name}" for name in names)
             self.taken[part] -= len(names)
-        return {f"{part}.{name}": tensor for name, tensor in encoder.weights.items()}
+        return {f"{part}.{name}" if name else part: tensor for name, tensor in fitted.weights.items()}
 
     def _compare(self, found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
         for name, tensor in own.items():
@@ -179,7 +211,7 @@ def _remedy(name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
 
 
 def _within(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(f"{part}."): tensor for name, tensor in tensors.items()}
+    return {name.removeprefix(part).removeprefix("."): tensor for name, tensor in tensors.items()}
 
 
 def _settle_ties(model: nn.Module, fitted: dict[str, Tensor]) -> list[str]:

@@ -14,7 +14,7 @@ QUEUE = "objectives.queue."
 
 def matches(names: Iterable[str]) -> bool:
     """Whether these are the names of one of our files."""
-    return any(name.startswith(f"{MODEL}visual_encoder.") for name in names)
+    return all(name.startswith((MODEL, "objectives.")) for name in names)
 
 
 def read(tensors: Mapping[str, Tensor]) -> Stored:

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-ENCODER = "visual_encoder"
 TWIN_SUFFIX = "_m"
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A file's weights under the names of `VisionLanguageModel`, and of `MomentumTwin` for parts that end in `_m`.
+    """A file's weights under the names of the model, and of its `MomentumTwin` for parts that end in `_m`.
 
     Attributes:
         kind: what file it is, in words.
@@ -31,7 +30,7 @@ class Stored:
 
 
 def part_of(name: str) -> str:
-    """The part of the model that a tensor belongs to, such as `text_encoder`."""
+    """The part of the model that a tensor belongs to, the first of its dotted names."""
     return name.partition(".")[0]
 
 

@@ -3,7 +3,7 @@
 Shapes: P texts, S tokens, R real tokens of all texts, V contexts, N context tokens, D width, H heads, K head width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,6 +27,21 @@ class KeysValues(NamedTuple):
         """Copies of the rows `about_P`."""
         # Not `keys[about_P]`: on several CPU threads its gradient adds up rows in no fixed order.
         return KeysValues(self.keys.index_select(0, about_P), self.values.index_select(0, about_P))
+
+
+class Memory:
+    """What texts attend to of some videos: the keys and values of each layer of the text tower.
+
+    Args:
+        layers: all of them, or an iterator that makes each when it is reached, which can be used once.
+    """
+
+    def __init__(self, layers: Iterable[KeysValues]) -> None:
+        self.layers = layers
+
+    def rows(self, about_P: Tensor) -> "Memory":
+        """The memory of the videos `about_P`; a layer is copied when it is reached."""
+        return Memory(layer.rows(about_P) for layer in self.layers)
 
 
 class Share(NamedTuple):

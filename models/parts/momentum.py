@@ -6,56 +6,52 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.parts.bert import TextEncoder
-from models.testa.model import VisionLanguageModel, text_features, video_features
-from models.testa.video_encoder import VideoEncoder
+from models.protocols import Twinnable
 
-TWINNED = ("visual_encoder", "text_encoder", "vision_proj", "text_proj")
 NO_INDEX = -100
 
 
 class MomentumTwin(nn.Module):
-    """A copy of both encoders and projections that follows the trained ones slowly and takes no gradient.
+    """A copy of the parts that make embeddings; it follows the trained ones slowly and takes no gradient.
 
-    Its embeddings are the contrastive keys and soft targets. Parts have the reference's names, ending in `_m`.
+    Its embeddings are the contrastive keys and soft targets. Parts have the model's names with `_m` behind them.
     """
 
-    visual_encoder_m: VideoEncoder
-    text_encoder_m: TextEncoder
-    vision_proj_m: nn.Linear
-    text_proj_m: nn.Linear
-
-    def __init__(self, model: VisionLanguageModel, momentum: float) -> None:
+    def __init__(self, model: Twinnable, momentum: float) -> None:
         super().__init__()
-        self.momentum = momentum
-        self.weighted_pooling = model.weighted_pooling
-        for name in TWINNED:
+        self.momentum, self.names = momentum, model.twinned
+        for name in self.names:
             setattr(self, f"{name}_m", deepcopy(getattr(model, name)))
+
         for part in self.modules():
             # fairscale's checkpoint wrapper is a `forward` of the instance, whose copy still runs the trained module.
             vars(part).pop("forward", None)
         self.requires_grad_(False)
 
-    def copy_from(self, model: VisionLanguageModel) -> None:
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The copies by the names of the parts that they are copies of."""
+        return {name: getattr(self, f"{name}_m") for name in self.names}
+
+    def copy_from(self, model: Twinnable) -> None:
         """Become equal to the trained parts, in place."""
-        for name in TWINNED:
-            getattr(self, f"{name}_m").load_state_dict(getattr(model, name).state_dict())
+        for name, part in self.parts.items():
+            part.load_state_dict(getattr(model, name).state_dict())
 
     @torch.no_grad()
-    def update(self, model: VisionLanguageModel) -> None:
+    def update(self, model: Twinnable) -> None:
         """Move every parameter to momentum * itself + (1 - momentum) * the trained one, in place."""
-        own, trained = [], []
-        for name in TWINNED:
-            own += list(getattr(self, f"{name}_m").parameters())
+        own: list[Tensor] = []
+        trained: list[Tensor] = []
+        for name, part in self.parts.items():
+            own += list(part.parameters())
             trained += [parameter.detach() for parameter in getattr(model, name).parameters()]
         torch._foreach_lerp_(own, trained, 1 - self.momentum)
 
     @torch.no_grad()
-    def embed(self, video_BTCHW: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit-length embeddings (B, E) of videos and texts."""
-        video = video_features(self.visual_encoder_m, self.vision_proj_m, video_BTCHW, self.weighted_pooling)
-        text = text_features(self.text_encoder_m, self.text_proj_m, ids, mask)
-        return video.embedding, text.embedding
+    def embed(self, model: Twinnable, video_BTCHW: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, E) of videos and texts, made as `model` makes its own."""
+        return model.embed_with(self.parts, video_BTCHW, ids, mask)
 
 
 class FeatureQueue(nn.Module):

@@ -5,32 +5,20 @@ element; softmax, GELU, sorting, gathers and sums are not counted. What is execu
 `temporal_fc` are one layer, and class tokens are not matched. Runs on the meta device, in seconds.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from configs.schema import AggregationConfig, ModelConfig, VideoConfig
+from configs.schema import AggregationConfig, TestaConfig, VideoConfig
+from models.parts.cost import Cost
 from models.testa.blocks import DividedBlock, JointBlock
 from models.testa.video_encoder import VideoEncoder
 
 MACS_PER_NORM_ELEMENT = 5
 
 
-class Cost(NamedTuple):
-    """Giga multiply-accumulates of one video, as the paper counts and as executed, and what is left.
-
-    That is frames and patches (None for joint), and all tokens.
-    """
-
-    gmacs: float
-    executed_gmacs: float
-    frames: int | None
-    patches: int | None
-    tokens: int
-
-
-def count(model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig) -> Cost:
+def count(model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig) -> Cost:
     """The cost of encoding one video of the configured size."""
     with torch.device("meta"):
         encoder = VideoEncoder(model, video, aggregation).eval()

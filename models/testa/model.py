@@ -5,39 +5,27 @@ Parameter names are BLIP's and TESTA's (`visual_encoder`, `text_encoder`, `text_
 """
 
 import logging
-from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from configs.schema import AggregationConfig, ModelConfig, VideoConfig
+from configs.schema import AggregationConfig, TestaConfig, VideoConfig
+from models.parts.aggregation import AggregationStep
 from models.parts.bert import TextDecoder, TextEncoder, tie_encoder_to_decoder
-from models.parts.bert_attention import KeysValues, Share
+from models.parts.bert_attention import KeysValues, Memory, Share
+from models.parts.features import EncodedVideo, TextFeatures, VideoFeatures
 from models.parts.generation import beam_search, nucleus_sampling
-from models.parts.pixels import normalise_pixels
 from models.parts.tokenizer import with_first
 from models.testa.initialisation import initialise_from_scratch
-from models.testa.video_encoder import EncodedVideo, VideoEncoder
+from models.testa.video_encoder import VideoEncoder
 
 TEMPERATURE_RANGE = (0.001, 0.5)
 PAIRS_AT_ONCE = 256
 """Pairs of question and answer that are scored together: 0.3 GB of logits for answers of ten tokens."""
 logger = logging.getLogger(__name__)
-
-
-class VideoFeatures(NamedTuple):
-    """Tokens (B, N, D) for cross-attention and the unit-length embedding (B, E), float32."""
-
-    tokens: Tensor
-    embedding: Tensor
-
-
-class TextFeatures(NamedTuple):
-    """The unit-length embedding (B, E), float32."""
-
-    embedding: Tensor
 
 
 class VisionLanguageModel(nn.Module):
@@ -51,6 +39,9 @@ class VisionLanguageModel(nn.Module):
         decoder_context: what the decoder attends to: video tokens (captions) or question states (answers).
     """
 
+    twinned = ("visual_encoder", "text_encoder", "vision_proj", "text_proj")
+    """The parts that make embeddings, which a momentum twin copies."""
+
     text_encoder: TextEncoder
     vision_proj: nn.Linear
     text_proj: nn.Linear
@@ -59,7 +50,7 @@ class VisionLanguageModel(nn.Module):
 
     def __init__(
         self,
-        model: ModelConfig,
+        model: TestaConfig,
         video: VideoConfig,
         aggregation: AggregationConfig,
         *,
@@ -109,6 +100,14 @@ class VisionLanguageModel(nn.Module):
         self._say_if_capped(video_BTCHW)
         return encoded_video(self.visual_encoder, video_BTCHW).tokens
 
+    def trace_video(self, video_BTCHW: Tensor, steps: list[list[AggregationStep]] | None = None) -> EncodedVideo:
+        """Tokens, sizes and origins of uint8 videos; `steps`, an empty list, gets what each block merges or drops."""
+        return self.visual_encoder.trace_video(video_BTCHW, steps)
+
+    def project_tokens(self, tokens: Tensor) -> Tensor:
+        """Unit vectors (..., E), float32, of video tokens (..., D) in the shared space, for looking at regions."""
+        return F.normalize(self.vision_proj(tokens).float(), dim=-1)
+
     def encode_text(self, ids: Tensor, mask: Tensor) -> TextFeatures:
         """Encode texts alone; ids and mask (B, S), ids beginning with [CLS]."""
         return text_features(self.text_encoder, self.text_proj, ids, mask)
@@ -127,24 +126,39 @@ class VisionLanguageModel(nn.Module):
         Each video is projected once: P / V consecutive texts are about each, or those whose `about` (P,) is its row.
         """
         videos = self.text_encoder.projections(video_tokens, about)
-        return self.match_shares(((Share(len(ids), video),) for video in videos), ids, mask)
+        return self._match_shares(((Share(len(ids), video),) for video in videos), ids, mask)
 
-    def match_shares(self, videos: Iterable[Sequence[Share]], ids: Tensor, mask: Tensor) -> Tensor:
-        """The same for videos that are projected, or will be when their layer is reached."""
+    def match_groups(self, groups: Sequence[tuple[int, Memory]], ids: Tensor, mask: Tensor) -> Tensor:
+        """The same for groups of texts, one after the other: how many texts, and the memory of their videos.
+
+        Each row of a group's memory serves equally many of its texts, in order.
+        """
+        layers = zip(*(memory.layers for _, memory in groups), strict=True)
+        shares = ([Share(texts, layer) for (texts, _), layer in zip(groups, of, strict=True)] for of in layers)
+        return self._match_shares(shares, ids, mask)
+
+    def project(self, video_tokens: Tensor) -> Memory:
+        """What texts attend to of videos (V, N, D), in matching and, where the decoder is tied, in captioning."""
+        return Memory(self.text_encoder.project(video_tokens))
+
+    def project_once(self, video_tokens: Tensor) -> Memory:
+        """The same for one use: a layer is projected when it is reached, and kept no longer."""
+        return Memory(self.text_encoder.projections(video_tokens))
+
+    def _match_shares(self, videos: Iterable[Sequence[Share]], ids: Tensor, mask: Tensor) -> Tensor:
         return self.itm_head(self.text_encoder.first_states(with_first(ids, self.enc_token_id), mask, videos))
 
-    def caption_loss(self, context: Tensor, ids: Tensor, mask: Tensor, context_mask: Tensor | None = None) -> Tensor:
+    def context_loss(self, context: Tensor, ids: Tensor, mask: Tensor, context_mask: Tensor | None = None) -> Tensor:
         """Loss (B,) of each text, summed over its tokens after the first, which becomes [DEC]; label-smoothed.
 
         `context` (V, N, D) is what the decoder attends to: video tokens for captions, question states for answers. Each
         serves B / V texts, in order.
         """
-        return self.text_loss(self._decoder().bert.project(context), ids, mask, context_mask)
+        return self.text_loss(Memory(self._decoder().bert.project(context)), ids, mask, context_mask)
 
-    def text_loss(
-        self, context: list[KeysValues], ids: Tensor, mask: Tensor, context_mask: Tensor | None = None
-    ) -> Tensor:
+    def text_loss(self, memory: Memory, ids: Tensor, mask: Tensor, context_mask: Tensor | None = None) -> Tensor:
         """The same for a context that is projected."""
+        context = list(memory.layers)
         # Nothing follows the last token. Rows before columns: the softmax then needs no copy of the logits.
         started = with_first(ids, self.dec_token_id)[:, :-1]
         logits = self._decoder()(started, mask[:, :-1], context, context_mask).flatten(0, 1)
@@ -208,11 +222,47 @@ class VisionLanguageModel(nn.Module):
             for answers in candidates[rows].split(PAIRS_AT_ONCE, dim=1):
                 length = int(answer_mask[answers].sum(dim=-1).max())  # one long answer is not to slow down all
                 ids, mask = (of_all[answers, :length].flatten(0, 1) for of_all in (answer_ids, answer_mask))
-                scored.append(self.text_loss(own, ids, mask, asked).view_as(answers))
+                scored.append(self.text_loss(Memory(own), ids, mask, asked).view_as(answers))
             losses.append(torch.cat(scored, dim=1))
         loss = torch.cat(losses).nan_to_num(nan=torch.inf)
         best = loss == loss.min(dim=1, keepdim=True).values
         return candidates.masked_fill(~best, len(answer_ids)).min(dim=1).values
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels a side of a patch."""
+        return self.visual_encoder.patch_size
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of the video encoder."""
+        return len(self.visual_encoder.blocks)
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the space that videos and texts share."""
+        return self.vision_proj.out_features
+
+    def embed_with(
+        self, parts: Mapping[str, nn.Module], video_BTCHW: Tensor, ids: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Unit-length embeddings (B, E) of videos and texts by other modules in the place of the `twinned` parts."""
+        video = video_features(
+            cast(VideoEncoder, parts["visual_encoder"]),
+            cast(nn.Linear, parts["vision_proj"]),
+            video_BTCHW,
+            self.weighted_pooling,
+        )
+        text = text_features(cast(TextEncoder, parts["text_encoder"]), cast(nn.Linear, parts["text_proj"]), ids, mask)
+        return video.embedding, text.embedding
+
+    def compile_towers(self) -> None:
+        """Compile the video encoder; a graph for each size, as graphs of symbolic sizes take many times as long."""
+        self.visual_encoder.compile(fullgraph=True, dynamic=False)
+
+    def fold_for_inference(self, dtype: torch.dtype) -> None:
+        """Evaluate in `dtype` from now on, with outputs equal to 1e-5; the model no longer trains."""
+        self.visual_encoder.fold_for_inference(dtype)
 
     @torch.no_grad()
     def clamp_temperature(self) -> None:
@@ -253,9 +303,7 @@ class VisionLanguageModel(nn.Module):
 
 def encoded_video(encoder: VideoEncoder, video_BTCHW: Tensor) -> EncodedVideo:
     """Videos through the encoder, uint8 pixels normalised as it was configured."""
-    if video_BTCHW.dtype == torch.uint8:
-        video_BTCHW = normalise_pixels(video_BTCHW, encoder.pixel_mean, encoder.pixel_std, encoder.cls_token.dtype)
-    return encoder(video_BTCHW)
+    return encoder(encoder.normalised(video_BTCHW))
 
 
 def video_features(

@@ -4,7 +4,7 @@ TimeSformer's divided space-time attention (ICML 2021) with TESTA's aggregation 
 released checkpoints'. Shapes: B batch, T frames, C = 3 channels, H W pixels, L patches a frame, D width.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from einops import rearrange, repeat
@@ -13,26 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from configs.models.testa import block_schedules
 from configs.schedule import held_schedule
-from configs.schema import AggregationConfig, ModelConfig, VideoConfig, block_schedules, check_encoder
+from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from models.parts.aggregation import AggregationStep, TokenAggregator
+from models.parts.features import EncodedVideo
+from models.parts.pixels import normalise_pixels
 from models.testa.blocks import NORM_EPS, DividedBlock, JointBlock, resize_in_time
-
-
-class EncodedVideo(NamedTuple):
-    """What the encoder makes of a video.
-
-    Attributes:
-        tokens: (B, 1 + N, D) class token, then the tokens that are left, frame by frame (divided) or patch by patch
-            (joint); space-only: (B, T * (1 + L), D), each frame with a class token of its own in front.
-        size: (B, 1 + N) float32, how many original cells each token holds; 1 for a class token.
-        origins: (B, T, L) int64, for every original cell the index in `tokens` of the token that holds it, -1 if the
-            cell was dropped; None unless asked for.
-    """
-
-    tokens: Tensor
-    size: Tensor
-    origins: Tensor | None
 
 
 class VideoEncoder(nn.Module):
@@ -48,14 +35,14 @@ class VideoEncoder(nn.Module):
 
     def __init__(
         self,
-        model: ModelConfig,
+        model: TestaConfig,
         video: VideoConfig,
         aggregation: AggregationConfig | None = None,
         activation_checkpointing: Literal["none", "recompute", "offload"] = "none",
     ) -> None:
         super().__init__()
         aggregation = aggregation or AggregationConfig()
-        check_encoder(model, video, aggregation)
+        model.check(video, aggregation)
         self.attention, self.patch_size, self.width = model.attention, model.patch_size, model.width
         self.grid = (video.image_size // model.patch_size,) * 2
         self.pixel_mean, self.pixel_std = video.pixel_mean, video.pixel_std
@@ -81,7 +68,7 @@ class VideoEncoder(nn.Module):
                 self.blocks[index] = checkpoint_wrapper(block, offload_to_cpu=True)
 
     def _block(
-        self, model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig, index: int, drop_path: float
+        self, model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig, index: int, drop_path: float
     ) -> nn.Module:
         # Where nothing merges every size is 1, and so its logarithm no bias.
         weighs = aggregation.proportional_attention or aggregation.reducer == "saliency"
@@ -150,6 +137,16 @@ class VideoEncoder(nn.Module):
         if origins is not None:
             origins = origins + cells[:, :1] // num_patches + 1  # a class token before each frame
         return EncodedVideo(tokens, size.new_ones(tokens.shape[:2]), origins)
+
+    def normalised(self, video_BTCHW: Tensor) -> Tensor:
+        """uint8 pixels as this encoder takes them; floats are normalised already."""
+        if video_BTCHW.dtype != torch.uint8:
+            return video_BTCHW
+        return normalise_pixels(video_BTCHW, self.pixel_mean, self.pixel_std, self.cls_token.dtype)
+
+    def trace_video(self, video_BTCHW: Tensor, steps: list[list[AggregationStep]] | None = None) -> EncodedVideo:
+        """Encode uint8 videos with origins; `steps`, an empty list, gets what each block merges or drops."""
+        return self(self.normalised(video_BTCHW), return_origins=True, steps=steps)
 
     def _embed(self, video_BTCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Class token (B, 1, D) and patch tokens (B, T, L, D) with their place and time added."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from engine.parameters import freeze
 from models.parts.tokenizer import TextTokenizer
 from models.testa.model import VisionLanguageModel
 from tasks.build import build_model
-from tasks.objectives import Objectives
+from tasks.objectives.table import objective_class
 
 FLOAT = torch.float32.itemsize
 MOMENTS = 2
@@ -65,7 +65,8 @@ def sizes_of(config: TaskConfig, processes: int) -> Sizes:
     module = nn.ModuleDict({"model": model})
     if isinstance(config.objective, ObjectiveConfig):
         positives: Literal["row", "index"] = "row" if config.task == "pretrain" else "index"
-        module["objectives"] = Objectives(model, config.objective, positives, config.seed).to("meta")
+        objective = objective_class(config.objective.name)(model, config.objective, positives, config.seed)
+        module["objectives"] = objective.to("meta")
     freeze(module, config.optim.freeze)
     rows, tokens = train.batch_size // parts, text_tokens(config)
     with FlopCounterMode(display=False) as counter:
@@ -97,21 +98,20 @@ def _train_once(config: TaskConfig, module: nn.ModuleDict, rows: int, tokens: in
     shape = (rows, video.num_frames, 3, video.image_size, video.image_size)
     pixels = torch.empty(shape, dtype=torch.uint8, device="meta")
     ids = torch.empty(rows, tokens, dtype=torch.int64, device="meta")
-    seen: list[int] = []
-    handle = model.visual_encoder.register_forward_hook(lambda _, __, encoded: seen.append(encoded.tokens.nbytes))
     _loss(config, module, pixels, ids).backward()
-    handle.remove()
-    return seen[0]
+    with torch.no_grad():
+        return model.video_tokens(pixels).nbytes
 
 
 def _loss(config: TaskConfig, module: nn.ModuleDict, pixels: Tensor, ids: Tensor) -> Tensor:
     model, mask = cast(VisionLanguageModel, module["model"]), torch.ones_like(ids)
     if "objectives" in module:
-        objectives = cast(Objectives, module["objectives"])
-        objectives.begin_step(model, 0, 0.0, [torch.ones(ids.shape, dtype=torch.int64)])
-        losses = objectives(model, pixels, ids, mask, torch.arange(len(ids), device="meta"))
+        objectives = cast(Any, module["objectives"])
+        batch = {"video": pixels, "ids": ids, "mask": mask, "index": torch.arange(len(ids), device="meta")}
+        objectives.begin_step(model, 0, 0.0, [batch], [torch.ones(ids.shape, dtype=torch.int64)])
+        losses = objectives(model, batch)
         return torch.stack(list(losses.values())).sum()
     context = model.video_tokens(pixels)
     if config.task == "vqa":  # an answer is counted as long as its question
         context = model.ground_text(context, ids, mask)
-    return model.caption_loss(context, ids, mask).sum()
+    return model.context_loss(context, ids, mask).sum()

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from configs.load import differences, from_dict, to_dict
 from configs.schema import CONFIG_CLASSES, RunConfig
-from models.testa.cost import count
+from models.systems import count
 from scripts.parts.paper_rows import DATASETS, Row
 from scripts.parts.row_configs import read_config
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from benchmarks import limit
 from benchmarks.encoder import executed_products, reference_products
 from benchmarks.limit import MachineLimit, Products, Shape, record, ways_to_multiply
-from configs.schema import AggregationConfig, ModelConfig, VideoConfig
+from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from models.testa.cost import count
 
 CPU = torch.device("cpu")
@@ -17,7 +17,7 @@ NONE = AggregationConfig()
 PAPER = AggregationConfig(reducer="geometry", frames_per_block=1, patches_per_block=12)
 
 
-def norm_macs(model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig) -> int:
+def norm_macs(model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig) -> int:
     """Five an element, which the paper's count has and matrix products do not."""
     frames, patches = video.num_frames, (video.image_size // model.patch_size) ** 2
     elements = 0
@@ -32,14 +32,14 @@ def norm_macs(model: ModelConfig, video: VideoConfig, aggregation: AggregationCo
 
 @pytest.mark.parametrize(("aggregation", "gmacs"), [(NONE, 786.817), (PAPER, 419.841)])
 def test_the_reference_s_products_are_the_paper_s_count(aggregation: AggregationConfig, gmacs: float) -> None:
-    model, video = ModelConfig(), VideoConfig()
+    model, video = TestaConfig(), VideoConfig()
     macs = reference_products(model, video, aggregation).macs + norm_macs(model, video, aggregation)
     assert macs / 1e9 == pytest.approx(gmacs, abs=6e-4)
     assert macs / 1e9 == pytest.approx(count(model, video, aggregation).gmacs, abs=6e-4)
 
 
 def test_every_shape_of_the_reference() -> None:
-    products = reference_products(ModelConfig(), VideoConfig(), NONE)
+    products = reference_products(TestaConfig(), VideoConfig(), NONE)
     assert products.linear == {
         (6272, 768, 768): 1 + 2 * 12,  # patches, then over time: projection and temporal_fc
         (6272, 768, 2304): 12,
@@ -55,7 +55,7 @@ def test_every_shape_of_the_reference() -> None:
 @pytest.mark.parametrize("aggregation", [NONE, PAPER])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_executed_is_the_reference_without_temporal_fc(aggregation: AggregationConfig, batch: int) -> None:
-    model, video = ModelConfig(), VideoConfig()
+    model, video = TestaConfig(), VideoConfig()
     executed = executed_products(model, video, aggregation, batch)
     reference = reference_products(model, video, aggregation, batch)
     folded, frames, patches = 0, 32, 196
@@ -69,7 +69,7 @@ def test_executed_is_the_reference_without_temporal_fc(aggregation: AggregationC
 
 
 def test_more_frames_than_configured_are_counted_as_given() -> None:
-    model, video = ModelConfig(depth=2), VideoConfig(num_frames=8)
+    model, video = TestaConfig(depth=2), VideoConfig(num_frames=8)
     products = executed_products(model, video, NONE, frames=16)
     assert products == executed_products(model, VideoConfig(num_frames=16), NONE)
 

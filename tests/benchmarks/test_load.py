@@ -11,7 +11,7 @@ from benchmarks import load, videos
 from benchmarks.measure import measure
 from benchmarks.settings import Settings, sections
 from datasets import index
-from models.testa.model import normalise_pixels
+from models.parts.pixels import normalise_pixels
 from tests.videos import grey_steps, write_video
 
 WHOLE = ("aggregation.reducer=none", "aggregation.frames_per_block=0", "aggregation.patches_per_block=0")

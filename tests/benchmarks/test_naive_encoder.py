@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from benchmarks.naive_encoder import NaiveEncoder
-from configs.schema import AggregationConfig, ModelConfig, VideoConfig
+from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from models.testa.video_encoder import VideoEncoder
 from tests.models.tiny import HEADS, PATCH, WIDTH, clips, randomise
 
-MODEL = ModelConfig(depth=3, width=WIDTH, heads=HEADS, patch_size=PATCH)
+MODEL = TestaConfig(depth=3, width=WIDTH, heads=HEADS, patch_size=PATCH)
 VIDEO = VideoConfig(num_frames=10, image_size=16)
 AGGREGATIONS = {
     "none": AggregationConfig(),
@@ -56,15 +56,15 @@ def test_equal_on_fewer_and_more_frames_than_configured(frames: int) -> None:
 @pytest.mark.parametrize(
     ("model", "aggregation"),
     [
-        (ModelConfig(attention="joint"), AggregationConfig()),
-        (ModelConfig(temporal_scaling=True), AggregationConfig()),
-        (ModelConfig(), AggregationConfig(reducer="prune", frames_per_block=1)),
-        (ModelConfig(), AggregationConfig(reducer="geometry", frames_per_block=1, frame_match="mean")),
-        (ModelConfig(), AggregationConfig(reducer="geometry", frames_per_block=1, order="sorted")),
-        (ModelConfig(), AggregationConfig(reducer="geometry", frames_per_block=1, proportional_attention=True)),
-        (ModelConfig(), AggregationConfig(reducer="geometry", frames_per_block=1, weighted_pooling=True)),
+        (TestaConfig(attention="joint"), AggregationConfig()),
+        (TestaConfig(temporal_scaling=True), AggregationConfig()),
+        (TestaConfig(), AggregationConfig(reducer="prune", frames_per_block=1)),
+        (TestaConfig(), AggregationConfig(reducer="geometry", frames_per_block=1, frame_match="mean")),
+        (TestaConfig(), AggregationConfig(reducer="geometry", frames_per_block=1, order="sorted")),
+        (TestaConfig(), AggregationConfig(reducer="geometry", frames_per_block=1, proportional_attention=True)),
+        (TestaConfig(), AggregationConfig(reducer="geometry", frames_per_block=1, weighted_pooling=True)),
     ],
 )
-def test_what_the_released_code_cannot_do_is_refused(model: ModelConfig, aggregation: AggregationConfig) -> None:
+def test_what_the_released_code_cannot_do_is_refused(model: TestaConfig, aggregation: AggregationConfig) -> None:
     with pytest.raises(ValueError, match="the released code's"):
         NaiveEncoder(model, VideoConfig(), aggregation)

@@ -12,7 +12,7 @@ from benchmarks import decode as decode_benchmark, videos
 from benchmarks.measure import measure
 from benchmarks.settings import Settings, sections
 from datasets import decode
-from models.testa.model import normalise_pixels
+from models.parts.pixels import normalise_pixels
 
 WHOLE = ("aggregation.reducer=none", "aggregation.frames_per_block=0", "aggregation.patches_per_block=0")
 SMALL = ("video.num_frames=6", "video.image_size=32", *WHOLE)

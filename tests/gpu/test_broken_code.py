@@ -193,9 +193,9 @@ def test_steps_that_differ_are_seen_and_the_setting_is_put_back(monkeypatch: pyt
     def noise(*numbers: int) -> Tensor:
         return torch.rand(2, TINY.batch, TINY.batch, generator=torch.Generator().manual_seed(next(calls)))
 
-    monkeypatch.setattr("tasks.objectives.selection_noise", noise)
+    monkeypatch.setattr("tasks.objectives.momentum.selection_noise", noise)
     assert broken(training.the_same_twice(CPU, TINY)) == {"losses that differ", "weights that differ"}
-    monkeypatch.setattr("tasks.objectives.selection_noise", lambda *_: {}["no noise"])
+    monkeypatch.setattr("tasks.objectives.momentum.selection_noise", lambda *_: {}["no noise"])
     with pytest.raises(KeyError):
         training.the_same_twice(CPU, TINY)
     assert not torch.are_deterministic_algorithms_enabled()

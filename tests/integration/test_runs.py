@@ -14,7 +14,8 @@ from PIL import Image
 from configs.load import load, to_dict
 from configs.schema import RetrievalConfig
 from engine.run import run
-from models.testa.model import VideoFeatures, VisionLanguageModel
+from models.parts.features import VideoFeatures
+from models.testa.model import VisionLanguageModel
 from tasks.base import PairTask
 from tasks.retrieval import RetrievalTask
 from tests.gloo import run_ranks

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from configs.schema import AggregationConfig, ModelConfig, TextConfig, VideoConfig
+from configs.schema import AggregationConfig, TestaConfig, TextConfig, VideoConfig
 from models.testa.model import VisionLanguageModel
 from models.testa.video_encoder import VideoEncoder
 
@@ -56,7 +56,7 @@ def encoder(
     seed: int = 0,
 ) -> VideoEncoder:
     """A video encoder whose weights depend on `seed` and its sizes alone."""
-    model = ModelConfig(
+    model = TestaConfig(
         attention=attention, depth=depth, width=WIDTH, heads=HEADS, patch_size=PATCH, temporal_scaling=temporal_scaling
     )
     built = VideoEncoder(model, video, aggregation, checkpointing)
@@ -86,7 +86,7 @@ def vision_language(
 ) -> VisionLanguageModel:
     """A model of that size, whole unless parts are left out."""
     model = VisionLanguageModel(
-        ModelConfig(
+        TestaConfig(
             attention=attention,
             depth=DEPTH,
             width=width,

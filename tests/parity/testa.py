@@ -4,13 +4,12 @@ import torch
 from einops import rearrange
 from torch.nn import functional as F
 
-from configs.schema import AggregationConfig, ModelConfig, ObjectiveConfig, TextConfig, VideoConfig
+from configs.schema import AggregationConfig, ObjectiveConfig, TestaConfig, TextConfig, VideoConfig
 from models.parts.bert import TextDecoder, TextEncoder
-from models.parts.momentum import TWINNED
 from models.parts.tokenizer import with_first
 from models.testa.model import VisionLanguageModel
 from models.testa.video_encoder import VideoEncoder
-from tasks.objectives import Objectives
+from tasks.objectives.momentum import MomentumObjective
 from tests.parity.cases import Case, Compute, Meta, Tensors, outputs_to_match, weights_of
 
 
@@ -33,7 +32,7 @@ def check_encoder(tensors: Tensors, meta: Meta) -> Tensors:
     attention = {"divided_space_time": "divided", "joint_space_time": "joint", "space_only": "space"}[meta["attention"]]
     sizes = {name: meta[name] for name in ("depth", "width", "heads", "patch_size")}
     encoder = VideoEncoder(
-        ModelConfig(attention=attention, **sizes),
+        TestaConfig(attention=attention, **sizes),
         VideoConfig(num_frames=meta["num_frames"], image_size=meta["image_size"]),
     ).eval()
     merging = "tome" if attention == "joint" else "geometry"
@@ -100,7 +99,7 @@ def build_model(tensors: Tensors, meta: Meta, decoder: str) -> VisionLanguageMod
     sizes = meta["model"]
     attention = {"divided_space_time": "divided", "joint_space_time": "joint"}[sizes["attention_type"]]
     model = VisionLanguageModel(
-        ModelConfig(
+        TestaConfig(
             attention=attention,
             depth=sizes["depth"],
             width=sizes["vision_width"],
@@ -139,10 +138,10 @@ def check_step(tensors: Tensors, meta: Meta, losses: tuple[str, ...], positives:
         alpha_ramp_epochs=0,
         momentum=meta["momentum"],
     )
-    objectives = Objectives(model, objective, positives, seed=0).eval()
+    objectives = MomentumObjective(model, objective, positives, seed=0).eval()
     stored = weights_of(tensors, "state_dict.")
     objectives.twin.load_state_dict(
-        {n: t for n, t in stored.items() if n.startswith(tuple(f"{p}_m." for p in TWINNED))}
+        {n: t for n, t in stored.items() if n.startswith(tuple(f"{p}_m." for p in VisionLanguageModel.twinned))}
     )
     pointer, queue = "queue_ptr" if positives == "row" else "ptr_queue", objectives.queue
     queue.load_state_dict(
@@ -153,12 +152,15 @@ def check_step(tensors: Tensors, meta: Meta, losses: tuple[str, ...], positives:
             "pointer": stored[pointer].reshape(()),
         }
     )
-    objectives.begin_step(model, step=0, epoch=0.0, masks=[tensors["attention_mask"]])
-    video = rearrange(tensors["video"], "B C T H W -> B T C H W")
-    index = tensors["idx"].flatten() if positives == "index" else torch.arange(len(video))
-    found = {f"loss_{name}": loss for name, loss in objectives(
-        model, video, tensors["input_ids"], tensors["attention_mask"], index
-    ).items()}  # fmt: skip
+    index = tensors["idx"].flatten() if positives == "index" else torch.arange(len(tensors["video"]))
+    batch = {
+        "video": rearrange(tensors["video"], "B C T H W -> B T C H W"),
+        "ids": tensors["input_ids"],
+        "mask": tensors["attention_mask"],
+        "index": index,
+    }
+    objectives.begin_step(model, 0, 0.0, [batch], [tensors["attention_mask"]])
+    found = {f"loss_{name}": loss for name, loss in objectives(model, batch).items()}
     found |= {f"after.{name}": tensor for name, tensor in objectives.twin.state_dict().items()}
     found |= {"after.image_queue": queue.video.T, "after.text_queue": queue.text.T, "after.temp": model.temp}
     found |= {f"after.{pointer}": queue.pointer.reshape(1), "after.idx_queue": queue.index.reshape(1, -1)}
@@ -175,7 +177,7 @@ def check_vqa(tensors: Tensors, meta: Meta) -> Tensors:
     per_question = tensors["answers_per_question"]
     asked = torch.arange(len(per_question)).repeat_interleave(per_question)
     answers = slice(0, len(asked))
-    losses = model.caption_loss(
+    losses = model.context_loss(
         states[asked], tensors["answer_ids"][answers], tensors["answer_mask"][answers], mask[asked]
     )
     return {

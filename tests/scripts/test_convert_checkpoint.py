@@ -14,7 +14,7 @@ from engine import checkpoint_folder
 from engine.checkpoint_folder import read_json, read_weights, save_weights
 from models.parts.tokenizer import make_tokenizer
 from scripts import convert_checkpoint
-from tasks.objectives import Objectives
+from tasks.objectives.momentum import MomentumObjective
 from tests.integration.runs import results_of, start
 from tests.models.testa.weights.published import BLIP_FILES, FILES, SMALL, Sizes, build, random, shapes_of
 from tests.models.tiny import vision_language
@@ -79,7 +79,7 @@ def test_a_file_becomes_a_folder_and_the_same_file_again(tmp_path: Path, tokeniz
 def test_a_folder_of_ours_has_the_references_names_and_shapes(tmp_path: Path, convert) -> None:
     """A task's state as training writes it, against names that are written out from the published files."""
     model = vision_language(width=64)
-    objectives = Objectives(model, ObjectiveConfig(losses=("vtc", "vtm"), queue_size=7), "index", seed=0)
+    objectives = MomentumObjective(model, ObjectiveConfig(losses=("vtc", "vtm"), queue_size=7), "index", seed=0)
     module = nn.ModuleDict({"model": model, "objectives": objectives})
     folder = tmp_path / "checkpoint_best"
     folder.mkdir()

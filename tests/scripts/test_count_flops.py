@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from configs.schedule import capacity
-from configs.schema import AggregationConfig, ModelConfig, VideoConfig
+from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from models.testa.cost import Cost, count
 from scripts.count_flops import main
 
@@ -37,7 +37,7 @@ def test_published_numbers(
     attention: str, num_frames: int, reducer: str, amounts: dict, gmacs: float, frames: int | None, patches: int | None
 ) -> None:
     cost = count(
-        ModelConfig(attention=attention),
+        TestaConfig(attention=attention),
         VideoConfig(num_frames=num_frames),
         AggregationConfig(reducer=reducer, **amounts),
     )
@@ -54,7 +54,7 @@ def matched(tokens: int) -> int:
     return (tokens + 1) // 2 * (tokens // 2)
 
 
-def closed_form_divided(model: ModelConfig, video: VideoConfig, r_frames: int, r_patches: int) -> float:
+def closed_form_divided(model: TestaConfig, video: VideoConfig, r_frames: int, r_patches: int) -> float:
     """MACs by formula, block by block: linear layers, attention, matching, norms."""
     width, head = model.width, model.width // model.heads
     frames, patches = video.num_frames, (video.image_size // model.patch_size) ** 2
@@ -71,7 +71,7 @@ def closed_form_divided(model: ModelConfig, video: VideoConfig, r_frames: int, r
     return macs + 5 * width * (1 + frames * patches)
 
 
-def closed_form_joint(model: ModelConfig, video: VideoConfig, r: int) -> float:
+def closed_form_joint(model: TestaConfig, video: VideoConfig, r: int) -> float:
     width, head = model.width, model.width // model.heads
     patches = (video.image_size // model.patch_size) ** 2
     macs, tokens = video.num_frames * patches * width * 3 * model.patch_size**2, 1 + video.num_frames * patches
@@ -90,11 +90,11 @@ def test_counted_equals_the_closed_form(seed: int) -> None:
     sizes = {"depth": depth, "heads": heads, "width": heads * draw.choice([48, 64]), "patch_size": draw.choice([8, 16])}
     video = VideoConfig(num_frames=draw.randint(16, 32), image_size=side * sizes["patch_size"])
     r_frames, r_patches, r_tokens = draw.randint(0, 2), draw.randint(0, 3), draw.randint(0, 40)
-    model = ModelConfig(**sizes)
+    model = TestaConfig(**sizes)
     aggregation = AggregationConfig(reducer="geometry", frames_per_block=r_frames, patches_per_block=r_patches)
     expected = closed_form_divided(model, video, r_frames, r_patches)
     assert count(model, video, aggregation).gmacs == pytest.approx(expected / 1e9, abs=5.1e-4)
-    model = ModelConfig(attention="joint", **sizes)
+    model = TestaConfig(attention="joint", **sizes)
     aggregation = AggregationConfig(reducer="tome", tokens_per_block=r_tokens)
     assert count(model, video, aggregation).gmacs == pytest.approx(
         closed_form_joint(model, video, r_tokens) / 1e9, abs=5.1e-4
@@ -106,7 +106,7 @@ def test_frames_are_matched_patch_by_patch_only_when_they_vote() -> None:
     amounts = {"frames_per_block": 4, "patches_per_block": 8}
     costs = [
         count(
-            ModelConfig(),
+            TestaConfig(),
             VideoConfig(num_frames=96),
             AggregationConfig(reducer="geometry", frame_match=match, **amounts),
         )
@@ -116,7 +116,7 @@ def test_frames_are_matched_patch_by_patch_only_when_they_vote() -> None:
 
 
 def test_space_only_is_each_frame_alone() -> None:
-    assert count(ModelConfig(attention="space"), VideoConfig(num_frames=32), AggregationConfig()) == Cost(
+    assert count(TestaConfig(attention="space"), VideoConfig(num_frames=32), AggregationConfig()) == Cost(
         pytest.approx(562.623, abs=0.01), pytest.approx(562.623, abs=0.01), 32, 196, 32 * 197
     )
 
@@ -152,7 +152,7 @@ def test_two_layers_in_a_row_are_executed_as_one_where_that_is_less(
     num_frames: int, image_size: int, saves: bool
 ) -> None:
     """Of one image there are fewer tokens than the layers are wide: their product would cost more than it saves."""
-    model = ModelConfig()
+    model = TestaConfig()
     cost = count(model, VideoConfig(num_frames=num_frames, image_size=image_size), AggregationConfig())
     tokens = num_frames * (image_size // model.patch_size) ** 2
     saved = model.depth * model.width**2 * (tokens - model.width - 1) / 1e9 if saves else 0

@@ -76,7 +76,7 @@ def test_the_loss_is_the_mean_over_all_tokens(data: Path) -> None:
     for row, text in enumerate(TEXTS):
         ids, mask = task.tokenize([text])
         video = task.model.video_tokens(clips(4)[row : row + 1])
-        summed += task.model.caption_loss(video, ids, mask).item()
+        summed += task.model.context_loss(video, ids, mask).item()
         tokens += ids.shape[1] - 1
     given: dict[str, Any] = {"video": clips(4), "text": TEXTS}
     task.begin_step(0, 0.0, [given])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.parts.losses import draw_negatives, matching
-from tasks import objectives as objectives_module
+from tasks.objectives import momentum as objectives_module
 from tasks.base import PairTask
 from tests.models.counts import counted_rows
 from tests.tasks.test_objectives import TASKS, batch, build, losses
@@ -49,7 +49,7 @@ def plain(task: PairTask, given: dict[str, Any], draws: list[tuple[Tensor, Tenso
     counted = torch.cat([torch.ones_like(has_text), has_video, has_text])
     found = {"vtm": matching(torch.cat(logits), matches.long(), counted) / counted.sum()}
     if "cap" in task.objectives.objective.losses:
-        found["cap"] = model.caption_loss(tokens, ids, mask).sum() / mask[:, 1:].sum()
+        found["cap"] = model.context_loss(tokens, ids, mask).sum() / mask[:, 1:].sum()
     return found
 
 

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from models.parts.losses import selection_noise
 from models.parts.momentum import NO_INDEX
-from tasks import objectives as objectives_module
+from tasks.objectives import momentum as objectives_module
 from tasks.base import PairTask
-from tasks.objectives import PRETRAINING_FLOOR
+from tasks.objectives.momentum import PRETRAINING_FLOOR
 from tasks.pretrain import PretrainTask
 from tasks.retrieval import RetrievalTask
 from tests.models.tiny import randomise
@@ -54,7 +54,7 @@ def keys_and_queries(task: PairTask, given: dict[str, Any]) -> tuple[list[Tensor
     queries: list[list[Tensor]] = [[], []]
     for row, text in enumerate(given["text"]):
         video, (ids, mask) = given["video"][row : row + 1], task.tokenize([text])
-        for kind, twin in enumerate(task.objectives.twin.embed(video, ids, mask)):
+        for kind, twin in enumerate(task.objectives.twin.embed(task.model, video, ids, mask)):
             keys[kind].append(twin[0])
         queries[0].append(task.model.encode_video(video).embedding[0])
         queries[1].append(task.model.encode_text(ids, mask).embedding[0])
@@ -226,11 +226,11 @@ def test_the_twin_runs_its_own_weights(tmp_path: Path, checkpointing: str) -> No
     )
     given = batch([0, 1])
     ids, mask = task.tokenize(given["text"])
-    before = task.objectives.twin.embed(given["video"], ids, mask)[0]
+    before = task.objectives.twin.embed(task.model, given["video"], ids, mask)[0]
     randomise(task.model)
-    assert torch.equal(task.objectives.twin.embed(given["video"], ids, mask)[0], before)
+    assert torch.equal(task.objectives.twin.embed(task.model, given["video"], ids, mask)[0], before)
     randomise(task.objectives.twin)
-    assert not torch.allclose(task.objectives.twin.embed(given["video"], ids, mask)[0], before, atol=1e-2)
+    assert not torch.allclose(task.objectives.twin.embed(task.model, given["video"], ids, mask)[0], before, atol=1e-2)
 
 
 def test_without_momentum_the_model_is_its_own_twin(tmp_path: Path) -> None:
@@ -282,5 +282,5 @@ def test_one_row_a_process_is_refused_where_it_is_all_there_is(
 ) -> None:
     task = build("pretrain", tmp_path, **objective)
     with pytest.raises(ValueError, match=message):
-        task.objectives.begin_step(task.model, 0, 0.0, [torch.ones(1, 3)])
-    task.objectives.begin_step(task.model, 0, 0.0, [torch.ones(2, 3)])
+        task.objectives.begin_step(task.model, 0, 0.0, [{}], [torch.ones(1, 3)])
+    task.objectives.begin_step(task.model, 0, 0.0, [{}], [torch.ones(2, 3)])

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from engine.distributed import all_reduce_sum, rank, world_size
-from tasks import objectives as objectives_module
+from tasks.objectives import momentum as objectives_module
 from tasks.base import PairTask
 from tests.gloo import run_ranks
 from tests.models.counts import counted_rows

@@ -77,7 +77,7 @@ def test_the_loss_is_that_of_every_answer_by_its_weight(data: Path) -> None:
         states = task.model.ground_text(task.model.video_tokens(given["video"][place : place + 1]), ids, mask)
         for answer, weight in zip(record.answers, record.weights, strict=True):
             answer_ids, answer_mask = task.tokenize([answer])
-            expected += weight * task.model.caption_loss(states, answer_ids, answer_mask).item() / len(rows)
+            expected += weight * task.model.context_loss(states, answer_ids, answer_mask).item() / len(rows)
     task.begin_step(0, 0.0, [given])
     assert task(given)["vqa"].item() == pytest.approx(expected, rel=1e-5)
 
@@ -211,7 +211,7 @@ def test_each_answer_is_the_best_of_the_list_for_its_own_question_and_video(data
         losses = []
         for text in listed.texts:
             answer_ids, answer_mask = task.tokenize([text])
-            losses.append(float(task.model.caption_loss(states, answer_ids, answer_mask, mask)))
+            losses.append(float(task.model.context_loss(states, answer_ids, answer_mask, mask)))
         assert row["predicted"] == listed.texts[losses.index(min(losses))]
 
 

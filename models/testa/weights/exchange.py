@@ -7,7 +7,8 @@ from torch import Tensor
 
 from models.checkpoints.native import MODEL, QUEUE, TWIN
 from models.checkpoints.stored import TWIN_SUFFIX, part_of
-from models.parts.momentum import NO_INDEX, TWINNED
+from models.parts.momentum import NO_INDEX
+from models.testa.model import VisionLanguageModel
 from models.testa.weights.blip import POSITION_IDS, QUEUES
 
 PARTS = ("visual_encoder", "text_encoder", "text_decoder", "vision_proj", "text_proj", "itm_head", "temp")
@@ -19,7 +20,7 @@ def to_native(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Queues are (E, Q) there and (Q, E) here. `ValueError` names parts that no task here has.
     """
-    known = {*PARTS, *(f"{part}{TWIN_SUFFIX}" for part in TWINNED), *QUEUES}
+    known = {*PARTS, *(f"{part}{TWIN_SUFFIX}" for part in VisionLanguageModel.twinned), *QUEUES}
     strange = sorted({part_of(name) for name in tensors} - known)
     if strange:
         raise ValueError(f"holds parts that no task here has: {', '.join(strange)}")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from configs.schema import ModelConfig, TextConfig, VideoConfig
+from configs.schema import TestaConfig, TextConfig, VideoConfig
 from models.checkpoints.stored import part_of
 
 HEAD_WIDTH = 64
@@ -22,12 +22,12 @@ def task_of(tensors: Mapping[str, Tensor]) -> str:
     return "vqa" if "text_encoder" in parts else "caption"
 
 
-def model_of(tensors: Mapping[str, Tensor]) -> ModelConfig:
+def model_of(tensors: Mapping[str, Tensor]) -> TestaConfig:
     """The model's sizes. One without attention over time is that of an image: `attention: space`."""
     shape = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     width = shape["visual_encoder.cls_token"][2]
     attention = "joint" if "visual_encoder.time_embed" in shape else "space"
-    return ModelConfig(
+    return TestaConfig(
         attention="divided" if "visual_encoder.blocks.0.temporal_attn.qkv.weight" in shape else attention,  # type: ignore[arg-type]
         depth=_count(tensors, r"visual_encoder\.blocks\.(\d+)\."),
         width=width,
@@ -35,7 +35,7 @@ def model_of(tensors: Mapping[str, Tensor]) -> ModelConfig:
         patch_size=shape["visual_encoder.patch_embed.proj.weight"][2],
         mlp_ratio=shape["visual_encoder.blocks.0.mlp.fc1.weight"][0] / width,
         temporal_scaling="visual_encoder.blocks.0.temporal_scaling" in shape,
-        embed_dim=shape.get("vision_proj.weight", (ModelConfig.embed_dim,))[0],
+        embed_dim=shape.get("vision_proj.weight", (TestaConfig.embed_dim,))[0],
         text=_text_of(tensors),
     )
 

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from models.checkpoints.stored import ENCODER, Stored
+from models.checkpoints.stored import Stored
+
+ENCODER = "visual_encoder"
 
 HEADS = ("head.", "head_dist.", "pre_logits.")
 """Classifiers, which a video encoder has no use for."""

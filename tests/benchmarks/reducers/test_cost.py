@@ -10,10 +10,10 @@ from benchmarks.reducers import cost
 from benchmarks.reducers.cost import SETTINGS, VIDEOS, measure, variant_of
 from benchmarks.reducers.schedules import priced
 from benchmarks.settings import Settings
-from configs.schema import AggregationConfig, ModelConfig, VideoConfig
+from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from engine.checkpoint_folder import read_json
 
-MODEL = ModelConfig(depth=2, width=96, heads=3, patch_size=8)
+MODEL = TestaConfig(depth=2, width=96, heads=3, patch_size=8)
 REDUCERS = {
     name: priced(name, MODEL, VideoConfig(num_frames=frames, image_size=32), AggregationConfig())
     for name, frames in (("whole", 64), ("part", 8))

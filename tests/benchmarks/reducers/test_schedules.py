@@ -4,10 +4,10 @@ import pytest
 
 from benchmarks.reducers.schedules import Matched, balanced_patches, match
 from benchmarks.reducers.settings import Reducer
-from configs.schema import AggregationConfig, ModelConfig, VideoConfig
+from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from models.testa.cost import count
 
-MODEL, VIDEO = ModelConfig(depth=2, width=192, heads=3), VideoConfig(num_frames=12, image_size=48)
+MODEL, VIDEO = TestaConfig(depth=2, width=192, heads=3), VideoConfig(num_frames=12, image_size=48)
 """12 frames of 9 patches: few schedules to count."""
 LIMITS = {"num_frames": 12, "frames": 3, "patches": 3, "tokens": 36}
 """How many can leave in each of two blocks: half of what is left, one frame being protected."""
@@ -74,5 +74,5 @@ def test_joint_tokens_are_matched_too() -> None:
 
 
 def test_patches_leave_in_proportion_to_frames() -> None:
-    model, video = ModelConfig(depth=3, patch_size=8), VideoConfig(num_frames=64, image_size=32)
+    model, video = TestaConfig(depth=3, patch_size=8), VideoConfig(num_frames=64, image_size=32)
     assert [balanced_patches(frames, model, video) for frames in (0, 1, 2, 3, 6, 7, 12, 15)] == [0, 0, 0, 1, 1, 2, 3, 4]

@@ -12,7 +12,7 @@ from configs.training import ObjectiveConfig
 from engine.optim import build_optimizer
 from engine.precision import Precision, autocast
 from models.testa.model import VisionLanguageModel
-from tasks.objectives import Objectives
+from tasks.objectives.momentum import MomentumObjective
 from tests.gpu.checks.sizes import Size
 
 Checkpointing = Literal["none", "recompute", "offload"]
@@ -92,7 +92,7 @@ class PretrainingStep:
         self.device, self.precision, self.steps = device, precision, 0
         self.model = build_model(size, device, merging=merging, checkpointing=checkpointing).train()
         objective = ObjectiveConfig(losses=LOSSES, queue_size=queue_size, alpha_ramp_epochs=0.0)
-        self.objectives = Objectives(self.model, objective, "row", seed=3).to(device).train()
+        self.objectives = MomentumObjective(self.model, objective, "row", seed=3).to(device).train()
         module = nn.ModuleDict({"model": self.model, "objectives": self.objectives})
         self.optimizer = build_optimizer(module, OptimConfig(lr=1e-3))
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
@@ -103,9 +103,10 @@ class PretrainingStep:
 
     def __call__(self) -> Tensor:
         """One optimizer step; its losses (3,), without gradient, in the order of `LOSSES`."""
-        self.objectives.begin_step(self.model, self.steps, epoch=1.0, masks=self.masks)
+        batch = {"video": self.video, "ids": self.ids, "mask": self.mask, "index": self.index}
+        self.objectives.begin_step(self.model, self.steps, 1.0, [batch], self.masks)
         with autocast(self.device, self.precision):
-            losses = self.objectives(self.model, self.video, self.ids, self.mask, self.index)
+            losses = self.objectives(self.model, batch)
         together = torch.stack([losses[name].float() for name in LOSSES])
         self.scaler.scale(together.sum()).backward()
         self.scaler.unscale_(self.optimizer)

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from models.testa.video_encoder import EncodedVideo, VideoEncoder
+from models.parts.features import EncodedVideo
+from models.testa.video_encoder import VideoEncoder
 from tests.gpu.checks.models import aggregation, build_model, clips, pixels, texts
 from tests.gpu.checks.outcome import Finding, Reading, difference, gradient_difference
 from tests.gpu.checks.sizes import Size
@@ -59,7 +60,7 @@ def text(device: torch.device, size: Size) -> Finding:
             "video embedding": video.embedding,
             "text embedding": model.encode_text(ids, mask).embedding,
             "match": model.match(video.tokens, ids, mask),
-            "caption loss": model.caption_loss(video.tokens, ids, mask),
+            "caption loss": model.context_loss(video.tokens, ids, mask),
         }
         generator = torch.Generator().manual_seed(5)
         weights = [torch.randn(output.shape, generator=generator).to(where) for output in outputs.values()]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from configs.model import ModelConfig, TextConfig, VideoConfig
+from configs.schema import TestaConfig, TextConfig, VideoConfig
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Size:
         overrides: of the configuration that is timed.
     """
 
-    model: ModelConfig
-    whole: ModelConfig
+    model: TestaConfig
+    whole: TestaConfig
     video: VideoConfig
     leaving: dict[str, int]
     batch: int
@@ -26,7 +26,7 @@ class Size:
     overrides: tuple[str, ...]
 
 
-TINY = ModelConfig(
+TINY = TestaConfig(
     depth=2,
     width=32,
     heads=2,
@@ -39,8 +39,8 @@ SIZES: dict[str, Size] = {
     # The widths of the base model, for the kernels it takes; two blocks, so that what merging chooses is not a matter
     # of the last bit.
     "full": Size(
-        model=ModelConfig(depth=2, init="scratch", text=TextConfig(depth=2, dropout=0.0)),
-        whole=ModelConfig(),
+        model=TestaConfig(depth=2, init="scratch", text=TextConfig(depth=2, dropout=0.0)),
+        whole=TestaConfig(),
         video=VideoConfig(num_frames=8),
         leaving={"frames_per_block": 1, "patches_per_block": 12, "tokens_per_block": 80},
         batch=2,

@@ -3,7 +3,7 @@
 `pytest -m gpu` runs them; tests/gpu/conftest.py prints the table.
 """
 
-from configs.model import ATTENTION_REDUCERS
+from configs.models.testa import ATTENTION_REDUCERS
 from tests.gpu.checks.outcome import Row
 from tests.gpu.checks.runner import Check, Job, run_checks
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from configs.schema import AggregationConfig, ModelConfig, VideoConfig
+from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from datasets.stories.pictures import RGB, render
 from datasets.stories.stories import BACKGROUNDS, Scene, Thing
 from inference.pictures.tiles import frame_groups
@@ -38,7 +38,7 @@ def coverage(frames: np.ndarray, colour: str) -> np.ndarray:
 def untrained(frame_match: str) -> VideoEncoder:
     torch.manual_seed(0)
     return VideoEncoder(
-        ModelConfig(depth=DEPTH, width=48, heads=3, patch_size=PATCH),
+        TestaConfig(depth=DEPTH, width=48, heads=3, patch_size=PATCH),
         VideoConfig(num_frames=MOVING + RESTING, image_size=SIZE),
         AggregationConfig(reducer="geometry", frames_per_block=1, patches_per_block=40, frame_match=frame_match),
     ).eval()

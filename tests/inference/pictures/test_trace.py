@@ -1,6 +1,7 @@
 """What pictures are drawn from, against loops over pairs and over cells."""
 
 from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from inference.pictures.trace import Similarity, grounded, similarity, trace_video
-from models.testa.model import normalise_pixels
+from models.parts.pixels import normalise_pixels
 from tests.models.tiny import FRAMES, IMAGE, NUM_PATCHES, PAIRS, clips, encoder
 
 MERGING = [name for name in PAIRS if "none" not in name]
@@ -68,7 +69,10 @@ def test_grounding_gives_each_cell_the_cosine_of_its_token(pair: str) -> None:
     trace = trace_video(encoder(*PAIRS[pair]), frames())
     torch.manual_seed(0)
     projection, text = nn.Linear(trace.tokens.shape[1], 6), F.normalize(torch.randn(6), dim=0)
-    found = grounded(trace, projection, text)
+    model: Any = nn.Module()
+    model.projection = projection
+    model.project_tokens = lambda tokens: F.normalize(projection(tokens), dim=-1)
+    found = grounded(model, trace, text)
     for frame, patch in product(range(FRAMES), range(NUM_PATCHES)):
         token = trace.origins[frame, patch]
         if token < 0:

@@ -86,14 +86,14 @@ def test_frames_that_became_one_come_once_and_dropped_ones_never(
     origins = torch.tensor([[0, 1], [2, -1], [0, 1], [-1, -1]])
     tokens = torch.stack([text, -text, text])
     encoded = EncodedTokens(tokens, torch.ones(3), origins, torch.zeros(FRAMES, 3, 2, 2, dtype=torch.uint8))
-    identity = torch.nn.Linear(3, 3, bias=False)
+    projector: Any = torch.nn.Module()
+    projector.project_tokens = lambda tokens: F.normalize(identity(tokens), dim=-1)
+    projector.identity = identity = torch.nn.Linear(3, 3, bias=False)
     torch.nn.init.eye_(identity.weight)
-    made: Any = SimpleNamespace(
-        computing=torch.no_grad, model=SimpleNamespace(vision_proj=identity), config=model.config
-    )
+    made: Any = SimpleNamespace(computing=torch.no_grad, model=projector, config=model.config)
     found = best_frames(made, encoded, str(root / "steps.mp4"), None, None, text, FRAMES)
     assert np.array(found) == pytest.approx(np.array([[0.7, 1.0], [0.2, 0.0]]), abs=1e-6)
-    assert frames_module.grounded(encoded, identity, text)[1].tolist() == pytest.approx([1, np.nan], nan_ok=True)
+    assert frames_module.grounded(projector, encoded, text)[1].tolist() == pytest.approx([1, np.nan], nan_ok=True)
 
 
 def choose(positions: list[int], length: int) -> np.ndarray:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from models.parts.momentum import NO_INDEX, TWINNED, FeatureQueue, MomentumTwin
+from models.parts.momentum import NO_INDEX, FeatureQueue, MomentumTwin
+from models.testa.model import VisionLanguageModel
 from tests.models.tiny import clips, encoder, randomise, texts, vision_language
 
 
@@ -12,7 +13,7 @@ def test_the_twin_starts_equal_and_follows_in_place() -> None:
     twin = MomentumTwin(model, momentum=0.9)
     pairs = [
         (own, trained)
-        for name in TWINNED
+        for name in VisionLanguageModel.twinned
         for own, trained in zip(getattr(twin, f"{name}_m").parameters(), getattr(model, name).parameters(), strict=True)
     ]
     assert all(torch.equal(own, trained) and own is not trained for own, trained in pairs)
@@ -34,7 +35,7 @@ def test_the_twin_embeds_as_the_model_did() -> None:
     with torch.no_grad():
         expected = model.encode_video(clips(2)).embedding, model.encode_text(ids, mask).embedding
         randomise(model)
-    found = twin.embed(clips(2), ids, mask)
+    found = twin.embed(model, clips(2), ids, mask)
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
     assert not torch.allclose(model.encode_text(ids, mask).embedding, expected[1], atol=1e-2)
 
@@ -45,9 +46,9 @@ def test_the_twin_of_an_offloading_model_runs_its_own_weights() -> None:
     built.visual_encoder = encoder(checkpointing="offload")
     twin = MomentumTwin(built, momentum=0.9)
     (ids, mask), video = texts((6, 4)), clips(2)
-    expected = twin.embed(video, ids, mask)[0]
+    expected = twin.embed(built, video, ids, mask)[0]
     randomise(built)
-    assert torch.equal(twin.embed(video, ids, mask)[0], expected)
+    assert torch.equal(twin.embed(built, video, ids, mask)[0], expected)
 
 
 def test_names_end_as_the_references() -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.testa.video_encoder import EncodedVideo, VideoEncoder
+from models.parts.features import EncodedVideo
+from models.testa.video_encoder import VideoEncoder
 from tests.models.tiny import PAIRS, clips, encoder
 
 every_pair = pytest.mark.parametrize("pair", PAIRS)

@@ -6,11 +6,11 @@ from typing import Literal
 import pytest
 import torch
 
-from configs.schema import AggregationConfig, ModelConfig, TextConfig, VideoConfig
+from configs.schema import AggregationConfig, TestaConfig, TextConfig, VideoConfig
 from models.testa.model import VisionLanguageModel
 
 TEXT = TextConfig(vocab_size=50, depth=2, width=32, heads=2, intermediate=64, max_positions=16)
-MODEL = ModelConfig(depth=2, width=32, heads=2, patch_size=8, embed_dim=16, text=TEXT)
+MODEL = TestaConfig(depth=2, width=32, heads=2, patch_size=8, embed_dim=16, text=TEXT)
 
 
 def build(init: Literal["vit", "scratch"], decoder: Literal["none", "tied"] = "none") -> VisionLanguageModel:

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from configs.schema import AggregationConfig, VideoConfig
 from models.parts.momentum import MomentumTwin
+from models.parts.pixels import normalise_pixels
 from models.parts.tokenizer import with_first
-from models.testa.model import VisionLanguageModel, normalise_pixels
+from models.testa.model import VisionLanguageModel
 from tests.models.tiny import (
     DEC,
     ENC,
@@ -72,7 +73,7 @@ def test_pixels_equal_normalised_floats(statistics: dict[str, tuple[float, float
     torch.testing.assert_close(model.encode_video(pixels).tokens, tokens, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(model.video_tokens(pixels), tokens, atol=1e-5, rtol=1e-5)
     ids, mask = texts((6, 4))
-    embedding = MomentumTwin(model, 0.9).embed(pixels, ids, mask)[0]
+    embedding = MomentumTwin(model, 0.9).embed(model, pixels, ids, mask)[0]
     torch.testing.assert_close(embedding, model.encode_video(by_hand).embedding, atol=1e-5, rtol=1e-5)
 
 
@@ -99,7 +100,7 @@ def test_matching_reads_both_the_video_and_the_text() -> None:
 def test_caption_loss_by_hand(smoothing: float) -> None:
     model, (ids, mask) = vision_language("separate", label_smoothing=smoothing), texts((6, 3))
     tokens = model.encode_video(clips(2)).tokens
-    found = model.caption_loss(tokens, ids, mask)
+    found = model.context_loss(tokens, ids, mask)
     for row in range(2):
         expected, length = 0.0, int(mask[row].sum())
         for position in range(1, length):
@@ -119,7 +120,7 @@ def best_by_hand(model: VisionLanguageModel, states: Tensor, mask: Tensor, answe
     best = []
     for one, seen in zip(states, mask, strict=True):
         losses = [
-            float(model.caption_loss(one[None], ids[None], kept[None], seen[None]))
+            float(model.context_loss(one[None], ids[None], kept[None], seen[None]))
             for ids, kept in zip(*answers, strict=True)
         ]
         best.append(losses.index(min(losses)))
@@ -198,7 +199,7 @@ def test_every_parameter_that_is_trained_has_a_gradient(losses: tuple[str, ...],
     if "vtm" in losses:
         loss = loss + model.match(video.tokens, ids, mask).log_softmax(dim=1)[:, 1].sum()
     if "cap" in losses:
-        loss = loss + model.caption_loss(video.tokens, ids, mask).sum()
+        loss = loss + model.context_loss(video.tokens, ids, mask).sum()
     loss.backward()
     frozen = trained_and_reached(model)
     without = {"vtm": {"itm_head"}, "vtc": {"vision_proj", "text_proj", "temp"}, "cap": set()}
@@ -216,7 +217,7 @@ def test_a_model_that_answers_trains_all_it_has() -> None:
     model, (ids, mask), (answers, kept) = answering(), texts((6, 4)), texts((3, 5), seed=1)
     model.freeze_unused(("vqa",))
     states = model.ground_text(model.video_tokens(clips(2)), ids, mask)
-    model.caption_loss(states, answers, kept, mask).sum().backward()
+    model.context_loss(states, answers, kept, mask).sum().backward()
     assert trained_and_reached(model) == set()
     assert {name.split(".")[0] for name in model.state_dict()} == {"visual_encoder", "text_encoder", "text_decoder"}
 
@@ -224,7 +225,7 @@ def test_a_model_that_answers_trains_all_it_has() -> None:
 def test_a_model_that_captions_trains_all_it_has() -> None:
     model, (ids, mask) = vision_language("separate", text_encoder=False, heads=False), texts((6, 4))
     model.freeze_unused(("cap",))
-    model.caption_loss(model.video_tokens(clips(2)), ids, mask).sum().backward()
+    model.context_loss(model.video_tokens(clips(2)), ids, mask).sum().backward()
     assert trained_and_reached(model) == set()
     assert {name.split(".")[0] for name in model.state_dict()} == {"visual_encoder", "text_decoder"}
 

@@ -9,7 +9,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from configs.schema import AggregationConfig, ModelConfig, VideoConfig
+from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from models.testa.video_encoder import VideoEncoder
 from tests.models.tiny import (
     DEPTH,
@@ -44,7 +44,7 @@ def copy_from_timm(built: VideoEncoder, image_model: nn.Module) -> None:
 def test_one_frame_equals_timm_at_full_size() -> None:
     with torch.device("meta"):  # neither is initialised twice: that alone would take seconds
         image_model = timm.create_model("vit_base_patch16_224", pretrained=False, num_classes=0).eval()
-        built = VideoEncoder(ModelConfig(), VideoConfig(num_frames=1)).eval()
+        built = VideoEncoder(TestaConfig(), VideoConfig(num_frames=1)).eval()
     image_model, built = image_model.to_empty(device="cpu"), built.to_empty(device="cpu")
     randomise(image_model, std=0.03)
     copy_from_timm(built, image_model)
@@ -74,7 +74,7 @@ def test_space_only_reads_each_frame_as_an_image() -> None:
 
 @torch.no_grad()
 def test_a_new_divided_encoder_does_not_look_across_frames() -> None:
-    model = ModelConfig(depth=1, width=WIDTH, heads=HEADS, patch_size=PATCH)
+    model = TestaConfig(depth=1, width=WIDTH, heads=HEADS, patch_size=PATCH)
     built, video = VideoEncoder(model, VIDEO).eval(), clips(1)
     mixed = torch.cat([video[:, :1], clips(1, seed=1)[:, 1:]], dim=1)
     first_frames = [built(one).tokens[:, 1 : 1 + NUM_PATCHES] for one in (video, mixed)]

@@ -10,11 +10,11 @@ from einops import rearrange
 from safetensors import safe_open
 from torch import Tensor
 
-from configs.schema import ModelConfig, VideoConfig
-from models.checkpoints.load import load_into
+from configs.schema import TestaConfig, VideoConfig
 from models.parts.momentum import MomentumTwin
 from models.testa.video_encoder import VideoEncoder
 from models.testa.weights.encoder import fit_encoder, resize_places
+from tests.models.testa.weights.loading import load_into
 from tests.models.testa.weights.test_load import stored
 from tests.models.tiny import FRAMES, IMAGE, PATCH, VIDEO, WIDTH, encoder, randomise, vision_language
 
@@ -82,7 +82,7 @@ def test_time_resized_on_load_gives_the_references_tokens_of_more_frames() -> No
     frames = video.shape[1]
     assert frames != meta["num_frames"]
     model = VideoEncoder(
-        ModelConfig(**{name: meta[name] for name in ("depth", "width", "heads", "patch_size")}),
+        TestaConfig(**{name: meta[name] for name in ("depth", "width", "heads", "patch_size")}),
         VideoConfig(num_frames=frames, image_size=meta["image_size"]),
     ).eval()
     weights = {name.removeprefix("state_dict."): t for name, t in tensors.items() if name.startswith("state_dict.")}

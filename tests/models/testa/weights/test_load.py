@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from configs.schema import TextConfig
-from models.checkpoints.load import LoadReport, load_into
+from models.checkpoints.load import LoadReport
 from models.parts.momentum import FeatureQueue, MomentumTwin
 from models.testa.model import VisionLanguageModel
+from tests.models.testa.weights.loading import load_into
 from tests.models.testa.weights.published import BLIP_FILES, FILES, SMALL, Sizes, build, random
 from tests.models.tiny import DEPTH, FRAMES, TEXT, VIDEO, clips, randomise, texts, vision_language
 
@@ -71,7 +72,7 @@ def test_a_twin_that_the_file_has_not_is_a_copy_of_what_was_loaded() -> None:
     twin = MomentumTwin(model, 0.9)
     report = load_into(model, stored(source), "here", twin=twin)
     ids, mask = texts((6, 4))
-    assert torch.equal(twin.embed(clips(2), ids, mask)[0], source.encode_video(clips(2)).embedding)
+    assert torch.equal(twin.embed(model, clips(2), ids, mask)[0], source.encode_video(clips(2)).embedding)
     assert twin.text_proj_m.weight is not model.text_proj.weight
     assert report.notes == ["the momentum twin is a copy of the model"]
 

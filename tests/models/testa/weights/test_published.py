@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from transformers import BlipVisionConfig, BlipVisionModel
 
-from configs.schema import AggregationConfig, ModelConfig, VideoConfig
-from models.checkpoints.load import fit, load_into
+from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from models.parts.momentum import MomentumTwin
 from models.testa.model import VisionLanguageModel
 from models.testa.weights.sizes import model_of, task_of, video_of
+from tests.models.testa.weights.loading import fit, load_into
 from tests.models.testa.weights.published import (
     BLIP_FILES,
     FILES,
@@ -44,7 +44,7 @@ TAKEN_BY = {
 
 def model_for(task: str, attention: str = "divided", frames: int = 32, scaling: bool = False) -> VisionLanguageModel:
     return VisionLanguageModel(
-        ModelConfig(attention=attention, temporal_scaling=scaling),
+        TestaConfig(attention=attention, temporal_scaling=scaling),
         VideoConfig(num_frames=frames),
         AggregationConfig(),
         enc_token_id=30523,
@@ -97,7 +97,7 @@ def test_task_and_sizes_are_told_from_the_names_and_shapes(kind: str) -> None:
     tensors = build(kind, FULL, without_memory)
     assert task_of(tensors) == kind.split("_")[1]
     attention = "space" if kind.startswith("blip") else "divided"
-    assert model_of(tensors) == ModelConfig(attention=attention, temporal_scaling=kind == "testa_pretrain")
+    assert model_of(tensors) == TestaConfig(attention=attention, temporal_scaling=kind == "testa_pretrain")
     video = video_of(tensors)
     assert (video.num_frames, video.image_size) == (8 if kind.startswith("testa") else 32, 224)
     assert video_of(build(kind, Sizes(places=577), without_memory)).image_size == 384

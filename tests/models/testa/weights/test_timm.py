@@ -7,8 +7,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from models.checkpoints.load import load_into
 from models.parts.momentum import MomentumTwin
+from tests.models.testa.weights.loading import load_into
 from tests.models.tiny import DEPTH, HEADS, IMAGE, PATCH, VIDEO, WIDTH, clips, randomise, vision_language
 
 

@@ -9,7 +9,7 @@ Shapes: B rows of this process, G of all processes, E width of the shared space,
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,18 +23,18 @@ from engine.distributed import (
     rank,
     world_size,
 )
-from models.parts.bert_attention import KeysValues, Share
+from models.parts.bert_attention import Memory
 from models.parts.losses import contrastive, draw_negatives, matching, selection_noise, similarities
 from models.parts.momentum import NO_INDEX, FeatureQueue, MomentumTwin
-from models.testa.model import VisionLanguageModel
-from tasks.step_counts import TextCounts, count_texts
+from models.protocols import ContrastiveModel
+from tasks.step_counts import count_texts
 from tasks.transfer import sent
 
 PRETRAINING_FLOOR = 1e-4
 """What the reference's pre-training adds to every negative's weight; its fine-tuning adds nothing."""
 
 
-class Objectives(nn.Module):
+class MomentumObjective(nn.Module):
     """The losses of a micro-batch, each scaled so that the mean over processes and micro-batches is that of the step.
 
     Args:
@@ -42,19 +42,16 @@ class Objectives(nn.Module):
             video, in the batch and in the queue (fine-tuning).
     """
 
-    text_counts: TextCounts
-    """Of the step that has begun."""
-
     def __init__(
-        self, model: VisionLanguageModel, objective: ObjectiveConfig, positives: Literal["row", "index"], seed: int
+        self, model: ContrastiveModel, objective: ObjectiveConfig, positives: Literal["row", "index"], seed: int
     ) -> None:
         super().__init__()
         self.objective, self.positives, self.seed = objective, positives, seed
         # It makes the keys of contrast. One that follows at once is the model itself.
         needed = "vtc" in objective.losses and objective.momentum > 0
         self.twin = MomentumTwin(model, objective.momentum) if needed else None
-        self.queue = FeatureQueue(model.vision_proj.out_features, objective.queue_size, seed)
-        self.alpha, self.step, self.part = objective.alpha, 0, 0
+        self.queue = FeatureQueue(model.embed_dim, objective.queue_size, seed)
+        self.alpha, self.step = objective.alpha, 0
         assert "cap" not in objective.losses or model.is_tied, "captions are written by a decoder tied to the encoder"
         model.freeze_unused(objective.losses)
 
@@ -74,10 +71,18 @@ class Objectives(nn.Module):
                 "contrast; make train.batch_size larger or train.accumulate smaller, or set objective.vtc_keys=all"
             )
 
-    def begin_step(self, model: VisionLanguageModel, step: int, epoch: float, masks: Sequence[Tensor]) -> None:
+    def begin_step(
+        self,
+        model: ContrastiveModel,
+        step: int,
+        epoch: float,
+        batches: Sequence[dict[str, Any]],
+        masks: Sequence[Tensor],
+    ) -> None:
         """Before an optimizer step: the twin follows, the temperature is clamped, alpha ramps up from 0.
 
-        `masks` (B, S), on the CPU, are those of the texts of each micro-batch, which `forward` then gets in this order.
+        `masks` (B, S), on the CPU, are the text masks of the micro-batches; what is counted of them goes into the
+        batches.
         """
         self._check_rows(min(len(mask) for mask in masks))
         if self.twin is not None:
@@ -85,26 +90,29 @@ class Objectives(nn.Module):
         model.clamp_temperature()
         ramp = self.objective.alpha_ramp_epochs
         self.alpha = self.objective.alpha * (min(1.0, epoch / ramp) if ramp > 0 else 1.0)
-        self.step, self.part = step, 0
-        self.text_counts = count_texts(masks)
+        self.step = step
+        count_texts(batches, masks)
 
-    def forward(
-        self, model: VisionLanguageModel, video_BTCHW: Tensor, ids: Tensor, mask: Tensor, index: Tensor
-    ) -> dict[str, Tensor]:
-        """The losses by name; afterwards the batch is in the queue. `index` (B,) says which video each row shows."""
+    def forward(self, model: ContrastiveModel, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The losses by name; afterwards the batch is in the queue.
+
+        `batch` has uint8 `video` (B, T, 3, H, W), `ids` and `mask` (B, S), `index` (B,), which video each row
+        shows, and what `begin_step` counted.
+        """
+        video_BTCHW, ids, mask, index = (batch[name] for name in ("video", "ids", "mask", "index"))
         losses: dict[str, Tensor] = {}
         texts = ids, mask
         if "vtm" in self.objective.losses and self.objective.negatives == "all":
-            texts = gather_texts(ids, mask, self.text_counts.longest[self.part])
+            texts = gather_texts(ids, mask, batch["longest_text"])
         video, text = model.encode_video(video_BTCHW), model.encode_text(ids, mask)
-        projected: list[KeysValues] = []
+        memory = Memory([])
         if {"vtm", "cap"} & set(self.objective.losses):
             # Matching and the decoder, which is tied where there is one, attend to the same keys and values.
-            projected = model.text_encoder.project(video.tokens)
+            memory = model.project(video.tokens)
         if "vtc" in self.objective.losses:
             own_keys = (video.embedding.detach(), text.embedding.detach())
             if self.twin is not None:
-                own_keys = self.twin.embed(video_BTCHW, ids, mask)
+                own_keys = self.twin.embed(model, video_BTCHW, ids, mask)
             keys = [all_gather_rows(feature) for feature in own_keys]
             row = torch.arange(len(ids), device=ids.device) + rank() * len(ids)
             own = row if self.positives == "row" else index
@@ -116,11 +124,12 @@ class Objectives(nn.Module):
                     similarities(query.detach(), key) / model.temp.detach()
                     for query, key in zip(queries, reversed(keys), strict=True)
                 ]
-                losses["vtm"] = self._matching(model, video.tokens, projected, texts, similarity, own, every)
+                losses["vtm"] = self._matching(
+                    model, video.tokens, memory, texts, similarity, own, every, batch["part"]
+                )
             self.queue.push(keys[0], keys[1], every if self.positives == "index" else torch.full_like(every, NO_INDEX))
         if "cap" in self.objective.losses:
-            losses["cap"] = model.text_loss(projected, ids, mask).sum() / self.text_counts.tokens
-        self.part += 1
+            losses["cap"] = model.text_loss(memory, ids, mask).sum() / batch["mean_tokens"]
         return losses
 
     def _contrastive(
@@ -144,21 +153,22 @@ class Objectives(nn.Module):
 
     def _matching(
         self,
-        model: VisionLanguageModel,
+        model: ContrastiveModel,
         tokens: Tensor,
-        projected: list[KeysValues],
+        memory: Memory,
         texts: tuple[Tensor, Tensor],
         similarity: list[Tensor],
         own: Tensor,
         every: Tensor,
+        part: int,
     ) -> Tensor:
         """VTM: each pair, each video with a text that is not its own, and each text with such a video.
 
-        Every own video is `projected` once for its two texts. So are the drawn ones, as they are among these unless
-        they may come from other processes.
+        The `memory` of every own video is made once for its two texts. The drawn ones are among these, unless they may
+        come from other processes.
         """
         batch, rows = len(own), slice(rank() * len(own), (rank() + 1) * len(own))
-        noise = sent(selection_noise(self.seed, self.step, self.part, len(every))[:, rows], own.device)
+        noise = sent(selection_noise(self.seed, self.step, part, len(every))[:, rows], own.device)
         all_ids, all_mask = ids, mask = texts
         all_tokens = tokens
         if self.objective.negatives == "all":
@@ -171,17 +181,13 @@ class Objectives(nn.Module):
         floor = PRETRAINING_FLOOR if self.positives == "row" else 0.0
         text, has_text = draw_negatives(similarity[0], positives, noise[0], floor)
         video, has_video = draw_negatives(similarity[1], positives, noise[1], floor)
-        drawn = (
-            model.text_encoder.projections(all_tokens.index_select(0, video))
-            if len(all_tokens) > batch
-            else (layer.rows(video) for layer in projected)
-        )
-        shares = (
-            (Share(2 * batch, own_videos), Share(batch, others))
-            for own_videos, others in zip(projected, drawn, strict=True)
-        )
-        logits = model.match_shares(
-            shares, torch.cat([_by_turns(ids, all_ids[text]), ids]), torch.cat([_by_turns(mask, all_mask[text]), mask])
+        # Drawn videos may be of other processes; those of this one are projected already.
+        is_shared = len(all_tokens) > batch
+        drawn = model.project_once(all_tokens.index_select(0, video)) if is_shared else memory.rows(video)
+        logits = model.match_groups(
+            [(2 * batch, memory), (batch, drawn)],
+            torch.cat([_by_turns(ids, all_ids[text]), ids]),
+            torch.cat([_by_turns(mask, all_mask[text]), mask]),
         )
         always, never = torch.ones_like(has_text), torch.zeros_like(has_text)
         matches = torch.cat([_by_turns(always, never), never]).long()

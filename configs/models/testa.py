@@ -1,0 +1,124 @@
+"""TESTA's `model` section: a ViT with divided, joint or space-only attention, and BERT towers."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from configs.model import AggregationConfig, TextConfig, VideoConfig, check_positive
+from configs.models.base import ModelConfig
+from configs.schedule import (
+    blocks_from_amount,
+    blocks_from_keep,
+    blocks_from_tokens,
+    check_capacity,
+    held_schedule,
+    keep_per_axis,
+)
+
+ATTENTION_REDUCERS: dict[str, tuple[str, ...]] = {
+    "divided": ("none", "geometry", "importance", "prune", "saliency"),
+    "joint": ("none", "tome", "saliency"),
+    "space": ("none",),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestaConfig(ModelConfig):
+    """The video encoder (ViT-B/16 by default), the text towers, and the size of the space they share.
+
+    `init` is how fresh weights are drawn: `vit` as the reference does, small and without effect of time, for a start
+    from image weights; `scratch` for a narrow model that is trained from nothing.
+    """
+
+    name: Literal["testa"] = "testa"
+    attention: Literal["divided", "joint", "space"] = "divided"
+    depth: int = 12
+    width: int = 768
+    heads: int = 12
+    patch_size: int = 16
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.0
+    temporal_scaling: bool = False
+    init: Literal["vit", "scratch"] = "vit"
+    embed_dim: int = 256
+    text: TextConfig = field(default_factory=TextConfig)
+
+    def __post_init__(self) -> None:
+        check_positive("model", self, "depth", "width", "heads", "patch_size", "embed_dim")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"model.drop_path: {self.drop_path} is not a share in [0, 1)")
+        if self.width % self.heads:
+            raise ValueError(f"model.heads: {self.heads} does not divide model.width {self.width}")
+        if self.text.width % self.text.heads:
+            raise ValueError(f"model.text.heads: {self.text.heads} does not divide model.text.width {self.text.width}")
+        if self.temporal_scaling and self.attention != "divided":
+            raise ValueError("model.temporal_scaling: has no effect without divided attention")
+
+    def check(self, video: VideoConfig, aggregation: AggregationConfig) -> None:
+        """Refuse patches that do not fit, a reducer of another attention, an axis that holds too little."""
+        if video.image_size % self.patch_size:
+            raise ValueError(
+                f"video.image_size: {video.image_size} is no multiple of model.patch_size {self.patch_size}"
+            )
+        if aggregation.reducer not in ATTENTION_REDUCERS[self.attention]:
+            takes = ", ".join(ATTENTION_REDUCERS[self.attention])
+            raise ValueError(
+                f"aggregation.reducer: {aggregation.reducer!r} does not go with {self.attention} attention, "
+                f"which takes {takes}"
+            )
+        if aggregation.reducer == "saliency":
+            idle = "patches_per_block" if self.attention == "joint" else "tokens_per_block"
+            if getattr(aggregation, idle) != 0:
+                raise ValueError(f"aggregation.{idle}: has no effect with {self.attention} attention; leave it out")
+        schedules = block_schedules(self, video, aggregation)
+        if self.temporal_scaling and any(schedules["frames"]):
+            raise ValueError(
+                "model.temporal_scaling: has one factor a frame, so frames cannot merge; set frames_per_block to 0"
+            )
+
+    def check_clip(self, num_frames: int, image_size: int, video: VideoConfig) -> None:
+        """Refuse clips of other sizes than `video` says, such as those of one source of pre-training."""
+        if image_size % self.patch_size:
+            raise ValueError(f"image_size {image_size} is no multiple of model.patch_size {self.patch_size}")
+        if self.temporal_scaling and num_frames != video.num_frames:
+            raise ValueError(f"num_frames {num_frames} needs as many factors of model.temporal_scaling")
+
+
+def block_schedules(
+    model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig
+) -> dict[str, tuple[int, ...]]:
+    """How many frames, patches (divided attention) and tokens (joint) leave in each block; 0s where nothing does."""
+    patches = (video.image_size // model.patch_size) ** 2
+    # (axis, what it holds at first, how many of them the reference protects)
+    divided = (("frames", video.num_frames, 1), ("patches", patches, 0), ("tokens", 0, 0))
+    joint = (("frames", 0, 1), ("patches", 0, 0), ("tokens", video.num_frames * patches, 0))
+    axes = list(joint if model.attention == "joint" else divided)
+    if aggregation.reducer == "saliency":
+        axes[0] = ("frames", 0, 1)  # it merges none
+    share = None
+    if aggregation.keep is not None:
+        # A single frame cannot merge in time: then space alone keeps the share.
+        merging = sum(held > 1 for _, held, _ in axes)
+        if not merging:
+            raise ValueError("aggregation.keep: one frame of one patch has nothing to merge")
+        share = keep_per_axis(aggregation.keep, merging)
+    schedules: dict[str, tuple[int, ...]] = {}
+    for axis, held, protected in axes:
+        if share is not None and held > 1:
+            schedules[axis] = blocks_from_keep(share, held, protected, model.depth, "aggregation.keep")
+        else:
+            name, amount = f"aggregation.{axis}_per_block", getattr(aggregation, f"{axis}_per_block")
+            if aggregation.reducer == "saliency":
+                shares = blocks_from_tokens(amount, model.depth, name)
+                check_capacity(shares, held, protected, name, axis)
+                schedules[axis] = held_schedule(shares, held, protected)
+                continue
+            schedules[axis] = blocks_from_amount(amount, model.depth, name)
+            check_capacity(schedules[axis], held, protected, name, axis)
+    return schedules
+
+
+def as_testa(model: ModelConfig) -> TestaConfig:
+    """A `model` section as TESTA's, for what is made for TESTA alone; ValueError for another system's."""
+    if not isinstance(model, TestaConfig):
+        raise ValueError(f"model.name: this is made for {TestaConfig.name} alone, not for {model.name}")
+    return model

@@ -1,0 +1,37 @@
+"""What towers make of videos and texts. Shapes: B batch, N video tokens, D width, E width of the shared space."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class VideoFeatures(NamedTuple):
+    """Tokens (B, N, D) for cross-attention and the embedding (B, E), float32.
+
+    A similarity is the dot product of two embeddings; they need not have length 1, so nothing normalises them again.
+    """
+
+    tokens: Tensor
+    embedding: Tensor
+
+
+class TextFeatures(NamedTuple):
+    """The embedding (B, E), float32."""
+
+    embedding: Tensor
+
+
+class EncodedVideo(NamedTuple):
+    """What a video encoder makes of a video.
+
+    Attributes:
+        tokens: (B, 1 + N, D) class token, then the tokens that are left, frame by frame (divided) or patch by patch
+            (joint); space-only: (B, T * (1 + L), D), each frame with a class token of its own in front.
+        size: (B, 1 + N) float32, how many original cells each token holds; 1 for a class token.
+        origins: (B, T, L) int64, for every original cell the index in `tokens` of the token that holds it, -1 if the
+            cell was dropped; None unless asked for.
+    """
+
+    tokens: Tensor
+    size: Tensor
+    origins: Tensor | None

@@ -1,0 +1,48 @@
+"""The systems, and where the pieces of each are.
+
+A piece is named as "module:attribute" and imported when it is first asked for, so that a run imports its own system
+alone. Adding a system adds a line here, its section to `configs.schema.MODELS`, and a folder.
+"""
+
+import pkgutil
+from typing import Any, NamedTuple
+
+from configs.model import AggregationConfig, VideoConfig
+from configs.models.base import ModelConfig
+from models.parts.cost import Cost
+
+
+class System(NamedTuple):
+    """Where to find what makes a system.
+
+    Attributes:
+        build: (configuration of a task, tokenizer) -> the task's model with fresh weights; see `models.protocols`.
+        tokenizer: the module with `load_tokenizer(folder)` and `make_tokenizer(texts, vocab_size)`.
+        weights: the `models.checkpoints.load.WeightFormats` that says which published files start such a model.
+        cost: (model, video, aggregation sections) -> `models.parts.cost.Cost` of encoding one video.
+    """
+
+    build: str
+    tokenizer: str
+    weights: str
+    cost: str
+
+
+SYSTEMS: dict[str, System] = {
+    "testa": System(
+        build="models.testa.build:build_model",
+        tokenizer="models.parts.tokenizer",
+        weights="models.testa.weights.formats:FORMATS",
+        cost="models.testa.cost:count",
+    ),
+}
+
+
+def piece(system: str, name: str) -> Any:
+    """The piece `name` (a field of `System`) of a system, imported now."""
+    return pkgutil.resolve_name(getattr(SYSTEMS[system], name))
+
+
+def count(model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig) -> Cost:
+    """The cost of encoding one video of the configured size, as the model's system counts it."""
+    return piece(model.name, "cost")(model, video, aggregation)

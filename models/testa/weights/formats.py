@@ -1,0 +1,37 @@
+"""Whose files start TESTA's models: our own, TESTA's, BLIP's and ViTs of timm."""
+
+from collections.abc import Mapping
+from types import ModuleType
+
+from torch import Tensor
+
+from models.checkpoints import native
+from models.testa.weights import blip, testa, timm
+from models.testa.weights.encoder import FittedEncoder, fit_encoder
+from models.testa.weights.timm import ENCODER
+
+PRETRAINED = "a pre-trained file (TESTA's, or BLIP's model_base.pth, model_base_14M.pth, model_base_capfilt_large.pth)"
+
+
+class TestaFormats:
+    """The `models.checkpoints.load.WeightFormats` of TESTA."""
+
+    # In the order in which they are asked: TESTA's files have all names that BLIP's have.
+    adapters: tuple[ModuleType, ...] = (native, testa, blip, timm)
+    known_files = "no checkpoint of this project, TESTA, BLIP or a ViT of timm"
+    # Which files have a part that another lacks.
+    found_in: Mapping[str, str] = {
+        "text_encoder": f"{PRETRAINED}, or one fine-tuned for retrieval or question answering",
+        "text_decoder": f"{PRETRAINED}, or one fine-tuned for question answering or captions",
+        **dict.fromkeys(
+            ("vision_proj", "text_proj", "itm_head", "temp"), f"{PRETRAINED}, or one fine-tuned for retrieval"
+        ),
+    }
+    otherwise_found_in = PRETRAINED
+
+    def fit_part(self, part: str, found: dict[str, Tensor], own: dict[str, Tensor]) -> FittedEncoder:
+        """The weights of a part as a part with the state `own` can take them; names are those within the part."""
+        return fit_encoder(found, own) if part == ENCODER else FittedEncoder(found)
+
+
+FORMATS = TestaFormats()

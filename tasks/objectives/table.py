@@ -1,0 +1,18 @@
+"""The ways to train on pairs of videos and texts, by `objective.name` of the configuration.
+
+An objective is an nn.Module made of (model, its section of the configuration, positives, seed). `begin_step(model,
+step, epoch, batches, masks)` is called before an optimizer step; `objective(model, batch)` gives the losses by name.
+What it trains besides the model, or keeps from step to step, is in its `state_dict`; a frozen teacher is not.
+"""
+
+import pkgutil
+from typing import Any
+
+OBJECTIVES: dict[str, str] = {
+    "momentum": "tasks.objectives.momentum:MomentumObjective",
+}
+
+
+def objective_class(name: str) -> Any:
+    """The class of an objective, imported now."""
+    return pkgutil.resolve_name(OBJECTIVES[name])
