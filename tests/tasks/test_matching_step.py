@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from models.parts.losses import draw_negatives, matching
-from tasks.objectives import momentum as objectives_module
 from tasks.base import PairTask
+from tasks.objectives import momentum as objectives_module
 from tests.models.counts import counted_rows
 from tests.tasks.test_objectives import TASKS, batch, build, losses
 from tests.tiny_runs import caption

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from models.parts.losses import selection_noise
 from models.parts.momentum import NO_INDEX
-from tasks.objectives import momentum as objectives_module
 from tasks.base import PairTask
+from tasks.objectives import momentum as objectives_module
 from tasks.objectives.momentum import PRETRAINING_FLOOR
 from tasks.pretrain import PretrainTask
 from tasks.retrieval import RetrievalTask

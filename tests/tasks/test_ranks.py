@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from engine.distributed import all_reduce_sum, rank, world_size
-from tasks.objectives import momentum as objectives_module
 from tasks.base import PairTask
+from tasks.objectives import momentum as objectives_module
 from tests.gloo import run_ranks
 from tests.models.counts import counted_rows
 from tests.models.tiny import randomise
