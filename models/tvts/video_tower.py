@@ -14,8 +14,9 @@ from torch.utils.checkpoint import checkpoint
 from configs.schedule import held_schedule
 from models.parts.aggregation import AggregationStep
 from models.parts.clip.blocks import NORM_EPS, ClipMlp, initialise
-from models.parts.clip.image_tower import embed_patches, resize_positions
+from models.parts.clip.image_tower import cut_patches, embed_patches, resize_positions
 from models.parts.clip.sizes import ImageTowerSizes
+from models.parts.packed import PackedLinear, can_pack
 from models.parts.pixels import normalise_pixels
 from models.tvts.aggregation import ClipSchedules
 from models.tvts.blocks import ClipState, TvtsBlock
@@ -86,7 +87,7 @@ class VideoTower(nn.Module):
         self.pixel_mean, self.pixel_std = pixel_mean, pixel_std
         self.schedules = schedules or ClipSchedules.none(image.depth)
         scale = image.width**-0.5
-        self.conv1 = nn.Conv2d(3, image.width, image.patch_size, image.patch_size, bias=False)
+        self.conv1: nn.Module = nn.Conv2d(3, image.width, image.patch_size, image.patch_size, bias=False)
         self.class_embedding = nn.Parameter(torch.empty(image.width))
         self.positional_embedding = nn.Parameter(torch.empty(1 + image.grid**2, image.width))
         self.temporal_embedding = nn.Parameter(torch.empty(num_frames, image.width))
@@ -153,6 +154,9 @@ class VideoTower(nn.Module):
         for block in self.blocks:
             assert isinstance(block, TvtsBlock)
             block.fold_for_inference(dtype or self.proj.dtype)
+        if isinstance(self.conv1, nn.Conv2d) and can_pack(self.conv1.weight):
+            kernel = self.conv1.weight.flatten(1).to(dtype or self.proj.dtype)
+            self.conv1 = PackedLinear(kernel, kernel.new_zeros(len(kernel)))
         return self
 
     def capped(self, num_frames: int, num_patches: int) -> list[str]:
@@ -172,7 +176,10 @@ class VideoTower(nn.Module):
         position = resize_positions(
             self.positional_embedding, (height // patch_size, width // patch_size), resize="nearest"
         )
-        patches = embed_patches(video_BTCHW, self.conv1.weight, keep_BL)
+        if isinstance(self.conv1, nn.Conv2d):
+            patches = embed_patches(video_BTCHW, self.conv1.weight, keep_BL)
+        else:  # packed for inference
+            patches = self.conv1(cut_patches(video_BTCHW, patch_size, keep_BL))
         place = position[1:]
         if keep_BL is not None:
             # Not `place[keep_BL]`, whose gradient adds up the clips' shared rows in no fixed order.

@@ -73,16 +73,20 @@ def embed_patches(images: Tensor, kernel: Tensor, keep_BL: Tensor | None = None)
     With `keep_BL`, of clips (B, T, 3, H, W) only these patches of each frame, in this order. ValueError if patches of
     P pixels do not tile the images.
     """
-    patch_size = kernel.shape[-1]
+    # As a matrix product: convolutions of this kind take slower paths on several devices.
+    return F.linear(cut_patches(images, kernel.shape[-1], keep_BL), kernel.flatten(1))
+
+
+def cut_patches(images: Tensor, patch_size: int, keep_BL: Tensor | None = None) -> Tensor:
+    """The pixels (..., L, 3 P P) of each patch; see `embed_patches`."""
     height, width = images.shape[-2:]
     if height % patch_size or width % patch_size:
         raise ValueError(f"images of {height} x {width} pixels cannot be cut into patches of {patch_size}")
-    # As a matrix product: convolutions of this kind take slower paths on several devices.
     pixels = rearrange(images, "... C (H P) (W Q) -> ... (H W) (C P Q)", P=patch_size, Q=patch_size)
     if keep_BL is not None:
         index = keep_BL[:, None, :, None].expand(-1, pixels.shape[1], -1, pixels.shape[3])
         pixels = pixels.gather(2, index)
-    return F.linear(pixels, kernel.flatten(1))
+    return pixels
 
 
 def resize_positions(embedding: Tensor, grid: tuple[int, int], resize: Resize) -> Tensor:
