@@ -18,7 +18,16 @@ def warmup_linear(progress: float, warmup: float) -> float:
     return progress / warmup if progress < warmup else max((progress - 1) / (warmup - 1), 0.0)
 
 
-SCHEDULES: dict[str, Callable[[float, float], float]] = {"warmup_cosine": warmup_cosine, "warmup_linear": warmup_linear}
+def warmup_constant(progress: float, warmup: float) -> float:
+    """The factor on a learning rate: a line up to 1, where it stays."""
+    return min(progress / warmup, 1.0)
+
+
+SCHEDULES: dict[str, Callable[[float, float], float]] = {
+    "warmup_cosine": warmup_cosine,
+    "warmup_linear": warmup_linear,
+    "warmup_constant": warmup_constant,
+}
 
 
 class BertAdam(torch.optim.Optimizer):

@@ -59,5 +59,5 @@ def _reaches_objects(sizes: StoaSizes, frames: bool, branches: bool) -> bool:
 def _is_before_objects(name: str, sizes: StoaSizes) -> bool:
     """Whether a weight of the video tower is part of what object tokens are made of."""
     if name.startswith("visual.transformer.resblocks."):
-        return int(name.split(".")[3]) < (sizes.object_layer or sizes.vision_depth) - 1
+        return int(name.split(".")[3]) < sizes.object_blocks[-1]
     return not name.startswith(("visual.ln_post.", "visual.proj"))

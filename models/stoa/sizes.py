@@ -17,6 +17,7 @@ class StoaSizes:
         objects: `fusion` gives trajectories to the fusion encoder; `attention` appends object tokens to the frames in
             a block of the video tower instead, and drops them after it; `none` has neither.
         object_layer: object tokens are computed before this block of the video tower, counted from 1; 0 is the last.
+            A negative number -n stands for each of the first n blocks, of which trajectories and actions read the last.
         num_trajectories: classes of objects followed through a clip.
         actions: whether the model has action queries.
         max_words: positions of a text in the fusion encoder; answers are read from the position behind them.
@@ -51,8 +52,8 @@ class StoaSizes:
     def __post_init__(self) -> None:
         if not 1 <= self.joint_depth <= self.vision_depth:
             raise ValueError(f"joint_depth: {self.joint_depth} is not from 1 to vision_depth={self.vision_depth}")
-        if not 0 <= self.object_layer <= self.vision_depth:
-            raise ValueError(f"object_layer: {self.object_layer} is not from 0 to vision_depth={self.vision_depth}")
+        if abs(self.object_layer) > self.vision_depth:
+            raise ValueError(f"object_layer: {self.object_layer} is beyond the vision_depth={self.vision_depth}")
         if self.max_words > self.context_length:
             raise ValueError(f"max_words: {self.max_words} exceed context_length={self.context_length}")
         needed = self.text_start + self.max_words + 1
@@ -86,6 +87,14 @@ class StoaSizes:
             context=self.context_length,
             vocab_size=self.vocab_size,
         )
+
+    @property
+    def object_blocks(self) -> range:
+        """The blocks of the video tower, from 0, before which object tokens are computed."""
+        if self.object_layer < 0:
+            return range(-self.object_layer)
+        last = (self.object_layer or self.vision_depth) - 1
+        return range(last, last + 1)
 
     @property
     def text_start(self) -> int:

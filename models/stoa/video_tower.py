@@ -42,7 +42,7 @@ class VideoTower(ImageTower):
     def __init__(self, sizes: StoaSizes) -> None:
         super().__init__(sizes.image_tower)
         self.joint_depth, self.objects = sizes.joint_depth, sizes.objects
-        self.objects_before = (sizes.object_layer or sizes.vision_depth) - 1
+        self.object_blocks = sizes.object_blocks
         if sizes.objects != "none":
             self.object_encoder = ObjectEncoder(sizes.vision_width, sizes.num_frames, sizes.objects_per_frame)
 
@@ -57,12 +57,12 @@ class VideoTower(ImageTower):
         for index, block in enumerate(blocks):
             if index == num_apart:
                 tap = tokens.detach()
-            if index == self.objects_before and self.objects != "none":
+            if index in self.object_blocks and self.objects != "none":
                 assert objects is not None, "a model with objects encodes clips with their objects"
                 object_tokens = self._encode_objects(tokens[:, :, 1:], objects, frames_BTCHW.shape[-2:])
 
             mask, beside = None, tokens.new_zeros(*tokens.shape[:2], 0, tokens.shape[-1])
-            if index == self.objects_before and self.objects == "attention":
+            if index in self.object_blocks and self.objects == "attention":
                 assert objects is not None and object_tokens is not None
                 beside = object_tokens.to(tokens.dtype)
                 mask = F.pad(~objects.padding, (tokens.shape[2], 0), value=True)

@@ -41,6 +41,24 @@ def test_every_combination_trains_all_it_builds(kind: str, actions: bool) -> Non
     assert (memory.trajectories is not None) == (kind == "fusion") and (memory.actions is not None) == actions
 
 
+@torch.no_grad()
+def test_objects_stand_beside_the_frames_of_the_blocks_that_are_named() -> None:
+    """Other boxes change the frames from the first of these blocks on; without a box the tower is CLIP's."""
+    given = objects([3])
+    others = given._replace(boxes=torch.where(given.boxes >= 0, given.boxes / 2, given.boxes))
+    for layer, changed in ((1, True), (3, False), (-1, True), (-3, True)):
+        tower = tiny_model(objects="attention", object_layer=layer).visual
+        found, other = (tower.encode_clips(frames(1), boxes) for boxes in (given, others))
+        assert (not torch.equal(found.tap, other.tap)) == changed
+        assert not torch.equal(found.frames, other.frames)
+        plain = tiny_model(objects="none").visual
+        plain.load_state_dict(
+            {name: tensor for name, tensor in tower.state_dict().items() if name in plain.state_dict()}
+        )
+        padded = tower.encode_clips(frames(1), objects([0])).frames
+        torch.testing.assert_close(padded, plain.encode_clips(frames(1), None).frames, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("kind", ["fusion", "attention"])
 @torch.no_grad()
 def test_padding_objects_and_other_clips_change_nothing(kind: str) -> None:
@@ -143,5 +161,6 @@ def test_fewer_frames_and_larger_frames_than_trained_on_are_encoded() -> None:
 def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"fusion_positions: 17 .* need 18"):
         StoaSizes(**{**SIZES, "fusion_positions": 17})  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="object_layer"):
-        StoaSizes(**{**SIZES, "object_layer": 4})  # type: ignore[arg-type]
+    for layer in (4, -4):
+        with pytest.raises(ValueError, match="object_layer"):
+            StoaSizes(**{**SIZES, "object_layer": layer})  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ LOSSES = [
 FORMS: list[dict[str, Any]] = [
     *({"objects": kind, "actions": actions} for kind, actions in itertools.product(("none", "fusion"), (False, True))),
     *({"objects": "attention", "actions": actions, "object_layer": 2} for actions in (False, True)),
+    {"objects": "attention", "actions": True, "object_layer": -2},
 ]
 
 
