@@ -32,7 +32,7 @@ def placement(width: int, height: int, size: int, fit: Fit) -> tuple[int, int, i
     if fit == "squash":
         return size, size, 0, 0
     if width <= height:
-        resized_width, resized_height = size, int(size * height / width)
+        resized_width, resized_height = size, size * height // width
     else:
-        resized_width, resized_height = int(size * width / height), size
+        resized_width, resized_height = size * width // height, size
     return resized_width, resized_height, round((resized_width - size) / 2), round((resized_height - size) / 2)
