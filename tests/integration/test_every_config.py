@@ -97,6 +97,7 @@ def build_in_full(config: Any, is_small: bool) -> None:
     assert twin is None or num_parameters(twin.visual_encoder_m) == num_parameters(model.visual_encoder)
 
 
+@pytest.mark.usefixtures("without_java")
 @pytest.mark.parametrize("path", CONFIGS, ids=name_of)
 def test_a_model_of_full_size_and_a_step_of_a_small_one(path: Path, tmp_path: Path) -> None:
     config = load_any(CONFIG_CLASSES, path, [])
