@@ -42,6 +42,7 @@ BENCHMARKS: dict[str, dict[str, str]] = {
         "captions": "benchmarks.stoa.captions",
         "rerank": "benchmarks.stoa.rerank",
     },
+    "umt": {"encoder": "benchmarks.umt.encoder"},
 }
 """The benchmarks of each system. A module has `cases(settings)`, and may have `notes(settings, rows)`: lines to print
 below the table."""
