@@ -25,10 +25,10 @@ class NaiveJointEncoder(nn.Module):
         trunk = self.weights.encoder
         tokens = trunk.patch_embed.proj(video_BTCHW.transpose(1, 2)).flatten(2).transpose(1, 2)
         tokens = tokens + self.weights.position.flatten(0, 1).to(tokens.dtype)
-        is_on = any(block.merge_tokens.needs != "nothing" for block in trunk.blocks)
+        blocks = [block for block in trunk.blocks if isinstance(block, JointSpaceTimeBlock)]
+        is_on = any(block.merge_tokens.needs != "nothing" for block in blocks)
         size = None
-        for block in trunk.blocks:
-            assert isinstance(block, JointSpaceTimeBlock)
+        for block in blocks:
             context, unbiased = _attend(block.attn, block.norm1(tokens), size, is_on)
             tokens = tokens + context
             r = block.merge_tokens.num_leaving(tokens.shape[1]) if is_on else 0

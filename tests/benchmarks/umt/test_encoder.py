@@ -12,7 +12,7 @@ from benchmarks.settings import Settings
 from tests.models.umt.tiny import SCHEDULE, clips, encoder
 
 SETTINGS = Settings(None, (), "cpu", 1, 1)
-SMALL = {"depth": 2, "width": 32, "heads": 2, "patch_size": 8, "image_size": 32}
+SMALL = {"depth": 3, "width": 32, "heads": 2, "patch_size": 8, "image_size": 32}
 
 
 @pytest.mark.parametrize("amounts", [0, SCHEDULE, (0, 12, 0, 3)])
