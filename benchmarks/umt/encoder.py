@@ -13,8 +13,8 @@ from torch import Tensor
 
 from benchmarks.limit import MachineLimit, record
 from benchmarks.measure import Case, Row, Variant
-from benchmarks.umt.naive_encoder import NaiveJointEncoder
 from benchmarks.settings import Settings
+from benchmarks.umt.naive_encoder import NaiveJointEncoder
 from configs.schema import AggregationConfig, VideoConfig
 from configs.umt import UMTConfig
 from engine.host_memory import keep_freed_memory

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from benchmarks.umt import encoder as benchmark
 from benchmarks.child import build
-from benchmarks.umt.encoder import Work, case_of
 from benchmarks.measure import Row
-from benchmarks.umt.naive_encoder import NaiveJointEncoder
 from benchmarks.settings import Settings
+from benchmarks.umt import encoder as benchmark
+from benchmarks.umt.encoder import Work, case_of
+from benchmarks.umt.naive_encoder import NaiveJointEncoder
 from tests.models.umt.tiny import SCHEDULE, clips, encoder
 
 SETTINGS = Settings(None, (), "cpu", 1, 1)
