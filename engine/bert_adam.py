@@ -1,4 +1,4 @@
-"""BertAdam: Adam without bias correction, with decoupled decay and its schedule of the learning rate inside."""
+"""BertAdam: Adam without bias correction, with decoupled weight decay and a built-in learning-rate schedule."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def warmup_cosine(progress: float, warmup: float) -> float:
-    """The factor on a learning rate: a line up to 1, then a cosine of the whole run, which drops below 1 at once."""
+    """The factor on the learning rate: linear up to 1, then a cosine over the whole run, so that it drops at once."""
     return progress / warmup if progress < warmup else 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def warmup_linear(progress: float, warmup: float) -> float:
-    """The factor on a learning rate: a line up to 1, then a line down to 0 at the end of the run."""
+    """The factor on the learning rate: linear up to 1, then linear down to 0 at the end of the run."""
     return progress / warmup if progress < warmup else max((progress - 1) / (warmup - 1), 0.0)
 
 
@@ -35,9 +35,9 @@ class BertAdam(torch.optim.Optimizer):
 
     Args:
         groups: parameter groups with their own `lr` and `weight_decay`.
-        total_steps: of the run, over which `schedule` moves the rate of every group.
-        warmup: share of the run that the rate rises in.
-        max_grad_norm: each parameter's own gradient is clipped to this norm; None for no clipping.
+        total_steps: steps of the run, over which `schedule` changes the rate of every group.
+        warmup: the share of the run in which the rate rises.
+        max_grad_norm: the norm to clip each parameter's own gradient to; None for no clipping.
     """
 
     def __init__(
@@ -56,18 +56,20 @@ class BertAdam(torch.optim.Optimizer):
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule: {schedule!r} is none of {', '.join(SCHEDULES)}")
         if not 0 < warmup < 1:
-            raise ValueError(f"warmup: {warmup} is no share of the run between 0 and 1")
+            raise ValueError(f"warmup: {warmup} is not a share of the run between 0 and 1")
+
         self.total_steps, self.warmup, self.schedule = total_steps, warmup, SCHEDULES[schedule]
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "max_grad_norm": max_grad_norm}
         super().__init__(groups, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take a step of the scheduled rate; the first one has rate 0."""
+        """Take a step at the scheduled rate; that of the first step is 0."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -78,6 +80,7 @@ class BertAdam(torch.optim.Optimizer):
         state = self.state[parameter]
         if not state:
             state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
+
         if group["max_grad_norm"] is not None:
             factor = group["max_grad_norm"] / (gradient.norm() + 1e-6)
             gradient = gradient * factor.clamp(max=1.0)

@@ -1,4 +1,4 @@
-"""The names of checkpoint folders and their files, as `engine/checkpoint_folder.py` describes; needs no torch."""
+"""Names of checkpoint folders and of their files, which `engine/checkpoint_folder.py` describes; needs no torch."""
 
 WEIGHTS = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -13,4 +13,4 @@ PICKLED = (".pth", ".pt", ".bin")
 BEST = "checkpoint_best"
 LAST = "checkpoint_last"
 STEP = "checkpoint_step_*"
-"""The folders that a run resumes from: the newest, and the pattern of those before it."""
+"""The folders that a run resumes from: `LAST` is the newest, `STEP` the pattern of the earlier ones."""

@@ -1,10 +1,11 @@
-"""Which checkpoints a run keeps, and how they are written: by a thread, while training goes on.
+"""Which checkpoints a run keeps; a thread writes them while training continues.
 
 checkpoint_last             the newest
-checkpoint_step_00000120    those before it: with it, `train.keep_checkpoints` in all
+checkpoint_step_00000120    the earlier ones; with `checkpoint_last`, `train.keep_checkpoints` in all
 checkpoint_best             the weights of the best evaluation, without what only training needs
 
-A kill at any moment leaves a whole one of them, and at most one `.tmp` or `.removed` that the next write clears away.
+A kill at any moment leaves an intact one, and at most one `.tmp` or `.removed` folder, which the next write clears
+away.
 """
 
 import re
@@ -31,19 +32,19 @@ RESUMED_FROM = (
     checkpoint_folder.STATE,
     checkpoint_folder.RANDOM,
 )
-"""The files without which a run cannot go on from a checkpoint."""
+"""The files that a run needs to resume from a checkpoint."""
 BESIDE_TENSORS = 8 * 2**20
-"""Bytes that a tokenizer and the lists of a checkpoint take at most."""
+"""The most bytes that a checkpoint's tokenizer and lists take."""
 _STEP = re.compile(r"checkpoint_step_(\d{8,})")
 
 
 class CheckpointError(ValueError):
-    """A checkpoint could not be written; the text says which one still stands and what to do."""
+    """A checkpoint could not be written; the text says which one remains and what to do."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run at one moment, in memory of its own on the CPU: it may be written while training goes on."""
+    """A copy of a run's state on the CPU, which may be written while training continues."""
 
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor] | None
@@ -53,12 +54,12 @@ class Snapshot:
 
     @property
     def num_bytes(self) -> int:
-        """What it takes on a disk, rounded up."""
+        """Its size on disk, rounded up."""
         tensors = [*checkpoint_folder.name_once(self.weights)[0].values(), *(self.optimizer or {}).values()]
         return sum(tensor.nbytes for tensor in tensors) + BESIDE_TENSORS
 
     def write(self, folder: Path) -> None:
-        """Write all of it into `folder`; small files first, so that a full disk is met in the large ones."""
+        """Write all of it into `folder`; small files first, so that it is a large one that a full disk cuts short."""
         self.write_extras(folder)
         dump(self.config, folder / checkpoint_folder.CONFIG)
         for name, content in self.documents.items():
@@ -75,41 +76,44 @@ def take_snapshot(
     config: RunConfig,
     write_extras: Callable[[Path], None],
 ) -> Snapshot:
-    """Copy what a checkpoint holds; training may change all of it as soon as this returns.
+    """Copy what a checkpoint holds; training may change the originals as soon as this returns.
 
     Args:
-        documents: file name -> what is written there as JSON, `state.json` among them.
+        documents: file name -> its content, written as JSON; `state.json` is among them.
         write_extras: `task.save_extras`; called in another thread, with the folder to write into.
     """
     state = module.state_dict()
     stored, aliases = checkpoint_folder.name_once(state)
     copies = {name: _copy(tensor) for name, tensor in stored.items()}
+
     moments = None
     if optimizer is not None:
         moments = {name: _copy(tensor) for name, tensor in checkpoint_folder.optimizer_tensors(optimizer).items()}
+
     if any(tensor.is_cuda for tensor in stored.values()):
-        torch.cuda.synchronize()  # once for all the copies
+        torch.cuda.synchronize()  # once for all copies
+
     weights = {name: copies[aliases.get(name, name)] for name in state}
     return Snapshot(weights, moments, dict(documents), config, write_extras)
 
 
 def _copy(tensor: Tensor) -> Tensor:
-    # Pinned, a copy does not wait for the GPU; torch keeps such memory for the next snapshot.
+    # Copies to pinned memory do not wait for the GPU; torch caches such memory for the next snapshot.
     copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
     return copy.copy_(tensor.detach(), non_blocking=tensor.is_cuda)
 
 
 def newest_first(folder: Path) -> list[Path]:
-    """The checkpoints of a run's folder to go on from, the newest first, whole or not."""
+    """The checkpoints in a run's folder that it could resume from, newest first, intact or not."""
     steps = [path for path in folder.glob(STEP) if _STEP.fullmatch(path.name)]
     steps.sort(key=_step_of, reverse=True)
     return [path for path in (folder / LAST, *steps) if path.exists()]
 
 
 class CheckpointWriter:
-    """Writes the checkpoints of a run, one after the other, in a thread; `keep` is how many there are to go on from.
+    """Writes a run's checkpoints in a thread, one after the other; `keep` of them to resume from.
 
-    Rank 0 has one. What goes wrong in the thread is raised by `check`, `wait`, `close` and the next write, once.
+    Only rank 0 has one. An error in the thread is raised once, by `check`, `wait`, `close` or the next write.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -119,11 +123,11 @@ class CheckpointWriter:
         self._looked_over = False
 
     def write_last(self, snapshot: Snapshot, step: int) -> None:
-        """Make `snapshot`, of optimizer step `step`, the newest checkpoint; waits only for the write before it."""
+        """Make `snapshot`, of optimizer step `step`, the newest checkpoint; waits only for the previous write."""
         self._start(LAST, step, snapshot, lambda: self._write_last(snapshot, step))
 
     def write_best(self, snapshot: Snapshot) -> None:
-        """Make `snapshot` the best one; waits only for the write before it."""
+        """Make `snapshot` the best checkpoint; waits only for the previous write."""
         step = snapshot.documents[checkpoint_folder.STATE]["step"]
         self._start(BEST, step, snapshot, lambda: self._write(snapshot, self.folder / BEST, None))
 
@@ -133,13 +137,13 @@ class CheckpointWriter:
             self.wait()
 
     def wait(self) -> None:
-        """Until everything is written; `CheckpointError` if that fails."""
+        """Wait until everything is written; `CheckpointError` if that fails."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
 
     def close(self) -> None:
-        """Until everything is written, and the thread has ended; `CheckpointError` if that fails."""
+        """Wait until everything is written, and end the thread; `CheckpointError` if writing fails."""
         try:
             self.wait()
         finally:
@@ -154,25 +158,27 @@ class CheckpointWriter:
             write()
         except (OSError, SafetensorError) as error:
             free = shutil.disk_usage(self.folder).free
-            whole = next(iter(newest_first(self.folder)), None)
-            stands = f"{whole} still stands" if whole else "there is none before it"
+            newest = next(iter(newest_first(self.folder)), None)
+            remaining = f"{newest} remains" if newest else "there is no earlier one"
             fewer = ", or set train.keep_checkpoints=1" if self.keep > 1 else ""
             reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
             raise CheckpointError(
                 f"{self.folder / name}: cannot be written at step {step}: {reason} ({needed / 2**20:.0f} MiB needed, "
-                f"{free / 2**20:.0f} MiB free); {stands}; make room there and start again with the same command{fewer}"
+                f"{free / 2**20:.0f} MiB free); {remaining}; make room there and run the same command again{fewer}"
             ) from error
 
     def _write_last(self, snapshot: Snapshot, step: int) -> None:
         self._set_damaged_aside()
-        self._remove_surplus()  # of a run that kept more
+        self._remove_surplus()  # an earlier start may have kept more
+
         last, previous = self.folder / LAST, None
         if last.exists():
             earlier = checkpoint_folder.read_json(last / checkpoint_folder.STATE)["step"]
             previous = self.folder / f"checkpoint_step_{earlier:08d}"
             if previous.exists():
-                _remove(previous)  # of the same step; `last` is whole
+                _remove(previous)  # of the same step; `last` is intact
         self._write(snapshot, last, previous)
+
         for path in newest_first(self.folder)[1:]:
             if _step_of(path) >= step:
                 _remove(path)  # the same step, written again
@@ -180,22 +186,22 @@ class CheckpointWriter:
 
     def _write(self, snapshot: Snapshot, target: Path, previous: Path | None) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        _clear_away(self.folder)
+        _clear_leftovers(self.folder)
         if shutil.disk_usage(self.folder).free < snapshot.num_bytes:
             raise OSError("there is no room for it")
         with checkpoint_folder.replacing_folder(target, previous) as folder:
             snapshot.write(folder)
 
     def _set_damaged_aside(self) -> None:
-        """Once, before the first write: only whole ones count among those kept, and this run writes no others.
+        """Rename damaged checkpoints before the first write, so that only intact ones count as kept.
 
-        They are not removed: what could not be read now may be whole.
+        They are not removed: a file that cannot be read now may be intact after all.
         """
         if not self._looked_over:
             for path in newest_first(self.folder):
                 if checkpoint_folder.find_damage(path, RESUMED_FROM) is not None:
                     aside = path.with_name(f"{path.name}.damaged")
-                    shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
+                    shutil.rmtree(aside, ignore_errors=True)  # left from an earlier start
                     path.rename(aside)
             self._looked_over = True
 
@@ -211,15 +217,15 @@ def _step_of(path: Path) -> int:
 
 
 def _remove(folder: Path) -> None:
-    """Take a checkpoint away; a kill in between leaves no half of one under its name."""
+    """Remove a checkpoint; a kill in between leaves no half of one under its name."""
     doomed = folder.with_name(f"{folder.name}.removed")
     shutil.rmtree(doomed, ignore_errors=True)
     folder.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)  # what a file system will not give up now, the next write clears away
+    shutil.rmtree(doomed, ignore_errors=True)  # if files are still in use, the next write clears them away
 
 
-def _clear_away(folder: Path) -> None:
-    """Remove what killed runs left: it takes room."""
+def _clear_leftovers(folder: Path) -> None:
+    """Remove what killed runs left behind, to free the space."""
     for pattern in ("checkpoint_*.tmp", "checkpoint_*.removed"):
         for path in folder.glob(pattern):
             shutil.rmtree(path, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""Child processes that hear each signal once, from us.
+"""Child processes that receive each signal once, from us.
 
-Each gets a session of its own, so that Ctrl-C in a terminal reaches this process alone, which hands it on: a child
-that heard it twice would end without saving.
+Each child has its own session, so that Ctrl-C in a terminal reaches only this process, which forwards it: a child that
+received it twice would end without saving.
 """
 
 import os
@@ -12,14 +12,14 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
-HANDED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Children:
-    """Starts processes and hands signals on to them; leaves none behind when its context ends.
+    """Starts processes and forwards signals to them; kills those that still run when its context ends.
 
     Attributes:
-        received: the signals that came, in order.
+        received: the signals received so far, in order.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Children:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._hand_on) for number in HANDED_ON}
+        self._before = {number: signal.signal(number, self._forward) for number in FORWARDED}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -42,25 +42,27 @@ class Children:
     def start(
         self, words: Sequence[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None
     ) -> None:
-        """Start a command. One that starts after a signal was handed on hears of it as well."""
-        known = len(self.received)
+        """Start a command. If a signal was forwarded before, the new process receives it too."""
+        num_forwarded = len(self.received)
         process = subprocess.Popen(words, env=environment, cwd=cwd, start_new_session=True)
         self.processes.append(process)
-        for number in self.received[known:] or self.received[-1:]:
+
+        # Signals that came during the start went only to the processes in the list then.
+        for number in self.received[num_forwarded:] or self.received[-1:]:
             process.send_signal(number)
 
     def statuses(self) -> list[int | None]:
-        """The exit status of each, minus the signal that ended it, or None while it runs."""
+        """The exit status of each process: negative for the signal that ended it, None while it runs."""
         return [process.poll() for process in self.processes]
 
-    def _hand_on(self, number: int, frame: FrameType | None) -> None:
+    def _forward(self, number: int, frame: FrameType | None) -> None:
         self.received.append(number)
         for process in self.processes:
             process.send_signal(number)
 
 
 def run_child(words: Sequence[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> int:
-    """The exit status of a command, run to its end; `KeyboardInterrupt` once it has ended after Ctrl-C."""
+    """Run a command to its end and return its exit status; raises `KeyboardInterrupt` afterwards if Ctrl-C came."""
     with Children() as children:
         children.start(words, environment, cwd)
         status = children.processes[0].wait()

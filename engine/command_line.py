@@ -1,7 +1,7 @@
-"""What every entry script does: read the command line and a configuration, and run one task.
+"""The main function of every entry script: read the command line and a configuration, and run one task.
 
-Torch takes seconds to import, so it is only when the command line, the configuration and the data are right: a typo,
-`--help`, or a bad line of a manifest is answered at once.
+Torch takes seconds to import. It is imported only once the command line, the configuration and the data are checked, so
+that `--help`, a typo or a bad line of a manifest is answered at once.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from engine.watchdog import RankFailed
 SETTING_WIDTH = 60
 """Columns of a printed setting before its source; longer ones stick out."""
 LISTEN_SECONDS = 10.0
-"""How long another rank may take to report a mistake before this one does."""
+"""How long rank 0 of this machine may take to report an error before this rank does."""
 
 
 def main(
@@ -36,12 +36,12 @@ def main(
     task_class: str,
     check_data: Callable[[RunConfig, bool], None],
 ) -> None:
-    """Train, or evaluate, as the command line says; what goes wrong ends in one line and an `exit_status`.
+    """Train or evaluate, as the command line asks; errors end in one line and an `exit_status`.
 
     Args:
-        task_class: where the `engine.task.TaskClass` is: "package.module:Name".
-        check_data: reads the data that the configuration names, or only those to evaluate on, and raises `ValueError`
-            for what the run could not read; it imports no torch.
+        task_class: the `engine.task.TaskClass`, as "package.module:Name".
+        check_data: reads the data that the configuration names (only those to evaluate on, if its second argument is
+            true), and raises `ValueError` for what the run could not read; it imports no torch.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, help="YAML file; optional with --evaluate on a checkpoint folder")
@@ -52,6 +52,7 @@ def main(
     arguments = parser.parse_intermixed_args()
     if arguments.config is None and not arguments.evaluate:
         parser.error("--config FILE is needed to train")
+
     with exit_status(arguments.traceback, starting=True):
         if arguments.evaluate:
             from engine.hub import local_path
@@ -67,6 +68,7 @@ def main(
         if config.output_dir is None:
             name = arguments.config.stem if arguments.config is not None else "evaluation"
             config = replace(config, output_dir=f"outputs/{name}")
+
         check_data(config, arguments.evaluate)
         fetch_what_is_needed(config, arguments.config, arguments.overrides, arguments.evaluate)
 
@@ -95,7 +97,7 @@ def print_settings(config: RunConfig, path: Path | None, overrides: list[str], e
 
 
 def fetch_what_is_needed(config: RunConfig, path: Path | None, overrides: list[str], evaluate: bool) -> None:
-    """Have the weights and vocabularies that `config` names on this machine; `ValueError` names all that it lacks.
+    """Fetch the weights and vocabularies that `config` names; `ValueError` lists all that cannot be had.
 
     A run that resumes has everything in its own folder.
     """
@@ -113,21 +115,21 @@ def fetch_what_is_needed(config: RunConfig, path: Path | None, overrides: list[s
 
 @contextmanager
 def exit_status(traceback: bool = False, starting: bool = False) -> Iterator[None]:
-    """End the process with a line on stderr and a status that a batch script understands, if what is inside fails.
+    """If the block fails, end the process with one line on stderr and a status that a batch script understands.
 
-    75 is a run that was told to stop and is saved, 130 anything else that Ctrl-C ended, 2 an error of the user's
-    making, 1 a rank that others were lost to. With `traceback` errors are raised as they are. While a run is
-    `starting` all ranks make the same mistake, and the first of each machine says it.
+    The status is 75 for a run that was told to stop and is saved, 130 for anything else that Ctrl-C ended, 2 for a
+    user's error, and 1 for a rank whose run ended because other ranks failed. With `traceback`, errors are raised as
+    they are. While a run is `starting`, all ranks meet the same error, and only the first of each machine reports it.
     """
     try:
         yield
     except Interrupted as interrupted:
-        # As soon as one process has ended, srun ends the others: those that end anyway shall keep this status. A second
-        # Ctrl-C still ends them.
+        # As soon as one process has ended, srun sends signals to the others. Ignore them, so that all end with this
+        # status. A second Ctrl-C still ends the process.
         for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN)
         if is_first_rank():
-            print(f"{interrupted}; the same command goes on with it", file=sys.stderr)
+            print(f"{interrupted}; the same command resumes it", file=sys.stderr)
         sys.exit(SAVED)
     except KeyboardInterrupt:
         exit_by_ctrl_c()
@@ -140,10 +142,10 @@ def exit_status(traceback: bool = False, starting: bool = False) -> Iterator[Non
             raise
         if starting and os.environ.get("LOCAL_RANK", "0") != "0":
             time.sleep(LISTEN_SECONDS)  # the launcher ends this process as soon as the first has ended
-        print(f"error: {_what_it_says(error)}", file=sys.stderr)
+        print(f"error: {_message_of(error)}", file=sys.stderr)
         sys.exit(2)
 
 
-def _what_it_says(error: Exception) -> str:
-    """The error's text; one of a data loader's worker comes with that process's traceback, which is left out."""
+def _message_of(error: Exception) -> str:
+    """The error's text, without the traceback that an error from a data loader's worker begins with."""
     return str(error).rpartition(f"\n{type(error).__name__}: ")[2].strip()

@@ -1,7 +1,7 @@
-"""Processes that train together: who this one is, and the few collectives the project needs.
+"""Processes that train together: which one this is, and the few collectives that the project needs.
 
-Everything works without a process group too, as one process that is rank 0 of 1. Tensors on the CPU travel over gloo
-also where GPUs use nccl: what the hosts have to agree on waits for no GPU.
+Without a process group everything works too, as rank 0 of 1. CPU tensors travel over gloo even where GPUs use nccl, so
+that agreement between hosts does not wait for a GPU.
 """
 
 import importlib
@@ -25,7 +25,7 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Whether this is rank 0, which writes the files and prints."""
+    """Whether this is rank 0, which writes files and prints."""
     return rank() == 0
 
 
@@ -35,15 +35,17 @@ def local_rank() -> int:
 
 
 def start_distributed(timeout: timedelta = timedelta(minutes=30)) -> None:
-    """Join the other processes of torchrun or srun; does nothing in a process that has, or that was started alone.
+    """Join the other processes of torchrun or srun; does nothing if this process has joined or was started alone.
 
-    A collective in which a rank is missing for `timeout` is an error.
+    A collective that waits for a rank longer than `timeout` raises an error.
     """
     if dist.is_initialized() or "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return
-    # Before there is a group. DDP imports it later, and then its functions' defaults hold the group, whose threads
-    # live on into the end of the interpreter, where one that lets go of a tensor aborts the process.
+
+    # Import this before there is a group. DDP imports it anyway, and then its functions' default arguments keep the
+    # group alive: its threads run until the interpreter ends, where freeing a tensor in one aborts the process.
     importlib.import_module("torch.distributed.nn.functional")
+
     if torch.cuda.is_available():
         torch.cuda.set_device(torch.device("cuda", local_rank()))
         dist.init_process_group("cpu:gloo,cuda:nccl", timeout=timeout, **_store_of_this_start(timeout))
@@ -52,18 +54,20 @@ def start_distributed(timeout: timedelta = timedelta(minutes=30)) -> None:
 
 
 def _store_of_this_start(timeout: timedelta) -> dict[str, Any]:
-    """What `init_process_group` takes to start again under `torchrun --max-restarts`; nothing elsewhere.
+    """Arguments of `init_process_group` for a restart under `torchrun --max-restarts`; none elsewhere.
 
-    torchrun keeps one store for all its starts, in which the addresses of the processes before stand still.
+    torchrun keeps one store for all its restarts, which still holds the addresses of the earlier processes.
     """
     shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if not shared or os.environ["TORCHELASTIC_MAX_RESTARTS"] == "0":
         return {}
+
     if os.environ["GROUP_WORLD_SIZE"] != "1":
         raise ValueError(
-            "torchrun --max-restarts on several machines: each counts its restarts apart; set "
+            "torchrun --max-restarts on several machines: each machine counts its own restarts; set "
             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's environment, and use --rdzv_backend=c10d"
         )
+
     store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timeout)
     own = dist.PrefixStore(f"start_{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
     return {"store": own, "rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
@@ -76,17 +80,18 @@ def stop_distributed() -> None:
 
 
 def barrier() -> None:
-    """Wait until every rank is here; for no GPU."""
+    """Wait until every rank is here, but for no GPU."""
     any_rank(False)
 
 
 def all_gather_rows(tensor: torch.Tensor) -> torch.Tensor:
-    """The rows of all ranks, those of rank 0 first: (N, ...) becomes (world * N, ...), without gradient.
+    """The rows of all ranks in order, (N, ...) to (world * N, ...), without gradient.
 
-    N has to be the same on every rank. Alone, a process gets its own tensor back.
+    N must be the same on every rank. A single process gets its own tensor back.
     """
     if world_size() == 1:
         return tensor
+
     tensor = tensor.detach().contiguous()
     parts = [torch.empty_like(tensor) for _ in range(world_size())]
     dist.all_gather(parts, tensor)
@@ -101,7 +106,7 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
-        # Every rank's loss depends on these rows, so what they receive is the sum over ranks.
+        # Every rank's loss depends on these rows, so their gradient is the sum over ranks.
         gradient = gradients[0].contiguous()
         own = gradient.new_empty((ctx.num_rows, *gradient.shape[1:]))
         dist.reduce_scatter_tensor(own, gradient)
@@ -109,19 +114,19 @@ class _GatherRows(torch.autograd.Function):
 
 
 def all_gather_rows_with_grad(tensor: torch.Tensor) -> torch.Tensor:
-    """The same as `all_gather_rows`; backward sums all ranks' gradients of the rows that came from this one."""
+    """As `all_gather_rows`; backward sums all ranks' gradients of the rows that came from this one."""
     if world_size() == 1:
         return tensor
     return _GatherRows.apply(tensor)
 
 
 def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
-    """A new tensor: the sum over ranks, without gradient."""
+    """The sum over ranks, as a new tensor without gradient."""
     return _all_reduce(tensor, dist.ReduceOp.SUM)
 
 
 def all_reduce_max(tensor: torch.Tensor) -> torch.Tensor:
-    """A new tensor: the elementwise maximum over ranks, without gradient."""
+    """The elementwise maximum over ranks, as a new tensor without gradient."""
     return _all_reduce(tensor, dist.ReduceOp.MAX)
 
 
@@ -133,7 +138,7 @@ def _all_reduce(tensor: torch.Tensor, operation: Any) -> torch.Tensor:
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether `flag` is true on any rank; the same answer on all, and no device is waited for."""
+    """Whether `flag` is true on any rank; the same answer on all, without waiting for a device."""
     return bool(all_reduce_max(torch.tensor(int(flag))))
 
 
@@ -143,13 +148,14 @@ def from_main(value: Any) -> Any:
 
 
 def done_by_main(work: Callable[[], Any]) -> Any:
-    """What `work` returns on rank 0, which alone does it, on every rank; a ValueError is raised on all of them."""
+    """Do `work` on rank 0 alone, and return its result on every rank; its ValueError is raised on all of them."""
     result, error = None, None
     if is_main():
         try:
             result = work()
         except ValueError as raised:
             error = raised
+
     result, error = from_main((result, error))
     if error is not None:
         raise error
@@ -157,7 +163,7 @@ def done_by_main(work: Callable[[], Any]) -> Any:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """One picklable object of every rank, in the order of ranks, on every rank."""
+    """The picklable `value` of each rank, in order, on every rank."""
     if world_size() == 1:
         return [value]
     gathered: list[Any] = [None] * world_size()

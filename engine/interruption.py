@@ -1,7 +1,7 @@
-"""Being told to stop: SIGTERM, SIGINT (Ctrl-C), or SIGUSR1, with which Slurm warns that the time is almost over.
+"""Requests to stop: SIGTERM, SIGINT (Ctrl-C), or SIGUSR1, with which Slurm warns that a job's time is almost over.
 
-A run that trains finishes its step, saves and ends with a status of its own, `SAVED`, on which a batch script starts it
-again. What is not training has nothing to save and ends at once. A second Ctrl-C ends any of them at once.
+A training run finishes its step, saves, and ends with the exit status `SAVED`, on which a batch script starts it again.
+Anything else has nothing to save and ends at once. A second Ctrl-C ends a run at once.
 """
 
 import os
@@ -16,20 +16,20 @@ from typing import NoReturn, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 SAVED = 75
-"""EX_TEMPFAIL of sysexits.h: it did not work out this time, try again."""
+"""EX_TEMPFAIL of sysexits.h: a temporary failure, try again."""
 ENDED = 130
-"""128 + SIGINT, as a shell reports it: Ctrl-C ended a command that has no training run to save."""
+"""128 + SIGINT, as shells report it: Ctrl-C ended a command that had no training run to save."""
 
 
 class Interrupted(Exception):
-    """The run was told to stop; all that it has done is saved."""
+    """The run was told to stop; all of its work is saved."""
 
 
 class Interruption:
-    """Listens for the signals while it is entered; not inside `deferred`, one raises `Interrupted` where the code is.
+    """Handles the signals while its context lasts. Each raises `Interrupted` at once, except inside `deferred`.
 
     Attributes:
-        signal: the name of the one that came; None so far.
+        signal: the name of the latest signal; None if there was none.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Interruption:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
-        # Python lets no other thread set handlers, nor runs them there.
+        # Python allows only the main thread to set handlers.
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._received) for number in SIGNALS}
         return self
@@ -50,7 +50,7 @@ class Interruption:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside, a signal is only noted: whoever has something to save asks for it when that can be done."""
+        """Only record signals inside, for code that checks for them where it can save."""
         self._defers = True
         try:
             yield
@@ -64,25 +64,25 @@ class Interruption:
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            return  # a data worker, just forked: its trainer acts, and ends it
+            return  # a data worker that has just been forked: the trainer handles the signal, and ends the worker
         self.signal = signal.Signals(number).name
         if number == signal.SIGINT:
-            # The kernel ends the process at the next one, even while it waits in a collective or in a kernel.
+            # The kernel ends the process at the next Ctrl-C, even if it waits in a collective or for a GPU.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         if not self._defers:
             self.raise_if_any()
         elif number == signal.SIGINT and is_first_rank():
-            # Not through a stream, which the signal may have come in the middle of.
+            # Not through a stream: the signal may have interrupted a write to it.
             os.write(2, b"\nfinishing the step and saving; a second Ctrl-C ends at once\n")
 
 
 def is_first_rank() -> bool:
-    """Whether this process speaks for all: rank 0, or one that was started alone; known before torch is imported."""
+    """Whether this is rank 0, or a process that was started alone; needs no torch."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def exit_by_ctrl_c() -> NoReturn:
-    """End a command with one line and the status `ENDED`; from now on another Ctrl-C ends the process at once."""
+    """End a command with one line and the status `ENDED`; another Ctrl-C ends the process at once."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if is_first_rank():
         script = Path(sys.argv[0])
@@ -92,7 +92,7 @@ def exit_by_ctrl_c() -> NoReturn:
 
 
 def report_ctrl_c_in_one_line() -> None:
-    """From now on a KeyboardInterrupt that nothing catches ends this process as `exit_by_ctrl_c` does."""
+    """Have a KeyboardInterrupt that nothing catches end this process as `exit_by_ctrl_c` does."""
     report = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -1,7 +1,7 @@
-"""Run a script in several processes of this machine, one a GPU: `python -m engine.launch --nproc_per_node=8 SCRIPT.py`.
+"""Run a script in several processes on this machine, one a GPU: `python -m engine.launch --nproc_per_node=8 SCRIPT.py`.
 
-As torchrun does, whose options of that name it takes; but a signal reaches every process once, nothing is printed
-besides what they say, and their own exit status is passed on: 75 where all are saved.
+It works as torchrun does, and takes its option of that name; but every process receives a signal only once, nothing is
+printed besides their own output, and their exit status is passed on: 75 if all have saved.
 """
 
 import argparse
@@ -11,17 +11,17 @@ import sys
 import time
 from collections.abc import Sequence
 
-import configs as configs  # a Python without our packages is told so here
+import configs as configs  # a Python without our requirements fails here, with a clear error
 from engine.children import Children
 from engine.interruption import ENDED, SAVED
 
 LOOK_EVERY = 0.05
 GRACE = 30.0
-"""Seconds that the others have, after one has failed and they were told to stop, to say what they know and end."""
+"""Seconds that the other processes have to report and end, after one has failed and they were told to stop."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Start the processes; the status that stands for all of theirs."""
+    """Start the processes, and return one exit status for all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nproc_per_node", "--nproc-per-node", type=int, required=True, metavar="N")
     parser.add_argument("script", help="a Python file; everything after it goes to it")
@@ -31,10 +31,11 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--nproc_per_node: {asked.nproc_per_node} is less than 1")
 
     with Children() as children:
-        # Held here until all have ended: a port that was only looked for may be another's by the time it is needed.
+        # Open until all have ended: a free port that is only looked up may be taken by the time it is needed.
         from torch.distributed import TCPStore
 
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
         if children.received:
             return 128 + children.received[0]
         for rank in range(asked.nproc_per_node):
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def environment_of(rank: int, world_size: int, port: int) -> dict[str, str]:
-    """What a process finds in its environment: who it is, and where the others are."""
+    """A process's environment: its rank, and the address of the others."""
     own = {
         "RANK": rank,
         "LOCAL_RANK": rank,
@@ -52,7 +53,7 @@ def environment_of(rank: int, world_size: int, port: int) -> dict[str, str]:
         "LOCAL_WORLD_SIZE": world_size,
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
-        # The store is the launcher's: no rank opens one of its own.
+        # The launcher has opened the store, so that no rank opens its own.
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_MAX_RESTARTS": 0,
         "TORCHELASTIC_RESTART_COUNT": 0,
@@ -62,7 +63,7 @@ def environment_of(rank: int, world_size: int, port: int) -> dict[str, str]:
 
 
 def wait_for_all(children: Children) -> list[int]:
-    """The exit statuses; where one fails, the others are told to stop, and have `GRACE` seconds for that."""
+    """The exit statuses; if one process fails, the others are told to stop and have `GRACE` seconds for that."""
     failed_at: float | None = None
     while None in (statuses := children.statuses()):
         if any(statuses) and failed_at is None and not children.received:
@@ -70,13 +71,13 @@ def wait_for_all(children: Children) -> list[int]:
             for process in children.processes:
                 process.terminate()
         if failed_at is not None and time.monotonic() - failed_at > GRACE:
-            break  # leaving `children` ends them
+            break  # leaving the context of `children` kills them
         time.sleep(LOOK_EVERY)
     return [-signal.SIGKILL if status is None else status for status in statuses]
 
 
 def status_of(statuses: Sequence[int]) -> int:
-    """One status for all: theirs if they agree; 2 for an error of the user's making, else 1, if they do not."""
+    """One status for all processes: theirs if they agree, else 2 if one is a user's error, else 1."""
     plain = {ENDED if status == -signal.SIGINT else status for status in statuses}
     failed = plain - {0}
     for status in (2, ENDED, SAVED):

@@ -1,6 +1,6 @@
-"""What a run says while it trains: lines, a bar, metrics.jsonl, tensorboard, wandb, and the list of unreadable files.
+"""What a run logs: lines, a progress bar, metrics.jsonl, tensorboard, wandb, and the list of unreadable files.
 
-Only rank 0 speaks and writes.
+Only rank 0 prints and writes.
 """
 
 import json
@@ -24,18 +24,18 @@ METRICS = "metrics.jsonl"
 QUARANTINE = "quarantine.jsonl"
 SKIPPED_STEPS = "skipped_steps.jsonl"
 HEADLINE = 3
-"""How many numbers a line of the log shows of a result."""
+"""How many metrics of a result a line of the log shows."""
 
 
 class _AboveTheBar(logging.Handler):
-    """Prints lines without tearing a progress bar."""
+    """Prints lines above the progress bar, so that they do not tear it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)
 
 
 def start_logging() -> None:
-    """Print the project's own lines with the time, on rank 0."""
+    """Print the project's own log lines, with the time, on rank 0."""
     for name in ("engine", "tasks", "models", "datasets"):
         part = logging.getLogger(name)
         if not part.handlers:
@@ -47,7 +47,7 @@ def start_logging() -> None:
 
 
 class RunLog:
-    """The record of a run in its folder, from optimizer step `step` on; lines of later steps are dropped."""
+    """The log files in a run's folder, continued from optimizer step `step`; lines of later steps are dropped."""
 
     def __init__(self, folder: Path, config: RunConfig, step: int, total_steps: int) -> None:
         self.folder, self.total_steps = folder, total_steps
@@ -55,10 +55,11 @@ class RunLog:
         self.quarantined: set[str] = set()
         self.tensorboard: SummaryWriter | None = None
         self.wandb: Any = None
-        # disable=None: no bar where the output is no terminal; there are lines instead
+        # disable=None shows no bar where the output is not a terminal; lines are printed instead.
         self.bar = tqdm(total=total_steps, initial=step, unit="step", disable=None if is_main() else True)
         if not is_main():
             return
+
         if config.wandb_project is not None:
             self.wandb = _start_wandb(config.wandb_project, folder, config)
         lines = _keep_lines(folder / METRICS, lambda line: line["step"] <= step)
@@ -79,20 +80,20 @@ class RunLog:
             self.bar.set_postfix_str(shown)
 
     def skipped(self, step: int, values: dict[str, float], samples: list[str]) -> None:
-        """Record a step that was left out because its loss or gradient was not finite, with its batch's samples."""
+        """Record a step that was skipped because its loss or gradient was not finite, with its batch's samples."""
         if not is_main():
             return
         _append(self.folder / SKIPPED_STEPS, {"step": step, **_finite_or_null(values), "samples": samples})
         listing = " ".join(f"{name} {value:.4g}" for name, value in values.items())
-        logger.warning("step %d is not finite and left out: %s; its samples are in %s", step, listing, SKIPPED_STEPS)
+        logger.warning("step %d is not finite and skipped: %s; its samples are in %s", step, listing, SKIPPED_STEPS)
 
     def evaluation(self, step: int, epoch: float, metrics: dict[str, float], best_metric: str | None) -> None:
-        """Record an evaluation's metrics; its line shows the best metric and two more."""
+        """Record an evaluation's metrics; the printed line shows the best metric and two more."""
         self._record("evaluation", step, epoch, metrics)
         logger.info("step %d: %s", step, headline(metrics, best_metric))
 
     def quarantine(self, failed: list[dict[str, Any]]) -> None:
-        """Name each file that could not be read, once a run."""
+        """Log each file that could not be read, once a run."""
         for entry in failed:
             if not is_main() or entry["video"] in self.quarantined:
                 continue
@@ -101,7 +102,7 @@ class RunLog:
             _append(self.folder / QUARANTINE, entry)
 
     def close(self) -> None:
-        """End the bar and write out what is buffered."""
+        """Close the bar and write out what is buffered."""
         self.bar.close()
         if self.tensorboard is not None:
             self.tensorboard.close()
@@ -122,7 +123,7 @@ class RunLog:
 
 
 def headline(metrics: dict[str, float], best_metric: str | None) -> str:
-    """Three metrics as people read them: the one that chooses the best weights, then the first others."""
+    """Three metrics for people to read: the one that chooses the best weights, then the first others."""
     first = [best_metric] if best_metric in metrics else []
     names = list(dict.fromkeys([*first, *metrics]))
     return " ".join(f"{name} {metrics[name]:.4g}" for name in names[:HEADLINE])
@@ -137,7 +138,7 @@ def _start_wandb(project: str, folder: Path, config: RunConfig) -> Any:
 
 
 def _finite_or_null(values: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no infinity and no NaN, which the values of a step that was left out may be."""
+    """Values for JSON, which has no infinity and no NaN; a skipped step may have either."""
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
@@ -147,13 +148,14 @@ def _append(path: Path, line: dict[str, Any]) -> None:
 
 
 def _keep_lines(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-    """Cut a JSONL file down to its wanted lines, and to what stands before one that a killed run left half written."""
+    """Rewrite a JSONL file with its wanted lines only; drops a last line that a killed run left half written."""
     lines: list[dict[str, Any]] = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError:
             break
+
     lines = [line for line in lines if wanted(line)]
     if path.exists():
         temporary = path.with_name(f"{path.name}.tmp")

@@ -1,6 +1,5 @@
-"""The training loop, the only one: every task is trained by it."""
+"""The only training loop: it trains every task."""
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -30,16 +29,16 @@ from engine.optim import lr_at, set_lr, warmup_steps
 from engine.precision import autocast, resolve_precision
 from engine.random_state import preserved_random_state, random_state, random_state_to_json, seed_everything
 from engine.results import git_revision, write_results
-from engine.resume import Progress, check_same_data, read_quarantine, restore
+from engine.resume import Progress, best_so_far, check_same_data, read_quarantine, restore
 from engine.step import TrainingStep
 from engine.step_records import StepRecord, StepRecords
 from engine.task import Batch, Task
 
 
 class Trainer:
-    """One run: a task, its optimizer, and how far it is.
+    """One run: a task, its optimizer and its progress.
 
-    `last` is the checkpoint to go on from; without one, `task` is trained as it is.
+    `last` is the checkpoint to resume from; without one, `task` is trained as it is.
     """
 
     def __init__(
@@ -59,6 +58,7 @@ class Trainer:
         self.total_steps = config.train.max_epochs * task.steps_per_epoch
         warmup_steps(config.optim, self.total_steps)  # refuses one that is too long before anything is written
         self.step = TrainingStep(task, config, device)
+
         self.quarantine: dict[str, dict[str, Any]] = {}  # the first entry of each video; the same on all ranks
         if last is None:
             self.progress = Progress()
@@ -69,11 +69,13 @@ class Trainer:
             )
             check_same_data(last, task.data_digest)
             self.quarantine = {entry["video"]: entry for entry in read_quarantine(last)}
-            logger.info("going on from step %d of %d (%s)", self.progress.step, self.total_steps, last)
+            logger.info("resuming from step %d of %d (%s)", self.progress.step, self.total_steps, last)
+
         barrier()  # every rank has read the folder before rank 0 writes to it
         if is_main():
             self.folder.mkdir(parents=True, exist_ok=True)
             dump(config, self.folder / checkpoint_folder.CONFIG)
+
         self.log = RunLog(self.folder, config, self.progress.step, self.total_steps)
         self.writer = CheckpointWriter(self.folder, config.train.keep_checkpoints)
         self.saved_step = None if last is None else self.progress.step
@@ -83,12 +85,13 @@ class Trainer:
         self.report_time = time.perf_counter()
 
     def train(self) -> None:
-        """Train to the end of `train.max_epochs`; checkpoints after every epoch and every `train.save_every` steps.
+        """Train to the end of `train.max_epochs`; save after every epoch and every `train.save_every` steps.
 
-        `Interrupted`, with everything saved, once a signal has asked for it.
+        Raises `Interrupted`, with everything saved, once a signal has asked for it.
         """
         progress, settings = self.progress, self.config.train
         logger.info("training in %s on %s, %d processes", self.step.precision, self.device, world_size())
+
         try:
             self.evaluate_if_due()  # a run killed after an epoch's checkpoint still owes that epoch's evaluation
             while progress.epoch < settings.max_epochs:
@@ -105,34 +108,45 @@ class Trainer:
         task, progress, settings = self.task, self.progress, self.config.train
         task.exclude([video for video, entry in self.quarantine.items() if entry.get("excluded")])
         self.module.train()
+
         batches = task.train_epoch(progress.epoch, progress.step_in_epoch)
         while progress.step_in_epoch < task.steps_per_epoch:
             if any_rank(self.interruption.signal is not None):
                 self.save_last()
                 self.wait_until_saved()
-                told = f"told to stop by {self.interruption.signal or 'a signal to another rank'}"
-                raise Interrupted(f"{told}; saved at step {progress.step} of {self.total_steps} in {self.folder}")
+                signal_name = self.interruption.signal or "a signal to another rank"
+                raise Interrupted(
+                    f"told to stop by {signal_name}; saved at step {progress.step} of {self.total_steps} in "
+                    f"{self.folder}"
+                )
+
             self.train_step(batches)
+
             end_of_epoch = progress.step_in_epoch == task.steps_per_epoch
             if progress.step % settings.log_every == 0 or end_of_epoch:
                 self.report()
             if settings.save_every and progress.step % settings.save_every == 0 and not end_of_epoch:
                 self.save_last()
             self.writer.check()
+
         progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
         self.save_last()
 
     def train_step(self, batches: Iterator[Batch]) -> None:
-        """One optimizer step over `train.accumulate` micro-batches; nothing in it waits for the device."""
+        """Take one optimizer step over `train.accumulate` micro-batches; nothing in it waits for the device."""
         accumulate, step = self.config.train.accumulate, self.progress.step
         self.heartbeat.beat(step, "loading")
-        with preserved_random_state():  # loaders draw from the generators when they start, we resume
+        # A loader draws from the generators when it starts, which a resumed run does at other steps.
+        with preserved_random_state():
             micro_batches = [next(batches) for _ in range(accumulate)]
+
+        # The task's own tensors are what is left in a batch after this.
         names = [name for batch in micro_batches for name in batch.pop("names", [])]
         self.heartbeat.beat(step, "training", names)
         for batch in micro_batches:
             self.failed += batch.pop("failed", [])
             self.samples += len(next(value for value in batch.values() if isinstance(value, torch.Tensor)))
+
         set_lr(self.step.optimizer, self._lr(step))
         self.task.begin_step(step, step / self.task.steps_per_epoch, micro_batches)
         totals, skipped = self.step(micro_batches)
@@ -141,38 +155,41 @@ class Trainer:
         self.progress.step_in_epoch += 1
 
     def report(self) -> None:
-        """Log the latest step and all that were left out since the last report, for which the device is waited for.
+        """Log the latest step, and all steps skipped since the last report; waits for the device.
 
-        FloatingPointError, with the run saved, after more than `train.max_skipped` such steps one after the other.
+        Raises FloatingPointError, with the run saved, after more than `train.max_skipped` skipped steps in a row.
         """
         records = self.records.collect(self.progress.step)
         if not records:
             return
+
         seconds = time.perf_counter() - self.report_time
         speed = {
             "samples_per_second": self.samples * world_size() / seconds,
             "seconds_per_step": seconds / len(records),
         }
         self.samples, self.report_time = 0, time.perf_counter()
+
         for record in records:
             self._count_skipped(record)
         values = {**records[-1].values, "lr": self._lr(self.progress.step - 1), **speed}
         values["skipped_steps"] = self.progress.num_skipped
         self.log.bar.update(len(records))
         self.log.training(self.progress.step, self.progress.step / self.task.steps_per_epoch, values)
+
         self._share_failed(self.failed)
         self.failed = []
         if self.progress.skipped_in_a_row > self.config.train.max_skipped:
             self._end_unsound(records[-1])
 
     def save_last(self) -> None:
-        """Report, and have the run as it is now written to `checkpoint_last` while it goes on."""
+        """Report, and start to write the run's present state to `checkpoint_last` while training continues."""
         self.report()
         if self.progress.step != self.saved_step:
             self._save_last()
 
     def wait_until_saved(self) -> None:
-        """On all ranks: a rank that ends earlier may have rank 0 ended too, while that writes."""
+        """Wait on all ranks: a rank that ends early may take down rank 0 while it writes."""
         self.writer.wait()
         barrier()
 
@@ -180,10 +197,9 @@ class Trainer:
         self.heartbeat.beat(self.progress.step, "saving")
         states = gather_objects(random_state_to_json(random_state()))
         if is_main():
+            only_training_needs = {"scaler": self.step.scaler.state_dict(), "world_size": world_size()}
             documents = {
-                checkpoint_folder.STATE: self._state(
-                    {"scaler": self.step.scaler.state_dict(), "world_size": world_size()}
-                ),
+                checkpoint_folder.STATE: self._state(only_training_needs),
                 checkpoint_folder.RANDOM: states,
                 checkpoint_folder.QUARANTINE: list(self.quarantine.values()),
             }
@@ -193,7 +209,7 @@ class Trainer:
         self.saved_step = self.progress.step
 
     def _count_skipped(self, record: StepRecord) -> None:
-        """Count the steps left out, all together and one after the other, and log each with all ranks' samples."""
+        """Count a skipped step, in all and in a row, and log it with all ranks' samples."""
         progress = self.progress
         progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if record.skipped else 0
         if record.skipped:
@@ -206,14 +222,14 @@ class Trainer:
         self.wait_until_saved()
         listing = ", ".join(f"{name} {value:.4g}" for name, value in record.values.items())
         raise FloatingPointError(
-            f"{self.progress.skipped_in_a_row} steps up to step {record.step} were not finite and left out, the last: "
-            f"{listing}. Look at {self.folder / SKIPPED_STEPS}. The weights from before them are in "
-            f"{self.folder / LAST}: start anew with checkpoint={self.folder / LAST}, another output_dir, and a lower "
-            "optim.lr, an optim.clip_norm, or train.precision=fp32"
+            f"{self.progress.skipped_in_a_row} steps in a row up to step {record.step} were not finite and skipped, "
+            f"the last: {listing}. See {self.folder / SKIPPED_STEPS}. The weights from before them are in "
+            f"{self.folder / LAST}: start a new run with checkpoint={self.folder / LAST}, another output_dir, and a "
+            "lower optim.lr, an optim.clip_norm, or train.precision=fp32"
         )
 
     def _share_failed(self, failed: list[dict[str, Any]]) -> None:
-        """Put what any rank could not read on all ranks' quarantine list, and name it in the log."""
+        """Put what any rank could not read on every rank's quarantine list, and log it."""
         entries = [entry for part in gather_objects(failed) for entry in part]
         for entry in entries:
             known = self.quarantine.get(entry["video"])
@@ -222,51 +238,40 @@ class Trainer:
         self.log.quarantine(entries)
 
     def evaluate_if_due(self) -> None:
-        """Evaluate at the end of an epoch that asks for it and has not had it; keep the weights if they are best."""
+        """Evaluate at the end of an epoch if that is due and not done yet; keep the weights if they are the best."""
         progress, settings = self.progress, self.config.train
         due = progress.epoch % settings.eval_every == 0 or progress.epoch == settings.max_epochs
         if self.task.best_metric is None or progress.step_in_epoch or not progress.epoch or not due:
             return
         if from_main(progress.step in self.log.evaluated):
             return
+
         self.wait_until_saved()  # a signal may end the evaluation at any moment
         self.interruption.raise_if_any()
         self.heartbeat.beat(progress.step, "evaluating")
         result = evaluate(self.task, self.config, self.device, final=False)
+
         self.log.quarantine(result.get("failed", []))
         metrics, name = result["metrics"], self.task.best_metric
         if name not in metrics:
             raise ValueError(f"evaluation.best_metric: no metric is named {name!r}; there are {', '.join(metrics)}")
         if is_main():
-            before, before_step = self._best_before(name)
-            # Of the same step: this run was killed before it had written all that belongs to it.
-            if metrics[name] > before or before_step == progress.step:
+            best_value, best_step = best_so_far(self.folder, name)
+            # The same step: a kill came between its checkpoint_best and the other files of this evaluation.
+            if metrics[name] > best_value or best_step == progress.step:
                 best = {checkpoint_folder.STATE: self._state({"best_metric": name, "best_value": metrics[name]})}
                 self.writer.write_best(take_snapshot(self.module, None, best, self.config, self.task.save_extras))
                 self.writer.wait()
                 write_results(self.config, result, str(self.folder / BEST), self.device, self.step.precision)
-            # Written last: its line is what says that all of this is done.
+            # Written last: its line says that all of this is done.
             self.log.evaluation(progress.step, float(progress.epoch), metrics, name)
         self.report_time = time.perf_counter()
 
     def _lr(self, step: int) -> float:
         return lr_at(step, self.config.optim, self.task.steps_per_epoch, self.config.train.max_epochs)
 
-    def _best_before(self, metric: str) -> tuple[float, int | None]:
-        """The best value so far of the metric that chooses, and the step it was measured at."""
-        best = checkpoint_folder.find_folder(self.folder / BEST)
-        if best is None:
-            return -math.inf, None
-        state = checkpoint_folder.read_json(best / checkpoint_folder.STATE)
-        if state["best_metric"] == metric:
-            return state["best_value"], state["step"]
-        logger.warning(
-            "%s was chosen by %s and is now by %s: the two do not compare", best, state["best_metric"], metric
-        )
-        return -math.inf, None
-
     def _state(self, more: dict[str, Any]) -> dict[str, Any]:
-        """What state.json says of the run as it is now."""
+        """What state.json says about the run at this step."""
         return {
             "task": self.config.task,
             **asdict(self.progress),
@@ -280,12 +285,14 @@ class Trainer:
 
 
 def evaluate(task: Task, config: RunConfig, device: torch.device, *, final: bool) -> dict[str, Any]:
-    """`task.evaluate` in the run's precision, without gradients; leaves modes and random generators as they were."""
+    """Call `task.evaluate` in the run's precision, without gradients; modes and random generators stay as they were."""
     module = cast(nn.Module, task)
     training = module.training
     module.eval()
+
     precision = resolve_precision(config.train.precision, device)
     with preserved_random_state(), torch.no_grad(), autocast(device, precision):
         result = task.evaluate(final)
+
     module.train(training)
     return result

@@ -1,4 +1,4 @@
-"""Which floating-point format the forward passes compute in, and on which devices."""
+"""The floating-point format of the forward passes, and the devices that support it."""
 
 import re
 from contextlib import AbstractContextManager
@@ -12,7 +12,10 @@ DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfl
 
 
 def resolve_precision(setting: Literal["auto"] | Precision, device: torch.device) -> Precision:
-    """`auto` as a format: bf16 on GPUs from sm_80 on, fp16 on older ones, fp32 on a CPU; fp16 on a CPU is refused."""
+    """The format of a setting. `auto` is bf16 on GPUs from sm_80 on, fp16 on older ones and fp32 on a CPU.
+
+    `ValueError` for fp16 on a CPU.
+    """
     if setting == "auto":
         if device.type == "cpu":
             return "fp32"
@@ -23,12 +26,12 @@ def resolve_precision(setting: Literal["auto"] | Precision, device: torch.device
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
-    """Compute in `precision` where torch holds it safe; nothing changes in fp32."""
+    """Compute in `precision` where torch considers it safe; fp32 changes nothing."""
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
 
 
 def check_gpu_is_supported(device: torch.device) -> None:
-    """`ValueError` naming the file to install from if the installed torch has no kernels for this GPU."""
+    """`ValueError` if the installed torch has no kernels for this GPU; it names the file to install from."""
     if device.type == "cuda" and not is_supported(torch.cuda.get_device_capability(device), torch.cuda.get_arch_list()):
         major, minor = torch.cuda.get_device_capability(device)
         raise ValueError(
@@ -46,8 +49,9 @@ def is_supported(capability: tuple[int, int], architectures: list[str]) -> bool:
         kind, built, suffix = match[1], (int(match[2]), int(match[3])), match[4]
         if built == capability:
             return True
-        if suffix == "a":  # for exactly this GPU
+        if suffix == "a":  # runs on exactly that GPU
             continue
+
         same_generation = built[0] == capability[0] and built[1] <= capability[1]
         if same_generation or (kind == "compute" and not suffix and built <= capability):
             return True

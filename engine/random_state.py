@@ -1,6 +1,6 @@
-"""The random generators of this process: seeding them, keeping them as they are, and writing them down.
+"""The random generators of this process: seed, preserve, save and restore them.
 
-They serve dropout and the like. Data order and augmentation derive from (seed, epoch, index) and never touch them.
+They serve dropout and the like. Data order and augmentation derive from (seed, epoch, index) and never use them.
 """
 
 import random
@@ -13,8 +13,8 @@ import torch
 
 
 def seed_everything(*numbers: int) -> None:
-    """Seed Python, numpy and torch (all devices) from `numbers`, such as (seed, rank); others give other streams."""
-    # With their count in front, since SeedSequence takes (1,) and (1, 0) for the same.
+    """Seed Python, numpy and torch (all devices) from `numbers`, such as (seed, rank)."""
+    # The count comes first, since SeedSequence treats (1,) and (1, 0) alike.
     words = np.random.SeedSequence((len(numbers), *numbers)).generate_state(2, np.uint32)
     random.seed(int(words[0]))
     np.random.seed(int(words[0]))
@@ -23,7 +23,7 @@ def seed_everything(*numbers: int) -> None:
 
 @contextmanager
 def preserved_random_state() -> Iterator[None]:
-    """Whatever is drawn inside, the generators go on afterwards as if it had not been."""
+    """Restore the generators afterwards, so that what is drawn inside has no effect outside."""
     state = random_state()
     try:
         yield
@@ -32,7 +32,7 @@ def preserved_random_state() -> Iterator[None]:
 
 
 def random_state() -> dict[str, Any]:
-    """The generators' state, as `restore_random_state` takes it."""
+    """The state of all generators, for `restore_random_state`."""
     return {
         "python": random.getstate(),
         "numpy": np.random.get_state(legacy=True),
@@ -42,7 +42,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Put the generators where they were when `state` was taken; a state without a GPU leaves the GPU's alone."""
+    """Restore the generators to `state`; a state taken without a GPU leaves the GPU's generator alone."""
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])
@@ -51,7 +51,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def random_state_to_json(state: dict[str, Any]) -> dict[str, Any]:
-    """A state as JSON can hold it."""
+    """A state as plain values that JSON can hold."""
     name, keys, *rest = state["numpy"]
     return {
         "python": state["python"],

@@ -1,4 +1,4 @@
-"""results.json: an evaluation's metrics with all that is needed to know what they are of."""
+"""results.json: an evaluation's metrics, with everything needed to know what was evaluated."""
 
 import json
 import platform
@@ -20,15 +20,15 @@ RESULTS = "results.json"
 FAILED = "missing_videos.jsonl"
 FAILED_SHOWN = 20
 HISTORY = "results_history.jsonl"
-"""Every result of the folder, oldest first: evaluating again replaces results.json, and no number is lost."""
+"""Every result of the folder, oldest first. Evaluating again replaces results.json, but loses no number."""
 
 
 def write_results(
     config: RunConfig, result: dict[str, Any], checkpoint: str, device: torch.device, precision: Precision
 ) -> dict[str, Any]:
-    """Write an evaluation's `result` into the output folder, each file as a whole or not at all; what was written.
+    """Write an evaluation's `result` into the output folder, each file whole or not at all; returns results.json.
 
-    All videos that were left out are in missing_videos.jsonl with their reasons, the first of them in results.json too.
+    missing_videos.jsonl lists all videos that could not be read, with their reasons; results.json the first of them.
     """
     assert config.output_dir is not None
     folder = Path(config.output_dir)
@@ -36,6 +36,7 @@ def write_results(
     files[FAILED] = partial(write_lines, failed)
     for name, write in files.items():
         _write_whole(folder / name, write)
+
     results = {
         "task": config.task,
         **{name: value for name, value in result.items() if name not in ("metrics", "files")},
@@ -52,6 +53,7 @@ def write_results(
             "revision": git_revision(),
         },
     }
+
     write_json(folder / RESULTS, results)
     with (folder / HISTORY).open("a", encoding="utf-8") as file:
         file.write(json.dumps(results) + "\n")
@@ -65,7 +67,7 @@ def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def git_revision() -> str | None:
-    """The commit of this code, with `+changes` if files differ from it; None outside a repository."""
+    """The commit of this code, with `+changes` if files differ from it; None outside a git repository."""
     root = Path(__file__).parent
 
     def git(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""Run a task: train it, or evaluate a checkpoint. What every entry script calls."""
+"""Run a task: train it, or evaluate a checkpoint. Every entry script calls this."""
 
 import importlib.util
 import os
@@ -40,31 +40,23 @@ from engine.watchdog import RankFailed, Watchdog
 
 
 def run(config: RunConfig, task_class: TaskClass, *, evaluate_only: bool = False) -> None:
-    """Train `task_class(config, device)`, or go on where its output folder stopped; or evaluate `config.checkpoint`.
+    """Train `task_class(config, device)`, resuming from its output folder if it can; or evaluate `config.checkpoint`.
 
-    Evaluations end in `results.json` of `config.output_dir`. A run whose test set is apart ends with the evaluation of
-    its best weights on that; a finished run is evaluated again.
+    Evaluations write `results.json` in `config.output_dir`. A run with a separate test set ends by evaluating its best
+    weights on it; a finished run is evaluated again.
 
     Raises:
-        Interrupted: a signal asked for the end; what was done is saved.
-        KeyboardInterrupt: Ctrl-C ended an evaluation of a checkpoint.
+        Interrupted: a signal asked the run to stop; everything is saved.
+        KeyboardInterrupt: Ctrl-C ended the evaluation of a checkpoint.
         RankFailed: with several processes, another one ended or hangs.
     """
     assert config.output_dir is not None, "the entry script names the output folder"
     check_datasets_package()
     stall_timeout = config.train.stall_timeout
+
     with Interruption() as interruption:
-        try:
-            # After the watchdog, which can say who is missing.
-            start_distributed(timedelta(seconds=stall_timeout + 20))
-        except DistError as error:
-            reason = str(error).partition("\n")[0]
-            print(
-                f"error: the processes did not find each other ({reason}); one may have ended while it started: see "
-                "what it and the launcher say",
-                file=sys.stderr,
-            )
-            raise RankFailed from error
+        _join_other_processes(stall_timeout)
+
         # An evaluation beside a run leaves the run's own heartbeats alone.
         beats = Path(config.output_dir) / ("heartbeats_of_evaluation" if evaluate_only else "heartbeats")
         with Heartbeat(beats, rank()) as heartbeat:
@@ -77,14 +69,14 @@ def run(config: RunConfig, task_class: TaskClass, *, evaluate_only: bool = False
                     if evaluate_only and interruption.signal == "SIGINT":
                         if world_size() == 1:
                             heartbeat.discard()
-                        raise KeyboardInterrupt from None  # nothing was saved: the status says so
+                        raise KeyboardInterrupt from None  # for its exit status: nothing was saved
                     raise
                 except ValueError:
                     if world_size() == 1 and heartbeat.latest.doing == "starting":
-                        heartbeat.discard()  # of a run that was refused nothing is left
+                        heartbeat.discard()  # a run that was refused leaves nothing behind
                     raise
                 except RuntimeError as error:
-                    # What a collective says when a rank is missing does not name it.
+                    # The error of a collective does not name the rank that is missing.
                     if world_size() > 1 and watchdog.explain():
                         raise RankFailed from error
                     raise
@@ -93,7 +85,22 @@ def run(config: RunConfig, task_class: TaskClass, *, evaluate_only: bool = False
                         stop_distributed()
         if world_size() == 1 and evaluate_only:
             heartbeat.discard()
-    stop_distributed()  # of several only here: after an error it may wait for ranks that are gone
+    # With several processes, only after success: after an error this could wait for ranks that are gone.
+    stop_distributed()
+
+
+def _join_other_processes(stall_timeout: float) -> None:
+    try:
+        # Longer than the watchdog waits, since it can say who is missing.
+        start_distributed(timedelta(seconds=stall_timeout + 20))
+    except DistError as error:
+        reason = str(error).partition("\n")[0]
+        print(
+            f"error: the processes did not find each other ({reason}); one may have ended during start-up: see its "
+            "output and the launcher's",
+            file=sys.stderr,
+        )
+        raise RankFailed from error
 
 
 def _run(
@@ -103,17 +110,20 @@ def _run(
     if evaluate_only and config.checkpoint is None:
         raise ValueError("checkpoint: nothing to evaluate; give checkpoint=FILE_OR_FOLDER")
     last = None if evaluate_only else done_by_main(lambda: find_last(config, Path(cast(str, config.output_dir))))
+
     device = choose_device()
     if device.type == "cpu":
         keep_freed_memory()
     if config.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config.train.deterministic)
-    seed_everything(config.seed)  # the same on every rank, so that new weights are
-    # The checkpoint's own tokenizer and lists; what the run started from may be gone.
+    seed_everything(config.seed)  # the same on every rank, so that fresh weights agree
+
+    # A resumed run reads tokenizer and lists from its own checkpoint: what it started from may no longer exist.
     start = config if last is None else replace(config, checkpoint=str(last / checkpoint_folder.WEIGHTS))
     task = task_class(start, device)
     cast(nn.Module, task).to(device)
+
     if evaluate_only:
         heartbeat.beat(0, "evaluating")
         task.fold_for_inference(DTYPES[resolve_precision(config.train.precision, device)])
@@ -123,21 +133,23 @@ def _run(
 
 
 def train(trainer: Trainer) -> None:
-    """Train to the end and evaluate the best weights on the test set if that is apart.
+    """Train to the end, then evaluate the best weights on the test set if there is a separate one.
 
-    A run that has been there already is evaluated again with its best weights, whatever it is tested on.
+    A run that was finished already is evaluated again with its best weights in any case.
     """
     task, config = trainer.task, trainer.config
     finished = trainer.progress.step == trainer.total_steps
     if finished:
-        logger.info("this run is finished; raise train.max_epochs to train on")
+        logger.info("this run is finished; raise train.max_epochs to continue training")
     trainer.train()
-    # What rank 0 finds, which has written them: others may see them later, and nobody may evaluate alone.
+
+    # Rank 0, which has written the folder, decides for all: others may see it later, and all must evaluate together.
     best = from_main(checkpoint_folder.find_folder(trainer.folder / BEST))
     if best is None:
         logger.info("finished: the weights are in %s", trainer.folder / LAST)
     elif not finished:
         logger.info("finished: the best weights are in %s, their results in %s", best, trainer.folder / RESULTS)
+
     if best is not None and (finished or config.data.test_is_apart):
         logger.info("evaluating %s", best)
         trainer.heartbeat.beat(trainer.progress.step, "evaluating")
@@ -146,7 +158,7 @@ def train(trainer: Trainer) -> None:
 
 
 def write_evaluation(task: Task, config: RunConfig, device: torch.device, source: str) -> dict[str, Any]:
-    """Evaluate `task`, whose weights are from `source`, on what counts, and write results.json."""
+    """Evaluate `task`, with weights from `source`, on the final evaluation set, and write results.json."""
     result = evaluate(task, config, device, final=True)
     if is_main():
         Path(cast(str, config.output_dir)).mkdir(parents=True, exist_ok=True)
@@ -167,7 +179,7 @@ def choose_device() -> torch.device:
 
 
 def check_datasets_package() -> None:
-    """`ValueError` if `import datasets` finds another package of that name than ours."""
+    """`ValueError` if `import datasets` finds another package than ours."""
     specification = importlib.util.find_spec("datasets")
     found = specification.origin if specification else None
     root = Path(__file__).resolve().parent.parent

@@ -17,22 +17,23 @@ from engine.task import Batch, Task
 
 
 class TrainingStep:
-    """What a step needs: the task as DDP shares it, its optimizer, and the loss scale of fp16."""
+    """What an optimizer step needs: the task wrapped for DDP, its optimizer, and the loss scaler of fp16."""
 
     def __init__(self, task: Task, config: RunConfig, device: torch.device) -> None:
         self.module, self.device = cast(nn.Module, task), device
         self.clip_norm = config.optim.clip_norm
         self.precision = resolve_precision(config.train.precision, device)
+
         self.optimizer = build_optimizer(self.module, config.optim)
         self.trainable = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
         self.model = self._distributed() if world_size() > 1 else self.module
 
     def __call__(self, micro_batches: Sequence[Batch]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """The step's losses and `grad_norm` by name, and whether it was left out (1 or 0, the same on all ranks).
+        """The step's losses and `grad_norm` by name, and whether it was skipped (1 or 0, the same on all ranks).
 
-        Where the loss or the gradient is not finite on any rank, weights and optimizer stay as they are on all. Nothing
-        here waits for the device.
+        A step is skipped, and changes neither weights nor optimizer, if a loss or gradient is not finite on any rank.
+        Nothing here waits for the device.
         """
         totals: dict[str, torch.Tensor] = {}
         for number, batch in enumerate(micro_batches):
@@ -41,11 +42,15 @@ class TrainingStep:
                     losses = self.model(self._to_device(batch))
                 total = torch.stack([loss.float() for loss in losses.values()]).sum()
                 self.scaler.scale(total / len(micro_batches)).backward()
-            for name, loss in {"loss": total, **{f"loss_{name}": loss for name, loss in losses.items()}}.items():
+
+            named = {"loss": total, **{f"loss_{name}": loss for name, loss in losses.items()}}
+            for name, loss in named.items():
                 totals[name] = totals.get(name, torch.zeros_like(total)) + loss.detach() / len(micro_batches)
+
         self.scaler.unscale_(self.optimizer)
         totals["grad_norm"] = self._clip_gradients()
-        # Gradients are the same on all ranks, losses are not.
+
+        # DDP has made the gradients the same on all ranks; losses differ, so all ranks must agree on skipping.
         is_finite = torch.stack([totals["loss"], totals["grad_norm"]]).isfinite().all()
         skipped = all_reduce_max((~is_finite).float())
         step_unless(self.optimizer, skipped)
@@ -54,12 +59,12 @@ class TrainingStep:
         return totals, skipped
 
     def _distributed(self) -> DistributedDataParallel:
-        # DDP lays gradients out anew after its first step, so that a run that goes on would add up its first step's in
-        # another order, which for more than two processes are other bits. Where it looks for unused parameters it does
-        # not; that takes a walk over the graph in every step.
+        # DDP rearranges its gradient buckets after the first step. A resumed run would therefore sum the gradients of
+        # its own first step in another order, which changes bits with more than two processes. Looking for unused
+        # parameters turns the rearrangement off, at the price of a walk over the graph in every step.
         repeatable = self.device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
         with warnings.catch_warnings():
-            # The name that newer versions want does not leave the buffers alone, and older ones do not know it.
+            # Newer versions of torch ask for another argument; older ones lack it, and it does not stop broadcasts.
             warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
             return DistributedDataParallel(
                 self.module,
@@ -69,7 +74,7 @@ class TrainingStep:
             )
 
     def _gradients_averaged(self, *, last: bool) -> AbstractContextManager:
-        """DDP averages gradients over ranks once a step, in the last backward."""
+        """Have DDP average gradients over ranks once a step, in the last backward."""
         if isinstance(self.model, DistributedDataParallel) and not last:
             return self.model.no_sync()
         return nullcontext()
@@ -79,7 +84,7 @@ class TrainingStep:
         return {**batch, **{name: value.to(self.device, non_blocking=True) for name, value in move.items()}}
 
     def _clip_gradients(self) -> torch.Tensor:
-        """The norm of all gradients before they were clipped to `optim.clip_norm`, if that is set."""
+        """Clip gradients to `optim.clip_norm`, if that is set; returns their norm before clipping."""
         gradients = [parameter.grad for parameter in self.trainable if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         if self.clip_norm is not None:

@@ -1,6 +1,6 @@
-"""What optimizer steps had to say: losses, the gradient's norm, and whether a step was left out.
+"""Records of optimizer steps: losses, the norm of the gradient, and whether a step was skipped.
 
-They stay on the device, and no step waits for them, until somebody asks.
+They stay on the device until they are read, so that no step waits for them.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ SKIPPED = "skipped"
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One step: its number from 1, values by name as the mean over ranks, if it was left out, and this rank's samples.
+    """One step: its number (from 1), values averaged over ranks, whether it was skipped, and this rank's samples.
 
-    `values` always holds `loss`, the `loss_NAME` it is the sum of, and `grad_norm`.
+    `values` always holds `loss`, the `loss_NAME` that add up to it, and `grad_norm`.
     """
 
     step: int
@@ -26,7 +26,7 @@ class StepRecord:
 
 
 class StepRecords:
-    """Collects steps one after the other."""
+    """Keeps steps until they are collected."""
 
     def __init__(self) -> None:
         self._values: list[dict[str, torch.Tensor]] = []
@@ -36,21 +36,25 @@ class StepRecords:
         return len(self._values)
 
     def add(self, values: dict[str, torch.Tensor], skipped: torch.Tensor, samples: list[str]) -> None:
-        """Keep a step's scalar tensors, which are read later; `skipped` is 1 on all ranks or 0 on all."""
+        """Keep a step's scalar tensors for later; `skipped` is 1 on all ranks or 0 on all."""
         self._values.append({**values, SKIPPED: skipped})
         self._samples.append(samples)
 
     def collect(self, last_step: int) -> list[StepRecord]:
-        """All steps since the last call, the latest of them `last_step`; waits for the device, and for all ranks."""
+        """All steps since the last call, up to `last_step`; waits for the device and for all ranks."""
         if not self._values:
             return []
+
+        # One row a step, so that all of them take one collective and one transfer.
         names = list(self._values[-1])
-        rows = torch.stack([torch.stack([values[name].float() for name in names]) for values in self._values])
-        rows = (all_reduce_sum(rows) / world_size()).cpu()
+        rows = [torch.stack([values[name].float() for name in names]) for values in self._values]
+        means = (all_reduce_sum(torch.stack(rows)) / world_size()).cpu()
+
         first = last_step - len(rows) + 1
         records = []
-        for step, (row, samples) in enumerate(zip(rows.tolist(), self._samples, strict=True), start=first):
+        for step, (row, samples) in enumerate(zip(means.tolist(), self._samples, strict=True), start=first):
             values = dict(zip(names, row, strict=True))
             records.append(StepRecord(step, values, bool(values.pop(SKIPPED)), samples))
+
         self._values, self._samples = [], []
         return records

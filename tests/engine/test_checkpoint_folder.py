@@ -81,7 +81,7 @@ def test_files_of_torch_save_are_read(
         assert all(torch.equal(found[n], t) and found[n].dtype == t.dtype for n, t in weights.items())
         assert found["a"].data_ptr() == found["b"].data_ptr()
     said = [record.getMessage() for record in caplog.records]
-    assert said == [f"{path}: taken are its weights, under 'model'; beside them: config, epoch, optimizer"]
+    assert said == [f"{path}: taking its weights, under 'model'; ignoring config, epoch, optimizer"]
     torch.save(parameter, path, _use_new_zipfile_serialization=zipped)
     assert not read_weights(path)["w"].requires_grad
 
@@ -106,7 +106,7 @@ def test_a_file_with_more_than_plain_data_is_refused_and_nothing_of_it_runs(tmp_
     ):
         torch.save({"model": {"w": torch.ones(1)}, "config": more}, path, _use_new_zipfile_serialization=zipped)
         with pytest.raises(
-            ValueError, match=rf"weights\.pth: wants ({wanted}), which is no plain data, and is"
+            ValueError, match=rf"weights\.pth: needs ({wanted}), which is not plain data, so it is"
         ) as caught:
             read_weights(path)
         assert "save its weights alone" in str(caught.value) and "\n" not in str(caught.value)
@@ -238,5 +238,5 @@ def test_an_optimizer_goes_on_by_the_names_of_its_parameters(tmp_path: Path) -> 
         one(torch.ones(1, 3)).square().sum().backward()
         steps.step()
     assert torch.equal(module.weight, copy.weight) and torch.equal(module.bias, copy.bias)
-    with pytest.raises(ValueError, match="(weight|bias) was trained there and is not now"):
+    with pytest.raises(ValueError, match="(weight|bias) was trained there but is not now"):
         load_optimizer(adamw(nn.Sequential(nn.Linear(3, 2))), tmp_path / "optimizer.safetensors")

@@ -126,7 +126,7 @@ def fail(folder: Path) -> None:
 def test_a_failure_of_the_thread_is_raised_where_training_is(tmp_path: Path) -> None:
     write_steps(tmp_path, 2, 1)
     writer, broken = CheckpointWriter(tmp_path, 2), replace(snapshot_of(tmp_path, 2), write_extras=fail)
-    words = r"checkpoint_last: cannot be written at step 2: Permission denied .*checkpoint_last still stands"
+    words = r"checkpoint_last: cannot be written at step 2: Permission denied .*checkpoint_last remains"
     writer.write_last(broken, 2)
     with pytest.raises(CheckpointError, match=words):
         while True:
@@ -164,7 +164,7 @@ def test_no_room_is_noticed_before_anything_is_written(tmp_path: Path, monkeypat
         writer.close()
     assert str(caught.value) == (
         f"{tmp_path}/checkpoint_last: cannot be written at step 2: there is no room for it (8 MiB needed, 8 MiB free); "
-        f"{tmp_path}/checkpoint_last still stands; make room there and start again with the same command, "
+        f"{tmp_path}/checkpoint_last remains; make room there and run the same command again, "
         "or set train.keep_checkpoints=1"
     )
     assert step_to_go_on_from(tmp_path) == 1
@@ -177,7 +177,7 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_before(tmp_path: Path, large
     done = subprocess.run(limited, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("\n") == 1 and "cannot be written at step 2: " in done.stdout
-    assert "File too large" in done.stdout and "checkpoint_last still stands; make room there" in done.stdout
+    assert "File too large" in done.stdout and "checkpoint_last remains; make room there" in done.stdout
     assert names(tmp_path) == {"checkpoint_last"} and step_to_go_on_from(tmp_path) == 1
 
 

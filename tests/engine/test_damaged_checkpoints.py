@@ -54,17 +54,17 @@ def test_the_one_before_a_damaged_one_is_taken(
     with caplog.at_level("WARNING", logger="engine"):
         assert step_to_go_on_from(tmp_path) == 4
     assert [record.getMessage() for record in caplog.records] == [
-        f"{last}: {words}; going on from {before}, step 4; it is kept as *.damaged"
+        f"{last}: {words}; resuming from {before}, step 4; it is kept as *.damaged"
     ]
     flip_a_bit(before / "config.yaml")
     assert step_to_go_on_from(tmp_path) == 2
     (tmp_path / "checkpoint_step_00000002" / "state.json").unlink()
     with pytest.raises(ValueError) as caught:
         step_to_go_on_from(tmp_path)
-    assert f"{tmp_path}: none of its checkpoints is whole: {last}: {words}; {before}: config.yaml is" in str(
+    assert f"{tmp_path}: all of its checkpoints are damaged: {last}: {words}; {before}: config.yaml is" in str(
         caught.value
     )
-    assert "Put one back from a copy, or choose another output_dir" in str(caught.value)
+    assert "Restore one from a copy, or choose another output_dir" in str(caught.value)
 
 
 def test_a_run_whose_newest_checkpoint_is_damaged_ends_as_one_left_alone(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_checkpoint_of_an_older_version_has_no_sums_and_counts_less(tmp_path: 
     assert find_last(stub_config(tmp_path), tmp_path) == last and read_quarantine(last) == []
     assert find_damage(last, RESUMED_FROM) is None
     (last / "random.json").unlink()
-    with pytest.raises(ValueError, match=r"none of its checkpoints is whole: .*checkpoint_last: random\.json is mi"):
+    with pytest.raises(ValueError, match=r"all of its checkpoints are damaged: .*checkpoint_last: random\.json is mi"):
         find_last(stub_config(tmp_path), tmp_path)
 
 

@@ -124,7 +124,10 @@ def test_values_of_different_metrics_are_not_compared(tmp_path: Path, capsys: py
     with pytest.raises(Interrupted):
         run(stub_config(tmp_path), partial(StubTask, stop_evaluation=3))
     run(stub_config(tmp_path), ByWeight)
-    assert "was chosen by likeness and is now by weight: the two do not compare" in capsys.readouterr().err
+    assert (
+        "was chosen by likeness, and the best is now chosen by weight: the two do not compare"
+        in capsys.readouterr().err
+    )
     state = json.loads((tmp_path / "checkpoint_best" / "state.json").read_text())
     assert (state["best_metric"], state["epoch"]) == ("weight", 3)
 

@@ -15,7 +15,10 @@ def test_a_second_writer_is_refused_or_waits(tmp_path: Path) -> None:
 
     second = Thread(target=write_too)
     with only_writer(folder):
-        with pytest.raises(ValueError, match="out: another run is writing to it; wait for it"), only_writer(folder):
+        with (
+            pytest.raises(ValueError, match="out: another run is writing to it; wait until it ends"),
+            only_writer(folder),
+        ):
             pass
         second.start()
         assert not is_in.wait(0.2)

@@ -140,4 +140,4 @@ def test_what_ends_saved_is_not_told_a_second_time() -> None:
         "with exit_status(), Interruption():\n"
         "    os.kill(os.getpid(), signal.SIGUSR1)\n"
     )
-    assert ended_by(code) == (SAVED, "told to stop by SIGUSR1; the same command goes on with it\n")
+    assert ended_by(code) == (SAVED, "told to stop by SIGUSR1; the same command resumes it\n")

@@ -77,7 +77,7 @@ def test_torchrun_starts_what_was_killed_again(tmp_path: Path) -> None:
     command = (sys.executable, *torchrun, "--standalone", *STUB, str(parts), "--kill", "1", "7")
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "parts.killed").exists() and "going on from step 6 of 24" in done.stderr
+    assert (tmp_path / "parts.killed").exists() and "resuming from step 6 of 24" in done.stderr
     assert_equal_runs(whole, parts)
 
 
@@ -87,5 +87,5 @@ def test_a_folder_takes_one_run_at_a_time(tmp_path: Path) -> None:
         assert first.until(lambda: lines_of(parts / "metrics.jsonl") >= 1), first.said()
         with Ranks(1, *STUB, str(parts), log=tmp_path / "second.log") as second:
             assert second.wait() == [2], second.said()
-        assert f"error: output_dir: process {first.processes[0].pid} is at work in {parts}, at step" in second.said()
+        assert f"error: output_dir: process {first.processes[0].pid} is using {parts}, at step" in second.said()
         assert first.processes[0].poll() is None, first.said()

@@ -73,7 +73,7 @@ def test_a_killed_rank_ends_the_others_and_the_first_of_them_names_it(dead: int,
     assert [end.code for end in ends] == [-signal.SIGKILL if rank == dead else 1 for rank in range(3)]
     assert re.match("error: " + said_about(dead, "is gone"), ends[speaker].error)
     assert [bool(end.error) for end in ends] == [rank == speaker for rank in range(3)]
-    assert "the same command goes on" in ends[speaker].error
+    assert "the same command resumes" in ends[speaker].error
 
 
 def test_other_hosts_hear_from_its_own_which_rank_is_gone(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_other_hosts_hear_from_its_own_which_rank_is_gone(tmp_path: Path) -> Non
 
 def test_a_rank_of_another_host_that_falls_silent_is_gone(tmp_path: Path) -> None:
     first, silent = wait(start(tmp_path, ["waits for ever", "is stopped"], hosts="ab"))
-    assert first.code == 1 and re.match("error: " + said_about(1, r"has not been heard of for \d+ s"), first.error)
+    assert first.code == 1 and re.match("error: " + said_about(1, r"has been silent for \d+ s"), first.error)
     assert silent == Ended(-signal.SIGKILL, "")
 
 
@@ -103,7 +103,7 @@ def test_a_rank_that_stands_still_names_itself_and_leaves_its_stack(tmp_path: Pa
     waiting, still = wait(start(tmp_path, ["waits for ever", "loads for ever"], stall_timeout=1.0))
     names = ", ".join(rf"before_{name}_1_3\.mp4" for name in "abcdefgh")
     said = (
-        r"error: rank 1 \(process \d+ on a\) has not come further for \d+ s; last heard of at step 3, "
+        r"error: rank 1 \(process \d+ on a\) has made no progress for \d+ s; last heard of at step 3, "
         rf"loading after {names} and 2 more"
     )
     assert still.code == 1 and re.match(said, still.error) and "in wait_in_a_collective" in still.error
@@ -111,13 +111,13 @@ def test_a_rank_that_stands_still_names_itself_and_leaves_its_stack(tmp_path: Pa
     assert re.match(said, stacks) and "in wait_in_a_collective" in stacks
     # The one that waits for it is not to blame, and does not blame itself.
     assert waiting.code == 1 and not (tmp_path / "heartbeats" / "rank_00000.stack.txt").exists()
-    assert re.match(r"error: rank 1 .* ended: has not come further for \d+ s at step 3, loading after", waiting.error)
+    assert re.match(r"error: rank 1 .* ended: has made no progress for \d+ s at step 3, loading after", waiting.error)
 
 
 def test_ranks_that_stand_still_together_leave_one_to_speak(tmp_path: Path) -> None:
     ends = wait(start(tmp_path, ["waits for ever", "waits for ever"], stall_timeout=1.0))
     assert [end.code for end in ends] == [1, 1]
-    assert re.match("error: rank 0 .* has not come further", ends[0].error) and ends[1].error == ""
+    assert re.match("error: rank 0 .* has made no progress", ends[0].error) and ends[1].error == ""
     for rank in (0, 1):
         stacks = (tmp_path / "heartbeats" / f"rank_0000{rank}.stack.txt").read_text()
         assert f"a_{rank}_3.mp4" in stacks and "in wait_in_a_collective" in stacks
@@ -130,7 +130,7 @@ def test_evaluation_has_no_limit_for_who_evaluates_and_who_waits_for_it(tmp_path
 def test_a_process_alone_is_watched_too(tmp_path: Path) -> None:
     assert wait(start(tmp_path, ["evaluates"], stall_timeout=0.5)) == [Ended(0, "")]
     (still,) = wait(start(tmp_path, ["loads for ever"], stall_timeout=0.5))
-    assert still.code == 1 and re.match("error: rank 0 .* has not come further", still.error)
+    assert still.code == 1 and re.match("error: rank 0 .* has made no progress", still.error)
 
 
 def test_nobody_is_mistaken_for_the_dead_of_an_earlier_start(tmp_path: Path) -> None:

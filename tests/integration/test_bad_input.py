@@ -255,7 +255,7 @@ def test_losses_that_are_no_numbers_stop_the_run_saved_from_before_them(
     assert start("train_retrieval", "--config", config, f"output_dir={tmp_path / 'run'}") == 2
     said = capsys.readouterr().err
     assert re.search(
-        r"error: 3 steps up to step \d were not finite and left out, the last: loss .*lower optim.lr", said
+        r"error: 3 steps in a row up to step \d were not finite and skipped, the last: loss .*lower optim.lr", said
     )
     assert "Traceback" not in said
     assert all(tensor.isfinite().all() for tensor in weights_of(tmp_path / "run" / "checkpoint_last").values())

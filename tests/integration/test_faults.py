@@ -69,7 +69,7 @@ def test_a_full_disk(
         patch.setattr(shutil, "disk_usage", lambda path: room(10**12, 0, next(writes, 10**6)))
         assert start("train_retrieval", "--config", config) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(said) == 1 and "no room for it" in said[0] and "checkpoint_last still stands; make room there" in said[0]
+    assert len(said) == 1 and "no room for it" in said[0] and "checkpoint_last remains; make room there" in said[0]
     assert start("train_retrieval", "--config", config) == 0
     assert_ended_alike(whole, tmp_path / "run")
 
@@ -84,7 +84,7 @@ def test_a_damaged_checkpoint(root: Path, tmp_path: Path, capsys: pytest.Capture
     train(root, parts, **SHORT)
     said = capsys.readouterr().err
     assert f"{parts / 'checkpoint_last'}: model.safetensors " in said
-    assert f"going on from {parts / 'checkpoint_step_00000006'}, step 6" in said
+    assert f"resuming from {parts / 'checkpoint_step_00000006'}, step 6" in said
     assert_ended_alike(whole, parts)
 
 

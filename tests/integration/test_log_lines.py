@@ -49,7 +49,7 @@ def test_a_run_says_where_its_results_are_and_resuming_raises_no_alarm(
 
     assert start("train_retrieval", "--config", config, "train.max_epochs=2") == 0
     resumed = capfd.readouterr().err
-    assert "going on from step 1 of 2" in resumed and "weights" not in resumed.replace("best weights", "")
+    assert "resuming from step 1 of 2" in resumed and "weights" not in resumed.replace("best weights", "")
 
     best = run / "checkpoint_best"
     assert start("train_retrieval", "--evaluate", f"checkpoint={best}", f"output_dir={tmp_path / 'evaluated'}") == 0

@@ -106,7 +106,7 @@ def test_a_finished_run_is_evaluated_again(root: Path, capsys: pytest.CaptureFix
     before, lines = results_of(root / "run"), metrics_of(root / "run")
     (root / "run" / "results.json").unlink()
     assert start("train_retrieval", "--config", root / "config.yaml") == 0
-    assert "this run is finished; raise train.max_epochs to train on" in capsys.readouterr().err
+    assert "this run is finished; raise train.max_epochs to continue training" in capsys.readouterr().err
     assert results_of(root / "run") == before and metrics_of(root / "run") == lines
 
 
