@@ -11,13 +11,15 @@ SameCaptions = Literal["apart", "together"]
 class EvaluationConfig:
     """Retrieval evaluation: the `rerank` best of each direction are rescored by matching (0: cosine alone).
 
-    A video is matched with `rerank_batch_size` texts at a time; all it has are seldom more than twice `rerank`.
+    `rerank_rule` says how, by a name of `tasks.reranking_rules.RULES`: `logit_plus_cosine` is TESTA's. A video is
+    matched with `rerank_batch_size` texts at a time; all it has are seldom more than twice `rerank`.
     `same_captions` is for captions that several videos share word for word: `apart` makes each a query that looks for
     its own video; `together` makes them one query that finds any of these videos (Something-Something V2's protocol).
     """
 
     batch_size: int = 8
     rerank: int = 128
+    rerank_rule: str = "logit_plus_cosine"
     rerank_batch_size: int = 256
     same_captions: SameCaptions = "apart"
     best_metric: str = "t2v_mean_recall"
@@ -26,8 +28,9 @@ class EvaluationConfig:
         for name, least in (("batch_size", 1), ("rerank", 0), ("rerank_batch_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"evaluation.{name}: {getattr(self, name)} is less than {least}")
-        if not self.rerank and self.rerank_batch_size != type(self).rerank_batch_size:
-            raise ValueError("evaluation.rerank_batch_size: has no effect with evaluation.rerank 0")
+        for name in ("rerank_batch_size", "rerank_rule"):
+            if not self.rerank and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"evaluation.{name}: has no effect with evaluation.rerank 0")
         # Higher must be better, so the median rank cannot choose a checkpoint.
         if not re.fullmatch("(t2v|v2t)_(r1|r5|r10|mean_recall)(_cosine)?", self.best_metric):
             raise ValueError(

@@ -6,7 +6,7 @@ dotted key it is about, so that the loader can add the file it came from.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal, NamedTuple
 
 # Some are only passed on: importers need not know in which of the files a section is.
 from configs.data import QUESTION_DATASETS, DataConfig, SourceConfig as SourceConfig
@@ -36,6 +36,13 @@ CAPTION_OBJECTIVES: dict[str, type] = {"captions": DecoderObjectiveConfig}
 class RunConfig:
     """What every task shares. `checkpoint` is a file or folder the weights start from, or the one to evaluate."""
 
+    reads_questions: ClassVar[bool] = False
+    """Whether the task's data are questions and answers, not captions."""
+    is_evaluated: ClassVar[bool] = True
+    """Whether training chooses its best weights by an evaluation."""
+    positives: ClassVar[Literal["row", "index"]] = "index"
+    """Which pairs are positives in contrast: each row's own, or all of one video."""
+
     task: str
 
     data: DataConfig
@@ -64,6 +71,9 @@ class RunConfig:
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(RunConfig):
     """Pre-training: contrast, matching and captioning together."""
+
+    is_evaluated: ClassVar[bool] = False
+    positives: ClassVar[Literal["row", "index"]] = "row"
 
     task: Literal["pretrain"] = "pretrain"
     objective: ObjectiveConfig = chosen_by_name(
@@ -106,6 +116,8 @@ class RetrievalConfig(RunConfig):
 class VqaConfig(RunConfig):
     """Question answering: an encoder reads the question against the video, a decoder writes or ranks the answer."""
 
+    reads_questions: ClassVar[bool] = True
+
     task: Literal["vqa"] = "vqa"
     objective: AnsweringObjectiveConfig = chosen_by_name(ANSWER_OBJECTIVES, AnsweringObjectiveConfig)
     evaluation: AnsweringConfig = field(default_factory=AnsweringConfig)
@@ -146,5 +158,26 @@ def _refuse_sources(config: RunConfig) -> None:
 
 
 TaskConfig = PretrainConfig | RetrievalConfig | VqaConfig | CaptionConfig
-CONFIG_CLASSES: tuple[type[TaskConfig], ...] = (PretrainConfig, RetrievalConfig, VqaConfig, CaptionConfig)
+
+
+class TaskEntry(NamedTuple):
+    """A task: its configuration and, as "module:Class", what trains and evaluates it and what uses its checkpoints."""
+
+    config: type[TaskConfig]
+    task: str
+    use: str
+    script: str
+
+
+# Using a checkpoint of pairs needs no objective, whose twin and queue only training has.
+TASKS: dict[str, TaskEntry] = {
+    "pretrain": TaskEntry(PretrainConfig, "tasks.pretrain:PretrainTask", "tasks.base:VideoTextTask", "pretrain.py"),
+    "retrieval": TaskEntry(
+        RetrievalConfig, "tasks.retrieval:RetrievalTask", "tasks.base:VideoTextTask", "train_retrieval.py"
+    ),
+    "vqa": TaskEntry(VqaConfig, "tasks.vqa:VqaTask", "tasks.vqa:VqaTask", "train_vqa.py"),
+    "caption": TaskEntry(CaptionConfig, "tasks.caption:CaptionTask", "tasks.caption:CaptionTask", "train_caption.py"),
+}
+"""By `task` of a configuration."""
+CONFIG_CLASSES: tuple[type[TaskConfig], ...] = tuple(entry.config for entry in TASKS.values())
 """One a task; `configs.load.load_any` tells them apart by the `task` of a file."""

@@ -1,6 +1,7 @@
 """A checkpoint as the task it was trained for, to be used and not trained: its settings, its parts, what it can do."""
 
 import json
+import pkgutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,14 +9,12 @@ from pathlib import Path
 import torch
 
 from configs.load import load_any, load_to_evaluate
-from configs.schema import CONFIG_CLASSES, CaptionConfig, TaskConfig
+from configs.schema import CONFIG_CLASSES, TASKS, CaptionConfig, TaskConfig
 from datasets.annotations.manifest import check_times
 from datasets.records import VideoTextRecord
 from engine.checkpoint_folder import CONFIG, WEIGHTS
 from engine.hub import local_path
 from tasks.base import VideoTextTask
-from tasks.caption import CaptionTask
-from tasks.vqa import VqaTask
 
 Video = str | Path
 Seconds = float | Sequence[float | None] | None
@@ -61,10 +60,8 @@ def settings_to_use(source: str, overrides: list[str], config: Path | None) -> T
 
 def trained_task(settings: TaskConfig, device: torch.device) -> VideoTextTask:
     """The task with the weights of `settings.checkpoint`, on the device; without the twin that only training needs."""
-    if settings.task == "vqa" or settings.task == "caption":
-        task: VideoTextTask = {"vqa": VqaTask, "caption": CaptionTask}[settings.task](settings, device)
-    else:
-        task = VideoTextTask(settings, device)
+    task: VideoTextTask = pkgutil.resolve_name(TASKS[settings.task].use)(settings, device)
+    if type(task) is VideoTextTask:
         task.start_from_checkpoint()
     return task.to(device).eval()
 

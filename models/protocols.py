@@ -90,6 +90,11 @@ class DualEncoder(Protocol):
         """Width of the shared space."""
         ...
 
+    @property
+    def similarity_scale(self) -> float:
+        """What similarities are multiplied by in training: 1 / temperature."""
+        ...
+
     def encode_video(self, video_BTCHW: Tensor) -> EmbeddedVideo:
         """Tokens and embeddings of uint8 videos, or of floats that are normalised already."""
         ...

@@ -18,7 +18,7 @@ import torch
 
 from configs.load import dump, from_dict, load_any, to_dict
 from configs.models.testa import as_testa
-from configs.schema import CONFIG_CLASSES, TaskConfig
+from configs.schema import CONFIG_CLASSES, TASKS, TaskConfig
 from engine.checkpoint_folder import (
     CONFIG,
     PICKLED,
@@ -60,7 +60,7 @@ def infer_config(tensors: Tensors) -> TaskConfig:
     if "image_queue" in tensors:
         losses = ["vtc", "vtm", "cap"] if task == "pretrain" else ["vtc", "vtm"]
         settings["objective"] = {"losses": losses, "queue_size": tensors["image_queue"].shape[1]}
-    config_class = next(one for one in CONFIG_CLASSES if one.task == task)
+    config_class = TASKS[task].config
     return from_dict(config_class, settings, "the file's sizes")
 
 

@@ -107,7 +107,7 @@ def read_annotations(config: RunConfig, part: Part) -> Annotations:
     if config.data.dataset != "manifest":
         annotations = public.read(config.data.dataset, root, name, videos)
         return annotations if named.video_list is None else video_list.restrict(annotations, root, named.video_list)
-    read = manifest.read_questions if config.task == "vqa" else manifest.read
+    read = manifest.read_questions if config.reads_questions else manifest.read
     return Annotations(read(root / name, videos), root.resolve().name, Path(name).stem, f"manifest {root / name}")
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -201,16 +201,14 @@ class PairTask(VideoTextTask):
 
     Args:
         config: of pre-training or retrieval.
-        positives: see `Objectives`.
     """
 
     best_metric: str | None = None
 
-    def __init__(
-        self, config: PretrainConfig | RetrievalConfig, device: torch.device, positives: Literal["row", "index"]
-    ) -> None:
+    def __init__(self, config: PretrainConfig | RetrievalConfig, device: torch.device) -> None:
         super().__init__(config, device)
-        self.objectives = objective_class(config.objective.name)(self.model, config.objective, positives, config.seed)
+        objective = objective_class(config.objective.name)
+        self.objectives = objective(self.model, config.objective, config.positives, config.seed)
         self.start_from_checkpoint(self.objectives.twin)
 
     def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:

@@ -45,6 +45,6 @@ def max_words_of(config: RunConfig) -> int | None:
 def _clean_up_name(config: RunConfig) -> str:
     if config.data.clean_up is not None:
         return config.data.clean_up
-    if config.task == "vqa":
+    if config.reads_questions:
         return "question"
     return "caption" if config.data.clean_captions else "none"

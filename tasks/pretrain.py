@@ -34,7 +34,7 @@ class PretrainTask(PairTask):
 
     def __init__(self, config: PretrainConfig, device: torch.device) -> None:
         check_sources(config)
-        super().__init__(config, device, positives="row")
+        super().__init__(config, device)
 
     @cached_property
     def _mixture(self) -> Mixture | None:

@@ -23,6 +23,7 @@ from tasks.data import video_text
 from tasks.metrics import submission
 from tasks.metrics.relation import Relation
 from tasks.metrics.retrieval import Direction, both_directions, recalls
+from tasks.reranking_rules import rule_named
 from tasks.shortlists import Shortlists
 from tasks.token_store import TokenStore
 from tasks.tokenized_texts import TEXTS_AT_ONCE, TokenizedTexts
@@ -57,9 +58,10 @@ class RetrievalTask(PairTask):
     """TESTA's fine-tuning for retrieval: positives are all pairs of one video, no decoder."""
 
     def __init__(self, config: RetrievalConfig, device: torch.device) -> None:
-        super().__init__(config, device, positives="index")
+        super().__init__(config, device)
         self.best_metric = config.evaluation.best_metric
         self.evaluation = config.evaluation
+        self.rule = rule_named(config.evaluation.rerank_rule)
 
     def build_train_loader(self) -> TrainLoader:
         """The training set in batches; `ValueError` if the best weights cannot be chosen."""
@@ -149,9 +151,14 @@ class RetrievalTask(PairTask):
             for video in videos.of_process(process):
                 logits = lists.put_first(video, logits)
         return [
-            partial(direction.reranked, chosen=chosen, logits=logits)
+            partial(self._reranked_scores, direction, chosen, logits)
             for direction, chosen, logits in zip(directions, lists.chosen, lists.logits, strict=True)
         ]
+
+    def _reranked_scores(self, direction: Direction, chosen: NDArray, values: NDArray, tile: slice) -> NDArray:
+        """Scores (q, N) of a tile of queries with the `chosen` (Q, k) of each scored again."""
+        cosine = direction.cosine(tile)
+        return self.rule.scores(cosine, chosen[tile], values[tile], self.model.similarity_scale)
 
     def _match(self, tokens_1ND: Tensor, chosen: NDArray, texts: TokenizedTexts) -> NDArray:
         """Logits (P,) of a video and the `chosen` (P,) of the texts, which are matched in batches of like lengths."""
@@ -159,7 +166,7 @@ class RetrievalTask(PairTask):
         order = texts.by_length(chosen)
         size = self.evaluation.rerank_batch_size
         logits = [
-            self.model.match(tokens_1ND, *texts.batch(order[first : first + size], self.device))[:, 1].float()
+            self.rule.value(self.model.match(tokens_1ND, *texts.batch(order[first : first + size], self.device)))
             for first in range(0, len(order), size)
         ]
         return torch.cat(logits).cpu().numpy()[np.argsort(order)]

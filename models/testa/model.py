@@ -229,6 +229,11 @@ class VisionLanguageModel(nn.Module):
         return candidates.masked_fill(~best, len(answer_ids)).min(dim=1).values
 
     @property
+    def similarity_scale(self) -> float:
+        """What similarities are multiplied by in training: 1 / temperature."""
+        return 1 / float(self.temp)
+
+    @property
     def patch_size(self) -> int:
         """Pixels a side of a patch."""
         return self.visual_encoder.patch_size

@@ -116,7 +116,7 @@ def measure_videos(part: DataPart, results: dict[int, Seen | Failure]) -> VideoN
 
 def measure_texts(table: PairTable, config: RunConfig, tokenizer: TextTokenizer | None) -> TextNumbers:
     """The numbers of a part's texts."""
-    questions = config.task == "vqa"
+    questions = config.reads_questions
     max_words = max_words_of(config)
     words = np.zeros(len(table), np.int64)
     hashes = np.zeros(len(table), np.int64)

@@ -96,7 +96,7 @@ def estimate(config: TaskConfig, sizes: Sizes, traffic: list[Message], plant: Pl
     per_machine = min(plant.processes_per_machine, processes)
     clips = train.batch_size / processes * per_machine / step_seconds
     last = sizes.weight_bytes + sizes.optimizer_bytes
-    best = sizes.weight_bytes if config.task != "pretrain" else 0
+    best = sizes.weight_bytes if config.is_evaluated else 0
 
     return Estimate(
         steps_per_epoch=steps_per_epoch,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,8 +64,7 @@ def sizes_of(config: TaskConfig, processes: int) -> Sizes:
         model = build_model(config, words)
     module = nn.ModuleDict({"model": model})
     if isinstance(config.objective, ObjectiveConfig):
-        positives: Literal["row", "index"] = "row" if config.task == "pretrain" else "index"
-        objective = objective_class(config.objective.name)(model, config.objective, positives, config.seed)
+        objective = objective_class(config.objective.name)(model, config.objective, config.positives, config.seed)
         module["objectives"] = objective.to("meta")
     freeze(module, config.optim.freeze)
     rows, tokens = train.batch_size // parts, text_tokens(config)
@@ -112,6 +111,6 @@ def _loss(config: TaskConfig, module: nn.ModuleDict, pixels: Tensor, ids: Tensor
         losses = objectives(model, batch)
         return torch.stack(list(losses.values())).sum()
     context = model.video_tokens(pixels)
-    if config.task == "vqa":  # an answer is counted as long as its question
+    if config.reads_questions:  # an answer is counted as long as its question
         context = model.ground_text(context, ids, mask)
     return model.context_loss(context, ids, mask).sum()

@@ -39,7 +39,7 @@ def messages(config: TaskConfig, sizes: Sizes, processes: int) -> list[Message]:
     """All of a step; none for a process alone. Flags and norms, a number each, are left out."""
     if processes == 1:
         return []
-    counts = 1 if config.task == "vqa" else 2  # questions; or tokens and the longest text, see tasks/step_counts.py
+    counts = 1 if config.reads_questions else 2  # questions; or tokens and the longest text, see tasks/step_counts.py
     found = [
         Message("gradients", "all_reduce", sizes.gradient_bytes),
         Message("counts", "all_gather", config.train.accumulate * counts * INDEX),

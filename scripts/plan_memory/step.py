@@ -6,6 +6,7 @@ as a GPU's; where our code asks for the device it is told a GPU (`on_gpu.py`). N
 what kernels take for themselves while they run, libraries' workspaces, and the first step of a process.
 """
 
+import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from configs.evaluation import CaptioningConfig
-from configs.schema import CaptionConfig, PretrainConfig, RetrievalConfig, RunConfig, VqaConfig
+from configs.schema import TASKS, CaptionConfig, RunConfig, VqaConfig
 from engine.step import TrainingStep
 from models.parts.tokenizer import make_tokenizer
 from scripts.plan_memory.live import BLOCK, LiveMemory, on_same_device
@@ -80,12 +81,6 @@ AnyTask = PretrainTask | RetrievalTask | VqaTask | CaptionTask
 
 def make_task(config: RunConfig, made_on: torch.device, device: torch.device) -> AnyTask:
     """The configured task for `device`, its weights `made_on` one, with a vocabulary of one word; reads no data."""
-    classes: dict[type[RunConfig], Any] = {
-        PretrainConfig: PretrainTask,
-        RetrievalConfig: RetrievalTask,
-        VqaConfig: VqaTask,
-        CaptionConfig: CaptionTask,
-    }
     with TemporaryDirectory() as folder:
         make_tokenizer([WORD], vocab_size=100).save(Path(folder))
         text = replace(config.model.text, tokenizer=folder)
@@ -93,7 +88,7 @@ def make_task(config: RunConfig, made_on: torch.device, device: torch.device) ->
         if isinstance(config, CaptionConfig):
             config = replace(config, evaluation=CaptioningConfig())  # its scorer may need what is not installed
         with made_on:
-            return classes[type(config)](config, device)
+            return pkgutil.resolve_name(TASKS[config.task].task)(config, device)
 
 
 def batch_of(config: RunConfig, rows: int, text_tokens: int) -> dict[str, Any]:

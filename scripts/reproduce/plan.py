@@ -9,12 +9,11 @@ from typing import Any, Literal
 
 from ruamel.yaml import YAML
 
-from configs.schema import RetrievalConfig, RunConfig
+from configs.schema import TASKS, RetrievalConfig, RunConfig
 from scripts.parts.commands import ROOT
 from scripts.parts.paper_rows import BLIP_ADDRESS, Row
 from scripts.parts.row_configs import configured_start, read_config, trained_row
 
-ENTRY_SCRIPTS = {"retrieval": "train_retrieval.py", "vqa": "train_vqa.py"}
 RECIPES: dict[str, Path | None] = {"release": None, "paper": ROOT / "configs" / "testa" / "recipe_paper.yaml"}
 """What is put over a row's file, which itself is by the release's recipe."""
 PUBLISHED_PROCESSES = 8
@@ -108,7 +107,7 @@ def _command(row: Row, request: Request, own: dict[str, str], *options: str) -> 
     launcher: tuple[str, ...] = ()
     if request.processes > 1:
         launcher = ("-m", "engine.launch", f"--nproc_per_node={request.processes}")
-    words = (ENTRY_SCRIPTS[read_config(row).task], *options, "--config", row.config)
+    words = (TASKS[read_config(row).task].script, *options, "--config", row.config)
     return (*launcher, *words, *(f"{key}={value}" for key, value in settings.items()))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from configs.load import differences, from_dict, to_dict
-from configs.schema import CONFIG_CLASSES, RunConfig
+from configs.schema import TASKS, RunConfig
 from models.systems import count
 from scripts.parts.paper_rows import DATASETS, Row
 from scripts.parts.row_configs import read_config
@@ -110,8 +110,7 @@ def count_gmacs(results: dict[str, Any]) -> float:
 
 def evaluated_config(results: dict[str, Any]) -> RunConfig:
     """The configuration of an evaluation, from its results."""
-    by_task = {config_class.task: config_class for config_class in CONFIG_CLASSES}
-    return from_dict(by_task[results["task"]], results["config"], "results.json")
+    return from_dict(TASKS[results["task"]].config, results["config"], "results.json")
 
 
 def _misses(expected: dict[str, float], got: dict[str, float], tolerance: float) -> list[str]:

@@ -46,14 +46,6 @@ class Direction:
         """The candidates (q, k) of largest cosine, see `shortlist`."""
         return shortlist(self.cosine(tile), most)
 
-    def reranked(self, tile: slice, chosen: NDArray, logits: NDArray) -> NDArray:
-        """Scores (q, N) with the `chosen` candidates (Q, k) of each query first, by `logits` (Q, k) plus cosine."""
-        cosine = self.cosine(tile)
-        is_chosen, rescored = np.zeros(cosine.shape, dtype=bool), np.full(cosine.shape, np.nan)
-        np.put_along_axis(is_chosen, chosen[tile], True, axis=1)
-        np.put_along_axis(rescored, chosen[tile], logits[tile], axis=1)
-        return rerank(cosine, rescored + cosine, is_chosen)
-
     def best_ranks(self, tile: slice, scores: NDArray) -> NDArray:
         """The rank (q,) of each query's best relevant candidate by scores (q, N)."""
         return best_ranks(scores, self.relevant.rows(tile))

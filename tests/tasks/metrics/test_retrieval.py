@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from tasks.metrics import retrieval
 from tasks.metrics.relation import Relation
 from tasks.metrics.retrieval import best_ranks, both_directions, recalls, rerank, shortlist
+from tasks.reranking_rules import RULES
 from tests.tasks.metrics import dense
 
 
@@ -130,11 +131,12 @@ def test_tiles_have_the_ranks_and_scores_of_whole_arrays(scores_at_once: int, mo
             (logits, logits.T),
             strict=True,
         ):
+            rescore = RULES["logit_plus_cosine"].scores
             tiles = direction.tiles()
             assert len(tiles) == -(-len(direction.queries) // max(1, scores_at_once // len(direction.candidates)))
             chosen = np.concatenate([direction.shortlist(tile, most) for tile in tiles])
             of_chosen = np.take_along_axis(pairs, chosen, axis=1)
-            scores = [direction.reranked(tile, chosen, of_chosen) for tile in tiles]
+            scores = [rescore(direction.cosine(tile), chosen[tile], of_chosen[tile], 1.0) for tile in tiles]
             assert np.array_equal(np.concatenate(scores), whole, equal_nan=True)
             for suffix, parts in (("", scores), ("_cosine", [direction.cosine(tile) for tile in tiles])):
                 found = [direction.best_ranks(tile, part) for tile, part in zip(tiles, parts, strict=True)]
