@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.parts.sharpness import attend_with_sharpness, sharpness
+from models.parts.tiled_attention import attend_in_tiles, suits_tiles
 
 Needs = Literal["nothing", "key", "probabilities", "sharpness"]
 """What a reducer asks of attention: keys averaged over heads, also attention received, or sharpness alone."""
@@ -71,6 +72,10 @@ class Attention(nn.Module):
             context, importance = _attend_with_probabilities(query, key, value, key_bias_BGN)
         elif _is_faster_by_head(query, key_bias_BGN):
             context = _attend_by_head(query, key, value)
+        elif query.shape[2] == 1 and query.shape[1] > MOST_TOKENS_BY_HEAD and suits_tiles(query):
+            bias = None if key_bias_BGN is None else key_bias_BGN.squeeze(1)
+            queries, keys, values = (part.squeeze(2) for part in (query, key, value))
+            context = attend_in_tiles(queries, keys, values, bias).flatten(2).unsqueeze(2)
         else:
             context = _attend(query, key, value, key_bias_BGN)
         mean_key = None if needs == "nothing" else key.detach().mean(dim=3).transpose(1, 2)

@@ -27,6 +27,11 @@ class PackedLinear(nn.Module):
         )
 
 
+def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Rows (Q, K) times rows (N, K), and a bias (N,) on top: (Q, N), where `can_pack` allows it."""
+    return torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
+
+
 def can_pack(weight: Tensor) -> bool:
     """Whether this torch, on this device, has the two operations, which are torch.compile's own and not public."""
     available = torch.backends.mkldnn.is_available() and all(

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from models.parts.tiled_attention import attend_in_tiles_with_sharpness, suits_tiles
+
 TILE_BYTES = {"cpu": 2**24, "other": 2**26}
 """Scores that exist at a time: on a CPU about what a cache holds."""
 SMALLEST_SPREAD = 1e-6
@@ -36,6 +38,8 @@ def attend_with_sharpness(
     of the scores alone. The probabilities of the former are those of the latter times size, normalised again: so the
     values are multiplied by size, and a column of sizes beside them sums up the normaliser.
     """
+    if suits_tiles(query_BNHK):
+        return attend_in_tiles_with_sharpness(query_BNHK, key_BNHK, value_BNHK, size_BN)
     queries, keys, values = _by_head(query_BNHK), key_BNHK.permute(0, 2, 3, 1).contiguous(), _by_head(value_BNHK)
     if size_BN is not None:
         size = size_BN[:, None, :, None].to(values.dtype).expand(-1, values.shape[1], -1, -1)
