@@ -22,6 +22,7 @@ from benchmarks.measure import Case, Child, Variant
 from benchmarks.settings import Settings, sections
 from configs.schema import VideoConfig
 from datasets import sources
+from datasets.framing import Framing
 from datasets.loaders import TrainLoader
 from datasets.pairs import PairTable
 from datasets.records import VideoTextRecord
@@ -73,12 +74,10 @@ def our_loader(settings: Settings, paths: list[str], workers: int, augment: bool
     data = VideoTextDataset(
         PairTable.of([VideoTextRecord(path, (CAPTION,)) for path in paths]),
         num_frames=video.num_frames,
-        image_size=video.image_size,
+        framing=Framing(video.image_size, resize=video.resize, augment="operations" if augment else "none"),
         sampling=video.eval_sampling,
         seed=0,
         training=True,
-        augment=augment,
-        resize=video.resize,
     )
     return TrainLoader(data, batch_size=BATCH_SIZE, accumulate=1, seed=0, rank=0, world_size=1, workers=workers)
 
@@ -87,7 +86,7 @@ def _whole(batches: Iterable[dict[str, Any]]) -> Iterable[Tensor]:
     for batch in batches:
         if batch["failed"]:
             raise ValueError(f"--data: {batch['failed'][0]} cannot be read; take it out of the manifest")
-        yield batch["video"]
+        yield batch["clip"].pixels
 
 
 class NaiveClips(Dataset):

@@ -18,6 +18,7 @@ from benchmarks.measure import Case, Variant
 from benchmarks.naive_step import NaiveStep, has_reference_step
 from benchmarks.settings import Settings, configured
 from configs.schema import DataConfig, PretrainConfig
+from datasets.samples import Clip
 from engine.heartbeat import Heartbeat
 from engine.host_memory import keep_freed_memory
 from engine.interruption import Interruption
@@ -103,7 +104,7 @@ class RandomPairs(nn.Module):
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The losses of a batch, by name."""
-        return self.objectives(self.model, batch)
+        return self.objectives(self.model, {**batch, "clip": Clip.of_pixels(batch["video"])})
 
 
 def random_batch(config: PretrainConfig) -> dict[str, Tensor]:

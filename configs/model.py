@@ -139,23 +139,32 @@ class TextConfig(TextTowerConfig):
             raise ValueError(f"model.text.dropout: {self.dropout} is not a share in [0, 1)")
 
 
-EvalSampling = Literal["uniform", "uniform_floor", "interval_middle", "ends"]
-Sampling = Literal[EvalSampling, "headtail", "random", "interval_random", "interval_random_reference"]
+EvalSampling = Literal["uniform", "uniform_floor", "interval_middle", "interval_middle_padded", "ends"]
+Sampling = Literal[
+    EvalSampling, "headtail", "random", "interval_random", "interval_random_padded", "interval_random_reference"
+]
+Interpolation = Literal["ffmpeg", "nearest", "bilinear", "bicubic", "bicubic_aliased"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoConfig:
     """How a video becomes the encoder's input: frames, pixels, and which frames.
 
-    `augment` is pre-training's: resize to `resize`, then one random crop and two random operations a clip. Pixels are
-    normalised to `pixel_mean` and `pixel_std` of a scale from 0 to 1, by default CLIP's and BLIP's.
+    Frames are squashed to `image_size`, or (`fit: crop`) their shorter side is resized to `resize` pixels and the
+    middle cut out. `interpolation: ffmpeg` squashes while it decodes, bilinearly; the others are PIL's, and
+    `bicubic_aliased` is without antialiasing. `augment` is what training draws once a clip: true is TESTA's
+    pre-training, which squashes to `resize` pixels, crops, and applies two operations; `crop` cuts at a random place
+    instead of the middle (TVTSv2); `resized_crop` squashes half to all of the area and mirrors (UMT).
+    Pixels are normalised to `pixel_mean` and `pixel_std` of a scale from 0 to 1, by default CLIP's and BLIP's.
     """
 
     num_frames: int = 32
     image_size: int = 224
     train_sampling: Sampling = "uniform"
     eval_sampling: EvalSampling = "uniform"
-    augment: bool = False
+    fit: Literal["squash", "crop"] = "squash"
+    interpolation: Interpolation = "ffmpeg"
+    augment: bool | Literal["crop", "resized_crop"] = False
     resize: int = 256
     pixel_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     pixel_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
@@ -165,7 +174,22 @@ class VideoConfig:
             raise ValueError(f"video.num_frames: {self.num_frames} frames of {self.image_size} pixels make no clip")
         if min(self.pixel_std) <= 0:
             raise ValueError(f"video.pixel_std: {list(self.pixel_std)} must be above 0")
-        if self.augment and self.resize < self.image_size:
+        self._check_framing()
+
+    def _check_framing(self) -> None:
+        """Refuse a rule of framing that cannot be, or a setting without effect."""
+        resizes = self.augment is True or self.fit == "crop"
+        if resizes and self.resize < self.image_size:
             raise ValueError(f"video.resize: {self.resize} is less than the crop, video.image_size {self.image_size}")
-        if not self.augment and self.resize != 256:
-            raise ValueError("video.resize: has no effect unless video.augment is true")
+        if not resizes and self.resize != 256:
+            raise ValueError("video.resize: has no effect unless video.augment is true or video.fit is crop")
+        if self.augment is True and self.fit == "crop":
+            raise ValueError("video.fit: crop does not go with video.augment true, which squashes; leave one of them")
+        if self.augment == "crop" and self.fit != "crop":
+            raise ValueError("video.augment: crop cuts what video.fit crop resizes; set video.fit=crop")
+        if self.interpolation == "ffmpeg" and (self.fit == "crop" or self.augment == "resized_crop"):
+            key = "fit" if self.fit == "crop" else "augment"
+            raise ValueError(
+                f"video.{key}: {getattr(self, key)} needs whole frames, which video.interpolation ffmpeg does not "
+                "make; set video.interpolation to bicubic or another"
+            )

@@ -9,6 +9,7 @@ own, and nothing is copied.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import av
@@ -39,6 +40,8 @@ __all__ = [
 
 ChooseFrames = Callable[[int], np.ndarray]
 """From a number of frames to the sorted indices of those wanted, repeats allowed; the same whenever it is asked."""
+Square = Callable[[Tensor], Tensor]
+"""From an upright frame, uint8 (3, H, W) of the video's own size, to its square (3, size, size)."""
 FRAME_LISTS = ListCache()
 
 
@@ -57,25 +60,37 @@ class Reading(NamedTuple):
 
 
 def read_video(
-    file: str | ShardMember, size: int, choose: ChooseFrames, start: float | None = None, end: float | None = None
+    file: str | ShardMember,
+    size: int,
+    choose: ChooseFrames,
+    start: float | None = None,
+    end: float | None = None,
+    square: Square | None = None,
 ) -> Tensor:
-    """Read chosen frames of a video, squashed to a square: uint8 (T, 3, size, size), a view of (T, size, size, 3).
+    """Read chosen frames of a video as squares: uint8 (T, 3, size, size), a view of (T, size, size, 3).
+
+    `square` makes them of whole frames, one after the other; by default FFmpeg squashes them while it decodes.
 
     The pixels lie as the decoder wrote them; whoever needs them in another order copies them once, to where they go.
     `choose` gets the number of frames between `start` and `end` (seconds from the first frame; by default all) and
     says which to take. DecodeError if the file cannot be read, or is over at `start`.
     """
-    return torch.from_numpy(read(file, size, choose, start, end).frames).permute(0, 3, 1, 2)
+    return torch.from_numpy(read(file, size, choose, start, end, square).frames).permute(0, 3, 1, 2)
 
 
 def read(
-    file: str | ShardMember, size: int, choose: ChooseFrames, start: float | None = None, end: float | None = None
+    file: str | ShardMember,
+    size: int,
+    choose: ChooseFrames,
+    start: float | None = None,
+    end: float | None = None,
+    square: Square | None = None,
 ) -> Reading:
     """Read as `read_video` does, and tell which frames were read and how."""
     with _errors_of(file):
         if is_animated_webp(file):
-            return _read_animation(file, size, choose, start, end)
-        return _read(source_of(file), size, choose, start, end)
+            return _read_animation(file, size, choose, start, end, square)
+        return _read(source_of(file), size, choose, start, end, square)
 
 
 def read_times(
@@ -144,13 +159,15 @@ def _errors_of(file: str | ShardMember) -> Iterator[None]:
         raise DecodeError(str(file), one_line(error)) from None
 
 
-def _read(source: Source, size: int, choose: ChooseFrames, start: float | None, end: float | None) -> Reading:
+def _read(
+    source: Source, size: int, choose: ChooseFrames, start: float | None, end: float | None, square: Square | None
+) -> Reading:
     frames = frame_list(source)
     while True:
         first, stop = frames.part(start, end)
         indices = first + choose(stop - first)
         try:
-            pixels = _pixels(source, size, frames, indices)
+            pixels = _pixels(source, size, frames, indices, square)
         except NotAsListed as error:
             # Each round trusts less of what the file says: packets, then time stamps, then nothing but the decoder.
             if not frames.decoded:
@@ -166,23 +183,41 @@ def _read(source: Source, size: int, choose: ChooseFrames, start: float | None, 
 
 
 def _read_animation(
-    file: str | ShardMember, size: int, choose: ChooseFrames, start: float | None, end: float | None
+    file: str | ShardMember,
+    size: int,
+    choose: ChooseFrames,
+    start: float | None,
+    end: float | None,
+    square: Square | None,
 ) -> Reading:
     frames = list_animation(file)
     first, stop = frames.part(start, end)
     indices = first + choose(stop - first)
-    return Reading(read_animation(file, size, indices), indices, frames.times[indices], "Pillow", frames.reason)
+    pixels = read_animation(file, size, indices, None if square is None else partial(_squared, square))
+    return Reading(pixels, indices, frames.times[indices], "Pillow", frames.reason)
 
 
-def _pixels(source: Source, size: int, frames: FrameList, indices: np.ndarray) -> np.ndarray:
+def _pixels(source: Source, size: int, frames: FrameList, indices: np.ndarray, square: Square | None) -> np.ndarray:
     """(T, size, size, 3) uint8; a frame is decoded and resized once, however often it is wanted."""
     wanted, places = np.unique(indices, return_inverse=True)
     pixels = np.empty((len(indices), size, size, 3), np.uint8)
-    shrinker = Shrinker(source.name, size, size)
+    # Of one size; of whole frames, by each size that the video has.
+    shrinkers: dict[tuple[int, int], Shrinker] = {}
+
     with opened(source) as (container, stream):
         for number, frame in enumerate(frames_at(container, stream, frames, wanted)):
-            pixels[places == number] = shrinker.shrink(frame)
+            side = (size, size) if square is None else (frame.width, frame.height)
+            if side not in shrinkers:
+                shrinkers[side] = Shrinker(source.name, *side)
+            picture = shrinkers[side].shrink(frame)
+            pixels[places == number] = picture if square is None else _squared(square, picture)
+
     return pixels
+
+
+def _squared(square: Square, picture: np.ndarray) -> np.ndarray:
+    """Apply `square` to a picture (H, W, 3)."""
+    return square(torch.from_numpy(picture.copy()).permute(2, 0, 1)).permute(1, 2, 0).numpy()
 
 
 def _list_by_decoding(source: Source, doubt: str, beat: Callable[[], None] | None = None) -> FrameList:

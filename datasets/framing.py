@@ -1,11 +1,81 @@
-"""How the frames of a clip become pictures of one size, on uint8 pixels (..., 3, H, W): resize, then cut."""
+"""How the frames of a clip become square pictures of one size, on uint8 pixels (..., 3, H, W)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL.Image import Resampling, fromarray
 from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional
 
-INTERPOLATIONS = {"bilinear": Resampling.BILINEAR, "bicubic": Resampling.BICUBIC}
+from datasets.transforms import random_box
+
+PIL_INTERPOLATIONS = {"bilinear": Resampling.BILINEAR, "bicubic": Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class Framing:
+    """The rule by which frames become squares of `size` pixels, as `video` of a configuration says it.
+
+    Attributes:
+        fit: `squash` changes the aspect; `crop` cuts the middle out of frames whose shorter side has `resize` pixels.
+        interpolation: of RESIZES; `ffmpeg` squashes while decoding, bilinearly, and images bicubically.
+        augment: `none`; what training draws once a clip instead of the fit, see CUTS; or `operations`, pre-training's,
+            which squashes to `resize` pixels first (`transforms.augment_clip`).
+    """
+
+    size: int
+    fit: str = "squash"
+    interpolation: str = "ffmpeg"
+    resize: int = 256
+    augment: str = "none"
+
+    @property
+    def read_size(self) -> int:
+        """The side of the squares that are read, before operations cut them."""
+        return self.resize if self.augment == "operations" else self.size
+
+    @property
+    def is_random(self) -> bool:
+        """Whether what is read differs from epoch to epoch."""
+        return self.augment in CUTS
+
+    def square(self, pixels: Tensor, rng: np.random.Generator) -> Tensor:
+        """Frames (..., 3, H, W) as squares of `read_size` pixels; one draw serves all of them."""
+        cut = CUTS[self.augment] if self.augment in CUTS else FITS[self.fit]
+        return cut(pixels, self, rng)
+
+
+def squash(pixels: Tensor, framing: Framing, rng: np.random.Generator) -> Tensor:
+    """Squash frames to a square, whatever their aspect."""
+    return resize(pixels, (framing.read_size, framing.read_size), framing.interpolation)
+
+
+def crop_middle(pixels: Tensor, framing: Framing, rng: np.random.Generator) -> Tensor:
+    """Resize the shorter side, then cut out the middle."""
+    return crop_centre(resize_shorter_side(pixels, framing.resize, framing.interpolation), framing.size)
+
+
+def crop_anywhere(pixels: Tensor, framing: Framing, rng: np.random.Generator) -> Tensor:
+    """Resize the shorter side, then cut a square out of a random place (TVTSv2)."""
+    return crop_random(resize_shorter_side(pixels, framing.resize, framing.interpolation), framing.size, rng)
+
+
+def crop_and_resize(pixels: Tensor, framing: Framing, rng: np.random.Generator) -> Tensor:
+    """Cut out a random part of at least half the area, squash it to a square, and mirror it half of the time (UMT)."""
+    top, left, height, width = random_box(pixels.shape[-2], pixels.shape[-1], rng)
+    part = pixels[..., top : top + height, left : left + width]
+    square = resize(part, (framing.size, framing.size), framing.interpolation)
+    return functional.horizontal_flip(square) if rng.random() < 0.5 else square
+
+
+Cut = Callable[[Tensor, Framing, np.random.Generator], Tensor]
+FITS: dict[str, Cut] = {"squash": squash, "crop": crop_middle}
+"""`video.fit` by name."""
+CUTS: dict[str, Cut] = {"crop": crop_anywhere, "resized_crop": crop_and_resize}
+"""Those of `video.augment` that take another part of the frame for each clip and epoch."""
 
 
 def resize_shorter_side(pixels: Tensor, size: int, interpolation: str = "bicubic") -> Tensor:
@@ -21,14 +91,39 @@ def resize_shorter_side(pixels: Tensor, size: int, interpolation: str = "bicubic
 
 
 def resize(pixels: Tensor, size: tuple[int, int], interpolation: str = "bicubic") -> Tensor:
-    """Resize to (height, width): `nearest`, or `bilinear` or `bicubic` with antialiasing, to the bit as PIL does."""
-    if interpolation == "nearest":
-        rows, columns = (_nearest(before, after) for before, after in zip(pixels.shape[-2:], size, strict=True))
-        return pixels.index_select(-2, rows).index_select(-1, columns)
+    """Resize to (height, width) by the rule of RESIZES that `interpolation` names."""
+    return RESIZES[interpolation](pixels, size, interpolation)
+
+
+def resize_as_pil(pixels: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
+    """With antialiasing, to the bit as PIL does."""
     height, width = size
     frames = pixels.movedim(-3, -1).reshape(-1, *pixels.shape[-2:], 3).contiguous().numpy()
-    resized = [np.asarray(fromarray(frame).resize((width, height), INTERPOLATIONS[interpolation])) for frame in frames]
+    resampling = PIL_INTERPOLATIONS[interpolation]
+    resized = [np.asarray(fromarray(frame).resize((width, height), resampling)) for frame in frames]
     return torch.from_numpy(np.stack(resized)).movedim(-1, -3).reshape(*pixels.shape[:-2], height, width)
+
+
+def resize_aliased(pixels: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
+    """Bicubic without antialiasing, as torchvision resized tensors until 0.16 (UMT)."""
+    frames = pixels.reshape(-1, *pixels.shape[-3:]).float()
+    resized = F.interpolate(frames, size=size, mode="bicubic", align_corners=False, antialias=False)
+    return resized.clamp(0, 255).round().to(torch.uint8).reshape(*pixels.shape[:-2], *size)
+
+
+def resize_nearest(pixels: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
+    """By the pixel that holds the middle of the new one, as PIL does."""
+    rows, columns = (_nearest(before, after) for before, after in zip(pixels.shape[-2:], size, strict=True))
+    return pixels.index_select(-2, rows).index_select(-1, columns)
+
+
+RESIZES: dict[str, Callable[[Tensor, tuple[int, int], str], Tensor]] = {
+    "nearest": resize_nearest,
+    "bilinear": resize_as_pil,
+    "bicubic": resize_as_pil,
+    "bicubic_aliased": resize_aliased,
+}
+"""`video.interpolation` by name, besides `ffmpeg`."""
 
 
 def crop_centre(pixels: Tensor, size: int) -> Tensor:

@@ -5,7 +5,8 @@ from itertools import islice
 from typing import Any
 
 from datasets.mixing import Item, Mixture, Source
-from datasets.video_text import VideoTextDataset, collate
+from datasets.samples import collate
+from datasets.video_text import VideoTextDataset
 from datasets.watching import BatchLists, WatchedLoader
 
 Batch = dict[str, Any]

@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 
 from datasets import sampling
 from datasets.reading import Line
-from datasets.video_text import Sample, VideoTextDataset
+from datasets.samples import Sample
+from datasets.video_text import VideoTextDataset
 
 
 class Item(NamedTuple):

@@ -76,6 +76,20 @@ def interval_random_reference(num_frames: int, length: int, rng: np.random.Gener
     return rng.integers(low, np.maximum(high, low), endpoint=True).clip(max=length - 1)
 
 
+def interval_middle_padded(num_frames: int, length: int, rng: np.random.Generator) -> np.ndarray:
+    """As `interval_middle`, but a short video gives each frame once and then its last one (UMT's `middle`)."""
+    return _padded(all_frames_once(num_frames, length), num_frames)
+
+
+def interval_random_padded(num_frames: int, length: int, rng: np.random.Generator) -> np.ndarray:
+    """A frame at random from each interval, where a short video has one interval a frame and repeats its last one.
+
+    UMT's `rand`.
+    """
+    low, high = intervals(min(num_frames, length), length)
+    return _padded(rng.integers(low, high), num_frames)
+
+
 def ends(num_frames: int, length: int, rng: np.random.Generator) -> np.ndarray:
     """Frames at equal distances from the first to the last, TVTSv2's rule of feature extraction."""
     return np.linspace(0, length - 1, num_frames).astype(np.int64)
@@ -110,6 +124,11 @@ def frames_of_span(num_frames_in_file: int, duration: float, start: float, end: 
     return int(start * rate), int((end - start) * rate)
 
 
+def _padded(indices: np.ndarray, num_frames: int) -> np.ndarray:
+    """Repeat the last index until there are `num_frames`."""
+    return np.concatenate([indices, np.repeat(indices[-1:], num_frames - len(indices))])
+
+
 def _draw(count: int, low: int, high: int, rng: np.random.Generator) -> np.ndarray:
     """`count` sorted draws from low ... high - 1, each as often as every other, give or take one."""
     if count == 0:
@@ -125,11 +144,13 @@ SAMPLERS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
     "headtail": headtail,
     "random": random,
     "interval_middle": interval_middle,
+    "interval_middle_padded": interval_middle_padded,
     "interval_random": interval_random,
+    "interval_random_padded": interval_random_padded,
     "interval_random_reference": interval_random_reference,
     "ends": ends,
 }
 """`video.train_sampling` and `video.eval_sampling` by name."""
 
-RANDOM_SAMPLERS = ("headtail", "random", "interval_random", "interval_random_reference")
+RANDOM_SAMPLERS = ("headtail", "random", "interval_random", "interval_random_padded", "interval_random_reference")
 """Those that take other frames in every epoch."""

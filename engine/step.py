@@ -80,7 +80,8 @@ class TrainingStep:
         return nullcontext()
 
     def _to_device(self, batch: Batch) -> Batch:
-        move = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
+        # Tensors, and what a task puts several of them in.
+        move = {name: value for name, value in batch.items() if hasattr(value, "to")}
         return {**batch, **{name: value.to(self.device, non_blocking=True) for name, value in move.items()}}
 
     def _clip_gradients(self) -> torch.Tensor:

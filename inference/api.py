@@ -23,8 +23,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from datasets.samples import collate
 from datasets.text import check_text, has_words
-from datasets.video_text import collate
 from engine.precision import DTYPES, Precision, autocast, check_gpu_is_supported, resolve_precision
 from engine.run import choose_device
 from inference.trained import CAN_DO, Seconds, Video, abilities_of, records_of, settings_to_use, trained_task
@@ -224,7 +224,7 @@ class TrainedModel:
             batch = collate([data[position] for position in part])
             for failure in batch["failed"]:
                 raise ValueError(f"{failure['video']}: cannot be read ({failure['reason']}); give another file")
-            yield list(part), batch["video"]
+            yield list(part), batch["clip"].pixels
 
     def _tokenized(self, texts: str | Sequence[str], max_tokens: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Ids and mask of the texts, cleaned as in training, some at a time."""

@@ -165,8 +165,8 @@ class VideoTextTask(nn.Module):
         for batch in progress_bar(loader, "videos"):
             failed += batch["failed"]
             self._hung |= {entry["video"]: entry["reason"] for entry in batch["failed"] if entry["excluded"]}
-            if batch["video"] is not None:
-                yield batch["index"].tolist(), batch["video"].to(self.device, non_blocking=True)
+            if batch["clip"] is not None:
+                yield batch["index"].tolist(), batch["clip"].pixels.to(self.device, non_blocking=True)
 
     def evaluated(self, final: bool) -> Split:
         """The part of the data that an evaluation is of."""

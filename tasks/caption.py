@@ -86,7 +86,7 @@ class CaptionTask(VideoTextTask):
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The loss of a token, averaged over all captions of the step, those of all processes."""
-        losses = self.model.context_loss(self.model.video_tokens(batch["video"]), batch["ids"], batch["mask"])
+        losses = self.model.context_loss(self.model.video_tokens(batch["clip"].pixels), batch["ids"], batch["mask"])
         return {"cap": losses.sum() / batch["mean_tokens"]}
 
     def evaluate(self, final: bool) -> dict[str, Any]:

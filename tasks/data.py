@@ -3,32 +3,48 @@
 from collections.abc import Callable
 from functools import partial
 
+from configs.model import VideoConfig
 from configs.schema import RunConfig
+from datasets.framing import Framing
 from datasets.pairs import PairTable
 from datasets.records import QuestionRecord, VideoTextRecord
 from datasets.text import CLEAN_UPS
-from datasets.video_text import VideoTextDataset
+from datasets.video_text import TextsOfSample, VideoTextDataset
 
 QUESTION_WORDS = 50
 
 
 def video_text(
-    config: RunConfig, records: list[VideoTextRecord] | list[QuestionRecord], training: bool
+    config: RunConfig,
+    records: list[VideoTextRecord] | list[QuestionRecord],
+    training: bool,
+    texts: TextsOfSample = "one",
 ) -> VideoTextDataset:
-    """Records as samples of the configured frames and pixels."""
+    """Records as samples of the configured frames and pixels, each with one or all texts of its video."""
     video, data = config.video, config.data
     return VideoTextDataset(
         PairTable.of(records),
         num_frames=video.num_frames,
-        image_size=video.image_size,
+        framing=framing_of(video, training),
         sampling=video.train_sampling if training else video.eval_sampling,
         seed=config.seed,
         clean=clean_up(config),
         training=training,
-        augment=training and video.augment,
-        resize=video.resize,
+        texts=texts,
         cache_bytes=int(data.cache_gb * 2**30) if data.cache == "memory" and training else None,
     )
+
+
+def framing_of(video: VideoConfig, training: bool, image_size: int | None = None) -> Framing:
+    """How frames become squares of the configured size, or of `image_size` pixels.
+
+    What is cut is then resized in proportion.
+    """
+    size = image_size or video.image_size
+    augment = "none"
+    if training and video.augment:
+        augment = "operations" if video.augment is True else video.augment
+    return Framing(size, video.fit, video.interpolation, round(video.resize * size / video.image_size), augment)
 
 
 def clean_up(config: RunConfig) -> Callable[[str], str]:

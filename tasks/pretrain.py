@@ -17,7 +17,7 @@ from datasets.video_text import VideoTextDataset
 from engine.distributed import rank, world_size
 from tasks.annotations import digest_of, media_folder, sources_of
 from tasks.base import PairTask
-from tasks.data import clean_up
+from tasks.data import clean_up, framing_of
 
 logger = logging.getLogger(__name__)
 
@@ -99,13 +99,11 @@ def read_source(config: PretrainConfig, source: SourceConfig) -> Source:
     samples = VideoTextDataset(
         table,
         num_frames=num_frames,
-        image_size=image_size,
+        framing=framing_of(video, training=True, image_size=source.image_size),
         sampling=video.train_sampling,
         seed=config.seed,
         clean=clean_up(config),
         training=True,
-        augment=video.augment,
-        resize=round(video.resize * image_size / video.image_size),
         cache_bytes=int(data.cache_gb * 2**30) if data.cache == "memory" else None,
     )
     return Source(str(path), samples, source.weight, source.batch_size)

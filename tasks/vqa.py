@@ -5,7 +5,7 @@ Shapes: B questions, S question tokens, A answers of a list, D width.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from configs.schema import VqaConfig
 from datasets.loaders import TrainLoader
-from datasets.records import QuestionRecord, VideoTextRecord
+from datasets.records import QuestionRecord
 from datasets.video_text import VideoTextDataset
 from engine.checkpoint_folder import read_json, write_json, write_lines
 from engine.distributed import gather_objects
@@ -60,7 +60,6 @@ class VqaTask(VideoTextTask):
         # Now: a checkpoint that a run goes on from is gone when the next ones are kept.
         known = beside_checkpoint(config, ANSWERS)
         self._known: dict[str, int] | None = None if known is None else read_json(known)
-        self._rows_about: dict[tuple[str, float | None, float | None], list[int]] = {}
 
     def training_texts(self) -> Iterable[str]:
         """Questions as they are read, and answers."""
@@ -82,30 +81,16 @@ class VqaTask(VideoTextTask):
         return loader
 
     def training_samples(self) -> VideoTextDataset:
-        """A sample for each question, or one for each video with all of its questions, whose rows are kept."""
-        if self.config.objective.questions == "one":
-            return super().training_samples()
-        self._rows_about = {}
-        for row, record in enumerate(self.split("train").present):
-            self._rows_about.setdefault((record.video, record.start, record.end), []).append(row)
-        clips = [VideoTextRecord(video, ("",), start, end) for video, start, end in self._rows_about]
-        return video_text(self.config, clips, training=True)
+        """A sample for each question, or one for each video with all of its questions."""
+        return video_text(
+            self.config, self.split("train").present, training=True, texts=self.config.objective.questions
+        )
 
     def train_epoch(self, epoch: int, first_step: int) -> Iterator[dict[str, Any]]:
-        """The micro-batches with their questions and all answers to them.
-
-        `about` says which of the videos each question is about, `asked` which of the questions each answer answers.
-        """
+        """The micro-batches, whose texts are questions, with all answers to them."""
         records: list[QuestionRecord] = self.split("train").present
-        rows_about = list(self._rows_about.values())
         for batch in super().train_epoch(epoch, first_step):
-            rows = [[row] for row in batch["row"].tolist()]
-            if rows_about:
-                rows = [rows_about[video] for video in batch["index"].tolist()]
-            yield {
-                **batch,
-                **questions_of([[records[row] for row in of_one] for of_one in rows], clean_up(self.config)),
-            }
+            yield {**batch, **answers_of([records[row] for row in batch["row"].tolist()])}
 
     def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:
         """Before the first forward of an optimizer step: its questions are counted."""
@@ -115,8 +100,8 @@ class VqaTask(VideoTextTask):
         """The loss of all answers, each by its weight, summed over their tokens, for a question of the whole step."""
         ids, mask = self.tokenize(batch["text"], QUESTION_TOKENS)
         # With one question a video the rows are in order, and no keys and values need be copied.
-        about = None if self.config.objective.questions == "one" else batch["about"]
-        states = self.model.ground_text(self.model.video_tokens(batch["video"]), ids, mask, about)
+        about = None if self.config.objective.questions == "one" else batch["text_sample"]
+        states = self.model.ground_text(self.model.video_tokens(batch["clip"].pixels), ids, mask, about)
         answer_ids, answer_mask = self.tokenize(batch["answers"])
         asked = batch["asked"]
         # Not `states[asked]`: on several CPU threads its gradient adds up rows in no fixed order.
@@ -220,15 +205,12 @@ class VqaTask(VideoTextTask):
         return answers
 
 
-def questions_of(asked_about: list[list[QuestionRecord]], clean: Callable[[str], str]) -> dict[str, Any]:
-    """What training takes of the questions about each video of a batch; see `VqaTask.train_epoch`."""
-    chosen = [record for records in asked_about for record in records]
+def answers_of(questions: Sequence[QuestionRecord]) -> dict[str, Any]:
+    """The answers to each question with their weights; `asked` says which of the questions each of them answers."""
     return {
-        "text": [clean(record.question) for record in chosen],
-        "about": torch.tensor([place for place, records in enumerate(asked_about) for _ in records]),
-        "answers": [answer for record in chosen for answer in record.answers],
-        "weights": torch.tensor([weight for record in chosen for weight in record.weights]),
-        "asked": torch.tensor([place for place, record in enumerate(chosen) for _ in record.answers]),
+        "answers": [answer for question in questions for answer in question.answers],
+        "weights": torch.tensor([weight for question in questions for weight in question.weights]),
+        "asked": torch.tensor([place for place, question in enumerate(questions) for _ in question.answers]),
     }
 
 

@@ -1,5 +1,7 @@
 """Animated WebP, which FFmpeg does not read: through Pillow, in order."""
 
+from collections.abc import Callable
+
 import numpy as np
 from PIL import Image
 
@@ -28,15 +30,23 @@ def list_animation(file: str | ShardMember) -> FrameList:
     return FrameList(ends - durations, float(ends[-1]), decoded=True, reason=reason)
 
 
-def read_animation(file: str | ShardMember, size: int, indices: np.ndarray) -> np.ndarray:
-    """The frames of sorted indices, squashed to a square: (T, size, size, 3) uint8. DecodeError as above."""
+def read_animation(
+    file: str | ShardMember,
+    size: int,
+    indices: np.ndarray,
+    square: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
+    """The frames of sorted indices as squares, (T, size, size, 3) uint8, squashed by default. DecodeError as above."""
     pixels = np.empty((len(indices), size, size, 3), np.uint8)
     try:
         with Image.open(opened_by_pillow(file)) as image:
             for index in np.unique(indices).tolist():
                 image.seek(index)
-                small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-                pixels[indices == index] = np.asarray(small)
+                picture = image.convert("RGB")
+                if square is None:
+                    pixels[indices == index] = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
+                else:
+                    pixels[indices == index] = square(np.asarray(picture))
     except PILLOW_ERRORS as error:
         raise DecodeError(str(file), f"Pillow: {one_line(error)}") from None
     return pixels

@@ -98,8 +98,8 @@ def extract(
     reasons: dict[str, str] = {}
     for batch in progress_bar(loader, "batches of videos"):
         reasons |= {failure["video"]: failure["reason"] for failure in batch["failed"]}
-        if batch["video"] is not None:
-            features = model.encode_pixels(batch["video"])
+        if batch["clip"] is not None:
+            features = model.encode_pixels(batch["clip"].pixels)
             found = {"tokens": features.tokens}
             if features.embedding is not None:
                 found["embeddings"] = features.embedding

@@ -28,6 +28,7 @@ from datasets.sampling import SAMPLERS
 from scripts.estimate_scale.sizes import Sizes, sizes_of
 from scripts.estimate_scale.traffic import Message, messages
 from scripts.parts.arguments import at_least, positive
+from tasks.data import framing_of
 
 VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 MEASURED_CLIPS = 32
@@ -152,11 +153,14 @@ def measured_clip_seconds(folder: Path, config: TaskConfig) -> float:
         raise ValueError(f"--videos: {folder} holds no video ({', '.join(VIDEOS)})")
     video, rng = config.video, np.random.default_rng(0)
     chosen = [paths[place] for place in np.linspace(0, len(paths) - 1, min(len(paths), MEASURED_CLIPS)).astype(int)]
-    size, sampler = video.resize if video.augment else video.image_size, SAMPLERS[video.train_sampling]
+    framing, sampler = framing_of(video, training=True), SAMPLERS[video.train_sampling]
+    square = None if framing.interpolation == "ffmpeg" else lambda frame: framing.square(frame, rng)
     started = time.perf_counter()
     for path in tqdm(chosen, desc="reading", unit="clip", disable=None):
         try:
-            read_video(str(path), size, lambda length: sampler(video.num_frames, length, rng))
+            read_video(
+                str(path), framing.read_size, lambda length: sampler(video.num_frames, length, rng), square=square
+            )
         except DecodeError as error:
             raise ValueError(f"--videos: {path}: {error}") from error
     return (time.perf_counter() - started) / len(chosen)

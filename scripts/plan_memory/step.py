@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from configs.evaluation import CaptioningConfig
 from configs.schema import TASKS, CaptionConfig, RunConfig, VqaConfig
+from datasets.samples import Clip
 from engine.step import TrainingStep
 from models.parts.tokenizer import make_tokenizer
 from scripts.plan_memory.live import BLOCK, LiveMemory, on_same_device
@@ -64,7 +65,7 @@ def count(config: RunConfig, rows: int, processes: int, text_tokens: int, block:
             live.name("queue", task.objectives.queue.buffers())
         _make_optimizer_states(step, live)
         batch = batch_of(config, rows, text_tokens)
-        live.name("inputs", [value for value in batch.values() if isinstance(value, Tensor)])
+        live.name("inputs", [batch["clip"].pixels, *(value for value in batch.values() if isinstance(value, Tensor))])
         _tell_apart(task, step.trainable, live)
         with _processes(processes):
             batches = [dict(batch) for _ in range(config.train.accumulate)]
@@ -95,7 +96,7 @@ def batch_of(config: RunConfig, rows: int, text_tokens: int) -> dict[str, Any]:
     """A micro-batch as the loader gives it: uint8 pixels (B, T, 3, H, W) and texts that fill `text_tokens`."""
     video = config.video
     pixels = torch.empty((rows, video.num_frames, 3, video.image_size, video.image_size), dtype=torch.uint8)
-    batch: dict[str, Any] = {"video": pixels, "index": torch.arange(rows)}
+    batch: dict[str, Any] = {"clip": Clip.of_pixels(pixels), "index": torch.arange(rows)}
     if not isinstance(config, VqaConfig):
         return {**batch, "text": [_words(text_tokens)] * rows}
     of_each = QUESTIONS_A_VIDEO if config.objective.questions == "all" else 1
@@ -103,7 +104,7 @@ def batch_of(config: RunConfig, rows: int, text_tokens: int) -> dict[str, Any]:
     return {
         **batch,
         "text": [_words(QUESTION_TOKENS)] * len(asked),
-        "about": asked // of_each,
+        "text_sample": asked // of_each,
         "answers": [_words(ANSWER_TOKENS)] * len(asked),
         "weights": torch.ones(len(asked)),
         "asked": asked,

@@ -96,10 +96,11 @@ class MomentumObjective(nn.Module):
     def forward(self, model: ContrastiveModel, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The losses by name; afterwards the batch is in the queue.
 
-        `batch` has uint8 `video` (B, T, 3, H, W), `ids` and `mask` (B, S), `index` (B,), which video each row
-        shows, and what `begin_step` counted.
+        `batch` has `clip` with uint8 pixels (B, T, 3, H, W), `ids` and `mask` (B, S), `index` (B,), which video each
+        row shows, and what `begin_step` counted.
         """
-        video_BTCHW, ids, mask, index = (batch[name] for name in ("video", "ids", "mask", "index"))
+        video_BTCHW = batch["clip"].pixels
+        ids, mask, index = (batch[name] for name in ("ids", "mask", "index"))
         losses: dict[str, Tensor] = {}
         texts = ids, mask
         if "vtm" in self.objective.losses and self.objective.negatives == "all":

@@ -35,8 +35,8 @@ def test_the_references_loader_gives_the_same_clips(paths: list[str], workers: i
     ours, theirs = {}, {}
     paths = paths[:4]
     for batch in load.our_loader(SETTINGS, paths, workers, augment=False).epoch(0):
-        assert not batch["failed"] and batch["video"].dtype == torch.uint8
-        ours |= dict(zip(batch["index"].tolist(), batch["video"], strict=True))
+        assert not batch["failed"] and batch["clip"].pixels.dtype == torch.uint8
+        ours |= dict(zip(batch["index"].tolist(), batch["clip"].pixels, strict=True))
     for clips, captions, positions in load.naive_loader(SETTINGS, paths, workers):
         assert set(captions) == {load.CAPTION}
         theirs |= dict(zip(positions.tolist(), clips, strict=True))

@@ -15,11 +15,12 @@ from torch.utils._pytree import tree_leaves
 
 from datasets import decode, loaders, transforms
 from datasets.loaders import TrainLoader, evaluation_loader
-from datasets.pairs import PairTable
 from datasets.records import VideoTextRecord
+from datasets.samples import collate
 from datasets.sampling import generator
 from datasets.video import pixels
-from datasets.video_text import VideoTextDataset, collate
+from datasets.video_text import VideoTextDataset
+from tests.pairs import dataset_of
 from tests.videos import write_video
 
 SIZE, FRAMES = 32, 4
@@ -64,7 +65,7 @@ def records(tmp_path: Path) -> list[VideoTextRecord]:
 
 def dataset(records: list[VideoTextRecord], **changes: Any) -> VideoTextDataset:
     settings = {"num_frames": FRAMES, "image_size": SIZE, "sampling": "uniform", "seed": 1, "training": True}
-    return VideoTextDataset(PairTable.of(records), **{**settings, **changes})
+    return dataset_of(records, **{**settings, **changes})
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[str]:
@@ -100,13 +101,13 @@ def test_pixels_lie_where_the_reader_put_them(records: list[VideoTextRecord], mo
 def test_a_clip_is_written_once(records: list[VideoTextRecord], monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     # Of the operations that leave a clip at level 5 as it is.
     monkeypatch.setattr(transforms, "CLIP_OPERATIONS", ("identity", "contrast", "brightness", "sharpness"))
-    changes = {"crop": {"augment": True, "resize": 64}, "cached": {"cache_bytes": 10**6}}.get(kind, {})
+    changes = {"crop": {"augment": "operations", "resize": 64}, "cached": {"cache_bytes": 10**6}}.get(kind, {})
     data = dataset([records[0], records[3]], **changes)
     for row in range(2):  # the first look at a clip fills the cache
         data[0, row]
     with WrittenBytes() as written:
         batch = collate([data[0, row] for row in range(2)])
-    assert written.total == batch["video"].numel() == 2 * CLIP_BYTES
+    assert written.total == batch["clip"].pixels.numel() == 2 * CLIP_BYTES
 
 
 def test_an_image_is_resized_once_and_repeated_in_the_batch_alone(
@@ -114,10 +115,10 @@ def test_an_image_is_resized_once_and_repeated_in_the_batch_alone(
 ) -> None:
     resized = count_calls(monkeypatch, transforms.functional, "resize")
     cropped = count_calls(monkeypatch, transforms.functional, "resized_crop")
-    data, augmented = dataset(records), dataset(records, augment=True, resize=40)
-    clip = data[0, 1]["video"]
+    data, augmented = dataset(records), dataset(records, augment="operations", resize=40)
+    clip = data[0, 1].clip.pixels
     assert clip.shape == (FRAMES, 3, SIZE, SIZE) and clip.stride(0) == 0 and (resized, cropped) == (["resize"], [])
-    assert augmented[0, 1]["video"].stride(0) == 0 and (len(resized), len(cropped)) == (1, 1)
+    assert augmented[0, 1].clip.pixels.stride(0) == 0 and (len(resized), len(cropped)) == (1, 1)
     data[0, 0], augmented[0, 0]
     assert (len(resized), len(cropped)) == (1, 1)  # videos are resized by their decoder
 
@@ -179,7 +180,7 @@ def test_pyav_leaves_nothing_that_a_forked_worker_waits_for(
 def counted_collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     with WrittenBytes() as written:
         batch = collate(samples)
-    return {**batch, "written": written.total, "in_shared_memory": batch["video"].is_shared()}
+    return {**batch, "written": written.total, "in_shared_memory": batch["clip"].pixels.is_shared()}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -207,10 +208,10 @@ def test_a_batch_is_its_clips_stacked(records: list[VideoTextRecord], workers: i
         items = [item for batch in iter_rows(train, epoch) for item in batch]
         samples = [data[item.epoch, item.row, item.draw] for item in items]
         (batch,) = train.epoch(epoch)
-        assert batch["video"].is_contiguous() and batch["video"].is_pinned() == torch.cuda.is_available()
-        expected = torch.stack([sample["video"].contiguous() for sample in samples])
-        assert torch.equal(batch["video"].to(device, non_blocking=True).cpu(), expected)
-        assert batch["row"].tolist() == [sample["row"] for sample in samples] and len(batch["failed"]) == 1
+        assert batch["clip"].pixels.is_contiguous() and batch["clip"].pixels.is_pinned() == torch.cuda.is_available()
+        expected = torch.stack([sample.clip.pixels.contiguous() for sample in samples])
+        assert torch.equal(batch["clip"].pixels.to(device, non_blocking=True).cpu(), expected)
+        assert batch["row"].tolist() == [sample.rows[0] for sample in samples] and len(batch["failed"]) == 1
 
 
 def iter_rows(train: TrainLoader, epoch: int) -> list[list[Any]]:
@@ -222,12 +223,12 @@ def test_evaluation_leaves_out_what_cannot_be_read(records: list[VideoTextRecord
     data = dataset(records, training=False, cache_bytes=10**6)
     for _ in range(2):  # from the files, then from the cache
         (batch,) = evaluation_loader(data, batch_size=4, rank=0, world_size=1, workers=workers)
-        expected = [data[index]["video"].contiguous() for index in (0, 1, 3)]
-        assert torch.equal(batch["video"], torch.stack(expected)) and batch["index"].tolist() == [0, 1, 3]
+        expected = [data[index].clip.pixels.contiguous() for index in (0, 1, 3)]
+        assert torch.equal(batch["clip"].pixels, torch.stack(expected)) and batch["index"].tolist() == [0, 1, 3]
         # A copy of the cached clips: who writes into a batch leaves them alone.
-        batch["video"].zero_()
+        batch["clip"].pixels.zero_()
         assert all(clip.any() for clip in data._cache.clips[[0, 1, 3]])  # type: ignore[union-attr]
-    assert collate([data[2]])["video"] is None
+    assert collate([data[2]])["clip"] is None
 
 
 @pytest.mark.parametrize("draw", range(12))

@@ -1,12 +1,17 @@
 """Resizing and cutting frames, against PIL and by hand."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from PIL.Image import Resampling
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import resize as torchvision_resize
 
-from datasets.framing import crop_centre, crop_random, resize, resize_shorter_side
+from configs.model import Interpolation
+from datasets.framing import CUTS, FITS, RESIZES, Framing, crop_centre, crop_random, resize, resize_shorter_side
 
 FRAMES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 37, 50), dtype=np.uint8))
 
@@ -63,3 +68,54 @@ def test_frames_too_small_for_a_crop_are_refused() -> None:
     for cut in (crop_centre, lambda pixels, size: crop_random(pixels, size, np.random.default_rng(0))):
         with pytest.raises(ValueError, match="37 x 50 pixels hold no square of 38"):
             cut(FRAMES, 38)
+
+
+@pytest.mark.parametrize("size", [(12, 31), (100, 77), (37, 50)])
+def test_bicubic_without_antialiasing_is_torchvisions_of_tensors(size: tuple[int, int]) -> None:
+    expected = torchvision_resize(FRAMES, list(size), InterpolationMode.BICUBIC, antialias=False)
+    assert torch.equal(resize(FRAMES, size, "bicubic_aliased"), expected)
+    shrinks = size != (37, 50)
+    assert torch.equal(resize(FRAMES, size, "bicubic"), expected) != shrinks
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("interpolation", RESIZES)
+def test_evaluations_squares_follow_from_fit_and_interpolation(fit: str, interpolation: str) -> None:
+    square = Framing(20, fit, interpolation, resize=24).square(FRAMES, np.random.default_rng(0))
+    if fit == "squash":
+        assert torch.equal(square, resize(FRAMES, (20, 20), interpolation))
+    else:
+        # 37 x 50 becomes 24 x 32, of which 20 x 20 are cut out, 2 from the top and 6 from the left.
+        assert torch.equal(square, resize(FRAMES, (24, 32), interpolation)[..., 2:22, 6:26])
+
+
+def test_a_random_crop_is_of_the_resized_frames() -> None:
+    whole = resize(FRAMES, (24, 32), "nearest")
+    places = [whole[..., top : top + 20, left : left + 20] for top in range(5) for left in range(13)]
+    seen = set()
+    for seed in range(200):
+        square = Framing(20, "crop", "nearest", 24, "crop").square(FRAMES, np.random.default_rng(seed))
+        seen |= {number for number, place in enumerate(places) if torch.equal(square, place)}
+    assert len(seen) > 55  # of 65; each is hit with a chance of 95 %
+
+
+def test_a_resized_crop_shows_at_least_half_of_the_area_and_is_mirrored_half_of_the_time() -> None:
+    """By the positions that pixels show: columns rise from left to right, or fall where the crop is mirrored."""
+    height, width = 60, 80
+    across = torch.linspace(0, 255, width).to(torch.uint8).expand(height, -1)
+    down = torch.linspace(0, 255, height).to(torch.uint8)[:, None].expand(-1, width)
+    pixels = torch.stack([across, down, across])[None]
+    mirrored, shares = 0, []
+    for seed in range(200):
+        square = Framing(32, "squash", "bilinear", augment="resized_crop").square(pixels, np.random.default_rng(seed))
+        assert square.shape == (1, 3, 32, 32)
+        first, last = (float(square[0, 0, 16, column]) for column in (0, -1))
+        top, bottom = (float(square[0, 1, row, 16]) for row in (0, -1))
+        mirrored += first > last
+        assert bottom > top
+        shares.append(abs(last - first) / 255 * (bottom - top) / 255)
+    assert 70 < mirrored < 130 and 0.42 < min(shares) < 0.55 and max(shares) > 0.85
+
+
+def test_every_name_of_the_configuration_is_there() -> None:
+    assert {"ffmpeg", *RESIZES} == set(get_args(Interpolation)) and set(CUTS) == {"crop", "resized_crop"}

@@ -11,8 +11,8 @@ from PIL import Image
 
 from datasets import decode
 from datasets.video import files, pixels
-from datasets.video_text import VideoTextDataset
 from tests import barcodes
+from tests.pairs import dataset_of
 
 
 @pytest.mark.parametrize(
@@ -87,10 +87,10 @@ def test_a_data_set_reads_an_animation_as_a_video(tmp_path: Path) -> None:
     from datasets.records import VideoTextRecord
 
     path = write_animation(tmp_path / "a.webp")
-    data = VideoTextDataset(
+    data = dataset_of(
         PairTable.of([VideoTextRecord(str(path), ("numbers",))]),
         num_frames=5, image_size=64, sampling="uniform", seed=0, training=False,
     )  # fmt: skip
-    clip = data[0]["video"]
+    clip = data[0].clip.pixels
     assert barcodes.numbers(clip.permute(0, 2, 3, 1).numpy()) == [1, 3, 5, 7, 9]
     assert data.frame_times(0) == pytest.approx([0.1, 0.3, 1.4, 1.6, 1.8])

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from datasets.loaders import TrainLoader, evaluation_loader
-from datasets.pairs import PairTable
 from datasets.records import VideoTextRecord
+from datasets.samples import Clip
 from datasets.video_text import VideoTextDataset
+from tests.pairs import dataset_of
 from tests.videos import grey_steps, write_video
 
 
@@ -25,7 +26,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[VideoTextRecord]:
 
 def dataset(records: list[VideoTextRecord], **changes: Any) -> VideoTextDataset:
     settings: dict[str, Any] = {"num_frames": 3, "image_size": 32, "sampling": "headtail", "seed": 1, "training": True}
-    return VideoTextDataset(PairTable.of(records), **{**settings, **changes})
+    return dataset_of(records, **{**settings, **changes})
 
 
 def loader(data: VideoTextDataset, rank: int = 0, world_size: int = 1, workers: int = 0, **changes: int) -> TrainLoader:
@@ -36,7 +37,7 @@ def loader(data: VideoTextDataset, rank: int = 0, world_size: int = 1, workers: 
 def assert_same(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> None:
     assert len(first) == len(second)
     for one, other in zip(first, second, strict=True):
-        assert torch.equal(one["video"], other["video"]) and torch.equal(one["index"], other["index"])
+        assert torch.equal(one["clip"].pixels, other["clip"].pixels) and torch.equal(one["index"], other["index"])
         assert one["text"] == other["text"] and one["failed"] == other["failed"]
 
 
@@ -44,7 +45,7 @@ def joined(ranks: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """The batches of all ranks, those of the same moment one after the other."""
     return [
         {
-            "video": torch.cat([batch["video"] for batch in batches]),
+            "clip": Clip.of_pixels(torch.cat([batch["clip"].pixels for batch in batches])),
             "index": torch.cat([batch["index"] for batch in batches]),
             "text": [text for batch in batches for text in batch["text"]],
             "failed": [failure for batch in batches for failure in batch["failed"]],
@@ -56,7 +57,7 @@ def joined(ranks: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_ranks_and_workers_change_nothing(records: list[VideoTextRecord], world_size: int, workers: int) -> None:
-    data = dataset(records, augment=True, resize=40)
+    data = dataset(records, augment="operations", resize=40)
     reference = loader(data)
     ranks = [loader(data, rank, world_size, workers) for rank in range(world_size)]
     for epoch in (0, 1):
@@ -119,7 +120,7 @@ def test_workers_share_the_cache(records: list[VideoTextRecord]) -> None:
     assert set(data._cache.filled.nonzero().flatten().tolist()) >= seen  # type: ignore[union-attr]
     assert not data._cache.filled[3]  # type: ignore[union-attr]
     for batch in plain:
-        for index, video in zip(batch["index"], batch["video"], strict=True):
+        for index, video in zip(batch["index"], batch["clip"].pixels, strict=True):
             assert torch.equal(data._cache.clips[index], video)  # type: ignore[union-attr]
 
 
@@ -155,11 +156,11 @@ def test_evaluation_sees_every_video_once(records: list[VideoTextRecord], world_
         assert own == [index for index in range(rank, 10, world_size) if index != 3]
         for batch in evaluate(records, rank, world_size, workers):
             failed += batch["failed"]
-            seen |= dict(zip(batch["index"].tolist(), batch["video"], strict=True))
+            seen |= dict(zip(batch["index"].tolist(), batch["clip"].pixels, strict=True))
     assert sorted(seen) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
     assert [failure["video"] for failure in failed] == [records[3].video]
     for index, video in seen.items():
-        assert torch.equal(video, data[index]["video"])
+        assert torch.equal(video, data[index].clip.pixels)
 
 
 def test_a_rank_without_a_video(records: list[VideoTextRecord]) -> None:

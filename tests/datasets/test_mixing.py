@@ -11,10 +11,10 @@ from PIL import Image
 
 from datasets.loaders import TrainLoader
 from datasets.mixing import Item, Mixture, Source
-from datasets.pairs import PairTable
 from datasets.records import VideoTextRecord
 from datasets.sampling import generator
 from datasets.video_text import VideoTextDataset
+from tests.pairs import dataset_of
 from tests.videos import grey_steps, write_video
 
 SEED = 7
@@ -23,7 +23,7 @@ SEED = 7
 def data(count: int, folder: Path = Path("/nowhere"), suffix: str = ".jpg", **changes: int) -> VideoTextDataset:
     records = [VideoTextRecord(str(folder / f"{row}{suffix}"), (f"{suffix} {row}",)) for row in range(count)]
     settings = {"num_frames": 2, "image_size": 32, **changes}
-    return VideoTextDataset(PairTable.of(records), sampling="headtail", seed=SEED, training=True, **settings)  # type: ignore[arg-type]
+    return dataset_of(records, sampling="headtail", seed=SEED, training=True, **settings)
 
 
 def mixture(*sources: tuple[int, float, int | None], mixing: Literal["sample", "batch"] = "sample") -> Mixture:
@@ -144,7 +144,7 @@ def loader(of: Mixture, rank: int = 0, world_size: int = 1, workers: int = 0, **
 
 
 def compared(batch: dict[str, Any]) -> tuple[Any, ...]:
-    return batch["video"].tolist(), batch["text"], batch["row"].tolist(), batch["failed"]
+    return batch["clip"].pixels.tolist(), batch["text"], batch["row"].tolist(), batch["failed"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -163,7 +163,7 @@ def test_ranks_and_workers_change_nothing(media: Path, mixing: Literal["sample",
 def test_a_video_shown_again_in_an_epoch_is_sampled_again(media: Path) -> None:
     seen: dict[str, list[torch.Tensor]] = {}
     for batch in loader(both(media, "sample")).epoch(0):
-        for clip, text in zip(batch["video"], batch["text"], strict=True):
+        for clip, text in zip(batch["clip"].pixels, batch["text"], strict=True):
             seen.setdefault(text, []).append(clip)
     twice = [clips for text, clips in seen.items() if text.endswith(("6", "7", "8")) and text.startswith(".mp4")]
     assert len(twice) == 3 and any(not torch.equal(clips[0], clips[1]) for clips in twice)
@@ -172,13 +172,13 @@ def test_a_video_shown_again_in_an_epoch_is_sampled_again(media: Path) -> None:
 def test_each_batch_has_the_frames_and_pixels_of_its_source(media: Path) -> None:
     train = loader(both(media, "batch"))
     assert train.steps_per_epoch == 18 // 4 + 18 // 8
-    shapes = {batch["text"][0][:4]: batch["video"].shape for batch in train.epoch(0)}
+    shapes = {batch["text"][0][:4]: batch["clip"].pixels.shape for batch in train.epoch(0)}
     assert shapes == {".mp4": (2, 2, 3, 32, 32), ".jpg": (4, 1, 3, 16, 16)}
 
 
 def test_images_among_videos_are_still_clips(media: Path) -> None:
     for batch in loader(both(media, "sample")).epoch(0):
-        for clip, text in zip(batch["video"], batch["text"], strict=True):
+        for clip, text in zip(batch["clip"].pixels, batch["text"], strict=True):
             assert clip.shape == (2, 3, 32, 32)
             assert torch.equal(clip[0], clip[1]) == text.startswith(".jpg")
 

@@ -16,7 +16,9 @@ from datasets.sampling import (
     generator,
     headtail,
     interval_middle,
+    interval_middle_padded,
     interval_random,
+    interval_random_padded,
     interval_random_reference,
     intervals,
     random,
@@ -134,3 +136,22 @@ def test_windows_stay_inside_the_intervals() -> None:
 
 def test_a_span_in_seconds_is_counted_in_frames() -> None:
     assert frames_of_span(900, 30, 5.25, 20.25) == (157, 450)
+
+
+@pytest.mark.parametrize(
+    ("count", "length", "expected"),
+    [
+        (4, 10, [0, 3, 5, 8]),
+        (4, 3, [0, 1, 2, 2]),
+        (12, 100, [3, 11, 20, 28, 36, 45, 53, 61, 70, 78, 86, 95]),
+        (3, 1, [0, 0, 0]),
+    ],
+)
+def test_padded_middle_is_umts(count: int, length: int, expected: list[int]) -> None:
+    assert interval_middle_padded(count, length, rng()).tolist() == expected
+
+
+def test_padded_random_draws_every_frame_of_its_interval_and_repeats_the_last_of_a_short_video() -> None:
+    drawn = np.array([interval_random_padded(4, 10, rng(index)) for index in range(200)])
+    assert [sorted(set(column)) for column in drawn.T.tolist()] == [[0, 1], [2, 3, 4], [5, 6], [7, 8, 9]]
+    assert interval_random_padded(5, 3, rng()).tolist() == [0, 1, 2, 2, 2]

@@ -18,9 +18,9 @@ from datasets.loaders import TrainLoader
 from datasets.mixing import Mixture, Source
 from datasets.records import ShardMember
 from datasets.sources import is_there, missing_of_some, open_source
-from datasets.video_text import VideoTextDataset
 from scripts.make_shards import main as make_shards
 from tests.datasets.shards import members_of, write_index, write_tar
+from tests.pairs import dataset_of
 from tests.videos import frame_numbers, grey_steps, write_video
 
 
@@ -76,7 +76,7 @@ def test_ranks_and_workers_see_what_one_process_saw_of_the_plain_files(
 ) -> None:
     def batches(path: Path, rank: int, world_size: int, workers: int) -> list[dict[str, Any]]:
         settings: dict[str, Any] = {"num_frames": 3, "image_size": 32, "sampling": "headtail", "seed": 1}
-        data = VideoTextDataset(open_source(path, path.parent), training=True, **settings)
+        data = dataset_of(open_source(path, path.parent), training=True, **settings)
         loader = TrainLoader(
             Mixture([Source("pairs", data)]),
             **{"batch_size": 8, "accumulate": 1, "seed": 1, "workers": workers},
@@ -89,7 +89,7 @@ def test_ranks_and_workers_see_what_one_process_saw_of_the_plain_files(
     of_ranks = [batches(packed, rank, ranks, workers) for rank in range(ranks)]
     for step, one in enumerate(expected):
         parts = [of_rank[step] for of_rank in of_ranks]
-        assert torch.equal(torch.cat([part["video"] for part in parts]), one["video"])
+        assert torch.equal(torch.cat([part["clip"].pixels for part in parts]), one["clip"].pixels)
         assert [text for part in parts for text in part["text"]] == one["text"]
         assert torch.cat([part["row"] for part in parts]).tolist() == one["row"].tolist()
     failed = {failure["video"] for of_rank in of_ranks for batch in of_rank for failure in batch["failed"]}

@@ -18,11 +18,13 @@ from torch import Tensor
 from torch.utils.data._utils import signal_handling
 
 from datasets import watching
+from datasets.framing import Framing
 from datasets.loaders import TrainLoader, evaluation_loader
 from datasets.mixing import Mixture, Source
 from datasets.pairs import PairTable
 from datasets.records import VideoTextRecord
-from datasets.video_text import VideoTextDataset, collate
+from datasets.samples import collate
+from datasets.video_text import VideoTextDataset
 from datasets.watching import WatchedLoader
 from tests.datasets.test_loaders import assert_same, joined, processes
 
@@ -35,12 +37,13 @@ PATIENT = 60.0
 class Troubled(VideoTextDataset):
     """Reading a file named `deadly` ends the process; one named `once` only as long as `once.tried` is not there."""
 
-    def _read(self, video: int, path: str, epoch: int, draw: int) -> Tensor:
-        name, tried = Path(path).stem, Path(path).with_suffix(".tried")
+    def _read(self, video: int, epoch: int, draw: int) -> tuple[Tensor, Tensor]:
+        path = Path(self.table.path(video))
+        name, tried = path.stem, path.with_suffix(".tried")
         if name == "deadly" or (name == "once" and not tried.exists()):
             tried.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return super()._read(video, path, epoch, draw)
+        return super()._read(video, epoch, draw)
 
 
 @pytest.fixture(autouse=True)
@@ -69,8 +72,14 @@ def images(folder: Path, count: int, *special: str) -> list[VideoTextRecord]:
 
 
 def dataset(records: list[VideoTextRecord], **changes: Any) -> Troubled:
-    settings: dict[str, Any] = {"num_frames": 2, "image_size": 16, "sampling": "headtail", "seed": 3, "training": True}
-    return Troubled(PairTable.of(records), **{**settings, **changes})
+    settings: dict[str, Any] = {
+        "num_frames": 2,
+        "framing": Framing(16),
+        "sampling": "headtail",
+        "seed": 3,
+        "training": True,
+    }
+    return Troubled(PairTable.of(records), **{**settings, "training": True, **changes})
 
 
 def loader(
@@ -135,7 +144,7 @@ def test_evaluation_goes_on_without_what_hangs_or_kills(tmp_path: Path) -> None:
     for _ in range(2):
         seen = list(batches)
         assert [batch["index"].tolist() for batch in seen] == [[0, 1], [2, 3], [4, 5], []]
-        assert seen[3]["video"] is None and seen[3]["names"] == []
+        assert seen[3]["clip"] is None and seen[3]["names"] == []
         assert named(seen) == [
             {"video": record.video, "reason": reason, "excluded": True}
             for record, reason in zip(records[6:], (HUNG, DIED), strict=True)
@@ -194,7 +203,7 @@ def mixture(folder: Path) -> Mixture:
     return Mixture(
         [
             Source("first", dataset(first), 2.0),
-            Source("second", dataset(second, num_frames=1, image_size=32), 1.5, batch_size=8),
+            Source("second", dataset(second, num_frames=1, framing=Framing(32)), 1.5, batch_size=8),
         ],
         "batch",
     )
@@ -293,10 +302,10 @@ def test_errors_of_the_data_are_raised_as_they_come(tmp_path: Path) -> None:
     records = images(tmp_path, 4)
 
     class Wrong(VideoTextDataset):
-        def _read(self, *arguments: Any) -> Tensor:
+        def _read(self, *arguments: Any) -> tuple[Tensor, Tensor]:
             raise RuntimeError("our own mistake")
 
-    data = Wrong(PairTable.of(records), num_frames=2, image_size=16, sampling="uniform", seed=0, training=False)
+    data = Wrong(PairTable.of(records), num_frames=2, framing=Framing(16), sampling="uniform", seed=0, training=False)
     for workers in (0, 1):
         with pytest.raises(RuntimeError, match="our own mistake"):
             list(evaluation_loader(data, batch_size=2, rank=0, world_size=1, workers=workers))

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
+from datasets.samples import Clip
 from engine import checkpoint_folder
 from engine.distributed import rank, world_size
 from engine.optim import build_optimizer
@@ -73,7 +74,11 @@ def train_step(model: DistributedDataParallel, configuration: Any) -> None:
     accumulate = configuration.train.accumulate
     rows = configuration.train.batch_size // world_size() // accumulate
     batches = [
-        {"video": clips(rows, seed=rank()), "text": [LONG] * rows, "index": torch.arange(rows) + part * rows}
+        {
+            "clip": Clip.of_pixels(clips(rows, seed=rank())),
+            "text": [LONG] * rows,
+            "index": torch.arange(rows) + part * rows,
+        }
         for part in range(accumulate)
     ]
     model.module.begin_step(0, 0.0, batches)

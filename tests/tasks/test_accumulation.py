@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from datasets.records import QuestionRecord
+from datasets.samples import Clip
 from engine.distributed import all_reduce_sum, rank, world_size
 from engine.step import TrainingStep
 from tasks.caption import CaptionTask
 from tasks.pretrain import PretrainTask
-from tasks.vqa import VqaTask, questions_of
+from tasks.vqa import VqaTask, answers_of
 from tests.gloo import run_ranks
 from tests.models.tiny import randomise
 from tests.tiny_runs import clips, config, write_data, write_questions
@@ -50,7 +51,7 @@ def words(row: int, number: int) -> str:
 
 def micro_batch(kind: str, rows: range) -> dict[str, Any]:
     """What the task's `train_epoch` hands out for these rows of the whole batch."""
-    given: dict[str, Any] = {"video": clips(ROWS)[rows.start : rows.stop], "index": torch.tensor(rows)}
+    given: dict[str, Any] = {"clip": Clip.of_pixels(clips(ROWS)[rows.start : rows.stop]), "index": torch.tensor(rows)}
     if KINDS[kind][0] != "vqa":
         return {**given, "text": [words(row, 0) for row in rows]}
     asked_about = [
@@ -60,7 +61,10 @@ def micro_batch(kind: str, rows: range) -> dict[str, Any]:
         ]
         for row in rows
     ]
-    return {**given, **questions_of(asked_about, str)}
+    questions = [record for records in asked_about for record in records]
+    about = [place for place, records in enumerate(asked_about) for _ in records]
+    texts = {"text": [record.question for record in questions], "text_sample": torch.tensor(about)}
+    return {**given, **texts, **answers_of(questions)}
 
 
 def step(root: Path, kind: str, cuts: int) -> Step:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from datasets.samples import Clip
 from engine.distributed import all_reduce_sum, rank, world_size
 from engine.loop import evaluate
 from tasks.caption import CaptionTask, scores_plainly
@@ -58,7 +59,7 @@ def train_step(root: Path) -> dict[str, Any]:
     task = build(root)
     model = task if world_size() == 1 else DistributedDataParallel(task)
     rows = slice(rank() * 4 // world_size(), (rank() + 1) * 4 // world_size())
-    given: dict[str, Any] = {"video": clips(4)[rows], "text": TEXTS[rows]}
+    given: dict[str, Any] = {"clip": Clip.of_pixels(clips(4)[rows]), "text": TEXTS[rows]}
     task.begin_step(0, 0.0, [given])
     loss = model(given)["cap"]
     loss.backward()
@@ -78,7 +79,7 @@ def test_the_loss_is_the_mean_over_all_tokens(data: Path) -> None:
         video = task.model.video_tokens(clips(4)[row : row + 1])
         summed += task.model.context_loss(video, ids, mask).item()
         tokens += ids.shape[1] - 1
-    given: dict[str, Any] = {"video": clips(4), "text": TEXTS}
+    given: dict[str, Any] = {"clip": Clip.of_pixels(clips(4)), "text": TEXTS}
     task.begin_step(0, 0.0, [given])
     assert task(given)["cap"].item() == pytest.approx(summed / tokens, rel=1e-5)
 

@@ -39,7 +39,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
 def plain(task: PairTask, given: dict[str, Any], draws: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     """Three passes of matching over repeated videos and a caption's pass, all of them apart."""
     model, (ids, mask), rows = task.model, task.tokenize(given["text"]), len(given["text"])
-    tokens = model.encode_video(given["video"]).tokens
+    tokens = model.encode_video(given["clip"].pixels).tokens
     (text, has_text), (video, has_video) = draws
     logits = [
         model.itm_head(model.ground_text(tokens[of], ids[about], mask[about])[:, 0])
@@ -85,7 +85,7 @@ def test_shared_projections_change_neither_loss_nor_gradient(
 )
 def test_each_video_is_projected_once_a_step(tmp_path: Path, kind: str, chosen: list[str] | None) -> None:
     task, given = build(kind, tmp_path, **({} if chosen is None else {"losses": chosen})), uneven([0, 1, 2, 3])
-    tokens = task.model.encode_video(given["video"]).tokens
+    tokens = task.model.encode_video(given["clip"].pixels).tokens
     with counted_rows(task.model.text_encoder) as rows:
         losses(task, given)
     projected = [

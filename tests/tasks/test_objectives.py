@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from datasets.samples import Clip
 from models.parts.losses import selection_noise
 from models.parts.momentum import NO_INDEX
 from tasks.base import PairTask
@@ -40,7 +41,7 @@ def build(kind: str, root: Path, **objective: Any) -> PairTask:
 
 def batch(index: list[int], seed: int = 0) -> dict[str, Any]:
     texts = [caption(video, number) for number, video in enumerate(index)]
-    return {"video": clips(len(index), seed), "text": texts, "index": torch.tensor(index)}
+    return {"clip": Clip.of_pixels(clips(len(index), seed)), "text": texts, "index": torch.tensor(index)}
 
 
 def losses(task: PairTask, given: dict[str, Any], step: int = 0, epoch: float = 0.0) -> dict[str, Tensor]:
@@ -53,7 +54,7 @@ def keys_and_queries(task: PairTask, given: dict[str, Any]) -> tuple[list[Tensor
     keys: list[list[Tensor]] = [[], []]
     queries: list[list[Tensor]] = [[], []]
     for row, text in enumerate(given["text"]):
-        video, (ids, mask) = given["video"][row : row + 1], task.tokenize([text])
+        video, (ids, mask) = given["clip"].pixels[row : row + 1], task.tokenize([text])
         for kind, twin in enumerate(task.objectives.twin.embed(task.model, video, ids, mask)):
             keys[kind].append(twin[0])
         queries[0].append(task.model.encode_video(video).embedding[0])
@@ -139,7 +140,7 @@ def matching_by_hand(task: PairTask, given: dict[str, Any], noise: Tensor) -> tu
 
     def loss(video: int, text: int, label: int) -> float:
         ids, mask = task.tokenize([given["text"][text]])
-        logits = task.model.match(task.model.encode_video(given["video"][video : video + 1]).tokens, ids, mask)[0]
+        logits = task.model.match(task.model.encode_video(given["clip"].pixels[video : video + 1]).tokens, ids, mask)[0]
         return float(torch.logsumexp(logits, 0) - logits[label])
 
     values = [loss(row, row, 1) for row in rows]
@@ -197,7 +198,7 @@ def test_captions_are_scored_per_token_of_the_whole_batch_with_smoothed_labels(t
             ids, mask = task.tokenize([text])
             decoder = task.model.text_decoder
             assert decoder is not None
-            tokens = task.model.encode_video(given["video"][row : row + 1]).tokens
+            tokens = task.model.encode_video(given["clip"].pixels[row : row + 1]).tokens
             first = torch.cat([torch.tensor([[task.tokenizer.dec_id]]), ids[:, 1:]], dim=1)
             log_likelihood = F.log_softmax(decoder(first, mask, decoder.bert.project(tokens))[0], dim=-1)
             for place, target in enumerate(ids[0, 1:]):
@@ -226,11 +227,13 @@ def test_the_twin_runs_its_own_weights(tmp_path: Path, checkpointing: str) -> No
     )
     given = batch([0, 1])
     ids, mask = task.tokenize(given["text"])
-    before = task.objectives.twin.embed(task.model, given["video"], ids, mask)[0]
+    before = task.objectives.twin.embed(task.model, given["clip"].pixels, ids, mask)[0]
     randomise(task.model)
-    assert torch.equal(task.objectives.twin.embed(task.model, given["video"], ids, mask)[0], before)
+    assert torch.equal(task.objectives.twin.embed(task.model, given["clip"].pixels, ids, mask)[0], before)
     randomise(task.objectives.twin)
-    assert not torch.allclose(task.objectives.twin.embed(task.model, given["video"], ids, mask)[0], before, atol=1e-2)
+    assert not torch.allclose(
+        task.objectives.twin.embed(task.model, given["clip"].pixels, ids, mask)[0], before, atol=1e-2
+    )
 
 
 def test_without_momentum_the_model_is_its_own_twin(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def watched() -> Iterator[list[tuple[torch.Size, list[str]]]]:
     forward = PretrainTask.forward
 
     def watch(task: PretrainTask, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        batches.append((batch["video"].shape[:2] + batch["video"].shape[-1:], batch["text"]))
+        batches.append((batch["clip"].pixels.shape[:2] + batch["clip"].pixels.shape[-1:], batch["text"]))
         return forward(task, batch)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -157,13 +157,13 @@ def test_videos_are_read_larger_by_the_same_share(root: Path) -> None:
     arguments = {**sections(root, "batch"), "video": {**RANDOM["video"], "resize": 40}}
     task = PretrainTask(config("pretrain", root, **arguments), torch.device("cpu"))
     assert task._mixture is not None
-    assert [source.data.read_size for source in task._mixture.sources] == [40, 60]
+    assert [source.data.framing.read_size for source in task._mixture.sources] == [40, 60]
 
 
 def test_a_manifest_is_read_through_its_index(root: Path) -> None:
     task = PretrainTask(config("pretrain", root), torch.device("cpu"))
     assert task.steps_per_epoch == 2 and (root / "captions.jsonl.index" / "table" / "meta.json").is_file()
-    assert {tuple(batch["video"].shape) for batch in task.train_epoch(0, 0)} == {(4, FRAMES, 3, IMAGE, IMAGE)}
+    assert {tuple(batch["clip"].pixels.shape) for batch in task.train_epoch(0, 0)} == {(4, FRAMES, 3, IMAGE, IMAGE)}
 
 
 def test_what_hung_in_one_evaluation_is_not_opened_in_the_next(root: Path, tmp_path: Path) -> None:

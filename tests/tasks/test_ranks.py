@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from datasets.samples import Clip
 from engine.distributed import all_reduce_sum, rank, world_size
 from tasks.base import PairTask
 from tasks.objectives import momentum as objectives_module
@@ -34,7 +35,15 @@ def global_batch(step: int) -> dict[str, Any]:
     index = [(step + place) % 5 for place in (0, 1, 2, 0, 1, 3, 4, 2)]
     texts = [caption(video, number) for number, video in enumerate(index)]
     texts[5] = f"{texts[5]} {LONG}"
-    return {"video": clips(ROWS, seed=step), "text": texts, "index": torch.tensor(index)}
+    return {"clip": Clip.of_pixels(clips(ROWS, seed=step)), "text": texts, "index": torch.tensor(index)}
+
+
+def rows_of(batch: dict[str, Any], rows: slice) -> dict[str, Any]:
+    """The part of a batch that one process has."""
+    return {
+        name: Clip.of_pixels(value.pixels[rows]) if isinstance(value, Clip) else value[rows]
+        for name, value in batch.items()
+    }
 
 
 def train_all(root: Path) -> Results:
@@ -65,7 +74,7 @@ def train(kind: str, root: Path, objective: dict[str, Any], steps: int) -> dict[
     rows = slice(rank() * ROWS // world_size(), (rank() + 1) * ROWS // world_size())
     found: dict[str, Any] = {}
     for step in range(steps):
-        given = {name: value[rows] for name, value in global_batch(step).items()}
+        given = rows_of(global_batch(step), rows)
         task.begin_step(step, step / 2, [given])
         with recorded_columns() as found["columns"], counted_rows(task.model.text_encoder) as found["rows"]:
             losses = model(given)
@@ -155,7 +164,7 @@ def test_local_keys_are_those_of_one_rank(data: Path, alone: Results, ranks: lis
     halves = []
     for rows in (slice(0, 4), slice(4, 8)):
         task = build(kind, data, {})
-        given = {name: value[rows] for name, value in global_batch(0).items()}
+        given = rows_of(global_batch(0), rows)
         task.begin_step(0, 0.0, [given])
         halves.append(task(given)["vtc"].detach())
     torch.testing.assert_close(two["0 vtc"], torch.stack(halves).mean(), rtol=0, atol=1e-5)

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from configs.load import from_dict
 from configs.schema import VqaConfig
+from datasets.samples import Clip
 from engine.distributed import all_reduce_sum, rank, world_size
 from engine.loop import evaluate
 from tasks import vqa as module
@@ -56,9 +57,9 @@ def batch(task: VqaTask, rows: list[int]) -> dict[str, Any]:
     records = task.split("train").present
     chosen = [records[row] for row in rows]
     return {
-        "video": torch.cat([clips(1, seed=row) for row in rows]),
+        "clip": Clip.of_pixels(torch.cat([clips(1, seed=row) for row in rows])),
         "text": [record.question for record in chosen],
-        "about": torch.arange(len(rows)),
+        "text_sample": torch.arange(len(rows)),
         "answers": [answer for record in chosen for answer in record.answers],
         "weights": torch.tensor([weight for record in chosen for weight in record.weights]),
         "asked": torch.tensor([place for place, record in enumerate(chosen) for _ in record.answers]),
@@ -74,7 +75,7 @@ def test_the_loss_is_that_of_every_answer_by_its_weight(data: Path) -> None:
     for place, row in enumerate(rows):
         record = task.split("train").present[row]
         ids, mask = task.tokenize([record.question])
-        states = task.model.ground_text(task.model.video_tokens(given["video"][place : place + 1]), ids, mask)
+        states = task.model.ground_text(task.model.video_tokens(given["clip"].pixels[place : place + 1]), ids, mask)
         for answer, weight in zip(record.answers, record.weights, strict=True):
             answer_ids, answer_mask = task.tokenize([answer])
             expected += weight * task.model.context_loss(states, answer_ids, answer_mask).item() / len(rows)
@@ -87,7 +88,7 @@ def test_training_hands_out_the_answers_of_each_row(data: Path) -> None:
     records = task.split("train").present
     seen = []
     for given in task.train_epoch(0, 0):
-        assert {"video", "text", "failed"} <= given.keys()
+        assert {"clip", "text", "failed"} <= given.keys()
         for place, row in enumerate(given["row"].tolist()):
             own = (given["asked"] == place).nonzero().flatten().tolist()
             assert tuple(given["answers"][index] for index in own) == records[row].answers
@@ -101,19 +102,26 @@ def batch_of_videos(task: VqaTask, videos: list[int]) -> dict[str, Any]:
     """What `train_epoch` hands out for all questions about these videos, of which one stands for several texts."""
     records = task.split("train").present
     about = [[record for record in records if Path(record.video).stem == str(video)] for video in videos]
-    return {"video": torch.cat([clips(1, seed=video) for video in videos]), **module.questions_of(about, str)}
+    questions = [record for records in about for record in records]
+    return {
+        "clip": Clip.of_pixels(torch.cat([clips(1, seed=video) for video in videos])),
+        "text": [record.question for record in questions],
+        "text_sample": torch.tensor([place for place, records in enumerate(about) for _ in records]),
+        **module.answers_of(questions),
+    }
 
 
 def test_all_questions_about_a_video_train_as_each_with_the_video_of_its_own(data: Path) -> None:
     task, videos = build(data, objective=ALL), [0, 2, 6]
     given = batch_of_videos(task, videos)
-    assert given["about"].tolist() == [0, 0, 0, 1, 1, 2, 2]
+    assert given["text_sample"].tolist() == [0, 0, 0, 1, 1, 2, 2]
     task.begin_step(0, 0.0, [given])
     together = task(given)["vqa"]
     together.backward()
     gradients = {name: p.grad.clone() for name, p in task.named_parameters() if p.grad is not None}
     task.zero_grad()
-    repeated = {**given, "video": given["video"][given["about"]], "about": torch.arange(7)}
+    pixels = given["clip"].pixels[given["text_sample"]]
+    repeated = {**given, "clip": Clip.of_pixels(pixels), "text_sample": torch.arange(7)}
     apart = task(repeated)["vqa"]
     apart.backward()
     assert together.item() == pytest.approx(apart.item(), rel=1e-5) and len(gradients) > 50
@@ -132,7 +140,7 @@ def test_every_question_is_asked_once_an_epoch_and_every_video_shown_once(data: 
         shown += [videos[index] for index in given["index"].tolist()]
         of_these = [[record for record in records if record.video == video] for video in shown[-2:]]
         assert given["text"] == [record.question for about in of_these for record in about]
-        assert given["about"].tolist() == [place for place, about in enumerate(of_these) for _ in about]
+        assert given["text_sample"].tolist() == [place for place, about in enumerate(of_these) for _ in about]
     # In place of the one that cannot be read another is shown, with its own questions.
     assert len(shown) == 6 and set(videos) - set(shown) == {v for v in videos if Path(v).stem == str(UNREADABLE)}
 
