@@ -65,7 +65,7 @@ def count(config: RunConfig, rows: int, processes: int, text_tokens: int, block:
             live.name("queue", task.objectives.queue.buffers())
         _make_optimizer_states(step, live)
         batch = batch_of(config, rows, text_tokens)
-        live.name("inputs", [batch["clip"].pixels, *(value for value in batch.values() if isinstance(value, Tensor))])
+        live.name("inputs", _tensors_of(batch))
         _tell_apart(task, step.trainable, live)
         with _processes(processes):
             batches = [dict(batch) for _ in range(config.train.accumulate)]
@@ -109,6 +109,12 @@ def batch_of(config: RunConfig, rows: int, text_tokens: int) -> dict[str, Any]:
         "weights": torch.ones(len(asked)),
         "asked": asked,
     }
+
+
+def _tensors_of(batch: dict[str, Any]) -> list[Tensor]:
+    clip: Clip = batch["clip"]
+    loose = [value for value in batch.values() if isinstance(value, Tensor)]
+    return [clip.pixels, clip.times, *clip.extras.values(), *loose]
 
 
 def _words(tokens: int) -> str:

@@ -69,7 +69,7 @@ def test_what_is_kept_between_steps_is_counted_exactly(tmp_path: Path) -> None:
     assert need.at_peak["twin"] == of_twin
     assert need.at_peak["optimizer"] == 8 * sum(parameter.numel() for parameter in trained) + 4 * len(trained)
     assert need.at_peak["queue"] == len(queue.index) * (2 * 4 * 16 + 8) + 8
-    assert need.at_peak["inputs"] == ROWS * (8 * 3 * 64 * 64 + 8)
+    assert need.at_peak["inputs"] == ROWS * (8 * 3 * 64 * 64 + 8 * 8 + 8)
     kept = ("parameters", "twin", "optimizer", "queue", "inputs")
     assert need.between_steps == sum(need.at_peak[kind] for kind in kept)
 
