@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from configs.schema import ObjectiveConfig, TaskConfig
+from datasets.samples import Clip
 from engine.parameters import freeze
 from models.parts.tokenizer import TextTokenizer
 from models.testa.model import VisionLanguageModel
@@ -106,7 +107,12 @@ def _loss(config: TaskConfig, module: nn.ModuleDict, pixels: Tensor, ids: Tensor
     model, mask = cast(VisionLanguageModel, module["model"]), torch.ones_like(ids)
     if "objectives" in module:
         objectives = cast(Any, module["objectives"])
-        batch = {"video": pixels, "ids": ids, "mask": mask, "index": torch.arange(len(ids), device="meta")}
+        batch = {
+            "clip": Clip.of_pixels(pixels),
+            "ids": ids,
+            "mask": mask,
+            "index": torch.arange(len(ids), device="meta"),
+        }
         objectives.begin_step(model, 0, 0.0, [batch], [torch.ones(ids.shape, dtype=torch.int64)])
         losses = objectives(model, batch)
         return torch.stack(list(losses.values())).sum()

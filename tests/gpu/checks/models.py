@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from configs.model import REDUCER_SETTINGS, AggregationConfig
 from configs.optim import OptimConfig
 from configs.training import ObjectiveConfig
+from datasets.samples import Clip
 from engine.optim import build_optimizer
 from engine.precision import Precision, autocast
 from models.testa.model import VisionLanguageModel
@@ -103,7 +104,7 @@ class PretrainingStep:
 
     def __call__(self) -> Tensor:
         """One optimizer step; its losses (3,), without gradient, in the order of `LOSSES`."""
-        batch = {"video": self.video, "ids": self.ids, "mask": self.mask, "index": self.index}
+        batch = {"clip": Clip.of_pixels(self.video), "ids": self.ids, "mask": self.mask, "index": self.index}
         self.objectives.begin_step(self.model, self.steps, 1.0, [batch], self.masks)
         with autocast(self.device, self.precision):
             losses = self.objectives(self.model, batch)
