@@ -20,6 +20,7 @@ from pathlib import Path
 from configs.load import load, load_to_evaluate, to_dict
 from configs.origins import checkpoint_layer, command_line_layer, file_layers, flattened, origins
 from configs.schema import RunConfig
+from configs.version import VERSION
 from engine.checkpoint_files import LAST, STEP
 from engine.interruption import SAVED, SIGNALS, Interrupted, exit_by_ctrl_c, is_first_rank
 from engine.watchdog import RankFailed
@@ -46,6 +47,7 @@ def main(
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, help="YAML file; optional with --evaluate on a checkpoint folder")
     parser.add_argument("--evaluate", action="store_true", help="evaluate checkpoint=FILE_OR_FOLDER; no training")
+    parser.add_argument("--version", action="version", version=VERSION)
     parser.add_argument("--print", action="store_true", help="print every setting and where it comes from; no run")
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over the file's: optim.lr=2e-5")

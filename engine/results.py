@@ -13,6 +13,7 @@ import torch
 
 from configs.load import to_dict
 from configs.schema import RunConfig
+from configs.version import VERSION
 from engine.checkpoint_folder import write_json, write_lines
 from engine.precision import Precision
 
@@ -46,6 +47,7 @@ def write_results(
         "config": to_dict(config),
         "metrics": result["metrics"],
         "versions": {
+            "project": VERSION,
             "python": platform.python_version(),
             **{package: version(package) for package in ("torch", "torchvision", "transformers")},
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
