@@ -40,7 +40,9 @@ def run(command: str) -> int:
     python, *words = words_of(command)
     assert python == "python"
     if words[0] == "-m":
-        return start(words[1].replace(".", "/"), *words[2:])
+        module = words[1].replace(".", "/")
+        is_package = (ROOT / module).is_dir()
+        return start(f"{module}/__main__" if is_package else module, *words[2:])
     return start(words[0].removesuffix(".py"), *words[1:])
 
 
