@@ -14,6 +14,7 @@ from configs.evaluation import AnsweringConfig, CaptioningConfig, EvaluationConf
 from configs.model import AggregationConfig, TextConfig as TextConfig, VideoConfig
 from configs.models.base import ModelConfig
 from configs.models.testa import TestaConfig
+from configs.models.tvts import TvtsConfig
 from configs.optim import OptimConfig, ParameterGroupConfig as ParameterGroupConfig, check_milestones
 from configs.sections import chosen_by_name
 from configs.training import (
@@ -24,7 +25,7 @@ from configs.training import (
     check_objective,
 )
 
-MODELS: dict[str, type[ModelConfig]] = {"testa": TestaConfig}
+MODELS: dict[str, type[ModelConfig]] = {"testa": TestaConfig, "tvts": TvtsConfig}
 """The `model` section of each system, by `model.name`."""
 PAIR_OBJECTIVES: dict[str, type] = {"momentum": ObjectiveConfig}
 ANSWER_OBJECTIVES: dict[str, type] = {"answers": AnsweringObjectiveConfig}

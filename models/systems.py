@@ -35,6 +35,12 @@ SYSTEMS: dict[str, System] = {
         weights="models.testa.weights.formats:FORMATS",
         cost="models.testa.cost:count",
     ),
+    "tvts": System(
+        build="models.tvts.build:build_model",
+        tokenizer="models.parts.clip.tokenizer",
+        weights="models.tvts.formats:FORMATS",
+        cost="models.tvts.cost:count",
+    ),
 }
 
 

@@ -12,6 +12,7 @@ from engine import hub
 from engine.checkpoint_folder import OPTIMIZER, read_weights
 from engine.hub import local_path, tokenizer_folder
 from models.checkpoints.load import load_into
+from models.parts.clip.torchscript import is_torchscript, read_torchscript
 from models.parts.momentum import MomentumTwin
 from models.parts.tokenizer import FROM_DATA
 from models.systems import piece
@@ -34,7 +35,9 @@ def build_tokenizer(config: TaskConfig, texts: Callable[[], Iterable[str]]) -> A
     elif text.tokenizer == FROM_DATA:
         tokenizer = kind.make_tokenizer(texts(), text.vocab_size)
     else:
-        tokenizer = kind.load_tokenizer(str(tokenizer_folder(text.tokenizer)))
+        # Files of some kinds are no folder, and not looked for on the hub.
+        find = getattr(kind, "vocabulary_path", tokenizer_folder)
+        tokenizer = kind.load_tokenizer(str(find(text.tokenizer)))
     if len(tokenizer) > text.vocab_size:
         raise ValueError(
             f"model.text.vocab_size: {text.vocab_size} rows for a vocabulary of {len(tokenizer)}; raise it to that"
@@ -57,9 +60,9 @@ def load_checkpoint(config: TaskConfig, model: nn.Module, twin: MomentumTwin | N
     if config.checkpoint is None:
         return
     path = local_path(config.checkpoint)
-    report = load_into(
-        model, read_weights(path), config.checkpoint, formats=piece(config.model.name, "weights"), twin=twin
-    )
+    # OpenAI's archives of CLIP, which nothing of ours writes.
+    tensors = read_torchscript(path) if path.is_file() and is_torchscript(path) else read_weights(path)
+    report = load_into(model, tensors, config.checkpoint, formats=piece(config.model.name, "weights"), twin=twin)
     resumes = config.output_dir is not None and path.parent.parent == Path(config.output_dir)
     if not (resumes and (path.parent / OPTIMIZER).exists()):
         for line in report.lines():

@@ -49,7 +49,10 @@ class WeightFormats(Protocol):
     def otherwise_found_in(self) -> str: ...  # noqa: D102
 
     def fit_part(self, part: str, found: dict[str, Tensor], own: dict[str, Tensor]) -> Fitted:
-        """The weights of a part as a part with the state `own` can take them; names are those within the part."""
+        """The weights of a part as a part with the state `own` can take them; names are those within the part.
+
+        ValueError, where more is known of a file of another model than which of its tensors do not fit.
+        """
         ...
 
 
@@ -124,7 +127,10 @@ def fit(
         if module is twin and not any(part_of(name) in own for name in stored.weights):
             continue
         for part in own:
-            parts.fit(part, state)
+            try:
+                parts.fit(part, state)
+            except ValueError as error:
+                raise ValueError(f"{source}: {error}") from error
     parts.refuse_if_wrong(source)
     notes = [*parts.notes, *_settle_ties(model, parts.fitted)]
     if twin is not None and not parts.fitted.keys() >= twin.state_dict().keys():

@@ -4,6 +4,7 @@ Zeng et al., 2023. Shapes: B clips, P texts, T frames, L patches, K transcripts 
 width, E width of the shared space.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -48,6 +49,7 @@ class Tvts(nn.Module):
 
     Args:
         sorting: whether it has the sorting head; published files are without it.
+        temperature: of contrast; fixed, as TVTSv2's is.
         pixel_mean, pixel_std: of uint8 clips, on a scale from 0 to 1.
     """
 
@@ -56,11 +58,12 @@ class Tvts(nn.Module):
         sizes: TvtsSizes,
         schedules: ClipSchedules | None = None,
         sorting: bool = False,
+        temperature: float = 0.05,
         pixel_mean: tuple[float, float, float] = IMAGENET_MEAN,
         pixel_std: tuple[float, float, float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
-        self.sizes = sizes
+        self.sizes, self.is_tied = sizes, False
         self.video_model = VideoTower(
             sizes.image, sizes.num_frames, sizes.raw_patches, schedules, pixel_mean, pixel_std
         )
@@ -69,6 +72,8 @@ class Tvts(nn.Module):
         if sorting:
             width = sizes.image.embed_dim
             self.pred_model = SortHead(width, sizes.sort_heads, num_classes=sizes.num_transcripts)
+        self.temp: Tensor
+        self.register_buffer("temp", torch.tensor(temperature), persistent=False)
         self._freeze_first_texts()
 
     def encode_video(self, video_BTCHW: Tensor, keep_BL: Tensor | None = None) -> VideoFeatures:
@@ -131,13 +136,28 @@ class Tvts(nn.Module):
         """Evaluate in `dtype` from now on, with outputs equal to 1e-5; the model no longer trains."""
         self.video_model.fold_for_inference(dtype)
 
+    def clamp_temperature(self) -> None:
+        """The temperature is fixed."""
+
+    @property
+    def twinned(self) -> tuple[str, ...]:
+        """The names of the parts that make embeddings."""
+        return ("video_model", "text_model")
+
+    def embed_with(
+        self, parts: Mapping[str, nn.Module], video_BTCHW: Tensor, ids: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Unit-length embeddings (B, E) of videos and texts by other modules in the place of the `twinned` parts."""
+        video, text = parts["video_model"](video_BTCHW).embedding, parts["text_model"](ids).embedding
+        return F.normalize(video.float(), dim=-1), F.normalize(text.float(), dim=-1)
+
     def freeze_unused(self, losses: tuple[str, ...]) -> None:
-        """Freeze what neither of `contrastive` and `sorting` reaches: all that is trained has a gradient.
+        """Freeze what neither contrast (`contrastive` or `vtc`) nor `sorting` reaches: the rest has a gradient.
 
         The first blocks of the text tower keep CLIP's weights whatever the losses.
         """
         self.requires_grad_(True)
-        if "contrastive" not in losses:
+        if not {"contrastive", "vtc"} & set(losses):
             self.text_model.requires_grad_(False)
             # Raw patches pass by the last norm, which then serves the class token alone.
             self.video_model.ln_post.requires_grad_(not self.sizes.raw_patches)

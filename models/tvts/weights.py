@@ -99,8 +99,8 @@ def load_clip_into(model: Tvts, tensors: Mapping[str, Tensor], source: str) -> l
 def load_clip_video(tower: VideoTower, tensors: Mapping[str, Tensor], source: str) -> None:
     """Start the video tower from CLIP's image tower."""
     image = {name.removeprefix(IMAGE): tensor for name, tensor in tensors.items() if name.startswith(IMAGE)}
-    found = {_clip_to_video(name): tensor for name, tensor in image.items()}
-    own = {name: tensor for name, tensor in tower.state_dict().items() if not re.fullmatch(FRESH_PARTS, name)}
+    found = {clip_to_video(name): tensor for name, tensor in image.items()}
+    own = {name: tensor for name, tensor in tower.state_dict().items() if not is_of_time(name)}
     differing = [name for name in own if name in found and found[name].shape != own[name].shape]
     if differing or found.keys() != own.keys():
         lacking = sorted(own.keys() - found.keys())
@@ -119,7 +119,13 @@ def fresh_time(tower: VideoTower) -> None:
     torch.nn.init.zeros_(tower.temporal_embedding)
 
 
-def _clip_to_video(name: str) -> str:
+def is_of_time(name: str) -> bool:
+    """Whether a tensor of the video tower is one that CLIP does not have."""
+    return re.fullmatch(FRESH_PARTS, name) is not None
+
+
+def clip_to_video(name: str) -> str:
+    """Our name of a tensor of CLIP's image tower, both without prefix."""
     return name.replace("attn.in_proj_", "attn.qkv.").replace("attn.out_proj.", "attn.proj.")
 
 
@@ -128,7 +134,7 @@ def _of_another_model(
 ) -> str:
     """What is wrong with a file, by the name of its model where that explains it."""
     video = {
-        _video_to_clip(name.removeprefix("video_model.")): tensor
+        video_to_clip(name.removeprefix("video_model.")): tensor
         for name, tensor in found.items()
         if name.startswith("video_model.")
     }
@@ -141,5 +147,6 @@ def _of_another_model(
     return "does not fit the model: " + "; ".join(lines[:10])
 
 
-def _video_to_clip(name: str) -> str:
+def video_to_clip(name: str) -> str:
+    """CLIP's name of a tensor that the video tower shares with its image tower."""
     return name.replace("attn.qkv.", "attn.in_proj_").replace("attn.proj.", "attn.out_proj.")

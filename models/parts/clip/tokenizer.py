@@ -103,6 +103,7 @@ class ClipTokenizer:
 
     def save(self, folder: Path) -> None:
         """Write the vocabulary into `folder`, from which `load_clip_tokenizer` reads it."""
+        folder.mkdir(parents=True, exist_ok=True)
         lines = ["#version: 0.2", *(" ".join(merge) for merge in self.merges), ""]
         # Without the time in its header, equal vocabularies make equal files.
         with (folder / VOCABULARY_FILE).open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
@@ -191,6 +192,10 @@ def make_clip_tokenizer(texts: Iterable[str], vocab_size: int) -> ClipTokenizer:
             merged[_merged(pieces, best)] += count
         counts = merged
     return ClipTokenizer(merges)
+
+
+# What `models.systems` asks of a module with a tokenizer.
+load_tokenizer, make_tokenizer = load_clip_tokenizer, make_clip_tokenizer
 
 
 def _merged(word: tuple[str, ...], pair: Merge) -> tuple[str, ...]:

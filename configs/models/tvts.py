@@ -1,0 +1,84 @@
+"""TVTSv2's `model` section: CLIP's towers, the image tower with attention over time."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from configs.divided import divided_schedules
+from configs.model import AggregationConfig, TextTowerConfig, VideoConfig, check_positive
+from configs.models.base import ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipTextConfig(TextTowerConfig):
+    """CLIP's text tower, of B/32 and B/16 by default; its last `trained_blocks` blocks are trained.
+
+    `tokenizer` is OpenAI's vocabulary file, a folder with it, `open_clip_torch` for the package that ships it, or
+    `from_data`: at most `vocab_size` tokens, learned from the training captions and kept in every checkpoint.
+    """
+
+    tokenizer: str = "open_clip_torch"
+    vocab_size: int = 49408
+    max_positions: int = 77
+    depth: int = 12
+    width: int = 512
+    heads: int = 8
+    trained_blocks: int = 3
+
+    def __post_init__(self) -> None:
+        check_positive("model.text", self, "vocab_size", "max_positions", "depth", "width", "heads")
+        if self.width % self.heads:
+            raise ValueError(f"model.text.heads: {self.heads} does not divide model.text.width {self.width}")
+        if not 0 <= self.trained_blocks <= self.depth:
+            raise ValueError(
+                f"model.text.trained_blocks: {self.trained_blocks} is not from 0 to the depth {self.depth}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TvtsConfig(ModelConfig):
+    """The video tower (B/16 by default), the text tower, and the sorting head of pre-training.
+
+    `activation` is `quick_gelu` for OpenAI's weights, `gelu` for OpenCLIP's. `raw_patches` leaves patch tokens without
+    the last norm and keeps the class token from the sorting head, as H/14 does. `mask_ratio` is the share of patches
+    hidden in pre-training, the same places in every frame of a clip.
+    """
+
+    name: Literal["tvts"] = "tvts"
+    depth: int = 12
+    width: int = 768
+    heads: int = 12
+    patch_size: int = 16
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    raw_patches: bool = False
+    mask_ratio: float = 0.5
+    sort_heads: int = 8
+    num_transcripts: int = 4
+    embed_dim: int = 512
+    text: ClipTextConfig = field(default_factory=ClipTextConfig)
+
+    def __post_init__(self) -> None:
+        sizes = ("depth", "width", "heads", "patch_size", "embed_dim", "sort_heads")
+        check_positive("model", self, *sizes)
+        if self.width % self.heads:
+            raise ValueError(f"model.heads: {self.heads} does not divide model.width {self.width}")
+        if self.embed_dim % self.sort_heads:
+            raise ValueError(f"model.sort_heads: {self.sort_heads} does not divide model.embed_dim {self.embed_dim}")
+        if self.num_transcripts < 2:
+            raise ValueError(f"model.num_transcripts: {self.num_transcripts} leaves nothing to sort; give 2 or more")
+        if not 0 <= self.mask_ratio < 1:
+            raise ValueError(f"model.mask_ratio: {self.mask_ratio} is not a share in [0, 1)")
+
+    def check(self, video: VideoConfig, aggregation: AggregationConfig) -> None:
+        """Refuse patches that do not fit, a reducer of joint attention, an axis that holds too little."""
+        self._check_size("video.image_size:", video.image_size)
+        if aggregation.weighted_pooling:
+            raise ValueError("aggregation.weighted_pooling: has no effect here: the embedding is the class token's")
+        divided_schedules(aggregation, self.depth, video.num_frames, (video.image_size // self.patch_size) ** 2)
+
+    def check_clip(self, num_frames: int, image_size: int, video: VideoConfig) -> None:
+        """Refuse frames that patches do not tile; any number of frames fits."""
+        self._check_size("image_size", image_size)
+
+    def _check_size(self, setting: str, image_size: int) -> None:
+        if image_size % self.patch_size:
+            raise ValueError(f"{setting} {image_size} is no multiple of model.patch_size {self.patch_size}")
