@@ -77,7 +77,7 @@ def recalls(folder: Path) -> dict[str, float]:
 
 
 def answers_and_captions(questions: Path, captions: Path, stories: Path) -> dict[str, Any]:
-    """How well held-out videos are answered about and described, and what answers without a look are worth."""
+    """How well held-out videos are answered about and described, and how well a rule answers that sees no video."""
     answered, written = (json.loads((folder / "results.json").read_text()) for folder in (questions, captions))
     # Without Java their names end in _plain.
     scores = {name.removesuffix("_plain"): value for name, value in written["metrics"].items()}
@@ -158,14 +158,16 @@ def print_table(summary: dict[str, Any]) -> None:
         )
     print("\nAll in percent. Order: how often the right one of two paragraphs that differ only in order ranks higher.")
     print(f"\n{summary['num_questions']} questions about them, and a caption for each of {summary['num_captions']}\n")
-    print("accuracy   without a look   commonest answer   |   CIDEr   BLEU-4   ROUGE-L")
+    print("accuracy   question only   commonest answer   |   CIDEr   BLEU-4   ROUGE-L")
     print(
-        f"{summary['vqa_accuracy']:8.1f}   {summary['question_only_accuracy']:14.1f}   "
+        f"{summary['vqa_accuracy']:8.1f}   {summary['question_only_accuracy']:13.1f}   "
         f"{summary['majority_accuracy']:16.1f}   |   {summary['caption_cider']:5.2f}   "
         f"{summary['caption_bleu4']:6.1f}   {summary['caption_rouge_l']:7.1f}"
     )
-    print("\nIn percent, but CIDEr, which is 10 for exact copies. Without a look: the commonest training answer to the")
-    print("very question, or to questions that begin alike.")
+    print(
+        "\nIn percent, except CIDEr, which is 10 for exact copies. Question only: the commonest training answer to the"
+    )
+    print("same question, or to questions that begin alike; it sees no video.")
 
 
 def main() -> None:

@@ -234,7 +234,7 @@ def test_the_format_is_chosen(checkpoints: dict[str, Path], videos: list[Path]) 
 
 
 def test_a_program_elsewhere_uses_it(checkpoints: dict[str, Path], videos: list[Path], tmp_path: Path) -> None:
-    """As the README says: from any folder, with this one on PYTHONPATH."""
+    """As docs/TUTORIAL.md says: from any folder, with this one on PYTHONPATH."""
     program = "import sys; from inference.api import load_model; print(load_model(sys.argv[1]).caption(sys.argv[2]))"
     done = subprocess.run(
         [sys.executable, "-c", program, checkpoints["caption"], videos[0]],
