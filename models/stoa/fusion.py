@@ -123,7 +123,10 @@ class FusionEncoder(nn.Module):
     def read_slots(self, memory: ClipMemory, placed_PSE: Tensor, mask_PS: Tensor, slots_PQ: Tensor) -> Tensor:
         """Outputs (P, Q, E) of some slots of the sequence alone; the last block computes no others."""
         prefix, prefix_mask = self.prefix(memory)
-        mask = torch.cat([prefix_mask, mask_PS.bool()], dim=1)[:, None, None]
+        is_key = torch.cat([prefix_mask, mask_PS.bool()], dim=1)
+        # On a CPU a mask that hides nothing is worth a look; a GPU would have to be waited for.
+        hides_nothing = not is_key.is_cuda and not torch.is_grad_enabled() and bool(is_key.all())
+        mask = None if hides_nothing else is_key[:, None, None]
         hidden = torch.cat([prefix, placed_PSE], dim=1)
         *blocks, last = blocks_of(self.transformer)
         for block in blocks:

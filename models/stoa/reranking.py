@@ -62,18 +62,19 @@ def match_candidates(
 def match_pairs(
     model: StoaModel, memory: ClipMemory, texts: TextFeatures, clips_P: Tensor, about_P: Tensor, pairs_at_once: int
 ) -> Tensor:
-    """The probability (P,) that each pair matches, in batches of texts of like lengths, cut to the longest of them."""
-    lengths = texts.mask.sum(dim=1)
+    """The probability (P,) that each pair matches, in batches of texts of one length: no text is padded."""
+    lengths_P = texts.mask.sum(dim=1)[about_P]
     memory = without_unused_trajectories(memory)
-    order = lengths[about_P].argsort()
+    order = lengths_P.argsort()
     found = torch.empty(len(about_P), device=about_P.device)
+
     # One transfer tells all lengths.
-    longest = lengths[about_P[order]].tolist()
-    for start in range(0, len(order), pairs_at_once):
-        rows = order[start : start + pairs_at_once]
-        length = longest[min(start + pairs_at_once, len(order)) - 1]
+    start = 0
+    for length, count in zip(*(part.tolist() for part in lengths_P.unique(return_counts=True)), strict=True):
         cut = texts._replace(states=texts.states[:, :length], mask=texts.mask[:, :length])
-        found[rows] = candidate_probabilities(model, memory, cut, clips_P[rows], about_P[rows]).float()
+        for rows in order[start : start + count].split(pairs_at_once):
+            found[rows] = candidate_probabilities(model, memory, cut, clips_P[rows], about_P[rows]).float()
+        start += count
     return found
 
 
