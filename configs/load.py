@@ -6,7 +6,7 @@ A configuration is made of layers, each put on the ones before: defaults, the fi
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,20 +36,18 @@ def load_to_evaluate(
     config_class: type[Config],
     path: Path | None,
     overrides: list[str],
-    local_path: Callable[[str], Path] = Path,
+    local: Path | None = None,
 ) -> Config:
     """The configuration to evaluate the `checkpoint=` of `overrides` with: the checkpoint's own model and input.
 
     The file `path` says the rest (data, evaluation); without it the checkpoint's own configuration says that too. A
     file whose purpose is another input or aggregation than was trained lists those sections under `evaluate_with:`.
     Over all stand the overrides. A checkpoint that is a lone file has no configuration: then `path` says everything.
-    `local_path` says where on this machine a checkpoint with an address is.
+    `local` is the checkpoint's path on this machine, if it is named by an address.
     """
     data = _read_layers(config_class, path) if path is not None else {}
-    checkpoint = _parse_overrides(overrides).get("checkpoint") or data.get("checkpoint")
-    if checkpoint is None:
-        raise ValueError("command line: checkpoint: nothing to evaluate; give checkpoint=FILE_OR_FOLDER")
-    local = local_path(checkpoint)
+    checkpoint = checkpoint_to_evaluate(config_class, path, overrides)
+    local = local or Path(checkpoint)
     if not local.exists():
         raise ValueError(f"command line: checkpoint: {checkpoint} does not exist")
     folder = local if local.is_dir() else local.parent
@@ -72,6 +70,15 @@ def load_to_evaluate(
     elif path is None:
         raise ValueError(f"{checkpoint}: has no config.yaml beside it; say with --config what it is of")
     return from_dict(config_class, apply_overrides(data, overrides, config_class), str(path or trained), overrides)
+
+
+def checkpoint_to_evaluate(config_class: type[Config], path: Path | None, overrides: list[str]) -> str:
+    """The path or address of the checkpoint that `overrides`, or else the file `path`, names; ValueError if none."""
+    data = _read_layers(config_class, path) if path is not None else {}
+    checkpoint = _parse_overrides(overrides).get("checkpoint") or data.get("checkpoint")
+    if checkpoint is None:
+        raise ValueError("command line: checkpoint: nothing to evaluate; give checkpoint=FILE_OR_FOLDER")
+    return checkpoint
 
 
 def load_any(config_classes: Sequence[type[Config]], path: Path, overrides: list[str]) -> Config:

@@ -16,14 +16,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from configs.load import load, load_to_evaluate, to_dict
+from configs.load import checkpoint_to_evaluate, load, load_to_evaluate, to_dict
 from configs.origins import checkpoint_layer, command_line_layer, file_layers, flattened, origins
 from configs.schema import RunConfig
 from configs.version import VERSION
 from engine.checkpoint_files import LAST, STEP
 from engine.interruption import SAVED, SIGNALS, Interrupted, exit_by_ctrl_c, is_first_rank
 from engine.watchdog import RankFailed
+
+if TYPE_CHECKING:
+    from engine.hub import Checkpoint
 
 SETTING_WIDTH = 60
 """Columns of a printed setting before its source; longer ones stick out."""
@@ -56,15 +60,15 @@ def main(
         parser.error("--config FILE is needed to train")
 
     with exit_status(arguments.traceback, starting=True):
+        checkpoint = None
         if arguments.evaluate:
-            from engine.hub import local_path
-
-            config = load_to_evaluate(config_class, arguments.config, arguments.overrides, local_path)
+            checkpoint = find_checkpoint(checkpoint_to_evaluate(config_class, arguments.config, arguments.overrides))
+            config = load_to_evaluate(config_class, arguments.config, arguments.overrides, checkpoint.path)
         else:
             config = load(config_class, arguments.config, arguments.overrides)
 
         if arguments.print:
-            print_settings(config, arguments.config, arguments.overrides, arguments.evaluate)
+            print_settings(config, arguments.config, arguments.overrides, checkpoint)
             return
 
         if config.output_dir is None:
@@ -72,21 +76,26 @@ def main(
             config = replace(config, output_dir=f"outputs/{name}")
 
         check_data(config, arguments.evaluate)
-        fetch_what_is_needed(config, arguments.config, arguments.overrides, arguments.evaluate)
+        checkpoint = fetch_what_is_needed(config, arguments.config, arguments.overrides, checkpoint)
 
     with exit_status(arguments.traceback):
         from engine.run import run
 
-        run(config, pkgutil.resolve_name(task_class), evaluate_only=arguments.evaluate)
+        run(config, pkgutil.resolve_name(task_class), evaluate_only=arguments.evaluate, checkpoint=checkpoint)
 
 
-def print_settings(config: RunConfig, path: Path | None, overrides: list[str], evaluate: bool) -> None:
+def find_checkpoint(source: str) -> "Checkpoint":
+    """The checkpoint at a path or an address; imports the hub's library only here."""
+    from engine.hub import Checkpoint
+
+    return Checkpoint.find(source)
+
+
+def print_settings(config: RunConfig, path: Path | None, overrides: list[str], evaluated: "Checkpoint | None") -> None:
     """Print every setting of a run, a line each, with the file that it comes from."""
     layers = file_layers(path) if path is not None else []
-    if evaluate:
-        from engine.hub import local_path
-
-        trained = checkpoint_layer(local_path(str(config.checkpoint)), path)
+    if evaluated is not None:
+        trained = checkpoint_layer(evaluated.path, path)
         layers += [trained] if trained is not None else []
     layers.append(command_line_layer(overrides))
 
@@ -98,21 +107,22 @@ def print_settings(config: RunConfig, path: Path | None, overrides: list[str], e
         print(f"{line:{width}}  # {sources[key]}")
 
 
-def fetch_what_is_needed(config: RunConfig, path: Path | None, overrides: list[str], evaluate: bool) -> None:
+def fetch_what_is_needed(
+    config: RunConfig, path: Path | None, overrides: list[str], evaluated: "Checkpoint | None"
+) -> "Checkpoint | None":
     """Fetch the weights and vocabularies that `config` names; `ValueError` lists all that cannot be had.
 
-    A run that resumes has everything in its own folder.
+    Returns the checkpoint that the run starts from or evaluates. A run that resumes has everything in its own folder.
     """
     folder = Path(config.output_dir or "")
-    if not evaluate and ((folder / LAST).exists() or any(folder.glob(STEP))):
-        return
+    if evaluated is None and ((folder / LAST).exists() or any(folder.glob(STEP))):
+        return None
 
     from engine.fetching import require_all
 
     if path is not None:
-        require_all(config, shlex.join((*overrides, "--config", str(path))))
-    else:
-        require_all(config, shlex.join(("--checkpoint", str(config.checkpoint))))
+        return require_all(config, shlex.join((*overrides, "--config", str(path))), evaluated)
+    return require_all(config, shlex.join(("--checkpoint", str(config.checkpoint))), evaluated)
 
 
 @contextmanager

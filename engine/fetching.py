@@ -9,11 +9,11 @@ from huggingface_hub import constants
 
 from configs.load import to_dict
 from configs.schema import RunConfig
-from engine.hub import SCHEME, beside_checkpoint, local_path, tokenizer_folder, why_unreachable
+from engine.hub import SCHEME, Checkpoint, local_path, tokenizer_folder, why_unreachable
 
 FROM_DATA = "from_data"
 TOKENIZER = "tokenizer"
-"""The setting, in whatever section, that names a vocabulary; also the folder of a checkpoint's own."""
+"""The setting, in any section, that names a vocabulary; also the folder of a checkpoint's own vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,22 @@ class Need:
 
     @property
     def is_of_hub(self) -> bool:
-        """Whether it may have to be fetched; anything else is a path of this machine."""
+        """Whether it may have to be fetched; anything else is a path on this machine."""
         return self.source.startswith(SCHEME) if self.kind == "weights" else not Path(self.source).is_dir()
 
     def obtain(self, cache_dir: Path | None = None) -> Path:
-        """Where it is on this machine, fetched if need be; `ValueError` if it cannot be had."""
+        """Its path on this machine, fetched if need be; `ValueError` if it cannot be had."""
         if self.kind == "weights":
             return local_path(self.source, cache_dir)
         return tokenizer_folder(self.source, cache_dir, setting=self.setting)
 
 
 def needs_of(config: RunConfig) -> list[Need]:
-    """All weights and vocabularies that a configuration names; a checkpoint's own vocabulary is found with it."""
+    """All weights and vocabularies that a configuration names; a checkpoint's own vocabulary comes with it."""
     named = dict.fromkeys(_named(to_dict(config)))
     if config.checkpoint is not None:
         named[Need("checkpoint", config.checkpoint, "weights")] = None
-    # Weights first: a vocabulary may lie beside them.
+    # Weights come first: a vocabulary may lie beside them.
     return sorted(named, key=lambda need: need.kind == "vocabulary")
 
 
@@ -56,40 +56,46 @@ def _named(section: dict[str, Any], prefix: str = "") -> Iterator[Need]:
             yield Need(setting, value, "weights")
 
 
-def obtain_all(config: RunConfig, cache_dir: Path | None = None) -> tuple[dict[Need, Path], dict[Need, ValueError]]:
-    """Fetch what `config` needs and does not have: where each is, and why others could not be had."""
+def obtain_all(
+    config: RunConfig, cache_dir: Path | None = None, checkpoint: Checkpoint | None = None
+) -> tuple[dict[Need, Path], dict[Need, ValueError]]:
+    """Fetch what `config` needs; returns the paths of what was found, and the errors of what was not.
+
+    `checkpoint` is that of `config`, if the caller has found it already.
+    """
     found: dict[Need, Path] = {}
     failed: dict[Need, ValueError] = {}
     for need in needs_of(config):
+        if checkpoint is not None and need.kind == "vocabulary" and checkpoint.beside(TOKENIZER) is not None:
+            continue
+
+        is_checkpoint = need.setting == "checkpoint"
         try:
-            if need.kind == "vocabulary" and _has_own_vocabulary(config, failed, cache_dir):
-                continue
-            found[need] = need.obtain(cache_dir)
+            found[need] = checkpoint.path if checkpoint and is_checkpoint else need.obtain(cache_dir)
         except ValueError as error:
             failed[need] = error
+        else:
+            if is_checkpoint:
+                checkpoint = Checkpoint(need.source, found[need])
     return found, failed
 
 
-def _has_own_vocabulary(config: RunConfig, failed: dict[Need, ValueError], cache_dir: Path | None) -> bool:
-    if config.checkpoint is None or Need("checkpoint", config.checkpoint, "weights") in failed:
-        return False
-    return beside_checkpoint(config.checkpoint, TOKENIZER, cache_dir) is not None
-
-
-def require_all(config: RunConfig, named_by: str) -> None:
-    """Fetch what a run needs, or say in one line all that it lacks.
+def require_all(config: RunConfig, named_by: str, checkpoint: Checkpoint | None = None) -> Checkpoint | None:
+    """Fetch what a run needs, and return the checkpoint that `config` names, if it names one.
 
     Args:
-        named_by: what `python -m scripts.fetch` has to be given to fetch the same, such as "--config FILE".
+        named_by: what to give `python -m scripts.fetch` to fetch the same, such as "--config FILE".
+        checkpoint: that of `config`, if the caller has found it already.
 
     Raises:
-        ValueError: something cannot be had.
+        ValueError: something cannot be had; the text lists all of it on one line.
     """
-    _, failed = obtain_all(config)
+    found, failed = obtain_all(config, checkpoint=checkpoint)
     if not failed:
-        return
+        path = found.get(Need("checkpoint", str(config.checkpoint), "weights"))
+        return None if path is None else Checkpoint(str(config.checkpoint), path)
 
-    # A wrong path is not mended by fetching.
+    # Fetching does not help against a wrong path.
     of_paths = [error for need, error in failed.items() if not need.is_of_hub]
     if of_paths or why_unreachable() is None:
         raise next(iter(of_paths or failed.values()))

@@ -28,6 +28,7 @@ from engine.distributed import (
 )
 from engine.heartbeat import Heartbeat
 from engine.host_memory import keep_freed_memory
+from engine.hub import SCHEME, Checkpoint
 from engine.interruption import Interrupted, Interruption
 from engine.logging import headline, logger, start_logging
 from engine.loop import Trainer, evaluate
@@ -39,11 +40,13 @@ from engine.task import Task, TaskClass
 from engine.watchdog import RankFailed, Watchdog
 
 
-def run(config: RunConfig, task_class: TaskClass, *, evaluate_only: bool = False) -> None:
+def run(
+    config: RunConfig, task_class: TaskClass, *, evaluate_only: bool = False, checkpoint: Checkpoint | None = None
+) -> None:
     """Train `task_class(config, device)`, resuming from its output folder if it can; or evaluate `config.checkpoint`.
 
     Evaluations write `results.json` in `config.output_dir`. A run with a separate test set ends by evaluating its best
-    weights on it; a finished run is evaluated again.
+    weights on it; a finished run is evaluated again. `checkpoint` is that of `config`, if the caller has found it.
 
     Raises:
         Interrupted: a signal asked the run to stop; everything is saved.
@@ -63,7 +66,7 @@ def run(config: RunConfig, task_class: TaskClass, *, evaluate_only: bool = False
             processes = gather_objects(heartbeat.process)
             with Watchdog(heartbeat, processes, stall_timeout) as watchdog:
                 try:
-                    _run(config, task_class, evaluate_only, heartbeat, interruption)
+                    _run(config, task_class, evaluate_only, checkpoint, heartbeat, interruption)
                 except Interrupted:
                     heartbeat.end(None)
                     if evaluate_only and interruption.signal == "SIGINT":
@@ -104,7 +107,12 @@ def _join_other_processes(stall_timeout: float) -> None:
 
 
 def _run(
-    config: RunConfig, task_class: TaskClass, evaluate_only: bool, heartbeat: Heartbeat, interruption: Interruption
+    config: RunConfig,
+    task_class: TaskClass,
+    evaluate_only: bool,
+    checkpoint: Checkpoint | None,
+    heartbeat: Heartbeat,
+    interruption: Interruption,
 ) -> None:
     start_logging()
     if evaluate_only and config.checkpoint is None:
@@ -119,8 +127,16 @@ def _run(
     torch.use_deterministic_algorithms(config.train.deterministic)
     seed_everything(config.seed)  # the same on every rank, so that fresh weights agree
 
-    # A resumed run reads tokenizer and lists from its own checkpoint: what it started from may no longer exist.
-    start = config if last is None else replace(config, checkpoint=str(last / checkpoint_folder.WEIGHTS))
+    # A task sees paths on this machine alone. A resumed run reads tokenizer and lists from its own checkpoint: what it
+    # started from may no longer exist.
+    start = config
+    if last is not None:
+        start = replace(config, checkpoint=str(last / checkpoint_folder.WEIGHTS))
+    elif config.checkpoint is not None:
+        checkpoint = checkpoint or Checkpoint.find(config.checkpoint)
+        start = replace(config, checkpoint=str(checkpoint.path))
+        if checkpoint.source.startswith(SCHEME):
+            logger.info("%s is %s", checkpoint.source, checkpoint.path)
     task = task_class(start, device)
     cast(nn.Module, task).to(device)
 

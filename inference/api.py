@@ -25,6 +25,7 @@ from torch import Tensor
 
 from datasets.samples import collate
 from datasets.text import check_text, has_words
+from engine.hub import Checkpoint
 from engine.precision import DTYPES, Precision, autocast, check_gpu_is_supported, resolve_precision
 from engine.run import choose_device
 from inference.trained import CAN_DO, Seconds, Video, abilities_of, records_of, settings_to_use, trained_task
@@ -75,8 +76,9 @@ class TrainedModel:
         abilities: the methods that work.
     """
 
-    def __init__(self, task: VideoTextTask, source: str, precision: Precision) -> None:
-        self.task, self.source, self.precision = task, source, precision
+    def __init__(self, task: VideoTextTask, checkpoint: Checkpoint, precision: Precision) -> None:
+        self.task, self.checkpoint, self.precision = task, checkpoint, precision
+        self.source = checkpoint.source
         self.config, self.device = task.config, task.device
         self.model, self.tokenizer = task.model, task.tokenizer
         self.abilities = abilities_of(task.config)
@@ -293,13 +295,13 @@ class PixelFeatures(NamedTuple):
 
 
 def load_model(
-    source: str | Path,
+    source: str | Path | Checkpoint,
     *overrides: str,
     config: Path | None = None,
     device: str | torch.device | None = None,
     dtype: Literal["auto"] | Precision | None = None,
 ) -> TrainedModel:
-    """Load a checkpoint of any task: a folder such as checkpoint_best, or an `hf://` address of one.
+    """Load a checkpoint of any task: a folder such as checkpoint_best, an `hf://` address of one, or one found already.
 
     Args:
         overrides: settings over the checkpoint's own, such as "aggregation.keep=0.25"; not those of training.
@@ -314,7 +316,8 @@ def load_model(
     if where.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device: {device} is not there; leave it out, or give cpu")
     check_gpu_is_supported(where)
-    settings = settings_to_use(str(source), list(overrides), config)
+    checkpoint = source if isinstance(source, Checkpoint) else Checkpoint.find(str(source))
+    settings = settings_to_use(checkpoint, list(overrides), config)
     if dtype is None and settings.train.precision == "fp16" and where.type == "cpu":
         logger.info("fp32 in place of fp16, in which it was trained and which needs a GPU")
         dtype = "fp32"
@@ -323,4 +326,4 @@ def load_model(
     precision = resolve_precision(settings.train.precision, where)
     task = trained_task(settings, where)
     task.fold_for_inference(DTYPES[precision])
-    return TrainedModel(task, str(source), precision)
+    return TrainedModel(task, checkpoint, precision)

@@ -13,7 +13,7 @@ from configs.schema import CONFIG_CLASSES, TASKS, CaptionConfig, TaskConfig
 from datasets.annotations.manifest import check_times
 from datasets.records import VideoTextRecord
 from engine.checkpoint_folder import CONFIG, WEIGHTS
-from engine.hub import local_path
+from engine.hub import Checkpoint
 from tasks.base import VideoTextTask
 
 Video = str | Path
@@ -30,7 +30,7 @@ CAN_DO = {
 """What is asked of a checkpoint, by the names of `inference.api.TrainedModel`, and which checkpoints can do it."""
 
 
-def settings_to_use(source: str, overrides: list[str], config: Path | None) -> TaskConfig:
+def settings_to_use(checkpoint: Checkpoint, overrides: list[str], config: Path | None) -> TaskConfig:
     """The configuration of a checkpoint under `key=value` settings, without what only training needs.
 
     The file `config` says what weights are of that have no config.yaml beside them. ValueError, in one line, for what
@@ -41,17 +41,21 @@ def settings_to_use(source: str, overrides: list[str], config: Path | None) -> T
             raise ValueError(
                 f"{override}: has no effect on a checkpoint that is only used; give {', '.join(OVERRIDABLE)}"
             )
-    local = local_path(source)
-    if local.is_dir() and not (local / WEIGHTS).exists():
-        inside = sorted(str(path.parent) for path in local.glob(f"*/{WEIGHTS}"))
-        raise ValueError(f"{source}: holds no {WEIGHTS}; name {' or '.join(inside) or 'a checkpoint folder'}")
-    trained = (local if local.is_dir() else local.parent) / CONFIG
+    if not checkpoint.weights.exists():
+        inside = sorted(str(path.parent) for path in checkpoint.path.glob(f"*/{WEIGHTS}"))
+        raise ValueError(
+            f"{checkpoint.source}: holds no {WEIGHTS}; name {' or '.join(inside) or 'a checkpoint folder'}"
+        )
+
+    trained = checkpoint.folder / CONFIG
     if config is None and not trained.exists():
-        raise ValueError(f"{source}: has no {CONFIG} beside it; give with config the YAML file that it was trained by")
+        raise ValueError(
+            f"{checkpoint.source}: has no {CONFIG} beside it; give with config the YAML file that it was trained by"
+        )
     told = load_any(CONFIG_CLASSES, trained, []) if config is None else load_any(CONFIG_CLASSES, config, overrides)
     # Quoted, as a path may hold what YAML has a meaning for.
-    asked = [f"checkpoint={json.dumps(source)}", *overrides]
-    settings = load_to_evaluate(type(told), config, asked, local_path)
+    asked = [f"checkpoint={json.dumps(str(checkpoint.path))}", *overrides]
+    settings = load_to_evaluate(type(told), config, asked)
     if isinstance(settings, CaptionConfig):
         # Nothing is scored, and this metric needs no Java.
         settings = replace(settings, evaluation=replace(settings.evaluation, best_metric="cider"))

@@ -8,9 +8,8 @@ from typing import Any
 from torch import nn
 
 from configs.schema import TaskConfig
-from engine import hub
 from engine.checkpoint_folder import OPTIMIZER, read_weights
-from engine.hub import local_path, tokenizer_folder
+from engine.hub import Checkpoint, tokenizer_folder
 from models.checkpoints.load import load_into
 from models.parts.clip.torchscript import is_torchscript, read_torchscript
 from models.parts.momentum import MomentumTwin
@@ -49,7 +48,7 @@ def beside_checkpoint(config: TaskConfig, name: str) -> Path | None:
     """The file or folder that an earlier run wrote beside the weights of `checkpoint`; None if there is none."""
     if config.checkpoint is None:
         return None
-    return hub.beside_checkpoint(config.checkpoint, name)
+    return Checkpoint.find(config.checkpoint).beside(name)
 
 
 def load_checkpoint(config: TaskConfig, model: nn.Module, twin: MomentumTwin | None) -> None:
@@ -59,7 +58,7 @@ def load_checkpoint(config: TaskConfig, model: nn.Module, twin: MomentumTwin | N
     """
     if config.checkpoint is None:
         return
-    path = local_path(config.checkpoint)
+    path = Checkpoint.find(config.checkpoint).path
     # OpenAI's archives of CLIP, which nothing of ours writes.
     tensors = read_torchscript(path) if path.is_file() and is_torchscript(path) else read_weights(path)
     report = load_into(model, tensors, config.checkpoint, formats=piece(config.model.name, "weights"), twin=twin)

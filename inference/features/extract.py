@@ -10,7 +10,6 @@ from typing import Any, Literal
 from configs.load import to_dict
 from datasets.loaders import SAMPLE_TIMEOUT, evaluation_loader
 from datasets.records import VideoTextRecord
-from engine.checkpoint_folder import WEIGHTS
 from engine.distributed import (
     done_by_main,
     gather_objects,
@@ -19,7 +18,7 @@ from engine.distributed import (
 )
 from engine.folder_lock import only_writer
 from engine.host_memory import keep_freed_memory
-from engine.hub import local_path
+from engine.hub import Checkpoint
 from inference.api import TrainedModel, load_model
 from inference.features.folder import FAILED, FEATURES, FeatureFolder, PartWriter
 from inference.features.sources import Clip, clips_of
@@ -66,8 +65,7 @@ def arrays_of(model: TrainedModel, tokens: bool) -> tuple[str, ...]:
 
 def extraction_of(model: TrainedModel, request: ExtractionRequest, arrays: tuple[str, ...]) -> dict[str, Any]:
     """What the features are of, as extraction.json says it."""
-    path = local_path(request.checkpoint)
-    with (path / WEIGHTS if path.is_dir() else path).open("rb") as weights:
+    with model.checkpoint.weights.open("rb") as weights:
         digest = hashlib.file_digest(weights, "sha256").hexdigest()
     settings = to_dict(model.config)
     return {
@@ -109,11 +107,15 @@ def extract(
     return reasons
 
 
-def run(request: ExtractionRequest) -> dict[str, Any]:
-    """Extract what is asked for and return the counts. A collective of all processes."""
+def run(request: ExtractionRequest, checkpoint: Checkpoint | None = None) -> dict[str, Any]:
+    """Extract what is asked for and return the counts. A collective of all processes.
+
+    `checkpoint` is that of the request, if the caller has found it already.
+    """
     begun = time.monotonic()
     clips = done_by_main(lambda: clips_of(request.source, request.videos))
-    model = load_model(request.checkpoint, *request.overrides, config=request.config, dtype=request.dtype)
+    found = checkpoint or request.checkpoint
+    model = load_model(found, *request.overrides, config=request.config, dtype=request.dtype)
     if model.device.type == "cpu":
         keep_freed_memory()
     arrays = arrays_of(model, request.tokens)

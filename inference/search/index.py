@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from configs.load import differences
 from engine.checkpoint_folder import find_folder, read_json, write_json
 from engine.distributed import done_by_main
-from engine.hub import SCHEME
+from engine.hub import SCHEME, Checkpoint
 from inference.api import TrainedModel
 from inference.features.extract import ExtractionRequest, extraction_of, run
 from inference.features.folder import EXTRACTION, FEATURES, INDEX, read_clips, read_failed
@@ -79,7 +79,8 @@ class VideoIndex:
             ValueError: the checkpoint has no embeddings, or the index is of another checkpoint, setting or source.
         """
         overrides = list(request.overrides)
-        settings = settings_to_use(request.checkpoint, overrides, request.config)
+        checkpoint = Checkpoint.find(request.checkpoint)
+        settings = settings_to_use(checkpoint, overrides, request.config)
         if "encode_video" not in abilities_of(settings):
             raise ValueError(
                 f"{request.checkpoint}: a checkpoint of {settings.task} has no embeddings to search by; give "
@@ -92,7 +93,7 @@ class VideoIndex:
                 f"{request.out}: was made with {' '.join(made_with) or 'no settings'} over the checkpoint's own, not "
                 f"with {' '.join(overrides) or 'none'}; give the same, or name another folder"
             )
-        counts = run(request)
+        counts = run(request, checkpoint)
         is_local = not request.checkpoint.startswith(SCHEME)
         search = {
             "checkpoint": str(Path(request.checkpoint).resolve()) if is_local else request.checkpoint,

@@ -153,7 +153,7 @@ def test_an_evaluation_takes_the_configuration_beside_the_weights(
     dump(trained, tmp_path / "config.yaml")
     (tmp_path / "model.safetensors").touch()
     monkeypatch.setattr(hub, "snapshot_download", lambda *_, dry_run=False, **__: [] if dry_run else str(tmp_path))
-    config = load_to_evaluate(RetrievalConfig, None, ["checkpoint=hf://owner/name"], local_path)
+    config = load_to_evaluate(RetrievalConfig, None, ["checkpoint=hf://owner/name"], local_path("hf://owner/name"))
     assert (config.model.depth, config.checkpoint) == (4, "hf://owner/name")
 
 
