@@ -15,6 +15,7 @@ from configs.model import AggregationConfig, TextConfig as TextConfig, VideoConf
 from configs.models.base import ModelConfig
 from configs.models.testa import TestaConfig
 from configs.models.tvts import TvtsConfig
+from configs.models.umt import UMTConfig
 from configs.optim import OptimConfig, ParameterGroupConfig as ParameterGroupConfig, check_milestones
 from configs.sections import chosen_by_name
 from configs.training import (
@@ -25,7 +26,7 @@ from configs.training import (
     check_objective,
 )
 
-MODELS: dict[str, type[ModelConfig]] = {"testa": TestaConfig, "tvts": TvtsConfig}
+MODELS: dict[str, type[ModelConfig]] = {"testa": TestaConfig, "umt": UMTConfig, "tvts": TvtsConfig}
 """The `model` section of each system, by `model.name`."""
 PAIR_OBJECTIVES: dict[str, type] = {"momentum": ObjectiveConfig}
 ANSWER_OBJECTIVES: dict[str, type] = {"answers": AnsweringObjectiveConfig}

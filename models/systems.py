@@ -35,6 +35,12 @@ SYSTEMS: dict[str, System] = {
         weights="models.testa.weights.formats:FORMATS",
         cost="models.testa.cost:count",
     ),
+    "umt": System(
+        build="models.umt.build:build_model",
+        tokenizer="models.umt.tokenizer",
+        weights="models.umt.formats:FORMATS",
+        cost="models.umt.cost:count",
+    ),
     "tvts": System(
         build="models.tvts.build:build_model",
         tokenizer="models.parts.clip.tokenizer",

@@ -15,8 +15,8 @@ from benchmarks.limit import MachineLimit, record
 from benchmarks.measure import Case, Row, Variant
 from benchmarks.settings import Settings
 from benchmarks.umt.naive_encoder import NaiveJointEncoder
+from configs.models.umt import UMTConfig
 from configs.schema import AggregationConfig, VideoConfig
-from configs.umt import UMTConfig
 from engine.host_memory import keep_freed_memory
 from models.umt.cost import count
 from models.umt.video_encoder import VideoEncoder

@@ -11,20 +11,12 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from models.checkpoints.stored import TWIN_SUFFIX, Stored, grouped, part_of
+from models.checkpoints.stored import TWIN_SUFFIX, FittedPart, Stored, grouped, part_of
 from models.parts.momentum import MomentumTwin
 from models.protocols import Twinnable
 
 LISTED = 20
 TWIN_IS_COPY = "the momentum twin is a copy of the model"
-
-
-class Fitted(Protocol):
-    """Weights of one part, what was done to them, and names that the part has no use for with the reason."""
-
-    weights: dict[str, Tensor]
-    notes: list[str]
-    left: dict[str, list[str]]
 
 
 class WeightFormats(Protocol):
@@ -48,7 +40,7 @@ class WeightFormats(Protocol):
     @property
     def otherwise_found_in(self) -> str: ...  # noqa: D102
 
-    def fit_part(self, part: str, found: dict[str, Tensor], own: dict[str, Tensor]) -> Fitted:
+    def fit_part(self, part: str, found: dict[str, Tensor], own: dict[str, Tensor]) -> FittedPart:
         """The weights of a part as a part with the state `own` can take them; names are those within the part.
 
         ValueError, where more is known of a file of another model than which of its tensors do not fit.

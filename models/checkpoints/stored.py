@@ -29,6 +29,15 @@ class Stored:
     note: str = ""
 
 
+@dataclass
+class FittedPart:
+    """Weights for one part of a model, what was done to them, and names that it has no use for with the reason."""
+
+    weights: dict[str, Tensor]
+    notes: list[str] = field(default_factory=list)
+    left: dict[str, list[str]] = field(default_factory=dict)
+
+
 def part_of(name: str) -> str:
     """The part of the model that a tensor belongs to, the first of its dotted names."""
     return name.partition(".")[0]

@@ -6,7 +6,8 @@ from typing import NamedTuple
 class Cost(NamedTuple):
     """Giga multiply-accumulates of one video, as the paper counts and as executed, and what is left.
 
-    That is frames and patches (None for joint), and all tokens.
+    That is frames and patches (None for joint), and all tokens. `gmacs_without_matching` leaves out the similarities of
+    tokens, for a system whose authors count so.
     """
 
     gmacs: float
@@ -14,3 +15,4 @@ class Cost(NamedTuple):
     frames: int | None
     patches: int | None
     tokens: int
+    gmacs_without_matching: float | None = None

@@ -1,4 +1,7 @@
-"""Text to WordPiece ids and back, with BLIP's two more tokens: [DEC] starts a caption, [ENC] a text that sees video."""
+"""Text to WordPiece ids and back.
+
+BLIP's models have two more tokens: [DEC] starts a caption, [ENC] a text that sees video.
+"""
 
 import re
 from collections import Counter
@@ -16,23 +19,26 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FROM_DATA = "from_data"
+BLIP_TOKENS = ("[DEC]", "[ENC]")
 
 
 class TextTokenizer:
     """BERT's tokenizer with [DEC] and [ENC]; texts are padded to the longest of their batch.
 
     Args:
-        tokenizer: a BERT-style tokenizer; the two tokens are added if it lacks them (ids 30522 and 30523 for
+        tokenizer: a BERT-style tokenizer; the `added` tokens are added if it lacks them (ids 30522 and 30523 for
             bert-base-uncased).
+        added: BLIP's two tokens, or none; without them there is neither `dec_id` nor `enc_id`.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        if tokenizer.bos_token != "[DEC]":
-            tokenizer.add_special_tokens({"bos_token": "[DEC]"})
-        tokenizer.add_tokens(["[ENC]"], special_tokens=True)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, added: tuple[str, ...] = BLIP_TOKENS) -> None:
+        if added:
+            if tokenizer.bos_token != "[DEC]":
+                tokenizer.add_special_tokens({"bos_token": "[DEC]"})
+            tokenizer.add_tokens(["[ENC]"], special_tokens=True)
+            self.dec_id, self.enc_id = _id(tokenizer, "[DEC]"), _id(tokenizer, "[ENC]")
         self._tokenizer = tokenizer
         self.pad_id, self.sep_id = _id(tokenizer, "[PAD]"), _id(tokenizer, "[SEP]")
-        self.dec_id, self.enc_id = _id(tokenizer, "[DEC]"), _id(tokenizer, "[ENC]")
 
     def __len__(self) -> int:
         return len(self._tokenizer)
@@ -69,18 +75,19 @@ def join_marks(text: str) -> str:
     return re.sub(r"(?<=\d)([.,:]) (?=\d)", r"\1", text)
 
 
-def load_tokenizer(folder: str) -> TextTokenizer:
+def load_tokenizer(folder: str, added: tuple[str, ...] = BLIP_TOKENS) -> TextTokenizer:
     """Load from a folder of this machine; code that lies in it never runs, and nothing is fetched."""
     if not any((Path(folder) / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
         raise ValueError(f"model.text.tokenizer: {folder} holds neither tokenizer.json nor vocab.txt")
     try:
-        return TextTokenizer(AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True))
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        return TextTokenizer(tokenizer, added)
     except (OSError, ValueError) as error:
         said = " ".join(str(error).split())
         raise ValueError(f"model.text.tokenizer: {folder} holds no tokenizer that can be read: {said}") from error
 
 
-def make_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
+def make_tokenizer(texts: Iterable[str], vocab_size: int, added: tuple[str, ...] = BLIP_TOKENS) -> TextTokenizer:
     """A WordPiece tokenizer of at most `vocab_size` entries: the characters of `texts`, then their commonest words.
 
     Words that find no room are spelled; equal counts are settled alphabetically, so equal texts give equal ids.
@@ -91,7 +98,7 @@ def make_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
         words.update(word for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text)))
     characters = sorted({character for word in words for character in word})
     pieces = [*SPECIAL, *characters, *(f"##{character}" for character in characters)]
-    room = vocab_size - len(pieces) - len(("[DEC]", "[ENC]"))
+    room = vocab_size - len(pieces) - len(added)
     if room < 0:
         raise ValueError(
             f"model.text.vocab_size: {vocab_size} is too few for the {len(characters)} characters of the captions"
@@ -104,7 +111,7 @@ def make_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
         single="[CLS] $A [SEP]", special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
     )
     named = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
-    return TextTokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named))
+    return TextTokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named), added)
 
 
 def with_first(ids: Tensor, token_id: int) -> Tensor:

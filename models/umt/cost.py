@@ -5,27 +5,18 @@ as one, a LayerNorm as five per element; softmax, GELU, sorting, gathers and sum
 tokens are part of `gmacs`; the released code computes them but its printed number lacks them.
 """
 
-from typing import NamedTuple
-
 from configs.model import AggregationConfig, VideoConfig
+from configs.models.umt import UMTConfig, token_schedule
 from configs.schedule import num_leaving
-from configs.umt import UMTConfig, check_umt, token_schedule
+from models.parts.cost import Cost
 
 MACS_PER_NORM_ELEMENT = 5
 CHANNELS = 3
 
 
-class Cost(NamedTuple):
-    """Giga multiply-accumulates of one video, with and without the matching of tokens, and how many tokens are left."""
-
-    gmacs: float
-    gmacs_without_matching: float
-    tokens: int
-
-
 def count(model: UMTConfig, video: VideoConfig, aggregation: AggregationConfig) -> Cost:
     """The cost of encoding one video of the configured size."""
-    check_umt(model, video, aggregation)
+    model.check(video, aggregation)
     width, norm = model.width, MACS_PER_NORM_ELEMENT * model.width
     tokens = video.num_frames * (video.image_size // model.patch_size) ** 2
     compared = width if aggregation.reducer == "saliency" else width // model.heads
@@ -43,4 +34,5 @@ def count(model: UMTConfig, video: VideoConfig, aggregation: AggregationConfig) 
         macs += tokens * norm + int(2 * model.mlp_ratio * tokens * width**2)
     pooled = video.num_frames if model.pooling == "frames" else 1
     macs += (tokens + pooled) * norm
-    return Cost(round((macs + matching) / 1e9, 3), round(macs / 1e9, 3), tokens)
+    gmacs, without_matching = (round(count / 1e9, 3) for count in (macs + matching, macs))
+    return Cost(gmacs, gmacs, None, None, tokens, gmacs_without_matching=without_matching)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from configs.model import AggregationConfig, VideoConfig
-from configs.umt import UMTConfig
+from configs.models.umt import UMTConfig
 from models.parts.bert import Predictions, initialise
 from models.parts.bert_attention import KeysValues, Share
 from models.parts.pixels import normalise_pixels

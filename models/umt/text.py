@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from configs.umt import SplitTextConfig
+from configs.models.umt import SplitTextConfig
 from models.parts.bert import Embeddings, Predictions, TextLayer, initialise
 from models.parts.bert_attention import KeysValues, Packing, Share
 

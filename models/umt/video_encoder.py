@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from configs.model import AggregationConfig, VideoConfig
-from configs.umt import UMTConfig, check_umt, token_schedule
+from configs.models.umt import UMTConfig, token_schedule
 from models.parts.aggregation import AggregationStep, TokenAggregator
 from models.parts.sinusoid import interpolated_in_time, sinusoid
 from models.umt.blocks import NORM_EPS, JointSpaceTimeBlock, TokenState
@@ -120,7 +120,7 @@ class VideoEncoder(nn.Module):
     ) -> None:
         super().__init__()
         aggregation = aggregation or AggregationConfig()
-        check_umt(model, video, aggregation)
+        model.check(video, aggregation)
         if not 0 <= teacher_layers <= model.depth:
             raise ValueError(f"{teacher_layers} blocks cannot learn from a teacher: the encoder has {model.depth}")
         self.pooling, self.patch_size, self.width = model.pooling, model.patch_size, model.width

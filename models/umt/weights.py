@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from configs.umt import SplitTextConfig, UMTConfig
+from configs.models.umt import SplitTextConfig, UMTConfig
 from models.checkpoints.stored import Stored, grouped, part_of
 from models.umt.model import UMT
 
@@ -37,6 +37,11 @@ def kind_of(tensors: Mapping[str, Tensor]) -> Kind | None:
     if any(name.startswith("text_encoder.bert.") for name in tensors):
         return "pre-training"
     return "question answering" if any(name.startswith("text_decoder.") for name in tensors) else "retrieval"
+
+
+def matches(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether these are the tensors of one of UMT's published files."""
+    return kind_of(tensors) is not None
 
 
 def read(tensors: Mapping[str, Tensor]) -> Stored:

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from configs.model import AggregationConfig, VideoConfig
-from configs.umt import SplitTextConfig, UMTConfig
+from configs.models.umt import SplitTextConfig, UMTConfig
 from models.umt.model import UMT
 from models.umt.video_encoder import VideoEncoder
 from models.umt.weights import load

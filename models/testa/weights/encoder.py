@@ -5,13 +5,13 @@ Names here are those within the encoder (`blocks.0.attn.qkv.weight`).
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.checkpoints.stored import FittedPart
 from models.testa.blocks import resize_in_time
 
 TEMPORAL = re.compile(r"blocks\.\d+\.temporal_(attn|norm1|fc)\.")
@@ -20,23 +20,14 @@ TIME = "time_embed"
 PLACES = "pos_embed"
 
 
-@dataclass
-class FittedEncoder:
-    """Weights for an encoder, what was done to them, and names that it has no use for with the reason."""
-
-    weights: dict[str, Tensor]
-    notes: list[str] = field(default_factory=list)
-    left: dict[str, list[str]] = field(default_factory=dict)
-
-
-def fit_encoder(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> FittedEncoder:
+def fit_encoder(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> FittedPart:
     """The weights `found` as an encoder with the state `own` can take them; what still differs is the caller's to say.
 
     From an image encoder the attention over time and its norm are copies of those within frames, and `temporal_fc` and
     the time embedding are zero, so that the model begins as the image model, frame by frame. Whatever of time `own` has
     no use for is left. Place embeddings are resized bicubically, those of time to the nearest frame.
     """
-    fitted = FittedEncoder(dict(found))
+    fitted = FittedPart(dict(found))
     _leave(fitted, own, TEMPORAL, "attention of this model is not divided")
     _leave(fitted, own, SCALING, "model.temporal_scaling is off, so outputs differ from the file's model")
     _leave(fitted, own, re.compile(f"{TIME}$"), "attention of this model is within frames alone")
@@ -64,7 +55,7 @@ def resize_places(embedding_1ND: Tensor, num_patches: int) -> Tensor:
     return torch.cat([embedding_1ND[:, :1], rearrange(grid, "1 D H W -> 1 (H W) D").to(embedding_1ND.dtype)], dim=1)
 
 
-def _leave(fitted: FittedEncoder, own: Mapping[str, Tensor], pattern: re.Pattern[str], reason: str) -> None:
+def _leave(fitted: FittedPart, own: Mapping[str, Tensor], pattern: re.Pattern[str], reason: str) -> None:
     """Move what only the file has of a kind from the weights to what is left."""
     if any(pattern.match(name) for name in own):
         return
@@ -85,7 +76,7 @@ def _temporal_from_spatial(found: Mapping[str, Tensor], own: Mapping[str, Tensor
     return made
 
 
-def _resize(fitted: FittedEncoder, name: str, own: Mapping[str, Tensor]) -> None:
+def _resize(fitted: FittedPart, name: str, own: Mapping[str, Tensor]) -> None:
     """Resize one embedding (1, N, D) if only its N differs."""
     if name not in own or name not in fitted.weights:
         return

@@ -6,8 +6,9 @@ from types import ModuleType
 from torch import Tensor
 
 from models.checkpoints import native
+from models.checkpoints.stored import FittedPart
 from models.testa.weights import blip, testa, timm
-from models.testa.weights.encoder import FittedEncoder, fit_encoder
+from models.testa.weights.encoder import fit_encoder
 from models.testa.weights.timm import ENCODER
 
 PRETRAINED = "a pre-trained file (TESTA's, or BLIP's model_base.pth, model_base_14M.pth, model_base_capfilt_large.pth)"
@@ -29,9 +30,9 @@ class TestaFormats:
     }
     otherwise_found_in = PRETRAINED
 
-    def fit_part(self, part: str, found: dict[str, Tensor], own: dict[str, Tensor]) -> FittedEncoder:
+    def fit_part(self, part: str, found: dict[str, Tensor], own: dict[str, Tensor]) -> FittedPart:
         """The weights of a part as a part with the state `own` can take them; names are those within the part."""
-        return fit_encoder(found, own) if part == ENCODER else FittedEncoder(found)
+        return fit_encoder(found, own) if part == ENCODER else FittedPart(found)
 
 
 FORMATS = TestaFormats()

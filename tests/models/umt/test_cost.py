@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from configs.model import AggregationConfig, VideoConfig
-from configs.umt import UMTConfig
+from configs.models.umt import UMTConfig
 from models.umt.cost import Cost, count
 from models.umt.video_encoder import VideoEncoder
 

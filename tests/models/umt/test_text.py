@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from transformers import BertConfig, BertModel
 
 from configs.model import AggregationConfig, VideoConfig
-from configs.umt import SplitTextConfig, UMTConfig
+from configs.models.umt import SplitTextConfig, UMTConfig
 from models.parts.bert_attention import KeysValues, Share
 from models.umt.model import UMT
 from models.umt.text import AnswerDecoder, SplitBert

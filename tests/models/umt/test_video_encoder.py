@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from configs.model import AggregationConfig, VideoConfig
-from configs.umt import SplitTextConfig, UMTConfig
+from configs.models.umt import SplitTextConfig, UMTConfig
 from models.umt.blocks import JointSpaceTimeBlock
 from models.umt.video_encoder import EncodedVideo, VideoEncoder
 from tests.gloo import run_ranks

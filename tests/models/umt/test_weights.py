@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from configs.model import AggregationConfig, VideoConfig
-from configs.umt import UMTConfig
+from configs.models.umt import UMTConfig
 from models.umt.model import UMT
 from models.umt.weights import config_of, fit, kind_of, load, read, to_published
 from tests.models.umt.published import BASE, KINDS, LARGE, TINY, Size, published

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.model import AggregationConfig, VideoConfig
-from configs.umt import UMTConfig
+from configs.models.umt import UMTConfig
 from models.umt.video_encoder import VideoEncoder
 
 SCHEDULE = (12, 0, 0.25, 3)

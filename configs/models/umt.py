@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from configs.model import AggregationConfig, TextConfig, VideoConfig, check_positive
+from configs.models.base import ModelConfig
 from configs.schedule import blocks_from_keep, blocks_from_tokens, check_capacity
 
 REDUCERS = ("none", "tome", "saliency")
@@ -33,7 +34,7 @@ class SplitTextConfig(TextConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UMTConfig:
+class UMTConfig(ModelConfig):
     """The video encoder (B/16 by default), the text encoder, and the size of the space they share.
 
     `pooling` makes a video's embedding: `frames` pools each frame alone, as UMT was trained, and a similarity is the
@@ -41,6 +42,7 @@ class UMTConfig:
     position table that the weights were trained with, if it is not `video.num_frames`; it is interpolated in time.
     """
 
+    name: Literal["umt"] = "umt"
     depth: int = 12
     width: int = 768
     heads: int = 12
@@ -61,23 +63,31 @@ class UMTConfig:
         if self.width % self.heads:
             raise ValueError(f"model.heads: {self.heads} does not divide model.width {self.width}")
 
+    def check(self, video: VideoConfig, aggregation: AggregationConfig) -> None:
+        """Refuse patches that do not fit, a reducer that it has not, or a reducer with frames' pooling."""
+        if video.image_size % self.patch_size:
+            raise ValueError(
+                f"video.image_size: {video.image_size} is no multiple of model.patch_size {self.patch_size}"
+            )
+        if aggregation.reducer not in REDUCERS:
+            raise ValueError(
+                f"aggregation.reducer: {aggregation.reducer!r} does not go with attention over space and time at once; "
+                f"choose one of {', '.join(REDUCERS)}"
+            )
+        if aggregation.patches_per_block != 0:
+            raise ValueError("aggregation.patches_per_block: tokens of all frames merge here; set tokens_per_block")
+        if aggregation.weighted_pooling:
+            raise ValueError("aggregation.weighted_pooling: UMT's models pool by the plain mean; leave it out")
+        schedule = token_schedule(self, video, aggregation)
+        if any(schedule) and self.pooling == "frames":
+            raise ValueError("model.pooling: frames has no meaning once tokens of several frames merge; set it to all")
 
-def check_umt(model: UMTConfig, video: VideoConfig, aggregation: AggregationConfig) -> None:
-    """Refuse an encoder that cannot be: patches that do not fit, a reducer that it has not, or with frames' pooling."""
-    if video.image_size % model.patch_size:
-        raise ValueError(f"video.image_size: {video.image_size} is no multiple of model.patch_size {model.patch_size}")
-    if aggregation.reducer not in REDUCERS:
-        raise ValueError(
-            f"aggregation.reducer: {aggregation.reducer!r} does not go with attention over space and time at once; "
-            f"choose one of {', '.join(REDUCERS)}"
-        )
-    if aggregation.patches_per_block != 0:
-        raise ValueError("aggregation.patches_per_block: tokens of all frames merge here; set tokens_per_block")
-    if aggregation.weighted_pooling:
-        raise ValueError("aggregation.weighted_pooling: UMT's models pool by the plain mean; leave it out")
-    schedule = token_schedule(model, video, aggregation)
-    if any(schedule) and model.pooling == "frames":
-        raise ValueError("model.pooling: frames has no meaning once tokens of several frames merge; set it to all")
+    def check_clip(self, num_frames: int, image_size: int, video: VideoConfig) -> None:
+        """Refuse clips of another size than the table of positions is made for; any number of frames fits."""
+        if image_size != video.image_size:
+            raise ValueError(
+                f"image_size {image_size} is not video.image_size {video.image_size}, which positions need"
+            )
 
 
 def token_schedule(model: UMTConfig, video: VideoConfig, aggregation: AggregationConfig) -> tuple[int | float, ...]:

@@ -1,0 +1,31 @@
+"""Whose files start UMT's models: our own checkpoints and UMT's published files."""
+
+from collections.abc import Mapping
+from types import ModuleType
+
+from torch import Tensor
+
+from models.checkpoints import native
+from models.checkpoints.stored import FittedPart
+from models.umt import weights
+
+PRETRAINED = "UMT's file of pre-training (b16_25m.pth, l16_25m.pth), or one fine-tuned for retrieval"
+
+
+class UmtFormats:
+    """The `models.checkpoints.load.WeightFormats` of UMT."""
+
+    adapters: tuple[ModuleType, ...] = (native, weights)
+    known_files = "no checkpoint of this project, nor one of UMT's files"
+    found_in: Mapping[str, str] = {
+        "vision_encoder": "one of UMT's files, of stage 1 or later",
+        "text_decoder": "UMT's file of pre-training, or one fine-tuned for question answering",
+    }
+    otherwise_found_in = PRETRAINED
+
+    def fit_part(self, part: str, found: dict[str, Tensor], own: dict[str, Tensor]) -> FittedPart:
+        """The weights as they are: positions are computed, and nothing else depends on the video's size."""
+        return FittedPart(found)
+
+
+FORMATS = UmtFormats()
