@@ -100,9 +100,9 @@ def test_cost_by_hand() -> None:
     block = time + space + 8 * tokens * width**2 + 5 * 3 * tokens * width
     total = 2 * block + frames * patches * 3 * 16**2 * width + 5 * tokens * width + width * 8 + 5 * width
     found = count(model, video, AggregationConfig())
-    assert found.gmacs == round(total / 1e9, 3) and found[2:] == (3, 16, 49)
+    assert found.gmacs == round(total / 1e9, 3) and found[2:5] == (3, 16, 49)
     merged = count(model, video, AggregationConfig(reducer="geometry", frames_per_block=(1, 0), patches_per_block=1))
-    assert merged[2:] == (2, 14, 29) and merged.gmacs < found.gmacs
+    assert merged[2:5] == (2, 14, 29) and merged.gmacs < found.gmacs
 
 
 def clip_weights() -> dict[str, Tensor]:
