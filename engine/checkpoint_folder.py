@@ -99,15 +99,16 @@ def find_folder(target: Path) -> Path | None:
 def find_damage(folder: Path, required: Sequence[str] = (), *, whole: bool = True) -> str | None:
     """What is wrong with the first damaged file of a checkpoint folder, in words; None if nothing is.
 
-    Checks the `required` files and, with `whole`, all files that SHA256SUMS lists. In a folder without sums only
-    missing files can be found.
+    Checks the `required` files and, with `whole`, all that SHA256SUMS lists; without sums, only that they exist.
     """
     sums: dict[str, str] | None = None
     name = SUMS
     try:
         if (folder / SUMS).exists():
-            lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
-            sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+            text = (folder / SUMS).read_text(encoding="utf-8", errors="replace")
+            parts = [line.partition("  ") for line in text.splitlines()]
+            sums = {name: digest for digest, _, name in parts}
+
         # Only files found in the folder are opened: a list of sums may name any path, even a device.
         files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
         for name in dict.fromkeys([*required, *(sums if sums and whole else ())]):
@@ -263,7 +264,6 @@ def load_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
         if parameter not in index_of:
             raise ValueError(f"{path}: {parameter} was trained there but is not now; use a new output_dir")
         state.setdefault(index_of[parameter], {})[key] = tensor
-
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

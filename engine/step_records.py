@@ -47,14 +47,17 @@ class StepRecords:
 
         # One row a step, so that all of them take one collective and one transfer.
         names = list(self._values[-1])
-        rows = [torch.stack([values[name].float() for name in names]) for values in self._values]
+        rows = []
+        for values in self._values:
+            rows.append(torch.stack([values[name].float() for name in names]))
         means = (all_reduce_sum(torch.stack(rows)) / world_size()).cpu()
 
         first = last_step - len(rows) + 1
         records = []
         for step, (row, samples) in enumerate(zip(means.tolist(), self._samples, strict=True), start=first):
-            values = dict(zip(names, row, strict=True))
-            records.append(StepRecord(step, values, bool(values.pop(SKIPPED)), samples))
+            means_by_name = dict(zip(names, row, strict=True))
+            skipped = bool(means_by_name.pop(SKIPPED))
+            records.append(StepRecord(step, means_by_name, skipped, samples))
 
         self._values, self._samples = [], []
         return records
