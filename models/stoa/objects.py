@@ -106,7 +106,6 @@ class TrajectoryEncoder(SequenceEncoder):
         class_token = class_token_1D.to(tokens_BND.dtype).expand(len(tokens_BND), 1, -1)
         seen = seen_of(block, torch.cat([class_token, tokens_BND], dim=1))
         is_own_class = ids_BC[:, :, None] == classes_BN[:, None, :]
-        is_own_class = is_own_class & (ids_BC != 0)[:, :, None]
         mask = F.pad(is_own_class, (1, 0), value=True).unsqueeze(1)
 
         queries = class_token.expand(-1, ids_BC.shape[1], -1)
