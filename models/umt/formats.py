@@ -9,6 +9,8 @@ from models.checkpoints import native
 from models.checkpoints.stored import FittedPart
 from models.umt import weights
 
+OPTIONAL = ("clip_decoder.", "pool_norm.")
+"""Parts of a video encoder that some models, and some files, have."""
 PRETRAINED = "UMT's file of pre-training (b16_25m.pth, l16_25m.pth), or one fine-tuned for retrieval"
 
 
@@ -24,8 +26,25 @@ class UmtFormats:
     otherwise_found_in = PRETRAINED
 
     def fit_part(self, part: str, found: dict[str, Tensor], own: dict[str, Tensor]) -> FittedPart:
-        """The weights as they are: positions are computed, and nothing else depends on the video's size."""
-        return FittedPart(found)
+        """The weights as they are: positions are computed, and nothing else depends on the video's size.
+
+        Of the video encoder, heads that learn from a teacher are left where the model has none, and so is a norm of
+        pooling; that norm stays fresh where the file, of stage 1, has none.
+        """
+        if part != "vision_encoder":
+            return FittedPart(found)
+        weights, left = {}, []
+        for name, tensor in found.items():
+            if name.startswith(OPTIONAL) and name not in own:
+                left.append(name)
+            else:
+                weights[name] = tensor
+
+        notes = []
+        fresh = {name: tensor for name, tensor in own.items() if name.startswith("pool_norm.") and name not in found}
+        if fresh:
+            notes.append("pool_norm is not in the file and keeps its fresh weights")
+        return FittedPart({**weights, **fresh}, notes, {"this model has no such part": left} if left else {})
 
 
 FORMATS = UmtFormats()
