@@ -21,6 +21,7 @@ from configs.schema import CONFIG_CLASSES, DataConfig, OptimConfig
 from engine.random_state import seed_everything
 from models.parts.momentum import MomentumTwin
 from models.parts.tokenizer import make_tokenizer
+from models.tvts.sizes import TVTS_PUBLISHED
 from tasks.build import build_model
 from tasks.caption import CaptionTask
 from tasks.pretrain import PretrainTask
@@ -53,6 +54,16 @@ SMALL = {
 }  # fmt: skip
 
 
+SMALL_TVTS = {
+    "checkpoint": None, "video.num_frames": 4, "video.image_size": 32, "video.resize": 38, "model.depth": 2,
+    "model.width": 24, "model.heads": 2, "model.patch_size": 8, "model.embed_dim": 16, "model.sort_heads": 2,
+    "model.text.tokenizer": "from_data", "model.text.vocab_size": 560, "model.text.depth": 2, "model.text.width": 16,
+    "model.text.heads": 2, "model.text.trained_blocks": 1, "train.batch_size": NUM_VIDEOS, "train.max_epochs": 1,
+    "train.workers": 0,
+}  # fmt: skip
+VIDEO_PART = {"testa": "visual_encoder", "tvts": "video_model"}
+
+
 def name_of(path: Path) -> str:
     return f"{path.parent.name}/{path.stem}"
 
@@ -68,7 +79,9 @@ def flattened(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def small(path: Path, root: Path) -> Any:
     """The configuration with the model and input of `debug/base.yaml`, smaller still, and data in `root`."""
     config = load_any(CONFIG_CLASSES, path, [])
-    settings = {**flattened(YAML(typ="safe", pure=True).load(BASE)), **SMALL}
+    settings: dict[str, Any] = {**flattened(YAML(typ="safe", pure=True).load(BASE)), **SMALL}
+    if config.model.name == "tvts":
+        settings = {**SMALL_TVTS}
     settings |= {"data.root": str(root), "output_dir": str(root / "run")}
     for axis, most in (("frames", 1), ("patches", 1), ("tokens", 3)):
         amount = getattr(config.aggregation, f"{axis}_per_block")
@@ -91,10 +104,13 @@ def build_in_full(config: Any, is_small: bool) -> None:
     with torch.device("meta"):
         model = build_model(config, make_tokenizer(["a word"], vocab_size=100))
         twin = MomentumTwin(model, 0.995) if config.task in ("pretrain", "retrieval") else None
+    part = VIDEO_PART[config.model.name]
     assert all(parameter.is_meta for parameter in model.parameters())
-    if not is_small:
+    if not is_small and config.model.name == "testa":
         assert_of_full_size(config, model)
-    assert twin is None or num_parameters(twin.visual_encoder_m) == num_parameters(model.visual_encoder)
+    if not is_small and config.model.name == "tvts":
+        assert model.sizes in TVTS_PUBLISHED.values()
+    assert twin is None or num_parameters(getattr(twin, f"{part}_m")) == num_parameters(getattr(model, part))
 
 
 @pytest.mark.usefixtures("without_java")
@@ -120,7 +136,8 @@ def test_a_model_of_full_size_and_a_step_of_a_small_one(path: Path, tmp_path: Pa
     assert len(trainer.step.optimizer.state) == len(trainer.step.trainable), "each has had a gradient"
     moved = {name for name, parameter in task.named_parameters() if not torch.equal(before[name], parameter)}
     if line["lr"] > 0:
-        assert any(name.startswith("model.visual_encoder.blocks.0.") for name in moved)
+        block = "transformer.resblocks.0." if config.model.name == "tvts" else "blocks.0."
+        assert any(name.startswith(f"model.{VIDEO_PART[config.model.name]}.{block}") for name in moved)
 
 
 def assert_of_full_size(config: Any, model: nn.Module) -> None:
