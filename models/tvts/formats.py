@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
@@ -124,12 +125,12 @@ def _fit_places(fitted: FittedTower, own: Mapping[str, Tensor]) -> None:
 
 
 def _fit_times(fitted: FittedTower, own: Mapping[str, Tensor]) -> None:
-    """Take the first places in time, resize (nearest) to more, or keep all that is time fresh for CLIP's weights."""
+    """Take the first places in time, or resize (nearest) to more; for CLIP's weights time starts without effect."""
     found, wanted = fitted.weights.get(TIMES), len(own[TIMES])
     if found is None:
         fresh = {name: tensor for name, tensor in own.items() if weights.is_of_time(name)}
-        fitted.weights |= {name: tensor for name, tensor in fresh.items() if name not in fitted.weights}
-        fitted.notes.append("attention over time, its norms and the temporal embedding stay fresh")
+        fitted.weights |= fresh | {TIMES: torch.zeros_like(own[TIMES])}
+        fitted.notes.append("attention over time is fresh and the temporal embedding 0, so it is CLIP frame by frame")
     elif wanted < len(found):
         fitted.weights[TIMES] = found[:wanted].clone()
         fitted.notes.append(f"{TIMES}: the first {wanted} of {len(found)} frames, which is what such clips use")

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from models.parts.clip.files import describe, image_sizes_of, load_text_tower
+from models.parts.clip.files import describe, image_sizes_of
 from models.parts.clip.names import IMAGE
-from models.tvts.model import Tvts
 from models.tvts.video_tower import VideoTower
 
 _TEXT = (
@@ -61,41 +60,6 @@ def to_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {published_name(name): tensor for name, tensor in tensors.items() if not name.startswith(SORT_HEAD)}
 
 
-def load_published(model: Tvts, tensors: Mapping[str, Tensor], source: str) -> list[str]:
-    """Put a published file, or one of the reference's training checkpoints, into `model`.
-
-    Returns what to tell the user. ValueError if the file is of another model, which it names, or lacks a tensor.
-    """
-    found, own = from_published(tensors), model.state_dict()
-    notes = []
-    sorting = [name for name in own if name.startswith(SORT_HEAD)]
-    if sorting and not any(name.startswith(SORT_HEAD) for name in found):
-        notes.append("the file has no sorting head; the model's stays fresh")
-        found |= {name: own[name] for name in sorting}
-    if not sorting:
-        dropped = [name for name in found if name.startswith(SORT_HEAD)]
-        found = {name: tensor for name, tensor in found.items() if name not in dropped}
-        if dropped:
-            notes.append(f"the file's sorting head ({len(dropped)} tensors) is not taken: this model has none")
-
-    differing = [name for name in own if name in found and found[name].shape != own[name].shape]
-    missing, unexpected = [name for name in own if name not in found], [name for name in found if name not in own]
-    if differing or missing or unexpected:
-        raise ValueError(f"{source}: {_of_another_model(model, found, differing, missing, unexpected)}")
-    model.load_state_dict({name: tensor.float() for name, tensor in found.items()})
-    return notes
-
-
-def load_clip_into(model: Tvts, tensors: Mapping[str, Tensor], source: str) -> list[str]:
-    """Start both towers from CLIP, as `read_clip` gives it; attention over time and the temporal embedding stay fresh.
-
-    Returns what to tell the user. ValueError if the file is of another model, which it names.
-    """
-    load_clip_video(model.video_model, tensors, source)
-    load_text_tower(model.text_model, tensors, source)
-    return ["attention over time, its norms and the temporal embedding are not CLIP's and stay fresh"]
-
-
 def load_clip_video(tower: VideoTower, tensors: Mapping[str, Tensor], source: str) -> None:
     """Start the video tower from CLIP's image tower."""
     image = {name.removeprefix(IMAGE): tensor for name, tensor in tensors.items() if name.startswith(IMAGE)}
@@ -127,24 +91,6 @@ def is_of_time(name: str) -> bool:
 def clip_to_video(name: str) -> str:
     """Our name of a tensor of CLIP's image tower, both without prefix."""
     return name.replace("attn.in_proj_", "attn.qkv.").replace("attn.out_proj.", "attn.proj.")
-
-
-def _of_another_model(
-    model: Tvts, found: Mapping[str, Tensor], differing: list[str], missing: list[str], unexpected: list[str]
-) -> str:
-    """What is wrong with a file, by the name of its model where that explains it."""
-    video = {
-        video_to_clip(name.removeprefix("video_model.")): tensor
-        for name, tensor in found.items()
-        if name.startswith("video_model.")
-    }
-    if {"proj", "conv1.weight", "positional_embedding"} <= video.keys():
-        sizes = image_sizes_of(video)
-        if describe(sizes) != describe(model.sizes.image):
-            return f"is TVTSv2 on {describe(sizes)}; the model is on {describe(model.sizes.image)}"
-    lines = [f"{name}: missing" for name in missing] + [f"{name}: unexpected" for name in unexpected]
-    lines += [f"{name}: has shape {tuple(found[name].shape)}" for name in differing]
-    return "does not fit the model: " + "; ".join(lines[:10])
 
 
 def video_to_clip(name: str) -> str:

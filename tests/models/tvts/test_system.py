@@ -113,11 +113,10 @@ def clip_weights() -> dict[str, Tensor]:
 @pytest.mark.parametrize("names", ["openai", "transformers"])
 def test_models_start_from_clip(names: str) -> None:
     weights, model = clip_weights(), make_model(sorting=False)
-    fresh = model.video_model.temporal_embedding.clone()
     stored = {**to_transformers(weights), "vision_model.embeddings.position_ids": torch.arange(17)}
     report = load_into(model, weights if names == "openai" else stored, "f", formats=FORMATS)
-    assert "CLIP an unpublished size" in report.kind and any("stay fresh" in note for note in report.notes)
-    assert torch.equal(model.video_model.temporal_embedding, fresh)
+    assert "CLIP an unpublished size" in report.kind and any("CLIP frame by frame" in note for note in report.notes)
+    assert not model.video_model.temporal_embedding.any()
     assert torch.equal(model.video_model.proj, weights["visual.proj"])
     block = model.video_model.blocks[2]
     assert torch.equal(block.attn.qkv.weight, weights["visual.transformer.resblocks.2.attn.in_proj_weight"])
