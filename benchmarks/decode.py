@@ -11,12 +11,12 @@ from engine.host_memory import keep_freed_memory
 
 
 def cases(settings: Settings) -> list[Case]:
-    """The clips that decord reads; among made ones, also what PyAV reads in its place."""
+    """Clips that decord reads too, whose bare calls are the limit; among made ones, also AV1, which it cannot read."""
     frames, root = sections(settings)[1].num_frames, videos.folder(settings)
     readable = {"paths": videos.paths(root)}
     found = [
         Case(
-            f"decode, decord, {frames} frames",
+            f"decode, against decord, {frames} frames",
             ours=Variant(f"{__name__}:ours", readable),
             naive=Variant(f"{__name__}:naive", readable),
             limit=Variant(f"{__name__}:limit", {**readable, "decoder": "decord"}),

@@ -110,7 +110,7 @@ def test_cases(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (own,) = decode_benchmark.cases(settings(str(root)))
     monkeypatch.setattr(videos, "folder", lambda settings: root)
     decord_case, pyav_case = decode_benchmark.cases(settings())
-    assert decord_case == own and own.name == "decode, decord, 6 frames"
+    assert decord_case == own and own.name == "decode, against decord, 6 frames"
     assert pyav_case.ours.arguments["paths"] == [str(root / "videos/av1.mkv")] and pyav_case.naive is None
     rows = [measure(case, settings()) for case in (decord_case, pyav_case)]
     assert all(row.ours_s > 0 and row.limit_s > 0 for row in rows)
