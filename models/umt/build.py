@@ -1,14 +1,14 @@
 """UMT's model for each task, made from a configuration, with what `models.protocols` asks of it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from configs.models.umt import UMTConfig
-from configs.schema import ObjectiveConfig, TaskConfig
+from configs.schema import ObjectiveConfig, TaskConfig, VqaConfig
 from models.parts.aggregation import AggregationStep
 from models.parts.bert_attention import KeysValues, Memory, Share
 from models.parts.features import EncodedVideo
@@ -16,12 +16,8 @@ from models.parts.pixels import normalise_pixels
 from models.umt.model import UMT
 
 
-class RetrievalModel(UMT):
-    """UMT as the tasks on pairs use it: texts are read and fused in one call, memories are of videos."""
-
-    is_tied = False
-    # Contrast takes the features of the batch itself; UMT has no momentum twin.
-    twinned: tuple[str, ...] = ()
+class TaskModel(UMT):
+    """UMT with what every task asks of a model."""
 
     @property
     def patch_size(self) -> int:
@@ -33,6 +29,30 @@ class RetrievalModel(UMT):
         """Blocks of the video encoder."""
         return len(self.vision_encoder.encoder.blocks)
 
+    def trace_video(self, video_BTCHW: Tensor, steps: list[list[AggregationStep]] | None = None) -> EncodedVideo:
+        """Tokens, sizes and origins of uint8 videos; `steps`, an empty list, gets what each block merges."""
+        encoder = self.vision_encoder
+        dtype = encoder.encoder.norm.weight.dtype
+        shown = normalise_pixels(video_BTCHW, encoder.pixel_mean, encoder.pixel_std, dtype)
+        encoded = encoder(shown, return_origins=True, steps=steps)
+        return EncodedVideo(encoded.tokens, encoded.size, encoded.origins)
+
+    def compile_towers(self) -> None:
+        """Compile the video encoder; a graph for each size, as graphs of symbolic sizes take many times as long."""
+        self.vision_encoder.compile(fullgraph=True, dynamic=False)
+
+    def fold_for_inference(self, dtype: torch.dtype) -> None:
+        """Evaluate in `dtype` from now on, with outputs equal to 1e-5; the model no longer trains."""
+        self.vision_encoder.fold_for_inference(dtype)
+
+
+class RetrievalModel(TaskModel):
+    """UMT as the tasks on pairs use it: texts are read and fused in one call, memories are of videos."""
+
+    is_tied = False
+    # Contrast takes the features of the batch itself; UMT has no momentum twin.
+    twinned: tuple[str, ...] = ()
+
     @property
     def embed_dim(self) -> int:
         """Width of the space that videos and texts share."""
@@ -42,14 +62,6 @@ class RetrievalModel(UMT):
     def similarity_scale(self) -> float:
         """What similarities are multiplied by in training: 1 / temperature."""
         return 1 / float(self.temp)
-
-    def trace_video(self, video_BTCHW: Tensor, steps: list[list[AggregationStep]] | None = None) -> EncodedVideo:
-        """Tokens, sizes and origins of uint8 videos; `steps`, an empty list, gets what each block merges."""
-        encoder = self.vision_encoder
-        dtype = encoder.encoder.norm.weight.dtype
-        shown = normalise_pixels(video_BTCHW, encoder.pixel_mean, encoder.pixel_std, dtype)
-        encoded = encoder(shown, return_origins=True, steps=steps)
-        return EncodedVideo(encoded.tokens, encoded.size, encoded.origins)
 
     def project_tokens(self, tokens: Tensor) -> Tensor:
         """Unit vectors (..., E) of video tokens (..., D) in the shared space, each pooled alone."""
@@ -87,14 +99,6 @@ class RetrievalModel(UMT):
         """Refused: no decoder writes captions."""
         raise ValueError("objective.losses: this model has no decoder; leave out cap")
 
-    def compile_towers(self) -> None:
-        """Compile the video encoder; a graph for each size, as graphs of symbolic sizes take many times as long."""
-        self.vision_encoder.compile(fullgraph=True, dynamic=False)
-
-    def fold_for_inference(self, dtype: torch.dtype) -> None:
-        """Evaluate in `dtype` from now on, with outputs equal to 1e-5; the model no longer trains."""
-        self.vision_encoder.fold_for_inference(dtype)
-
     def freeze_unused(self, losses: tuple[str, ...]) -> None:
         """Freeze what none of vtc and vtm reaches: all that is trained has a gradient, as DDP requires."""
         reached: dict[str, tuple[str, ...]] = {
@@ -109,28 +113,94 @@ class RetrievalModel(UMT):
             parameter.requires_grad_(name.startswith(starts))
 
 
+class AnsweringModel(TaskModel):
+    """UMT as question answering uses it.
+
+    Answers come from the tokenizer with one [SEP]; UMT's models were trained with two, and get the second here.
+    """
+
+    def __init__(self, *sections: Any, sep_id: int, label_smoothing: float, **settings: Any) -> None:
+        super().__init__(*sections, use="answers", **settings)
+        self.sep_id, self.label_smoothing = sep_id, label_smoothing
+
+    def ground_text(self, video_tokens: Tensor, ids: Tensor, mask: Tensor, about: Tensor | None = None) -> Tensor:
+        """States (P, S, D) of questions that attend to the videos `about` (P,), or P / V questions each in order."""
+        memory = Memory(self.text_encoder.project(video_tokens))
+        videos = memory if about is None else memory.rows(about)
+        return self.text_encoder.fuse(self.text_encoder.read(ids, mask), mask, videos.layers)
+
+    def context_loss(self, context: Tensor, ids: Tensor, mask: Tensor, context_mask: Tensor | None = None) -> Tensor:
+        """Loss (P,) of each answer, summed over its tokens, given the states (B, S, D) of questions, P / B of each."""
+        seen = torch.ones(context.shape[:2], device=context.device) if context_mask is None else context_mask
+        question = self.text_decoder.bert.project(context)
+        answers = ended_twice(ids, mask, self.sep_id)
+        return self.text_decoder.losses(*answers, question, seen, self.label_smoothing)
+
+    def answer(
+        self,
+        question_states: Tensor,
+        question_mask: Tensor,
+        answer_ids: Tensor,
+        answer_mask: Tensor,
+        shortlist: int = 128,
+    ) -> Tensor:
+        """The best of a list of answers for each question, as rows (P,) of `answer_ids`."""
+        answers = ended_twice(answer_ids, answer_mask, self.sep_id)
+        return self.rank(question_states, question_mask, *answers, shortlist).rows[:, 0]
+
+    def freeze_unused(self, losses: tuple[str, ...]) -> None:
+        """Nothing to freeze: the answers' loss reaches all that this model has."""
+        assert losses == ("vqa",), losses
+
+
+def ended_twice(ids_BS: Tensor, mask_BS: Tensor, sep_id: int) -> tuple[Tensor, Tensor]:
+    """Ids and mask (B, S + 1) of texts that end in one more [SEP]."""
+    end = mask_BS.sum(dim=1, keepdim=True)
+    ids, mask = F.pad(ids_BS, (0, 1)), F.pad(mask_BS, (0, 1))
+    return ids.scatter(1, end, sep_id), mask.scatter(1, end, 1)
+
+
 def _shares(groups: Sequence[tuple[int, Memory]], layers: Iterable[tuple[KeysValues, ...]]) -> Iterable[list[Share]]:
     for of_layer in layers:
         yield [Share(texts, projected) for (texts, _), projected in zip(groups, of_layer, strict=True)]
 
 
-def build_model(config: TaskConfig, tokenizer: Any) -> RetrievalModel:
-    """The configured task's model with fresh weights; the tokenizer adds nothing to it."""
+def build_model(config: TaskConfig, tokenizer: Any) -> TaskModel:
+    """The configured task's model with fresh weights; of the tokenizer only the id of [SEP] is used."""
     assert isinstance(config.model, UMTConfig)
     objective = config.objective
+    if isinstance(config, VqaConfig):
+        return _answering_model(config, config.model, tokenizer.sep_id)
     if not isinstance(objective, ObjectiveConfig):
-        raise ValueError(f"model.name: umt is trained and evaluated on pairs, not for {config.task}; take testa for it")
+        raise ValueError(f"model.name: umt is for pairs and for answers, not for {config.task}; take testa for it")
     if "cap" in objective.losses:
         raise ValueError("objective.losses: umt has no decoder that writes captions; leave out cap")
     if objective.momentum:
         raise ValueError("objective.momentum: umt has no momentum twin; set objective.momentum=0")
-    if config.train.activation_checkpointing == "offload":
-        raise ValueError("train.activation_checkpointing: offload is not to be had with umt; use recompute")
 
     return RetrievalModel(
         config.model,
         config.video,
         config.aggregation,
         temperature=objective.temperature,
-        activation_checkpointing=config.train.activation_checkpointing,
+        activation_checkpointing=_checkpointing(config),
     )
+
+
+def _answering_model(config: VqaConfig, model: UMTConfig, sep_id: int) -> AnsweringModel:
+    if config.evaluation.inference == "generate":
+        raise ValueError("evaluation.inference: umt ranks answers and writes none; set it to rank")
+    return AnsweringModel(
+        model,
+        config.video,
+        config.aggregation,
+        sep_id=sep_id,
+        label_smoothing=config.objective.label_smoothing,
+        activation_checkpointing=_checkpointing(config),
+    )
+
+
+def _checkpointing(config: TaskConfig) -> Literal["none", "recompute"]:
+    if config.train.activation_checkpointing == "offload":
+        raise ValueError("train.activation_checkpointing: offload is not to be had with umt; use recompute")
+    return config.train.activation_checkpointing

@@ -122,11 +122,20 @@ class AnswerDecoder(nn.Module):
         hidden = self.bert.read(ids_BS, mask_BS, causal=True)
         return self.cls["predictions"](self.bert.fuse(hidden, mask_BS, question, question_mask_VN, causal=True))
 
-    def losses(self, ids_BS: Tensor, mask_BS: Tensor, question: list[KeysValues], question_mask_VN: Tensor) -> Tensor:
+    def losses(
+        self,
+        ids_BS: Tensor,
+        mask_BS: Tensor,
+        question: list[KeysValues],
+        question_mask_VN: Tensor,
+        label_smoothing: float = 0.0,
+    ) -> Tensor:
         """The summed cross-entropy (B,) of each text's tokens after its first."""
         logits = self(ids_BS[:, :-1], mask_BS[:, :-1], question, question_mask_VN)
         target = ids_BS[:, 1:].masked_fill(mask_BS[:, 1:] == 0, NOT_ASKED)
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), ignore_index=NOT_ASKED, reduction="none")
+        loss = F.cross_entropy(
+            logits.flatten(0, 1).float(), target.flatten(), reduction="none", label_smoothing=label_smoothing
+        )
         return loss.view_as(target).sum(dim=1)
 
     @torch.no_grad()

@@ -1,0 +1,80 @@
+"""Question answering with UMT: a run trains and is evaluated, and answers are ranked as the reference ranks them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from configs.load import from_dict
+from configs.schema import TaskConfig
+from engine.loop import evaluate
+from models.protocols import Answerer
+from models.umt.build import AnsweringModel, build_model, ended_twice
+from tasks.vqa import VqaTask
+from tests.models.tiny import randomise
+from tests.tiny_runs import CONFIGS, settings, trainer, write_data, write_questions
+
+CPU = torch.device("cpu")
+MODEL: dict[str, Any] = {
+    "name": "umt", "depth": 2, "width": 16, "heads": 2, "patch_size": 8, "pooling": "all",
+    "text": {
+        "tokenizer": "from_data", "vocab_size": 200, "depth": 3, "width": 16, "heads": 2, "intermediate": 32,
+        "max_positions": 40, "dropout": 0.0, "fusion_layer": 1,
+    },
+}  # fmt: skip
+
+
+def small(root: Path, task: str = "vqa", **sections: Any) -> TaskConfig:
+    own = {"model": MODEL, "aggregation": {"reducer": "saliency", "tokens_per_block": [20]}, **sections}
+    return from_dict(CONFIGS[task], {**settings(task, root), **own}, "test")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = write_data(tmp_path_factory.mktemp("data"), [1] * 5)
+    return write_questions(root, [1, 2, 1, 3, 1])
+
+
+def test_a_run_trains_everything_and_its_weights_answer_alike(data: Path, tmp_path: Path) -> None:
+    config = small(data, output_dir=str(tmp_path))
+    task = VqaTask(config, CPU)
+    assert isinstance(task.model, Answerer)
+    before = {name: parameter.clone() for name, parameter in task.model.named_parameters()}
+    runner = trainer(task, config)
+    runner.train()
+    runner.save_last()
+    runner.wait_until_saved()
+    assert all(not torch.equal(parameter, before[name]) for name, parameter in task.model.named_parameters())
+
+    found = evaluate(task, config, CPU, final=False)["metrics"]
+    again = small(data, checkpoint=str(tmp_path / "checkpoint_last"), output_dir=str(tmp_path / "again"))
+    assert evaluate(VqaTask(again, CPU), again, CPU, final=False)["metrics"] == found
+    assert "accuracy" in found
+
+
+@torch.no_grad()
+def test_answers_get_the_second_end_that_they_were_trained_with(data: Path) -> None:
+    task = VqaTask(small(data, objective={"label_smoothing": 0.0}), CPU)
+    model, tokenizer = task.model, task.tokenizer
+    assert isinstance(model, AnsweringModel)
+    randomise(model)
+    ids, mask = tokenizer(["red", "yes", "two green"], 10)
+    twice, seen = ended_twice(ids, mask, tokenizer.sep_id)
+    for row in range(3):
+        real = ids[row][mask[row].bool()].tolist()
+        assert twice[row][seen[row].bool()].tolist() == [*real, tokenizer.sep_id]
+
+    states, asked = torch.randn(2, 5, 16), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
+    ranked = model.rank(states, asked, twice, seen, 3).rows[:, 0]
+    assert torch.equal(model.answer(states, asked, ids, mask), ranked)
+    question = model.text_decoder.bert.project(states)
+    expected = model.text_decoder.losses(twice[[0, 1]], seen[[0, 1]], question, asked)
+    torch.testing.assert_close(model.context_loss(states, ids[[0, 1]], mask[[0, 1]], asked), expected)
+
+
+def test_what_umt_cannot_do_is_refused(data: Path) -> None:
+    with pytest.raises(ValueError, match="evaluation.inference: umt ranks answers"):
+        VqaTask(small(data, evaluation={"inference": "generate"}), CPU)
+    with pytest.raises(ValueError, match="model.name: umt is for pairs and for answers, not for caption"):
+        build_model(small(data, "caption"), None)
