@@ -8,8 +8,12 @@ import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
+from models.parts.clip.image_tower import ImageTower
+from models.parts.clip.sizes import ImageTowerSizes, TextTowerSizes
+from models.parts.clip.text_tower import TextTower
 from models.tvts.weights import to_published
 from tests.integration.runs import results_of, start
+from tests.models.parts.clip.copies import write_torchscript
 from tests.tiny_runs import write_data
 
 SECTIONS: dict[str, Any] = {
@@ -79,6 +83,21 @@ def test_any_checkpoint_is_evaluated_with_tokens_merged(root: Path) -> None:
     assert evaluate(root, folder, "merged", *merged).keys() == evaluate(root, folder, "whole").keys()
     more_frames = evaluate(root, folder, "frames", "video.num_frames=8")
     assert 0 <= more_frames["t2v_r1"] <= 100
+
+
+def test_an_archive_of_openai_starts_it(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model = SECTIONS["model"]
+    image = ImageTowerSizes(model["width"], model["depth"], model["heads"], model["patch_size"], 32, model["embed_dim"])
+    folder = root / "run" / "checkpoint_last"
+    text = TextTowerSizes(16, 4, 2, model["embed_dim"], context=24, vocab_size=model["text"]["vocab_size"])
+    weights = {f"visual.{name}": tensor for name, tensor in ImageTower(image).state_dict().items()}
+    write_torchscript(root / "ViT.pt", {**weights, **TextTower(text).state_dict()})
+
+    settings = {**model, "text": {**model["text"], "tokenizer": str(folder / "tokenizer")}}
+    config = write_tvts_config(root, "clip.yaml", model=settings)
+    arguments = ("--config", config, f"checkpoint={root / 'ViT.pt'}", f"output_dir={root / 'clip'}")
+    assert start("train_retrieval", "--evaluate", *arguments) == 0
+    assert "so it is CLIP frame by frame" in capfd.readouterr().err
 
 
 def test_a_loss_that_the_model_does_not_have_is_refused(root: Path, capfd: pytest.CaptureFixture[str]) -> None:

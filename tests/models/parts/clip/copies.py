@@ -1,8 +1,11 @@
-"""Small CLIP models of transformers, and our towers with the same weights."""
+"""Small CLIP models of transformers, our towers with the same weights, and archives as OpenAI publishes them."""
 
+import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
 from models.parts.clip.image_tower import ImageTower
@@ -52,3 +55,37 @@ def text_ids() -> torch.Tensor:
     for index, row in enumerate(rows):
         ids[index, : len(row)] = torch.tensor(row)
     return ids
+
+
+class Node(nn.Module):
+    """A module tree with tensors of any names."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        super().__init__()
+        children: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            first, _, rest = name.partition(".")
+            if rest:
+                children.setdefault(first, {})[rest] = tensor
+            elif first in ("input_resolution", "context_length", "vocab_size"):
+                self.register_buffer(first, tensor)
+            else:
+                self.register_parameter(first, nn.Parameter(tensor))
+        for name, held in children.items():
+            self.add_module(name, Node(held))
+
+    def forward(self, value: Tensor) -> Tensor:
+        return value + 1
+
+
+def write_torchscript(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Half precision and three sizes beside the weights, as in OpenAI's files."""
+    halves = {name: tensor.half() for name, tensor in tensors.items()}
+    sizes = {name: torch.tensor(12) for name in ("input_resolution", "context_length", "vocab_size")}
+    save_traced(Node({**halves, **sizes}), path)
+
+
+def save_traced(module: nn.Module, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch is leaving TorchScript; published files stay
+        torch.jit.trace(module, torch.zeros(1)).save(str(path))

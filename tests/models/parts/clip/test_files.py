@@ -3,7 +3,6 @@
 import io
 import os
 import pickle
-import warnings
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.parts.clip.files import load_image_tower, load_text_tower, read_clip
 from models.parts.clip.image_tower import ImageTower
@@ -19,7 +18,7 @@ from models.parts.clip.names import from_transformers, to_transformers
 from models.parts.clip.sizes import PUBLISHED
 from models.parts.clip.text_tower import TextTower
 from models.parts.clip.torchscript import is_torchscript, read_torchscript
-from tests.models.parts.clip.copies import IMAGE_SIZES, TEXT_SIZES, their_clip
+from tests.models.parts.clip.copies import IMAGE_SIZES, TEXT_SIZES, Node, save_traced, their_clip, write_torchscript
 
 
 @pytest.fixture(scope="module")
@@ -30,40 +29,6 @@ def theirs() -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def openai(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     return from_transformers(theirs)
-
-
-class Node(nn.Module):
-    """A module tree with tensors of any names."""
-
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
-        super().__init__()
-        children: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            first, _, rest = name.partition(".")
-            if rest:
-                children.setdefault(first, {})[rest] = tensor
-            elif first in ("input_resolution", "context_length", "vocab_size"):
-                self.register_buffer(first, tensor)
-            else:
-                self.register_parameter(first, nn.Parameter(tensor))
-        for name, held in children.items():
-            self.add_module(name, Node(held))
-
-    def forward(self, value: Tensor) -> Tensor:
-        return value + 1
-
-
-def write_torchscript(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Half precision and three sizes beside the weights, as in OpenAI's files."""
-    halves = {name: tensor.half() for name, tensor in tensors.items()}
-    sizes = {name: torch.tensor(12) for name in ("input_resolution", "context_length", "vocab_size")}
-    save_traced(Node({**halves, **sizes}), path)
-
-
-def save_traced(module: nn.Module, path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch is leaving TorchScript; published files stay
-        torch.jit.trace(module, torch.zeros(1)).save(str(path))
 
 
 def test_names_go_there_and_back(theirs: dict[str, Tensor], openai: dict[str, Tensor]) -> None:
