@@ -7,6 +7,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from models.parts.losses import without_autocast
 from models.stoa.summed import Summed
 
 UNMATCHED = -1
@@ -19,7 +20,8 @@ def assign(rows_BRE: Tensor, row_mask_BR: Tensor, text_BSE: Tensor, column_mask_
     A score is the share of a token in the softmax over the clip's allowed tokens, of dot products with a row. As many
     rows are matched as there are allowed rows and tokens.
     """
-    products = torch.einsum("B R E, B S E -> B R S", rows_BRE.float(), text_BSE.float())
+    with without_autocast(rows_BRE.device):
+        products = torch.einsum("B R E, B S E -> B R S", rows_BRE.float(), text_BSE.float())
     scores = products.masked_fill(~column_mask_BS[:, None], -torch.inf).softmax(dim=-1)
 
     # Assignments are found on the CPU; one transfer there, one back.

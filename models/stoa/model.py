@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.parts.clip.text_tower import TextTower, states_at
+from models.parts.losses import similarities, without_autocast
 from models.parts.pixels import normalise_pixels
 from models.stoa.fusion import ClipMemory, FusionEncoder
 from models.stoa.objects import ActionEncoder, ClipObjects, TrajectoryEncoder
@@ -117,7 +118,7 @@ class StoaModel(nn.Module):
 
     def similarity(self, text_PE: Tensor, video_BE: Tensor) -> Tensor:
         """Scaled cosines (P, B) of embeddings, float32."""
-        return self.logit_scale.exp() * text_PE.float() @ video_BE.float().T
+        return self.logit_scale.exp() * similarities(text_PE, video_BE)
 
     def vocabulary_logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) of the fusion encoder's outputs (..., E).
@@ -136,10 +137,9 @@ class StoaModel(nn.Module):
         """
         video = F.normalize(separator_PE.float(), dim=-1)
         text = F.normalize(end_PE.float(), dim=0 if reference_form else -1)
-        logits = [
-            (self._dropped(video) @ matrix.float() * self._dropped(text)).sum(dim=-1)
-            for matrix in (self.fusion_unmatch_matrix, self.fusion_match_matrix)
-        ]
+        matrices = (self.fusion_unmatch_matrix, self.fusion_match_matrix)
+        with without_autocast(video.device):
+            logits = [(self._dropped(video) @ matrix.float() * self._dropped(text)).sum(dim=-1) for matrix in matrices]
         return torch.stack(logits, dim=-1)
 
     def match(self, memory: ClipMemory, states: Tensor, mask: Tensor, reference_form: bool = False) -> Tensor:

@@ -8,7 +8,9 @@ from torch.nn import functional as F
 
 from models.stoa.fusion import ClipMemory
 from models.stoa.model import StoaModel
+from models.stoa.objectives import Tags
 from models.stoa.objects import ClipObjects
+from models.stoa.pretraining import PretrainingObjective
 from models.stoa.sizes import StoaSizes
 from tests.models.stoa.tiny import SIZES, frames, objects, texts, tiny_model
 
@@ -164,3 +166,31 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
     for layer in (4, -4):
         with pytest.raises(ValueError, match="object_layer"):
             StoaSizes(**{**SIZES, "object_layer": layer})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["fusion", "attention"])
+def test_autocast_trains_and_leaves_similarities_and_logits_in_float32(kind: str) -> None:
+    model = tiny_model(objects=kind)
+    ids, mask = texts([7, 4, 5])
+    noun = torch.arange(7) % 2 == 0
+    tags = Tags(noun.expand(3, -1), ~noun.expand(3, -1))
+    losses = {}
+    for enabled in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            video = model.encode_video(frames(3), objects([2, 3, 0]))
+            objective = PretrainingObjective(("vtc", "vtm", "mlm", "plm", "align"))
+            losses[enabled] = objective(model, video, ids, mask, tags, step=0)
+        torch.stack(list(losses[enabled].values())).sum().backward()
+        assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
+    for name, loss in losses[False].items():
+        assert losses[True][name].dtype == torch.float32
+        if name != "align":  # another pair may be the best by a hair
+            assert losses[True][name].item() == pytest.approx(loss.item(), rel=0.1)
+
+    texts_E, clips_E = torch.randn(4, 8), torch.randn(5, 8)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        similarity, logits = model.similarity(texts_E, clips_E), model.match_logits(texts_E, texts_E + 1)
+    with torch.no_grad():
+        assert torch.equal(similarity, model.similarity(texts_E, clips_E))
+        assert torch.equal(logits, model.match_logits(texts_E, texts_E + 1))
