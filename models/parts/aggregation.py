@@ -276,3 +276,16 @@ class TokenAggregator(nn.Module):
             weight = saliency(attended.sharpness.flatten(1)).view_as(attended.sharpness)
             plan = plan._replace(weight=weight.gather(-1, plan.source))
         return plan
+
+
+def note_step(
+    steps: list[AggregationStep] | None,
+    aggregator: TokenAggregator,
+    compared: Tensor,
+    plan: MergePlan,
+    origins: Tensor | None,
+) -> None:
+    """Add to `steps`, if anybody looks, what an aggregator did: what it compared, its plan, the origins after it."""
+    if steps is not None:
+        assert origins is not None
+        steps.append(AggregationStep(aggregator.axis, compared.detach(), plan, origins))

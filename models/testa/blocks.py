@@ -12,7 +12,7 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.parts.aggregation import AggregationStep, MergePlan, TokenAggregator, follow, merge
+from models.parts.aggregation import AggregationStep, TokenAggregator, follow, merge, note_step
 from models.parts.attention import Attended, Attention
 from models.parts.packed import can_pack, packed, packed_parts
 
@@ -93,7 +93,7 @@ class DividedBlock(nn.Module):
             tokens, size = merge(tokens, size, plan)
             origins = None if origins is None else follow(origins, plan, num_frames, num_patches)
             assert attended.key is not None
-            _note(steps, self.merge_frames, attended.key, plan, origins)
+            note_step(steps, self.merge_frames, attended.key, plan, origins)
         return tokens, size, origins
 
     def _temporal_update(self, context_BTLD: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ class DividedBlock(nn.Module):
             compared = tokens if attended.key is None else attended.key
             tokens, size = merge(tokens, size, plan)
             origins = None if origins is None else follow(origins, plan, num_patches, 1)
-            _note(steps, self.merge_patches, compared, plan, origins)
+            note_step(steps, self.merge_patches, compared, plan, origins)
         return cls, tokens, size, origins
 
 
@@ -180,7 +180,7 @@ class JointBlock(nn.Module):
             tokens, size = merge(together[:, 1:], size_BN, plan)
             together = torch.cat([together[:, :1], tokens], dim=1)
             origins = None if origins is None else follow(origins, plan, num_tokens, 1)
-            _note(steps, self.merge_tokens, compared, plan, origins)
+            note_step(steps, self.merge_tokens, compared, plan, origins)
         together = together + self.drop_path(self.mlp(self.norm2(together)))
         return together[:, :1], together[:, 1:], size, origins
 
@@ -189,19 +189,6 @@ class JointBlock(nn.Module):
         """See `VideoEncoder.fold_for_inference`."""
         _pack(self.attn, dtype)
         self.mlp = _packed_mlp(self.mlp, dtype)
-
-
-def _note(
-    steps: list[AggregationStep] | None,
-    aggregator: TokenAggregator,
-    compared: Tensor,
-    plan: MergePlan,
-    origins: Tensor | None,
-) -> None:
-    """Tell whoever asks what an aggregator did."""
-    if steps is not None:
-        assert origins is not None
-        steps.append(AggregationStep(aggregator.axis, compared.detach(), plan, origins))
 
 
 def resize_in_time(embedding_1TD: Tensor, num_frames: int) -> Tensor:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.parts.aggregation import AggregationStep, MergePlan, TokenAggregator, follow, merge
+from models.parts.aggregation import AggregationStep, MergePlan, TokenAggregator, follow, merge, note_step
 from models.parts.clip.blocks import NORM_EPS, ClipMlp
 from models.parts.clip.sizes import Activation
 from models.tvts.attention import ClipwiseAttention
@@ -67,7 +67,7 @@ class TvtsBlock(nn.Module):
             x, u = both.chunk(2, dim=-1)
             origins = None if origins is None else follow(origins, plan, num_frames, num_patches)
             assert attended.key is not None
-            _note(steps, self.merge_frames, attended.key, plan, origins)
+            note_step(steps, self.merge_frames, attended.key, plan, origins)
 
         num_frames = size.shape[1]
         update, attended = self.attn(self.ln_1(u), num_frames, self._bias_size(size), self.merge_patches.needs)
@@ -78,7 +78,7 @@ class TvtsBlock(nn.Module):
             compared = patches if attended.key is None else attended.key
             y, size = _merge(y, size, plan)
             origins = None if origins is None else follow(origins, plan, num_patches, 1)
-            _note(steps, self.merge_patches, compared, plan, origins)
+            note_step(steps, self.merge_patches, compared, plan, origins)
 
         return ClipState(y + self.mlp(self.ln_2(y)), size, origins)
 
@@ -97,16 +97,3 @@ def _merge(tokens_BND: Tensor, size_BTL: Tensor, plan: MergePlan) -> tuple[Tenso
     """Merge patch tokens along the plan's axis; the class token stays."""
     patches, size = merge(tokens_BND[:, 1:].unflatten(1, size_BTL.shape[1:]), size_BTL, plan)
     return torch.cat([tokens_BND[:, :1], patches.flatten(1, 2)], dim=1), size
-
-
-def _note(
-    steps: list[AggregationStep] | None,
-    aggregator: TokenAggregator,
-    compared: Tensor,
-    plan: MergePlan,
-    origins: Tensor | None,
-) -> None:
-    """Tell whoever asks what an aggregator did."""
-    if steps is not None:
-        assert origins is not None
-        steps.append(AggregationStep(aggregator.axis, compared, plan, origins))
