@@ -1,12 +1,12 @@
 """Whose files start UMT's models: our own checkpoints and UMT's published files."""
 
 from collections.abc import Mapping
-from types import ModuleType
+from typing import Any
 
 from torch import Tensor
 
 from models.checkpoints import native
-from models.checkpoints.stored import FittedPart
+from models.checkpoints.stored import FittedPart, Stored
 from models.umt import weights
 
 OPTIONAL = ("clip_decoder.", "pool_norm.")
@@ -14,10 +14,24 @@ OPTIONAL = ("clip_decoder.", "pool_norm.")
 PRETRAINED = "UMT's file of pre-training (b16_25m.pth, l16_25m.pth), or one fine-tuned for retrieval"
 
 
+class PublishedFiles:
+    """UMT's files as the loader asks for them: whose they are, and their weights under our names."""
+
+    @staticmethod
+    def matches(tensors: Mapping[str, Tensor]) -> bool:
+        """Whether these are the tensors of one of UMT's files."""
+        return weights.matches(tensors)
+
+    @staticmethod
+    def read(tensors: Mapping[str, Tensor]) -> Stored:
+        """The weights; of pre-training also the answer decoder that starts from it."""
+        return weights.with_answer_decoder(weights.read(tensors))
+
+
 class UmtFormats:
     """The `models.checkpoints.load.WeightFormats` of UMT."""
 
-    adapters: tuple[ModuleType, ...] = (native, weights)
+    adapters: tuple[Any, ...] = (native, PublishedFiles)
     known_files = "no checkpoint of this project, nor one of UMT's files"
     found_in: Mapping[str, str] = {
         "vision_encoder": "one of UMT's files, of stage 1 or later",
@@ -33,18 +47,18 @@ class UmtFormats:
         """
         if part != "vision_encoder":
             return FittedPart(found)
-        weights, left = {}, []
+        taken, left = {}, []
         for name, tensor in found.items():
             if name.startswith(OPTIONAL) and name not in own:
                 left.append(name)
             else:
-                weights[name] = tensor
+                taken[name] = tensor
 
         notes = []
         fresh = {name: tensor for name, tensor in own.items() if name.startswith("pool_norm.") and name not in found}
         if fresh:
             notes.append("pool_norm is not in the file and keeps its fresh weights")
-        return FittedPart({**weights, **fresh}, notes, {"this model has no such part": left} if left else {})
+        return FittedPart({**taken, **fresh}, notes, {"this model has no such part": left} if left else {})
 
 
 FORMATS = UmtFormats()

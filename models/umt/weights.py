@@ -7,7 +7,7 @@ Stage 1 is the video encoder alone (`encoder.*`). Stage 2, pre-training, is the 
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import Tensor
@@ -23,6 +23,7 @@ HEAD_WIDTH = 64
 """Of every published model, in both towers."""
 LISTED = 20
 POSITION_IDS = ".position_ids"
+CROSS_ATTENTION = re.compile(r"text_encoder\.encoder\.layer\.(\d+)\.crossattention\.")
 
 # The parts of a name that differ: pre-training's first, then ours, where words of a text are guessed by a head.
 PRETRAINING_NAMES = (("text_encoder.bert.", "text_encoder."), ("text_encoder.cls.predictions.", "mlm_head."))
@@ -67,6 +68,16 @@ def read(tensors: Mapping[str, Tensor]) -> Stored:
     return Stored(f"UMT, {kind}", weights, left, rest_is_fresh=kind == "stage 1")
 
 
+def with_answer_decoder(stored: Stored) -> Stored:
+    """A file of pre-training with the answer decoder that the reference makes of its text encoder; others as is."""
+    fused = [int(match[1]) for name in stored.weights if (match := CROSS_ATTENTION.match(name))]
+    if stored.kind != "UMT, pre-training" or not fused:
+        return stored
+    decoder = _decoder_from_encoder(stored.weights, min(fused))
+    note = "text_decoder is made of the later layers of text_encoder, its embeddings and its word head"
+    return replace(stored, weights={**stored.weights, **decoder}, note=note)
+
+
 def to_published(tensors: Mapping[str, Tensor], kind: Kind) -> dict[str, Tensor]:
     """The tensors of a model of ours under the names of that kind of file: `read`, the other way round."""
     published: dict[str, Tensor] = {}
@@ -87,7 +98,7 @@ def config_of(tensors: Mapping[str, Tensor], pooling: Literal["frames", "all"] =
     embedding = tensors["vision_encoder.encoder.patch_embed.proj.weight"]
     words = tensors["text_encoder.embeddings.word_embeddings.weight"]
     layers = "text_encoder.encoder.layer."
-    fused = [int(match[1]) for name in tensors if (match := re.match(rf"{layers}(\d+)\.crossattention", name))]
+    fused = [int(match[1]) for name in tensors if (match := CROSS_ATTENTION.match(name))]
     width, text_width = embedding.shape[0], words.shape[1]
     projection = tensors.get("vision_proj.weight")
     return UMTConfig(

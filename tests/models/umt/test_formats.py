@@ -27,6 +27,17 @@ def test_published_files_start_models(kind: str) -> None:
         assert any("clip_teacher" in line for line in lines) and any("clip_decoder" in line for line in lines)
 
 
+def test_an_answer_decoder_starts_from_pre_training() -> None:
+    tensors = published("pre-training", TINY)
+    model = model_of(tiny_config(), "answers", TINY, image_size=8)
+    lines = load_into(model, tensors, "file", formats=FORMATS).lines()
+    state, layer = model.state_dict(), "crossattention.self.key.weight"
+    own = state[f"text_decoder.bert.encoder.layer.1.{layer}"]
+    assert torch.equal(own, tensors[f"text_encoder.bert.encoder.layer.3.{layer}"])
+    assert torch.equal(state["text_decoder.cls.predictions.bias"], tensors["text_encoder.cls.predictions.bias"])
+    assert any("text_decoder is made of the later layers" in line for line in lines)
+
+
 def test_what_does_not_fit_is_refused() -> None:
     model = model_of(tiny_config(), "answers", TINY, image_size=8)
     with pytest.raises(ValueError, match="text_decoder: missing as a whole"):
