@@ -51,7 +51,7 @@ class Ranks:
         """Wait until `condition` holds; False if all processes ended before."""
         deadline = time.monotonic() + timeout
         while not condition():
-            assert time.monotonic() < deadline, f"not within {timeout} s:\n{self.said()}"
+            assert time.monotonic() < deadline, f"not within {timeout} s:\n{self.output()}"
             if all(process.poll() is not None for process in self.processes):
                 return condition()
             time.sleep(0.01)
@@ -66,7 +66,7 @@ class Ranks:
             for beat, process in zip(now, self.processes, strict=True)
         )
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text(errors="replace")
 
 

@@ -56,7 +56,7 @@ def test_a_file_without_aliases_is_read_too(tmp_path: Path) -> None:
     assert torch.equal(read_weights(tmp_path / "other.safetensors")["weight"], torch.ones(2))
 
 
-def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path: Path) -> None:
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"model\.safetensors: there is no such checkpoint"):
         read_weights(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"something else")
@@ -80,14 +80,14 @@ def test_files_of_torch_save_are_read(
         assert found.keys() == weights.keys()
         assert all(torch.equal(found[n], t) and found[n].dtype == t.dtype for n, t in weights.items())
         assert found["a"].data_ptr() == found["b"].data_ptr()
-    said = [record.getMessage() for record in caplog.records]
-    assert said == [f"{path}: taking its weights, under 'model'; ignoring config, epoch, optimizer"]
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == [f"{path}: taking its weights, under 'model'; ignoring config, epoch, optimizer"]
     torch.save(parameter, path, _use_new_zipfile_serialization=zipped)
     assert not read_weights(path)["w"].requires_grad
 
 
 class Trap:
-    """Makes a file as soon as it is unpickled by a reader that runs what it is told."""
+    """Makes a file as soon as it is unpickled by a reader that runs what a pickle asks for."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -221,7 +221,7 @@ def adamw(module: nn.Module) -> torch.optim.AdamW:
     return torch.optim.AdamW([{"params": list(module.named_parameters())}], lr=0.1)
 
 
-def test_an_optimizer_goes_on_by_the_names_of_its_parameters(tmp_path: Path) -> None:
+def test_an_optimizer_resumes_by_the_names_of_its_parameters(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module, copy = nn.Linear(3, 2), nn.Linear(3, 2)
     optimizer = adamw(module)

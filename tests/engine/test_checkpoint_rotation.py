@@ -96,7 +96,7 @@ def test_a_kill_at_any_call_leaves_a_whole_checkpoint_that_is_found(tmp_path: Pa
 
 
 class Held:
-    """Extras whose writing waits until it is let go on."""
+    """Extras whose writing waits until the test allows it."""
 
     def __init__(self) -> None:
         self.begun, self.go_on = threading.Event(), threading.Event()
@@ -106,7 +106,7 @@ class Held:
         assert self.go_on.wait(10)
 
 
-def test_writing_goes_on_beside_training(tmp_path: Path) -> None:
+def test_checkpoints_are_written_while_training_continues(tmp_path: Path) -> None:
     held, writer = Held(), CheckpointWriter(tmp_path, 2)
     writer.write_last(replace(snapshot_of(tmp_path, 1), write_extras=held), 1)
     assert held.begun.wait(10)
@@ -131,7 +131,7 @@ def test_a_failure_of_the_thread_is_raised_where_training_is(tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match=words):
         while True:
             writer.check()
-    writer.check()  # it is said once
+    writer.check()  # it is raised once
     writer.write_last(broken, 2)
     with pytest.raises(CheckpointError, match=words):
         writer.write_last(snapshot_of(tmp_path, 3), 3)

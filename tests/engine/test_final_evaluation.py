@@ -47,7 +47,7 @@ def test_where_nothing_is_apart_nothing_is_evaluated_again(tmp_path: Path) -> No
     assert [line["split"] for line in lines_of(tmp_path / "results_history.jsonl")] == ["eval", "eval"]
 
 
-def test_a_run_killed_before_its_test_is_tested_when_it_goes_on(tmp_path: Path) -> None:
+def test_a_run_killed_before_its_test_is_tested_when_it_resumes(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         run(apart(tmp_path), partial(StubTask, stop_evaluation=4))  # three epochs, then the test
     assert json.loads((tmp_path / "results.json").read_text())["split"] == "eval"
@@ -120,7 +120,7 @@ def test_of_many_missing_videos_results_show_some_and_the_file_all(tmp_path: Pat
 
 
 def test_values_of_different_metrics_are_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A run that goes on where another metric is to be had begins its choice of the best anew, and says so."""
+    """A run that resumes where another metric is available starts choosing the best again, and logs it."""
     with pytest.raises(Interrupted):
         run(stub_config(tmp_path), partial(StubTask, stop_evaluation=3))
     run(stub_config(tmp_path), ByWeight)

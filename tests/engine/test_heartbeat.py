@@ -20,13 +20,13 @@ def test_a_file_says_what_its_rank_does(tmp_path: Path) -> None:
     assert read_beat(heartbeat.folder, 3) == Beat(this_process(3))
     heartbeat.beat(57, "training", [f"{number}.mp4" for number in range(10)])
     assert path.stat().st_size == LENGTH
-    said = json.loads(path.read_text())
-    assert (said["rank"], said["pid"], said["step"], said["doing"]) == (3, os.getpid(), 57, "training")
-    assert (said["samples"], said["more"]) == ([f"{number}.mp4" for number in range(8)], 2)
+    values = json.loads(path.read_text())
+    assert (values["rank"], values["pid"], values["step"], values["doing"]) == (3, os.getpid(), 57, "training")
+    assert (values["samples"], values["more"]) == ([f"{number}.mp4" for number in range(8)], 2)
     heartbeat.stay_alive({1: "is gone"})
     beat = read_beat(heartbeat.folder, 3)
     assert beat is not None and beat == heartbeat.latest and (beat.alive, beat.lost) == (1, {1: "is gone"})
-    assert beat.place() == "at step 57, training on " + ", ".join(said["samples"]) + " and 2 more"
+    assert beat.place() == "at step 57, training on " + ", ".join(values["samples"]) + " and 2 more"
     heartbeat.beat(58, "loading", ["a.mp4"])
     assert heartbeat.latest.place() == "at step 58, loading after a.mp4"
 
@@ -115,9 +115,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         Heartbeat(tmp_path / "file" / "heartbeats", 0)
 
 
-def test_a_full_disk_is_said_once_and_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    heartbeat, said = Heartbeat(tmp_path / "heartbeats", 0), []
-    monkeypatch.setattr(logging.getLogger("engine"), "error", lambda *words: said.append(words))
+def test_a_full_disk_is_logged_once_and_training_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heartbeat, errors = Heartbeat(tmp_path / "heartbeats", 0), []
+    monkeypatch.setattr(logging.getLogger("engine"), "error", lambda *words: errors.append(words))
 
     def full(*arguments: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -126,7 +126,7 @@ def test_a_full_disk_is_said_once_and_training_goes_on(tmp_path: Path, monkeypat
         patch.setattr(os, "pwrite", full)
         for step in range(3):
             heartbeat.beat(step, "training")
-    assert [str(words[-1]).count("No space left") for words in said] == [1]
+    assert [str(words[-1]).count("No space left") for words in errors] == [1]
     heartbeat.beat(4, "training")
     beat = read_beat(heartbeat.folder, 0)
     assert beat is not None and beat.step == 4

@@ -73,7 +73,7 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_file_is_had_alone(fake_hub: Path) -> None:
+def test_a_file_is_fetched_alone(fake_hub: Path) -> None:
     found = local_path("hf://owner/name/sub/file.pth")
     assert found == fake_hub / "owner/name/main/sub/file.pth" and found.read_text() == "sub/file.pth"
     assert local_path("hf://owner/name@v1/model.safetensors").parent == fake_hub / "owner/name/v1"
@@ -90,7 +90,7 @@ def test_a_folder_comes_with_its_configuration_and_tokenizer(fake_hub: Path) -> 
     assert whole == local_path("hf://owner/name/")
 
 
-def test_a_folder_without_weights_is_said_to_have_none(fake_hub: Path) -> None:
+def test_a_folder_without_weights_is_refused(fake_hub: Path) -> None:
     address = "hf://owner/name/worst"
     with pytest.raises(ValueError, match=f"^checkpoint: {address}: its folder worst holds no model.safetensors; name"):
         local_path(address)
@@ -198,7 +198,7 @@ def test_what_is_here_already_may_be_of_any_size(monkeypatch: pytest.MonkeyPatch
         (errors.GatedRepoError("gated", response=ANSWER), "is gated"),
     ],
 )
-def test_without_the_hub_what_was_had_before_is_taken(
+def test_without_the_hub_earlier_downloads_are_taken(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cause: Exception, words: str
 ) -> None:
     """The hub's own function then fetches nothing, and a dry run of it fails."""
@@ -240,7 +240,7 @@ def test_without_a_network_the_hub_is_asked_once_and_the_cache_is_taken(
     assert not any("dry_run" in wanted for wanted in asked)
 
 
-def test_a_closed_port_and_offline_mode_are_told_apart_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_port_and_offline_mode_are_distinguished_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     real = why_unreachable.__wrapped__
     with socket.create_server(("127.0.0.1", 0)) as closed:
         address = f"https://127.0.0.1:{closed.getsockname()[1]}"

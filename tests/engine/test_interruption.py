@@ -24,7 +24,7 @@ def send(number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_ends_what_it_comes_to_and_waits_where_it_is_told_to(number: signal.Signals) -> None:
+def test_a_signal_interrupts_at_once_except_where_it_is_deferred(number: signal.Signals) -> None:
     before = [signal.getsignal(known) for known in SIGNALS]
     with Interruption() as interruption:
         interruption.raise_if_any()
@@ -57,11 +57,11 @@ class ToldAtTheStart(StubTask):
 
 
 class ToldInTheSecondStep(StubTask):
-    told = False
+    signalled = False
 
     def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        if self.step == 1 and not self.told:
-            self.told = True
+        if self.step == 1 and not self.signalled:
+            self.signalled = True
             send(signal.SIGINT)
         return super().forward(batch)
 
@@ -92,7 +92,7 @@ def test_ctrl_c_ends_an_evaluation_with_nothing_written(tmp_path: Path) -> None:
 
 
 def ended_by(code: str) -> tuple[int, str]:
-    """The status of `python -c CODE`, and what it said."""
+    """The status of `python -c CODE`, and its stderr."""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True)
     return done.returncode, done.stderr
 
@@ -130,7 +130,7 @@ def test_ctrl_c_is_one_line_and_130(code: str) -> None:
     assert ended_by(begin + code) == (ENDED, "a_command: ended by Ctrl-C\n")
 
 
-def test_what_ends_saved_is_not_told_a_second_time() -> None:
+def test_a_saved_run_ignores_a_second_signal() -> None:
     """srun ends all tasks when the first has ended: the others, which still clean up, end with the same status."""
     code = (
         "import atexit, os, signal\n"

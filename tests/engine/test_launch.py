@@ -39,9 +39,9 @@ def test_ctrl_c_saves_a_run_of_two_and_is_one_line(tmp_path: Path) -> None:
     process = started(*LAUNCH, *command, env=environment(PYTHONPATH=str(ROOT)))
     wait_for(folder / "metrics.jsonl", process)
     press_ctrl_c(process)
-    _, said = process.communicate(timeout=100)
-    assert process.returncode == SAVED, said
-    assert said.count("told to stop by SIGINT") == 1 and "Traceback" not in said and "Warning" not in said
+    _, output = process.communicate(timeout=100)
+    assert process.returncode == SAVED, output
+    assert output.count("told to stop by SIGINT") == 1 and "Traceback" not in output and "Warning" not in output
     assert (folder / "checkpoint_last" / "state.json").exists()
 
 
@@ -63,8 +63,8 @@ def test_a_second_ctrl_c_ends_all_at_once(tmp_path: Path) -> None:
         for rank in range(2):
             wait_for(tmp_path / f"{mark}{rank}", process)
         press_ctrl_c(process)
-    _, said = process.communicate(timeout=100)
-    assert (process.returncode, said) == (ENDED, "\nfinishing the step and saving; a second Ctrl-C ends at once\n")
+    _, output = process.communicate(timeout=100)
+    assert (process.returncode, output) == (ENDED, "\nfinishing the step and saving; a second Ctrl-C ends at once\n")
 
 
 def test_a_rank_that_fails_before_there_is_a_group_ends_the_others(

@@ -172,7 +172,7 @@ def test_too_many_steps_that_are_not_finite_end_the_run_saved(tmp_path: Path) ->
     state = json.loads((tmp_path / "checkpoint_last" / "state.json").read_text())
     assert (state["step"], state["skipped_in_a_row"]) == (9, 3)
     assert all(tensor.isfinite().all() for tensor in read_weights(tmp_path / "checkpoint_last").values())
-    run(config, StubTask)  # whatever broke it has been taken out: it goes on
+    run(config, StubTask)  # without the fault the run resumes
     assert [line["step"] for line in logged(tmp_path)] == list(range(1, 3 * STEPS + 1))
     assert logged(tmp_path)[-1]["skipped_steps"] == 3
 

@@ -187,7 +187,7 @@ def test_freezing_nothing_is_refused_with_the_nearest_name() -> None:
 
 
 def adamw(task: nn.Module, *, fused: bool) -> torch.optim.Optimizer:
-    """The optimizer of a run, or the same as torch computes it without being told how."""
+    """The optimizer of a run, or the same as torch computes it by default."""
     config = OptimConfig(lr=0.01, layer_decay=0.8, weight_decay=0.3, betas=(0.8, 0.99), eps=1e-4)
     optimizer = build_optimizer(task, config)
     set_lr(optimizer, config.lr)
@@ -226,21 +226,21 @@ def test_the_fused_optimizer_equals_the_plain_one() -> None:
         assert (weight - before[name]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("went_on_fused", [True, False])
-@pytest.mark.parametrize("begun_fused", [True, False])
-def test_a_checkpoint_of_either_optimizer_goes_on_with_either(
-    tmp_path: Path, begun_fused: bool, went_on_fused: bool
+@pytest.mark.parametrize("resumed_fused", [True, False])
+@pytest.mark.parametrize("started_fused", [True, False])
+def test_a_checkpoint_of_either_optimizer_resumes_with_either(
+    tmp_path: Path, started_fused: bool, resumed_fused: bool
 ) -> None:
     task = Task()
-    optimizer = adamw(task, fused=begun_fused)
+    optimizer = adamw(task, fused=started_fused)
     steps(task, optimizer, 0, 3)
     save_weights(optimizer_tensors(optimizer), tmp_path / "optimizer.safetensors")
     resumed = deepcopy(task)
-    other = adamw(resumed, fused=went_on_fused)
+    other = adamw(resumed, fused=resumed_fused)
     load_optimizer(other, tmp_path / "optimizer.safetensors")
     expected, found = steps(task, optimizer, 3, 6), steps(resumed, other, 3, 6)
     for name, weight in expected.items():
-        if begun_fused == went_on_fused:
+        if started_fused == resumed_fused:
             assert torch.equal(found[name], weight), name
         else:
             torch.testing.assert_close(found[name], weight, rtol=1e-6, atol=1e-6)

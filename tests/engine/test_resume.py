@@ -102,7 +102,7 @@ def test_a_run_of_a_version_without_groups_resumes(tmp_path: Path) -> None:
     assert_equal_runs(tmp_path / "whole", tmp_path / "old")
 
 
-def test_the_loss_scale_of_fp16_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loss_scale_of_fp16_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.step.resolve_precision", lambda setting, device: "fp16")  # refused on a CPU; it works
     monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=2.0**24))  # too large
     train_until(stub_config(tmp_path / "whole", train={"save_every": 3}))
@@ -137,7 +137,7 @@ def test_logging_saving_and_evaluating_leave_training_alone(tmp_path: Path) -> N
     ]  # an epoch's end, the last evaluation
 
 
-def test_more_epochs_than_before_go_on_from_the_last(tmp_path: Path) -> None:
+def test_a_run_of_more_epochs_resumes_from_the_last(tmp_path: Path) -> None:
     train_until(stub_config(tmp_path, train={"max_epochs": 1}))
     train_until(stub_config(tmp_path, train={"max_epochs": 2}))
     assert [line["step"] for line in logged(tmp_path) if line["kind"] == "train"] == list(range(1, 2 * STEPS + 1))
@@ -174,7 +174,7 @@ def test_other_training_data_of_equal_length_are_refused(tmp_path: Path, monkeyp
     train_until(stub_config(tmp_path, train={"max_epochs": 2}))
 
 
-def test_an_older_checkpoint_without_a_digest_goes_on_and_says_so(
+def test_an_older_checkpoint_without_a_digest_resumes_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train_until(stub_config(tmp_path, train={"max_epochs": 1}))
@@ -200,11 +200,11 @@ def test_folders_of_something_else_are_refused(tmp_path: Path) -> None:
         run(stub_config(tmp_path), StubTask)
 
 
-def test_another_number_of_processes_goes_on_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_number_of_processes_resumes_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train_until(stub_config(tmp_path, dropout=0.0), stop_at=6)
     run_ranks(2, train_until, stub_config(tmp_path, dropout=0.0))
     assert [line["step"] for line in logged(tmp_path) if line["kind"] == "train"] == list(range(1, 3 * STEPS + 1))
-    # Without dropout the number of processes changes nothing, so the run that one process would have had is the same.
+    # Without dropout the number of processes changes nothing, so the run of one process is the same.
     train_until(stub_config(tmp_path / "alone", dropout=0.0))
     expected, found = (read_weights(folder / "checkpoint_last") for folder in (tmp_path / "alone", tmp_path))
     for name, tensor in expected.items():

@@ -53,7 +53,7 @@ def times(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in written if path.name not in of_results}
 
 
-def test_a_finished_run_evaluates_its_best_weights_and_says_so(
+def test_a_finished_run_evaluates_its_best_weights_and_logs_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(stub_config(tmp_path), StubTask)
@@ -134,9 +134,9 @@ def test_processes_that_do_not_find_each_other(
     monkeypatch.setattr("engine.run.start_distributed", nobody_there)
     with pytest.raises(SystemExit) as stop, exit_status():
         run(stub_config(tmp_path), StubTask)
-    said = capsys.readouterr().err.strip().splitlines()
-    assert stop.value.code == 1 and said[-1].startswith("error: the processes did not find each other (")
-    assert not any("Traceback" in line for line in said)
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert stop.value.code == 1 and lines[-1].startswith("error: the processes did not find each other (")
+    assert not any("Traceback" in line for line in lines)
 
 
 def threads_after(config: StubConfig) -> list[str]:

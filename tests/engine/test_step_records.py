@@ -1,4 +1,4 @@
-"""What steps said comes out as it went in, once, averaged over ranks."""
+"""Steps come out as they went in, once, averaged over ranks."""
 
 import torch
 

@@ -20,7 +20,7 @@ STUB = ("-m", "tests.engine.stub_run")
 
 def left_alone(folder: Path, world_size: int, *arguments: str) -> Path:
     with Ranks(world_size, *STUB, str(folder), *arguments, log=folder.with_suffix(".log")) as ranks:
-        assert ranks.wait() == [0] * world_size, ranks.said()
+        assert ranks.wait() == [0] * world_size, ranks.output()
     return folder
 
 
@@ -36,15 +36,15 @@ def test_ten_kills_at_random_steps(tmp_path: Path, world_size: int) -> None:
         victims = [chance.randrange(world_size)] if kill % 3 == 2 else list(range(world_size))
         slowly = (*STUB, str(parts), *epochs, "--seconds", "0.02")
         with Ranks(world_size, *slowly, log=tmp_path / f"{kill}.log") as ranks:
-            assert ranks.until(lambda goal=goal: lines_of(parts / "metrics.jsonl") >= goal), ranks.said()
+            assert ranks.until(lambda goal=goal: lines_of(parts / "metrics.jsonl") >= goal), ranks.output()
             if len(victims) < world_size:  # before there is a group the launcher is who notices
-                assert ranks.until(lambda ranks=ranks: ranks.all_are_training(parts)), ranks.said()
+                assert ranks.until(lambda ranks=ranks: ranks.all_are_training(parts)), ranks.output()
             time.sleep(chance.uniform(0, 0.1))
             ranks.send(signal.SIGKILL, victims)
             statuses = ranks.wait()
-        assert statuses == [-signal.SIGKILL if rank in victims else 1 for rank in range(world_size)], ranks.said()
+        assert statuses == [-signal.SIGKILL if rank in victims else 1 for rank in range(world_size)], ranks.output()
         if len(victims) < world_size:
-            assert f"error: rank {victims[0]} (process " in ranks.said() and "Traceback" not in ranks.said()
+            assert f"error: rank {victims[0]} (process " in ranks.output() and "Traceback" not in ranks.output()
     left_alone(parts, world_size, *epochs)
     assert_equal_runs(whole, parts)
 
@@ -54,20 +54,22 @@ def test_ten_kills_at_random_steps(tmp_path: Path, world_size: int) -> None:
     [(1, signal.SIGTERM), (2, signal.SIGUSR1), (2, signal.SIGINT)],
     ids=["SIGTERM alone", "SIGUSR1 to two", "SIGINT to two"],
 )
-def test_told_to_stop_it_saves_at_once_and_says_so(tmp_path: Path, world_size: int, number: signal.Signals) -> None:
+def test_a_run_told_to_stop_saves_at_once_and_reports_it(
+    tmp_path: Path, world_size: int, number: signal.Signals
+) -> None:
     whole, parts = left_alone(tmp_path / "whole", world_size), tmp_path / "parts"
-    # Seldom saved: what is there afterwards was saved on being told.
+    # Seldom saved: what is there afterwards was saved on the signal.
     slowly = (*STUB, str(parts), "--seconds", "0.05", "--save-every", "1000")
     for start, goal in enumerate((2, 6)):
         with Ranks(world_size, *slowly, log=tmp_path / f"{start}.log") as ranks:
-            assert ranks.until(lambda goal=goal: lines_of(parts / "metrics.jsonl") >= goal), ranks.said()
+            assert ranks.until(lambda goal=goal: lines_of(parts / "metrics.jsonl") >= goal), ranks.output()
             ranks.send(number, list(range(world_size)))
-            assert ranks.wait() == [SAVED] * world_size, ranks.said()
-            assert f"told to stop by {number.name}" in ranks.said() and "Traceback" not in ranks.said()
+            assert ranks.wait() == [SAVED] * world_size, ranks.output()
+            assert f"told to stop by {number.name}" in ranks.output() and "Traceback" not in ranks.output()
         state = json.loads((parts / "checkpoint_last" / "state.json").read_text())
         assert state["step"] == logged(parts)[-1]["step"]
     with Ranks(world_size, *STUB, str(parts), "--save-every", "1000", log=tmp_path / "last.log") as ranks:
-        assert ranks.wait() == [0] * world_size, ranks.said()
+        assert ranks.wait() == [0] * world_size, ranks.output()
     assert_equal_runs(whole, parts)
 
 
@@ -84,8 +86,8 @@ def test_torchrun_starts_what_was_killed_again(tmp_path: Path) -> None:
 def test_a_folder_takes_one_run_at_a_time(tmp_path: Path) -> None:
     parts = tmp_path / "parts"
     with Ranks(1, *STUB, str(parts), "--seconds", "1", log=tmp_path / "first.log") as first:
-        assert first.until(lambda: lines_of(parts / "metrics.jsonl") >= 1), first.said()
+        assert first.until(lambda: lines_of(parts / "metrics.jsonl") >= 1), first.output()
         with Ranks(1, *STUB, str(parts), log=tmp_path / "second.log") as second:
-            assert second.wait() == [2], second.said()
-        assert f"error: output_dir: process {first.processes[0].pid} is using {parts}, at step" in second.said()
-        assert first.processes[0].poll() is None, first.said()
+            assert second.wait() == [2], second.output()
+        assert f"error: output_dir: process {first.processes[0].pid} is using {parts}, at step" in second.output()
+        assert first.processes[0].poll() is None, first.output()

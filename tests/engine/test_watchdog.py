@@ -24,7 +24,7 @@ LAST = 3  # step, of those that count to it
 @dataclass(frozen=True)
 class Ended:
     code: int
-    error: str  # all that the rank said
+    error: str  # the rank's stderr
 
 
 def start(folder: Path, faults: list[str], hosts: str = "aaa", stall_timeout: float = 50.0) -> list[subprocess.Popen]:
@@ -76,7 +76,7 @@ def test_a_killed_rank_ends_the_others_and_the_first_of_them_names_it(dead: int,
     assert "the same command resumes" in ends[speaker].error
 
 
-def test_other_hosts_hear_from_its_own_which_rank_is_gone(tmp_path: Path) -> None:
+def test_other_hosts_learn_from_a_ranks_own_host_that_it_is_gone(tmp_path: Path) -> None:
     ends = wait(start(tmp_path, ["waits for ever", "is killed", "waits for ever"], hosts="abb"))
     for rank in (0, 2):  # one on each host
         assert ends[rank].code == 1 and re.match("error: " + said_about(1, "is gone"), ends[rank].error)
@@ -99,22 +99,22 @@ def test_a_rank_that_fails_and_does_not_come_to_its_end_is_quoted(tmp_path: Path
     assert re.match(r"error: rank 1 \(process \d+ on a\) ended: the reason\n", first.error) and last.error == ""
 
 
-def test_a_rank_that_stands_still_names_itself_and_leaves_its_stack(tmp_path: Path) -> None:
+def test_a_rank_that_stalls_names_itself_and_leaves_its_stack(tmp_path: Path) -> None:
     waiting, still = wait(start(tmp_path, ["waits for ever", "loads for ever"], stall_timeout=1.0))
     names = ", ".join(rf"before_{name}_1_3\.mp4" for name in "abcdefgh")
-    said = (
+    expected = (
         r"error: rank 1 \(process \d+ on a\) has made no progress for \d+ s; last heard of at step 3, "
         rf"loading after {names} and 2 more"
     )
-    assert still.code == 1 and re.match(said, still.error) and "in wait_in_a_collective" in still.error
+    assert still.code == 1 and re.match(expected, still.error) and "in wait_in_a_collective" in still.error
     stacks = (tmp_path / "heartbeats" / "rank_00001.stack.txt").read_text()
-    assert re.match(said, stacks) and "in wait_in_a_collective" in stacks
+    assert re.match(expected, stacks) and "in wait_in_a_collective" in stacks
     # The one that waits for it is not to blame, and does not blame itself.
     assert waiting.code == 1 and not (tmp_path / "heartbeats" / "rank_00000.stack.txt").exists()
     assert re.match(r"error: rank 1 .* ended: has made no progress for \d+ s at step 3, loading after", waiting.error)
 
 
-def test_ranks_that_stand_still_together_leave_one_to_speak(tmp_path: Path) -> None:
+def test_of_ranks_that_stall_together_one_reports(tmp_path: Path) -> None:
     ends = wait(start(tmp_path, ["waits for ever", "waits for ever"], stall_timeout=1.0))
     assert [end.code for end in ends] == [1, 1]
     assert re.match("error: rank 0 .* has made no progress", ends[0].error) and ends[1].error == ""
@@ -154,7 +154,7 @@ def test_files_of_ranks_that_are_no_more_are_removed(tmp_path: Path) -> None:
         assert sorted(path.name for path in heartbeat.folder.iterdir()) == ["rank_00000.json", "rank_00001.json"]
 
 
-def test_processes_that_are_stopped_together_go_on_together(tmp_path: Path) -> None:
+def test_processes_that_are_suspended_together_continue_together(tmp_path: Path) -> None:
     """As Slurm does to make room for another job."""
     ranks = start(tmp_path, ["waits for ever", "waits for ever"], hosts="ab", stall_timeout=3.5)
     try:
@@ -189,8 +189,8 @@ def test_torchrun_starts_the_run_again(tmp_path: Path) -> None:
         torchrun.terminate()  # it ends its workers
         torchrun.wait()
     assert torchrun.returncode == 0, errors
-    said = rf"error: rank 1 \(process \d+ on .*\) is gone; last heard of at step {KILLED_AT}, "
-    assert len(re.findall(said + rf"training on video_1_{KILLED_AT}\.mp4\n", errors)) == 1
+    expected = rf"error: rank 1 \(process \d+ on .*\) is gone; last heard of at step {KILLED_AT}, "
+    assert len(re.findall(expected + rf"training on video_1_{KILLED_AT}\.mp4\n", errors)) == 1
     for rank in (0, 1):
         said_last = json.loads(heartbeat_file(tmp_path / "heartbeats", rank).read_text())
         assert (said_last["step"], said_last["doing"], said_last["error"]) == (LAST_STEP, "ended", None)

@@ -39,22 +39,22 @@ def test_ten_kills_of_pretraining(root: Path, tmp_path: Path, world_size: int) -
     whole = write_config("pretrain", root, "whole.yaml", output_dir=str(tmp_path / "whole"), **runs)
     parts = write_config("pretrain", root, "parts.yaml", output_dir=str(tmp_path / "parts"), **runs)
     with Ranks(world_size, "pretrain.py", "--config", str(whole), log=tmp_path / "whole.log") as ranks:
-        assert ranks.wait(300) == [0] * world_size, ranks.said()
+        assert ranks.wait(300) == [0] * world_size, ranks.output()
     metrics = tmp_path / "parts" / "metrics.jsonl"
     for kill in range(10):
         goal = lines_of(metrics) + chance.randint(0, 2)
         log = tmp_path / f"{kill}.log"
         with Ranks(world_size, "pretrain.py", "--config", str(parts), log=log) as ranks:
-            assert ranks.until(lambda goal=goal: lines_of(metrics) >= goal, 300), ranks.said()
+            assert ranks.until(lambda goal=goal: lines_of(metrics) >= goal, 300), ranks.output()
             victims = [chance.randrange(world_size)] if kill % 2 else list(range(world_size))
             if len(victims) < world_size:  # before there is a group the launcher is who notices
-                assert ranks.until(lambda ranks=ranks: ranks.all_are_training(tmp_path / "parts"), 300), ranks.said()
+                assert ranks.until(lambda ranks=ranks: ranks.all_are_training(tmp_path / "parts"), 300), ranks.output()
             ranks.send(signal.SIGKILL, victims)
             statuses = ranks.wait(100)
-        assert statuses == [-signal.SIGKILL if rank in victims else 1 for rank in range(world_size)], ranks.said()
-        assert "Traceback" not in ranks.said()
+        assert statuses == [-signal.SIGKILL if rank in victims else 1 for rank in range(world_size)], ranks.output()
+        assert "Traceback" not in ranks.output()
     with Ranks(world_size, "pretrain.py", "--config", str(parts), log=tmp_path / "last.log") as ranks:
-        assert ranks.wait(300) == [0] * world_size, ranks.said()
+        assert ranks.wait(300) == [0] * world_size, ranks.output()
     assert_ended_alike(tmp_path / "whole", tmp_path / "parts")
 
 

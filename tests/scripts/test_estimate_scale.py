@@ -255,11 +255,11 @@ def test_a_run_takes_the_hours_that_are_said(tmp_path: Path, processes: int) -> 
         path = write_config("pretrain", root, f"{name}.yaml", output_dir=str(tmp_path / name), train=train)
         reports = tmp_path / name / "metrics.jsonl"
         with Ranks(processes, "pretrain.py", "--config", str(path), log=tmp_path / f"{name}.log") as ranks:
-            assert ranks.until(lambda: lines_of(reports) >= 2, 100), ranks.said()
+            assert ranks.until(lambda: lines_of(reports) >= 2, 100), ranks.output()
             begun = time.monotonic()
-            assert ranks.until(lambda: lines_of(reports) >= 16 * epochs, 300), ranks.said()
+            assert ranks.until(lambda: lines_of(reports) >= 16 * epochs, 300), ranks.output()
             taken = time.monotonic() - begun
-            assert ranks.wait(60) == [0] * processes, ranks.said()
+            assert ranks.wait(60) == [0] * processes, ranks.output()
         return path, taken
 
     seconds("short", 2)
