@@ -126,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help=f"instead of the table, measure how {', '.join(FIGURES)} grow, and write PNGs and their data to DIR",
     )
+
     return parser
 
 

@@ -31,6 +31,7 @@ def cases(settings: Settings) -> list[Case]:
                 limit=Variant(f"{__name__}:limit", {**others, "decoder": "pyav"}),
             )
         )
+
     return found
 
 

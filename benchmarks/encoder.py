@@ -88,10 +88,13 @@ def filling_batch(settings: Settings, dtype: str) -> int:
             if batch == 0 or "OutOfMemoryError" not in str(error):
                 raise
             return batch
+
         new_rate = doubled / min(call.seconds for call in calls[0])
         if new_rate < LEAST_GAIN * rate:
             return batch
+
         batch, rate = doubled, new_rate
+
     return batch
 
 
@@ -174,6 +177,7 @@ def notes(settings: Settings, rows: Sequence[Row]) -> list[str]:
     model, video, aggregation = sections(settings)
     if aggregation.reducer == "none":
         return []
+
     none, merged = described(AggregationConfig()), described(aggregation)
     saved = {
         "the paper's GMACs": [count(model, video, reducer).gmacs for reducer in (AggregationConfig(), aggregation)],
@@ -193,13 +197,14 @@ def notes(settings: Settings, rows: Sequence[Row]) -> list[str]:
                     f"{all_of_it / left:.3f} times ({all_of_it:.1f} to {left:.1f}): "
                     f"realised {speed_up / (all_of_it / left):.3f} of it"
                 )
+
     return lines
 
 
 def frames_growth(settings: Settings, frames: Sequence[int], path: Path) -> list[dict[str, Any]]:
     """Rows {aggregation, frames, seconds, peak_bytes} of one float32 video of more and more frames, also in `path`.
 
-    The schedule is that of the configured number of frames throughout.
+    The schedule stays the one for the configured number of frames.
     """
     _, _, configured = sections(settings)
     points = []

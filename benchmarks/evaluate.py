@@ -153,12 +153,13 @@ def make_data(settings: Settings, folder: Path, counts: Sequence[int]) -> None:
         name = f"{number:05d}.mp4"
         (folder / "videos" / name).hardlink_to(folder / "stories" / "videos" / f"test_{number % num_files:05d}.mp4")
         lines.append(json.dumps({"video": name, "caption": paragraph(story)}) + "\n")
+
     for count in counts:
         (folder / f"{count}.jsonl").write_text("".join(lines[:count]), encoding="utf-8")
 
 
 def make_task(settings: Settings, folder: Path, num_videos: int, config: str | None = None) -> RetrievalTask:
-    """Retrieval with random weights, of the settings' model or that of another `config`, on `make_data`'s videos."""
+    """Retrieval with random weights, of the settings' model or another `config`'s, on `make_data`'s videos."""
     model, video, aggregation = sections(replace(settings, config=config, overrides=()) if config else settings)
     torch.manual_seed(0)
     task = RetrievalTask(

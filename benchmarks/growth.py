@@ -55,8 +55,10 @@ def measure_points(points: Sequence[Point], settings: Settings, path: Path, warm
             with partial.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"measured": measured, "row": row}) + "\n")
         rows.append(row)
+
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     partial.unlink(missing_ok=True)
+
     return rows
 
 

@@ -82,7 +82,7 @@ def record(module: nn.Module, *inputs: Tensor) -> Products:
 
 
 class MachineLimit:
-    """Measures the least time of some products on a device; called, it measures anew and returns the sum in seconds.
+    """Measures the least time of some products on a device; called, it measures again and returns the sum in seconds.
 
     Of the ways to multiply, all are measured by the first call, and the two that were fastest then by later ones.
     """
@@ -121,6 +121,7 @@ def ways_to_multiply(shape: Shape, device: torch.device, dtype: torch.dtype) -> 
         for_rows = PackedLinear(weight, bias)
         for_rows.weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
         ways["packed for these rows"] = partial(for_rows, tokens)
+
     return ways
 
 

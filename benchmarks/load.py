@@ -54,10 +54,12 @@ def cases(settings: Settings) -> list[Case]:
                 limit=Variant(f"{__name__}:limit", {**arguments, "augment": False}),
             )
         )
+
     if video.resize >= video.image_size:
         augmented = {"paths": paths, "workers": WORKERS[-1], "augment": True}
         variants = {way: Variant(f"{__name__}:{way}", augmented) for way in ("ours", "limit")}
         found.append(Case(f"load, {WORKERS[-1]} workers, augmented", **variants))
+
     return found
 
 
@@ -103,7 +105,7 @@ class NaiveClips(Dataset):
 
 
 def naive(settings: Settings, paths: list[str], workers: int) -> Callable[[], float]:
-    """Seconds a clip through the reference's loader, whose workers begin anew with each epoch."""
+    """Seconds a clip through the reference's loader, which starts its workers again in each epoch."""
     loader = naive_loader(settings, paths, workers)
     return lambda: _seconds_a_clip((clips for clips, _, _ in loader), settings.device)
 
@@ -161,6 +163,7 @@ class RawDecoders:
         for pipe, job in zip(self._pipes, waiting, strict=False):
             pipe.send(job)
             busy.add(pipe)
+
         while busy:
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
@@ -172,6 +175,7 @@ class RawDecoders:
                     busy.remove(ready)
                 else:
                     ready.send(following)
+
         return time.perf_counter() - started
 
 
@@ -204,6 +208,7 @@ def manifest_growth(settings: Settings, counts: Sequence[int]) -> list[dict[str,
             variant = Variant(f"{__name__}:open_manifest", {"path": str(path), "rows": rows})
             with Child(variant, settings) as child:
                 first, again = child.call(), child.call()
+
         found.append(
             {
                 "rows": rows,
@@ -212,6 +217,7 @@ def manifest_growth(settings: Settings, counts: Sequence[int]) -> list[dict[str,
                 "seconds_again": again.seconds,
             }
         )
+
     return found
 
 

@@ -80,15 +80,17 @@ class Row:
 
 
 class ChildError(RuntimeError):
-    """A variant's process ended or hung; the text ends with what it last said on stderr."""
+    """A variant's process ended or hung; the text ends with its last lines on stderr."""
 
 
 class Child:
-    """A process that builds one variant and runs it when told; a context manager that ends it."""
+    """A process that builds one variant and runs it on request; a context manager that ends it."""
 
     def __init__(self, variant: Variant, settings: Settings) -> None:
         self.variant = variant
         self._errors: IO[bytes] = tempfile.TemporaryFile()
+
+        # Libraries read their number of threads when they are imported.
         threads = str(settings.threads)
         paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         environment = {
@@ -96,6 +98,7 @@ class Child:
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads),
         }
+
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.child"],
             stdin=subprocess.PIPE,
@@ -155,9 +158,9 @@ class Child:
         if what == "ended":
             status = f" with status {self._process.wait()}"
         self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip().splitlines()[-ERROR_LINES:]
+        last_lines = self._errors.read().decode(errors="replace").strip().splitlines()[-ERROR_LINES:]
         self.__exit__(None, None, None)
-        return ChildError("\n  ".join([f"{self.variant.build} {self.variant.arguments} {what}{status}:", *said]))
+        return ChildError("\n  ".join([f"{self.variant.build} {self.variant.arguments} {what}{status}:", *last_lines]))
 
 
 def take_turns(variants: Sequence[Variant], settings: Settings) -> list[list[Call]]:
@@ -166,10 +169,16 @@ def take_turns(variants: Sequence[Variant], settings: Settings) -> list[list[Cal
         children = [stack.enter_context(Child(variant, settings)) for variant in variants]
         for child in children:
             child.wait_until_built()
+
+        # The first call of each warms it up and is not counted.
         for child in children:
             child.call()
-        rounds = [[child.call() for child in children] for _ in range(settings.rounds)]
-    return [list(calls) for calls in zip(*rounds, strict=True)]
+
+        calls: list[list[Call]] = [[] for _ in children]
+        for _ in range(settings.rounds):
+            for child, own in zip(children, calls, strict=True):
+                own.append(child.call())
+    return calls
 
 
 def measure(case: Case, settings: Settings) -> Row:
@@ -177,8 +186,12 @@ def measure(case: Case, settings: Settings) -> Row:
     by_name = {name: getattr(case, name) for name in ("ours", "naive", "limit", "peer")}
     present = {name: variant for name, variant in by_name.items() if variant is not None}
     calls = dict(zip(present, take_turns(list(present.values()), settings), strict=True))
-    seconds = {name: [call.seconds for call in calls[name]] for name in calls}
+
+    seconds: dict[str, list[float]] = {}
+    for name, own in calls.items():
+        seconds[name] = [call.seconds for call in own]
     median = {name: statistics.median(values) for name, values in seconds.items()}
+
     return Row(
         name=case.name,
         ours_s=median["ours"],

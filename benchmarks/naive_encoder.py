@@ -138,6 +138,7 @@ class NaiveEncoder(nn.Module):
                 "the naive encoder is the released code's: divided attention without temporal_scaling, reducer none or "
                 "geometry with frame_match vote, order reference and no use of sizes"
             )
+
         schedules = block_schedules(model, video, aggregation)
         self.patch_embed = PatchEmbed(video.image_size, model.patch_size, embed_dim=model.width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, model.width))
@@ -164,4 +165,5 @@ class NaiveEncoder(nn.Module):
             tokens, size, num_frames = block(tokens, size, num_frames)
         # The released code ends patch-major; frame-major, as ours, for whoever compares.
         tokens = self.norm(tokens)
+
         return torch.cat([tokens[:, :1], rearrange(tokens[:, 1:], "B (L T) D -> B (T L) D", T=num_frames)], dim=1)

@@ -51,11 +51,13 @@ class NaiveEvaluation:
                 for chosen in row.topk(min(most, len(row))).indices.split(PAIRS_AT_ONCE):
                     repeated = tokens[video].to(task.device).repeat(len(chosen), 1, 1)
                     v2t[video, chosen] = self._match(repeated, ids[chosen], mask[chosen]) + row[chosen]
+
             for text, row in enumerate(cosine):
                 for chosen in row.topk(min(most, len(row))).indices.split(PAIRS_AT_ONCE):
                     of_videos = torch.stack([tokens[video] for video in chosen.tolist()]).to(task.device)
                     own = [part[text].repeat(len(chosen), 1) for part in (ids, mask)]
                     t2v[text, chosen] = self._match(of_videos, *own) + row[chosen]
+
         relevant = torch.tensor(data.caption_video)[:, None] == torch.arange(len(videos))
         return _recalls(t2v.cpu(), relevant, "t2v") | _recalls(v2t.cpu(), relevant.T, "v2t")
 

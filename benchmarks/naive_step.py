@@ -58,6 +58,7 @@ class NaivePretraining(nn.Module):
         super().__init__()
         model, objective = as_testa(config.model), config.objective
         self.objective, self.enc_token_id, self.dec_token_id = objective, enc_token_id, dec_token_id
+
         self.visual_encoder = NaiveEncoder(model, config.video, config.aggregation)
         self.text_encoder = NaiveText(model.text, model.width)
         self.text_decoder = NaiveDecoder(model.text, model.width)
@@ -66,6 +67,7 @@ class NaivePretraining(nn.Module):
         self.itm_head = nn.Linear(model.text.width, 2)
         self.temp = nn.Parameter(torch.tensor(objective.temperature))
         tie_encoder_to_decoder(self.text_encoder, self.text_decoder)  # type: ignore[arg-type]  # of the same names
+
         self.twins = nn.ModuleDict(
             {name: deepcopy(getattr(self, name)) for name in VisionLanguageModel.twinned}
         ).requires_grad_(False)
@@ -104,10 +106,12 @@ class NaivePretraining(nn.Module):
             own = torch.zeros(len(ids), texts.shape[1], device=ids.device).fill_diagonal_(1)
             text_target = alpha * (video_twin @ texts / self.temp).softmax(dim=1) + (1 - alpha) * own
             video_target = alpha * (text_twin @ videos / self.temp).softmax(dim=1) + (1 - alpha) * own
+
         video_to_text, text_to_video = video @ texts / self.temp, text @ videos / self.temp
         one = -(video_to_text.log_softmax(dim=1) * text_target).sum(dim=1).mean()
         other = -(text_to_video.log_softmax(dim=1) * video_target).sum(dim=1).mean()
         self._enqueue(video_twin, text_twin)
+
         return (one + other) / 2, video_to_text, text_to_video
 
     def _follow(self) -> None:
@@ -130,6 +134,7 @@ class NaivePretraining(nn.Module):
         with torch.no_grad():
             text_weights = (video_to_text[:, :batch].softmax(dim=1) + FLOOR).fill_diagonal_(0)
             video_weights = (text_to_video[:, :batch].softmax(dim=1) + FLOOR).fill_diagonal_(0)
+
         negative_videos = torch.stack([tokens[draw(video_weights[row], "video", row)] for row in rows])
         drawn = [draw(text_weights[row], "text", row) for row in rows]
         negative_ids, negative_mask = (
@@ -140,6 +145,7 @@ class NaivePretraining(nn.Module):
             torch.cat([ids, negative_ids]), torch.cat([mask, negative_mask]), torch.cat([negative_videos, tokens])
         )[:, 0]
         target = torch.cat([ids.new_ones(batch), ids.new_zeros(2 * batch)])
+
         return F.cross_entropy(self.itm_head(torch.cat([matched, unmatched])), target)
 
     def _caption(self, tokens: Tensor, ids: Tensor, mask: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The text towers as BLIP writes them, for comparison: all scores written out, every context projected in every call.
 
-Parameter names are those of `models.parts.bert`, so weights of the one load into the other and
+Parameters are named as in `models.parts.bert`, so weights of the one load into the other and
 `tie_encoder_to_decoder` ties
 both. Shapes: B batch, S text tokens, N context tokens, D width, H heads, K head width, V vocabulary.
 """

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from benchmarks.settings import Settings, sections
 
 Rows = Sequence[dict[str, Any]]
-"""Measured points; the keys are those of the functions that measure them."""
+"""Measured points; the functions that measure them choose the keys."""
 
 FRAMES = (8, 16, 32, 64, 96, 128, 192, 256)
 VIDEOS = (100, 300, 1_000, 3_000, 10_000)
@@ -94,6 +94,7 @@ def draw_schedules(rows: Rows, num_frames: int) -> Figure:
                 fontsize=8,
                 color=panel.lines[-1].get_color(),
             )
+
     panel.set(
         title=f"Realised time of {num_frames} frames by what leaves per block\n(numbers at the points: $R_S$)",
         xlabel="GMACs a video, as the paper counts them",
@@ -101,6 +102,7 @@ def draw_schedules(rows: Rows, num_frames: int) -> Figure:
         xlim=(0, None),
     )
     _finish(panel, from_zero=True)
+
     return figure
 
 

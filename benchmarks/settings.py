@@ -16,7 +16,7 @@ from configs.schema import (
     VideoConfig,
 )
 
-# For lack of --config; what has no default anywhere has to be said, though no benchmark reads all of it.
+# Used without --config: settings without a default need a value, though no benchmark reads all of them.
 DEFAULTS: dict[str, Any] = {
     "aggregation": {"reducer": "geometry", "frames_per_block": 1, "patches_per_block": 12},
     "data": {"root": "."},

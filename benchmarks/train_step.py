@@ -118,6 +118,7 @@ def random_batch(config: PretrainConfig) -> dict[str, Tensor]:
     ids = torch.randint(FIRST_WORD, text.vocab_size - 2, (batch, len(position)), generator=generator)
     ids = ids.masked_fill(position == length - 1, SEP).masked_fill(position >= length, 0)
     ids[:, 0] = CLS
+
     return {
         "video": torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8),
         "ids": ids,

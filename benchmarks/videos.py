@@ -85,7 +85,7 @@ def paths(root: Path) -> list[str]:
 
 
 def chooser(video: VideoConfig) -> decode.ChooseFrames:
-    """The configured frames: those of evaluation, which are the same whenever one asks."""
+    """The frames that evaluation samples, which are the same at every call."""
     rng = np.random.default_rng(0)
     return lambda length: sampling.SAMPLERS[video.eval_sampling](video.num_frames, length, rng)
 

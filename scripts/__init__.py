@@ -4,7 +4,7 @@ This file runs before the module of any command, whose imports take seconds: wha
 during those imports, end in one line too.
 """
 
-import configs as configs  # a Python without our packages is told so here, before a script imports them
+import configs as configs  # checks that our packages are there, before a command imports them
 from engine.interruption import report_ctrl_c_in_one_line
 
 report_ctrl_c_in_one_line()

@@ -72,6 +72,7 @@ def convert_to_folder(source: str, target: Path, config_file: Path | None, token
         raise ValueError(f"{source}: is a checkpoint of this project; name a file OUT{PICKLED[0]} to convert it to")
     if not blip.matches(tensors):
         raise ValueError(f"{source}: is no checkpoint of TESTA or BLIP; ViTs of timm need no conversion, load them")
+
     try:
         converted = to_native(tensors)
         config = infer_config(tensors) if config_file is None else load_any(CONFIG_CLASSES, config_file, [])
@@ -79,25 +80,30 @@ def convert_to_folder(source: str, target: Path, config_file: Path | None, token
         raise ValueError(f"{source}: lacks what its sizes are read from: {error}") from error
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
+
     named = tokenizer_source or config.model.text.tokenizer
     tokenizer = load_tokenizer(str(tokenizer_folder(named, setting="--tokenizer", otherwise="")))
     if len(tokenizer) > config.model.text.vocab_size:
         raise ValueError(f"{source}: has {config.model.text.vocab_size} words, and the tokenizer {len(tokenizer)}")
+
     with torch.device("meta"):
         model = build_model(config, tokenizer)
         twin = MomentumTwin(model, momentum=0.0) if any(name.startswith(TWIN) for name in converted) else None
+
     _, report = fit(model, converted, source, formats=FORMATS, twin=twin)  # refuses a configuration that does not fit
     with replacing_folder(target) as folder:
         save_weights(converted, folder / WEIGHTS)
         dump(config, folder / CONFIG)
         tokenizer.save(folder / TOKENIZER)
         write_json(folder / STATE, {"task": config.task, "converted_from": source})
+
     video = config.video
     attention = as_testa(config.model).attention
-    said = f"{config.task}, {video.num_frames} frames of {video.image_size} pixels, {attention} attention"
+    summary = f"{config.task}, {video.num_frames} frames of {video.image_size} pixels, {attention} attention"
     dropped = grouped(name for name in tensors if name.endswith(blip.POSITION_IDS))
+
     return [
-        f"{target}: {said}, {len(converted)} tensors",
+        f"{target}: {summary}, {len(converted)} tensors",
         f"not kept, since they are counted and not learned: {', '.join(dropped) or 'nothing'}",
         *(f"when it is loaded: {note}" for note in report.notes),
     ]
@@ -126,6 +132,7 @@ def main() -> int:
     parser.add_argument("--tokenizer", help="folder or hub name; by default bert-base-uncased, or what --config says")
     arguments = parser.parse_args()
     start_logging()
+
     try:
         if arguments.target.exists():
             raise ValueError(f"{arguments.target}: exists; choose another name")
@@ -138,6 +145,7 @@ def main() -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
     print("\n".join(lines))
     return 0
 

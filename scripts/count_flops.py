@@ -39,6 +39,7 @@ def main() -> None:
         parser.add_argument(f"--{axis}-per-block", type=at_least(0), help="default: 0")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
+
     try:
         if arguments.config is not None:
             for name in FLAGS:
@@ -62,6 +63,7 @@ def main() -> None:
             )
     except ValueError as error:
         parser.exit(2, f"error: {error}\n")
+
     if arguments.json:
         print(json.dumps(cost._asdict()))
     else:

@@ -5,7 +5,7 @@
 Everything goes through the public commands, which are printed. One pre-trained model is fine-tuned for retrieval, for
 question answering and for captioning, with token aggregation. The retrieval weights are evaluated on held-out videos
 without and with it; answers and captions are of the same held-out videos. The tables are also left in OUT/summary.json.
-Run again, it goes on where it stopped.
+The same command resumes an interrupted demo.
 """
 
 import argparse
@@ -92,18 +92,20 @@ def answers_and_captions(questions: Path, captions: Path, stories: Path) -> dict
 
 
 def question_only_accuracy(stories: Path) -> float:
-    """Accuracy, in percent, of the commonest training answer to the very question, or to those that begin like it."""
-    train, test = (
-        [json.loads(line) for line in (stories / name).read_text().splitlines()]
-        for name in ("train_qa.jsonl", "test_qa.jsonl")
-    )
+    """Accuracy, in percent, of the commonest training answer to the same question, or to questions that begin alike."""
     counts: dict[str, Counter[str]] = {}
-    for line in train:
+    for line in _json_lines(stories / "train_qa.jsonl"):
         for known in (line["question"], _beginning(line["question"])):
             counts.setdefault(known, Counter())[line["answer"]] += 1
+
+    test = _json_lines(stories / "test_qa.jsonl")
     nearest = (counts.get(line["question"], counts[_beginning(line["question"])]) for line in test)
     right = [seen.most_common(1)[0][0] == line["answer"] for seen, line in zip(nearest, test, strict=True)]
     return 100 * sum(right) / len(right)
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def _beginning(question: str) -> str:
@@ -156,6 +158,7 @@ def print_table(summary: dict[str, Any]) -> None:
             f"{reducer:<11} {row['t2v_r1']:5.1f}  {row['t2v_r5']:5.1f}  {row['t2v_r10']:5.1f}   "
             f"{row['order_accuracy']:5.1f}   {row['gmacs']:5.3f}   {row['tokens']:6d}   {row['ms_per_video']:8.2f}"
         )
+
     print("\nAll in percent. Order: how often the right one of two paragraphs that differ only in order ranks higher.")
     print(f"\n{summary['num_questions']} questions about them, and a caption for each of {summary['num_captions']}\n")
     print("accuracy   question only   commonest answer   |   CIDEr   BLEU-4   ROUGE-L")
@@ -194,6 +197,7 @@ def main() -> None:
             "ms_per_video": speed[reducer],
             "order_accuracy": order_accuracy(task, out / "stories"),
         }
+
     summary |= answers_and_captions(questions, captions, out / "stories")
     write_json(out / "summary.json", summary)
     print_table(summary)

@@ -113,6 +113,7 @@ def parse(words: list[str] | None) -> Request:
     arguments = parser.parse_intermixed_args(words)
     if not (arguments.config or arguments.row or arguments.checkpoint):
         parser.error("give --config, --row or --checkpoint")
+
     return Request(
         tuple(arguments.config),
         tuple(arguments.row),

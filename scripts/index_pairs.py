@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
             table = open_source(path, path.parent)
         except ValueError as error:
             sys.exit(f"error: {error}")
+
         size = sum(column.nbytes for column in table.columns.values())
         print(
             f"{path}: {len(table)} pairs of {table.num_videos} videos or images, {table.left_out} rows without words "

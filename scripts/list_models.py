@@ -21,18 +21,24 @@ def rows(system: str | None) -> list[dict[str, str]]:
         raise ValueError(f"--system: there is no {system}, only {', '.join(PUBLISHED)}")
 
     chosen = PUBLISHED if system is None else {system: PUBLISHED[system]}
-    return [
-        dict(zip(COLUMNS, (name, file.name, file.size, file.purpose, file.source, file.licence), strict=True))
-        for name, files in chosen.items()
-        for file in files
-    ]
+    listed = []
+    for name, files in chosen.items():
+        for file in files:
+            cells = (name, file.name, file.size, file.purpose, file.source, file.licence)
+            listed.append(dict(zip(COLUMNS, cells, strict=True)))
+    return listed
 
 
 def table(listed: list[dict[str, str]]) -> list[str]:
     """The rows in aligned columns, below a header."""
     lines = [COLUMNS, *(tuple(row.values()) for row in listed)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+    aligned = []
+    for line in lines:
+        cells = (f"{cell:{width}}" for cell, width in zip(line, widths, strict=True))
+        aligned.append("  ".join(cells).rstrip())
+    return aligned
 
 
 def main(words: list[str] | None = None) -> int:

@@ -4,7 +4,7 @@
 
 OUT gets NAME-000000.tar, NAME-000001.tar, ..., and index.json, which `data.sources` names as its file. A sample is
 called by the number of its row; its `.json` holds the captions, the name the video had, and its part in seconds. Which
-rows a shard holds is decided before the first is written, so a run that was ended goes on with the first shard that is
+rows a shard holds is decided before the first is written, so an interrupted run resumes with the first shard that is
 not there, and the shards are the same to the byte however often that happened. Rows whose file is missing or empty are
 in OUT/missing.jsonl.
 
@@ -67,7 +67,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which rows each shard of `out` holds: from `first_rows` of one to that of the next, but for negative `sizes`."""
+    """The rows of each shard: from its `first_rows` to the next shard's, without those of negative `sizes`."""
 
     out: Path
     table: PairTable
@@ -123,14 +123,17 @@ def plan_shards(source: Path, table: PairTable, out: Path, shard_mb: int) -> Pla
                     f"{out}: was made with {name} {known['settings'][name]}, not {value}; name another --out"
                 )
         return Plan(out, table, source.stem, known["first_rows"], np.load(out / SIZES))
+
     if any(out.glob("*.tar")):
         raise ValueError(f"{out}: holds shards but no {PLAN}; name another --out")
+
     sizes, missing = _measure(table)
     if len(missing) == len(sizes):
         first = missing[0]
         raise ValueError(
             f"{source}: no file can be taken, the first is {first['video']} ({first['reason']}); check --media"
         )
+
     np.save(out / SIZES, sizes)
     (out / MISSING).write_text("".join(json.dumps(row) + "\n" for row in missing))
     first_rows, held = [0], 0
@@ -139,6 +142,7 @@ def plan_shards(source: Path, table: PairTable, out: Path, shard_mb: int) -> Pla
             first_rows.append(row)
             held = 0
         held += max(size, 0)
+
     write_json(out / PLAN, {"settings": settings, "first_rows": first_rows})
     return Plan(out, table, source.stem, first_rows, sizes)
 
@@ -162,7 +166,9 @@ def _measure(table: PairTable) -> tuple[NDArray[np.int64], list[dict[str, Any]]]
         else:
             sizes[row] = size
             continue
+
         missing.append({"row": row, "video": str(path), "reason": reason})
+
     return sizes, missing
 
 
@@ -181,6 +187,7 @@ def write_shard(job: Job, beat: Beat) -> int:
                 _add(tar, f"{item.key}.json", len(content), io.BytesIO(content))
         file.flush()
         os.fsync(file.fileno())
+
     new.rename(job.path)
     return job.path.stat().st_size
 
@@ -233,8 +240,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"make_shards: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("make_shards: ended; the same command goes on from here", file=sys.stderr)
+        print("make_shards: interrupted; the same command resumes from here", file=sys.stderr)
         raise SystemExit(130) from None
+
     for reason in failed:
         print(f"make_shards: {reason}", file=sys.stderr)
     missing = int((plan.sizes < 0).sum())
@@ -242,7 +250,7 @@ def main(arguments: list[str] | None = None) -> None:
         f"{options.out}: {len(plan.first_rows) - len(failed)} of {len(plan.first_rows)} shards, {sum(plan.counts)} "
         f"samples, {format_bytes(plan.sizes.clip(0).sum())}; {missing} files missing"
         f"{f' (see {options.out / MISSING})' if missing else ''}; {table.left_out} rows without words left out"
-        f"{'; no index until every shard is there, the same command goes on' if failed else ''}"
+        f"{'; no index until every shard is there, the same command resumes' if failed else ''}"
     )
     raise SystemExit(1 if missing or failed else 0)
 

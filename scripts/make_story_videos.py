@@ -50,6 +50,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="share of the videos of each split whose scenes another one shows in another order (%(default)s)",
     )
     parser.add_argument("--workers", type=at_least(1), default=2, help="processes (%(default)s)")
+
     return parser.parse_args(arguments)
 
 

@@ -222,7 +222,7 @@ def main(arguments: list[str] | None = None) -> None:
             status = index(request) if isinstance(request, IndexRequest) else query(request)
         except KeyboardInterrupt:
             if is_main():
-                print("search: ended; the same command goes on from here", file=sys.stderr)
+                print("search: interrupted; the same command resumes from here", file=sys.stderr)
             raise SystemExit(130) from None
         except OSError as error:
             folder = request.extraction.out if isinstance(request, IndexRequest) else request.index

@@ -43,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     name = Path(options.video).stem
     out: Path = options.out or Path("outputs/aggregation") / name
+
     try:
         if options.text is not None and not options.text.strip():
             raise ValueError("--text: is empty; give a phrase, or leave it away")
@@ -55,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
     print(f"pictures of {options.video} are in {out}")
     return 0
 

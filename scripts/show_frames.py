@@ -95,6 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (DecodeError, OSError) as error:
         print(f"show_frames: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
     print(f"{reading.reader}: {reading.reason}")
     for index, time in zip(reading.indices.tolist(), reading.times.tolist(), strict=True):
         print(f"frame {index} at {time:.3f} s")

@@ -6,12 +6,12 @@
 
 For every seed videos are drawn, a model is pre-trained without a reducer and fine-tuned for retrieval and question
 answering; each reducer is then put on the fine-tuned weights (off the shelf), and fine-tuned itself, equally long. All
-of it goes through the training commands of this project, which are printed. Run again, it goes on where it stopped;
+of it goes through the training commands of this project, which are printed. The same command resumes;
 several processes may share OUT if they have different --seeds, and the last one's report is of all. --tasks retrieval
 leaves answering, and the time it takes, for later.
 
 OUT then holds comparison.md (table and findings), comparison.json and figures. --measure-only times encoding with each
-reducer, on a machine that does nothing else, and adds that; --plot-only writes the report of what is there anew.
+reducer, on a machine that does nothing else, and adds that; --plot-only writes the report again from what is there.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from benchmarks.measure import ChildError
 from benchmarks.reducers.cost import measure
 from benchmarks.reducers.figures import draw_quality, draw_sweep, draw_tradeoff, write
 from benchmarks.reducers.report import rows_of, sweep_rows, table, verdict
-from benchmarks.reducers.runs import Seed, matched_reducers, run_all, swept
+from benchmarks.reducers.runs import Run, Seed, matched_reducers, run_all, swept
 from benchmarks.reducers.settings import REFERENCE, TASKS, Comparison, Task, load_comparison
 from engine.checkpoint_folder import read_json, replacing_file, write_json
 from engine.command_line import exit_status
@@ -48,7 +48,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=at_least(1), default=1, help="processes that draw videos (%(default)s)")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--measure-only", action="store_true", help="time the reducers, run nothing else, report")
-    only.add_argument("--plot-only", action="store_true", help="write the report of what has been run anew")
+    only.add_argument("--plot-only", action="store_true", help="write the report again, run nothing")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the file, such as target=0.5")
     options = parser.parse_intermixed_args(arguments)
     options.out = options.out or Path("outputs") / options.config.stem
@@ -76,40 +76,51 @@ class ReducerComparison:
                     run_all(seed.runs_of(task, self.schedules), run_printed)
 
     def report(self) -> list[str]:
-        """Write table, figures and all numbers of what is finished, for each task of its own; the table's lines."""
-        seeds = [self.seed(number) for number in self.comparison.seeds]
-        runs = {(seed.seed, task): seed.runs_of(task, self.schedules) for seed in seeds for task in TASKS}
-        finished: dict[Task, list[Seed]] = {
-            task: [seed for seed in seeds if all(run.is_done for run in runs[seed.seed, task])] for task in TASKS
-        }
+        """Write table, figures and all numbers of the seeds that each task has finished; the table's lines."""
+        finished, done = self._finished()
         if not finished["retrieval"]:
             return [f"{self.out}: retrieval is not finished for any seed yet, so there is nothing to report"]
+
         path = self.out / MEASURED
         measured = read_json(path) if path.exists() else {}
-        rows, sweep = (
-            rows_of(self.comparison, finished, self.reducers),
-            sweep_rows(finished["retrieval"], self.schedules),
-        )
+        rows = rows_of(self.comparison, finished, self.reducers)
+        sweep = sweep_rows(finished["retrieval"], self.schedules)
         findings = [verdict(finding, rows) for finding in self.comparison.findings]
+
         reference = next(row for row in rows if row.reducer == REFERENCE)
         figures = {"quality": draw_quality(rows), "tradeoff": draw_tradeoff(rows, measured)}
         if sweep:
             figures["sweep"] = draw_sweep(sweep, reference)
         write(figures, self.out)
-        names = {task: ", ".join(str(seed.seed) for seed in finished[task]) or "none" for task in TASKS}
-        seeds_of = "; ".join(f"{task} of seeds {numbers}" for task, numbers in names.items())
+
+        numbers = {task: [seed.seed for seed in seeds] for task, seeds in finished.items()}
+        seeds_of = "; ".join(f"{task} of seeds {', '.join(map(str, own)) or 'none'}" for task, own in numbers.items())
         lines = [*table(rows, measured), "", *(f"- {finding}" for finding in findings), "", f"{seeds_of}."]
         with replacing_file(self.out / TABLE) as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        done = {run for (seed, task), of_task in runs.items() for run in of_task if run.is_done}
-        all_of_it: dict[str, Any] = {
-            "seeds": {task: [seed.seed for seed in finished[task]] for task in TASKS},
+
+        report: dict[str, Any] = {
+            "seeds": numbers,
             "seconds": sum(run.seconds for run in done),
             "rows": [asdict(row) for row in rows],
             "sweep": sweep,
         }
-        write_json(self.out / REPORT, {**all_of_it, "findings": findings, "measured": measured})
+        write_json(self.out / REPORT, {**report, "findings": findings, "measured": measured})
+
         return lines
+
+    def _finished(self) -> tuple[dict[Task, list[Seed]], set[Run]]:
+        """The seeds that have all runs of each task, and every run that is done."""
+        finished: dict[Task, list[Seed]] = {task: [] for task in TASKS}
+        done: set[Run] = set()
+        for number in self.comparison.seeds:
+            seed = self.seed(number)
+            for task in TASKS:
+                runs = seed.runs_of(task, self.schedules)
+                done.update(run for run in runs if run.is_done)
+                if all(run.is_done for run in runs):
+                    finished[task].append(seed)
+        return finished, done
 
 
 def run_printed(words: tuple[str, ...]) -> None:
@@ -144,10 +155,11 @@ def main(arguments: list[str] | None = None) -> None:
             with only_writer(options.out, wait=True):  # another seed may be at its report
                 lines = whole.report()
         except KeyboardInterrupt:
-            print("compare_reducers: ended; the same command goes on from here", file=sys.stderr)
+            print("benchmarks.reducers: interrupted; the same command resumes from here", file=sys.stderr)
             raise SystemExit(130) from None
         except (OSError, ChildError) as error:
             raise ValueError(f"{options.out}: {error}") from error
+
         print("\n".join(lines))
         print(f"\n{options.out}: {time.monotonic() - begun:.0f} seconds")
 

@@ -24,10 +24,12 @@ SETTINGS = Settings(config=None, overrides=(), device="cpu", threads=1, rounds=1
 def measure(reducers: dict[str, Matched], path: Path, settings: Settings = SETTINGS) -> dict[str, dict[str, Any]]:
     """Seconds a video, and bytes of a batch of VIDEOS beside its pixels and the weights, by reducer; also in `path`."""
     calls = take_turns([variant_of(matched) for matched in reducers.values()], settings)
-    measured: dict[str, dict[str, Any]] = {
-        name: {"seconds": statistics.median(call.seconds for call in own) / VIDEOS, "peak_bytes": peak_bytes(own)}
-        for name, own in zip(reducers, calls, strict=True)
-    }
+
+    measured: dict[str, dict[str, Any]] = {}
+    for name, own in zip(reducers, calls, strict=True):
+        seconds = statistics.median(call.seconds for call in own) / VIDEOS
+        measured[name] = {"seconds": seconds, "peak_bytes": peak_bytes(own)}
+
     write_json(path, measured)
     return measured
 

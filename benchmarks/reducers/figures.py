@@ -34,11 +34,12 @@ def draw_quality(rows: Sequence[Row]) -> Figure:
     for panel, (title, quality) in zip(panels, qualities, strict=True):
         panel.axvline(0, color="0.6", linestyle="--")
         for stage in STAGES:
-            above = {
-                row.reducer: [own - of_none for own, of_none in zip(quality(row), quality(reference), strict=True)]
-                for row in rows
-                if row.stage == stage and row is not reference
-            }
+            above = {}
+            for row in rows:
+                if row.stage == stage and row is not reference:
+                    pairs = zip(quality(row), quality(reference), strict=True)
+                    above[row.reducer] = [own - without for own, without in pairs]
+
             shift = 0.12 if stage == "off_the_shelf" else -0.12
             panel.errorbar(
                 [statistics.mean(values) for values in above.values()],
@@ -48,11 +49,14 @@ def draw_quality(rows: Sequence[Row]) -> Figure:
                 capsize=3,
                 label=STAGE_NAMES[stage],
             )
+
         panel.set_xlabel(f"{title}:\npoints above {REFERENCE} of the same seed")
         panel.grid(visible=True, alpha=0.3)
+
     panels[0].set_yticks(range(len(names)), [f"{name}  {gmacs[name]:.3f} GMACs" for name in names])
     panels[0].set_ylim(-0.7, len(names) - 0.3)
     panels[0].legend()
+
     return figure
 
 
@@ -81,11 +85,14 @@ def draw_tradeoff(rows: Sequence[Row], measured: dict[str, dict[str, Any]]) -> F
                     label=row.reducer,
                 )
             panel.grid(visible=True, alpha=0.3)
+
         of_quality[0].set_ylabel(f"{name} (%)")
+
     for panel, (title, _) in zip(panels[-1], shown, strict=True):
         panel.set_xlabel(title)
     figure.suptitle("fine-tuned")
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+
     return figure
 
 
@@ -119,6 +126,7 @@ def _lines(panel: Axes, rows: Sequence[dict[str, Any]], x: str, group: str, titl
             capsize=3,
             label=f"{group_name} = {value}",
         )
+
     panel.set_xlabel(title)
     panel.grid(visible=True, alpha=0.3)
     panel.legend(fontsize=8)

@@ -32,7 +32,8 @@ class Row:
     @property
     def recall(self) -> list[float]:
         """The average of R@1, R@5 and R@10, for each seed."""
-        return [statistics.mean(values) for values in zip(*(self.metrics[name] for name in AVERAGE), strict=True)]
+        averaged = [self.metrics[name] for name in AVERAGE]
+        return [statistics.mean(values) for values in zip(*averaged, strict=True)]
 
 
 def rows_of(comparison: Comparison, finished: dict[Task, list[Seed]], reducers: dict[str, Matched]) -> list[Row]:
@@ -45,10 +46,11 @@ def rows_of(comparison: Comparison, finished: dict[Task, list[Seed]], reducers: 
         for name, matched in reducers.items():
             if stage == "off_the_shelf" and name == comparison.unmerged(comparison.named(name)).name:
                 continue  # it is the same run as fine-tuned
-            metrics = {
-                metric: [seed.at(task, stage, name).results()["metrics"][key] for seed in finished[task]]
-                for metric, (task, key) in METRICS.items()
-            }
+
+            metrics = {}
+            for metric, (task, key) in METRICS.items():
+                runs = [seed.at(task, stage, name) for seed in finished[task]]
+                metrics[metric] = [run.results()["metrics"][key] for run in runs]
             rows.append(Row(name, stage, matched.cost.gmacs, described(matched), metrics))
     return rows
 
@@ -56,15 +58,13 @@ def rows_of(comparison: Comparison, finished: dict[Task, list[Seed]], reducers: 
 def sweep_rows(seeds: Sequence[Seed], schedules: dict[tuple[int, int], Matched]) -> list[dict[str, Any]]:
     """Rows {frames_per_block, patches_per_block, gmacs, recall: one a seed} of the sweep, and of no schedule at all."""
     runs = [seed.swept(schedules) for seed in seeds]
-    return [
-        {
-            "frames_per_block": frames,
-            "patches_per_block": patches,
-            "gmacs": matched.cost.gmacs,
-            "recall": [_recall(of_seed[frames, patches].results()["metrics"]) for of_seed in runs],
-        }
-        for (frames, patches), matched in schedules.items()
-    ]
+
+    rows = []
+    for (frames, patches), matched in schedules.items():
+        recall = [_recall(of_seed[frames, patches].results()["metrics"]) for of_seed in runs]
+        amounts = {"frames_per_block": frames, "patches_per_block": patches}
+        rows.append({**amounts, "gmacs": matched.cost.gmacs, "recall": recall})
+    return rows
 
 
 def _recall(metrics: dict[str, float]) -> float:
@@ -90,8 +90,10 @@ def verdict(finding: Finding, rows: Sequence[Row]) -> str:
         by_name.get((name, finding.stage)) or by_name[name, "fine_tuned"] for name in (finding.better, finding.worse)
     )
     quality = {"recall": (better.recall, worse.recall), "answers": (better.metrics["QA"], worse.metrics["QA"])}
-    said = [f"by {name} {_held(*values)}" for name, values in quality.items() if values[0]]
-    return f"{finding.claim} ({better.reducer}, {worse.reducer}, {STAGE_NAMES[finding.stage]}): {'; '.join(said)}"
+    differences = [f"by {name} {_held(*values)}" for name, values in quality.items() if values[0]]
+    return (
+        f"{finding.claim} ({better.reducer}, {worse.reducer}, {STAGE_NAMES[finding.stage]}): {'; '.join(differences)}"
+    )
 
 
 def _held(better: list[float], worse: list[float]) -> str:

@@ -108,7 +108,7 @@ class Seed:
         return self._evaluation(task, weights, self.folder / task / "off_the_shelf" / folder_name(name), matched)
 
     def at(self, task: Task, stage: Stage, name: str) -> Run:
-        """The run whose results are those of a reducer at a stage."""
+        """The run that has the results of a reducer at a stage."""
         return self.fine_tuned(task, name) if stage == "fine_tuned" else self.off_the_shelf(task, name)
 
     def swept(self, schedules: dict[tuple[int, int], Matched]) -> dict[tuple[int, int], Run]:
@@ -155,7 +155,7 @@ def folder_name(reducer: str) -> str:
 
 
 def run_all(runs: Sequence[Run], execute: Execute) -> None:
-    """Run what is not done yet, in order; ValueError if one fails, and the same call goes on with that one."""
+    """Run what is not done yet, in order; ValueError if one fails; the same call resumes with it."""
     for run in progress_bar(runs, "runs"):
         if not run.is_done:
             begun = time.monotonic()

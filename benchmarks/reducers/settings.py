@@ -134,20 +134,24 @@ class Comparison:
         for target in (self.target, *(reducer.target for reducer in self.reducers)):
             if target is not None and not 0 < target < 1:
                 raise ValueError(f"target: {target} is not a share between 0 and 1")
+
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} must name each seed once, and at least one")
         if self.data.seed != StorySet.seed:
             raise ValueError("data.seed: every seed draws its own videos; leave it out and name seeds")
+
         names = [reducer.name for reducer in self.reducers]
         if len(set(names)) != len(names):
             raise ValueError(f"reducers: {', '.join(names)}: each needs a name of its own")
         if REFERENCE not in names or self.unmerged(self.named(REFERENCE)).name != REFERENCE:
             raise ValueError(f"reducers: one of divided attention must be called {REFERENCE}, matched_by nothing")
+
         for reducer in self.reducers:
             same = [other.name for other in self.reducers if other.group == reducer.group]
             if sum(self.named(name).matched_by == "nothing" for name in same) != 1:
                 raise ValueError(f"reducers: of {', '.join(same)} exactly one must be matched_by nothing")
             self.costed_by(reducer)
+
         for finding in self.findings:
             for name in (finding.better, finding.worse):
                 if name not in names:
@@ -178,7 +182,7 @@ load_comparison = partial(load, Comparison)
 
 
 def overrides_of(comparison: Comparison, task: str) -> tuple[str, ...]:
-    """The overrides of one recipe over those of all."""
+    """One recipe's overrides, over the overrides of all."""
     recipe: Recipe = getattr(comparison, task)
     return layered(comparison.overrides, recipe.overrides)
 

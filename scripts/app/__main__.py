@@ -31,7 +31,7 @@ from scripts.parts.arguments import at_least, positive
 
 CONNECTIONS = 64
 SECONDS_TO_FINISH = 2
-"""How long a request may go on after the page was told to end."""
+"""How long a request may still run after the page is stopped."""
 
 
 class PageServer(uvicorn.Server):
@@ -119,7 +119,7 @@ def prepare(request: PageRequest) -> tuple[uvicorn.Server, socket.socket]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve the page until it is told to end; 2 and one line if that cannot be."""
+    """Serve the page until it is stopped; status 2 and one line if it cannot start."""
     request = parse_arguments(arguments)
     try:
         server, bound = prepare(request)
@@ -137,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         server.run(sockets=[bound])
-    except KeyboardInterrupt:  # uvicorn hands it on after it has ended in order
+    except KeyboardInterrupt:  # uvicorn raises it again after its own shutdown
         pass
     return 0
 

@@ -1,4 +1,4 @@
-"""The videos that the page knows: those of the index by number, those that were sent by a random name; nothing else.
+"""The videos that the page knows: indexed ones by number, uploaded ones by a random name, and nothing else.
 
 What is sent, and copies that browsers play, lie in one folder that is the page's own and ends with it.
 """
@@ -46,7 +46,7 @@ class Library:
     """All videos of the page.
 
     Args:
-        paths: those of the index, each once.
+        paths: the index's videos, each once.
         folder: an empty folder of the page's own.
         failed: why a video could not be indexed, by its path.
         check: called while a copy is written; what it raises ends the copy.
@@ -64,13 +64,15 @@ class Library:
     ) -> None:
         self.folder, self._check = folder, check
         failed = failed or {}
-        # Names as short as they can be while they tell files apart.
+
+        # Names are as short as they can be and still differ.
         folders = [os.path.dirname(path) for path in (*paths, *failed)]
         above = os.path.commonpath(folders) if folders else ""
         self.failed = sorted(
             (os.path.relpath(path, above), reason.replace(path, os.path.relpath(path, above)))
             for path, reason in failed.items()
         )
+
         self._of_index = [
             PageVideo(f"index-{number}", Path(path), os.path.relpath(path, above)) for number, path in enumerate(paths)
         ]

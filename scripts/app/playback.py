@@ -87,8 +87,8 @@ def check_upload(path: Path) -> None:
             if next(container.decode(stream), None) is None:
                 raise ValueError("it has no frames")
     except (av.FFmpegError, OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, av.FFmpegError) else str(error)
-        raise ValueError(f"cannot be read as a video ({said}); give an mp4, webm, mkv, mov or avi file") from None
+        reason = error.strerror if isinstance(error, av.FFmpegError) else str(error)
+        raise ValueError(f"cannot be read as a video ({reason}); give an mp4, webm, mkv, mov or avi file") from None
 
 
 def _container_kind(container: InputContainer, path: Path) -> str:

@@ -48,7 +48,7 @@ Result = TypeVar("Result")
 
 
 class Ending(Exception):
-    """The page was told to end, so work that nobody will see stops."""
+    """The page is being stopped: work whose result nobody will see stops too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,13 +134,14 @@ class Page:
         self.drawings = Drawings(folder)
 
     def check_running(self) -> None:
-        """Raise Ending once the page was told to end."""
+        """Raise `Ending` once the page is being stopped."""
         if self.ending.is_set():
             raise Ending
 
     async def home(self, request: Request) -> Response:
         """The page itself."""
         missing, merging = self.checkpoints.missing(), self.checkpoints.that_merges()
+
         shown = self._template.render(
             total=self.library.size,
             failed=self.library.failed[:FAILED_LISTED],
@@ -217,9 +218,9 @@ class Page:
         """The answer to a question about a video."""
         video, sent, model = self._video(request), await read_json(request), self._model("answer")
         question, part = text_of(sent, "question", "question"), part_of(sent)
-        told = await self._told(video, "answer", lambda: model.answer(video.path, question, *part))
-        told["notice"] = await run_sync(lambda: unread_words(model, question, question=True))
-        return JSONResponse(told)
+        answer = await self._told(video, "answer", lambda: model.answer(video.path, question, *part))
+        answer["notice"] = await run_sync(lambda: unread_words(model, question, question=True))
+        return JSONResponse(answer)
 
     async def caption(self, request: Request) -> Response:
         """What is seen in a video."""
@@ -232,11 +233,11 @@ class Page:
         if model is None:
             raise HTTPException(409, "no checkpoint of this page merges tokens")
         text = text_of(sent, "text", "phrase") if sent.get("text") else None
-        told = await self._told(
+        answer = await self._told(
             video, "drawings", lambda: self.drawings.draw(model, str(video.path), video.name, text, *part_of(sent))
         )
-        told["notice"] = None if text is None else await run_sync(unread_words, model, text)
-        return JSONResponse(told)
+        answer["notice"] = None if text is None else await run_sync(unread_words, model, text)
+        return JSONResponse(answer)
 
     async def drawing(self, request: Request) -> Response:
         """One of the files that `aggregation` names."""

@@ -29,7 +29,7 @@ def described_hit(hit: Hit, video: PageVideo) -> dict[str, Any]:
 
 
 def named(message: str, video: PageVideo) -> str:
-    """What is said of a file, by the name that people know."""
+    """A message about a file, under the name that people know."""
     return message.replace(str(video.path), video.name)
 
 

@@ -81,6 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         print(f"check_dataset: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
     raise SystemExit(status)
 
 

@@ -43,7 +43,7 @@ class Range:
 class VideoNumbers:
     """Of the videos, or parts of videos, of a part; lengths are of those that were tried and could be read.
 
-    `short` are those of fewer frames than a clip has, of which some are then repeated.
+    `short` counts videos with fewer frames than a clip, some of which are then repeated.
     """
 
     annotated: int
@@ -83,6 +83,7 @@ def choose_videos(part: DataPart, config: RunConfig, number: int | None, example
     drawn = np.random.default_rng(config.seed).choice(others, number - len(first), replace=False)
     chosen = np.sort(np.concatenate([first, drawn]))
     shown = {int(video) for video in first}
+
     return [
         Look(
             part.name,
@@ -123,6 +124,7 @@ def measure_texts(table: PairTable, config: RunConfig, tokenizer: TextTokenizer 
     for position, text in enumerate(table.texts):
         whole = clean_question(text, NO_LIMIT) if questions else clean_caption(text, NO_LIMIT)
         words[position], hashes[position] = len(whole.split()), hash(whole)
+
     max_tokens = QUESTION_TOKENS if questions else config.data.max_tokens or config.model.text.max_positions
     pieces = np.empty(0, np.int64)
     if tokenizer is not None:
@@ -132,6 +134,7 @@ def measure_texts(table: PairTable, config: RunConfig, tokenizer: TextTokenizer 
         texts = [clean(table.texts[position]) for position in drawn.tolist()]
         chunks = [texts[start : start + CHUNK] for start in range(0, number, CHUNK)]
         pieces = np.concatenate([_count_pieces(chunk, tokenizer) for chunk in chunks])
+
     return TextNumbers(
         number=len(table),
         per_video=Range.of(np.bincount(table.text_video, minlength=table.num_videos)),
@@ -152,7 +155,7 @@ def _count_pieces(texts: list[str], tokenizer: TextTokenizer) -> NDArray[Any]:
 
 
 def _shared(hashes: NDArray, text_video: NDArray) -> int:
-    """How many texts some other video has too; texts are told apart by their hashes."""
+    """How many texts also belong to another video; texts are compared by their hashes."""
     if not len(hashes):
         return 0
     _, kind = np.unique(hashes, return_inverse=True)

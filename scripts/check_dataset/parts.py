@@ -54,10 +54,12 @@ def read_part(config: RunConfig, name: str) -> DataPart:
     sources = sources_of(config)
     if sources:
         return _read_source(config, next(source for source in sources if source.file == name))
+
     part = next(part for part in PARTS if part == name)
     split = read_split(config, part)
     training = part == "train"
     table = PairTable.of(split.annotations.records)
+
     return DataPart(
         name,
         f"{split.annotations.dataset} {split.annotations.split}",
@@ -89,6 +91,7 @@ def _read_source(config: RunConfig, source: SourceConfig) -> DataPart:
         raise ValueError(
             f"{root / source.file}: none of {len(there)} videos or images is there; set media of the source"
         )
+
     return DataPart(
         source.file,
         f"{root.name} {source.file}",

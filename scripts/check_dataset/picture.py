@@ -42,10 +42,13 @@ def draw_sheet(title: str, examples: Sequence[Example], path: Path) -> None:
         elif example.seen.thumbnails is not None:
             for place, frame in enumerate(example.seen.thumbnails):
                 sheet.paste(Image.fromarray(frame), (MARGIN + place * THUMBNAIL, top_of_frames))
+
         for number, line in enumerate(lines):
             place = top_of_frames + THUMBNAIL + number * LINE
             draw.text((MARGIN, place), line, fill="black", font=font)
+
         top += height
+
     sheet.save(path)
 
 

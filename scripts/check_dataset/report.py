@@ -110,6 +110,7 @@ def write_files(config: TaskConfig, out: Path, parts: list[DataPart], results: R
             _examples(config, part, of_part),
             out / f"examples_{part.name.replace('/', '_')}.png",
         )
+
     for name, rows in (("missing", missing), ("undecodable", undecodable)):
         (out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
@@ -153,7 +154,8 @@ def table_of(parts: list[DataPart], videos: list[VideoNumbers], texts: list[Text
         row("  cut to word pieces", (item.max_tokens for item in texts)),
         row("    which cuts", (_share(item.cut_by_tokens, item.tokenized) for item in texts)),
     ]
-    widths = [max(len(cells[column]) for cells in rows) for column in range(len(parts) + 1)]
+
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for label, *cells in rows:
         padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]

@@ -1,4 +1,4 @@
-"""Say what a training run takes before it is started: steps, network, loader, hours and checkpoints.
+"""Estimate a training run before it starts: steps, network traffic, loading, hours and checkpoints.
 
     python -m scripts.estimate_scale --config configs/testa/pretrain/testa_f8.yaml --processes 32 --pairs 5000000 \
         --step-seconds 1.5 --clip-seconds 0.05
@@ -6,7 +6,7 @@
         --measured outputs/didemo_f32 --videos data/didemo/videos
 
 The seconds of a step are measured by a short run: `--step-seconds`, or `--measured` and the run's folder. Without one,
-`--teraflops` says how fast a GPU is taken to be. All sizes are those of the configured model, built without memory.
+`--teraflops` assumes the speed of a GPU. All sizes come from the configured model, which is built without memory.
 """
 
 import argparse
@@ -151,6 +151,7 @@ def measured_clip_seconds(folder: Path, config: TaskConfig) -> float:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEOS)
     if not paths:
         raise ValueError(f"--videos: {folder} holds no video ({', '.join(VIDEOS)})")
+
     video, rng = config.video, np.random.default_rng(0)
     chosen = [paths[place] for place in np.linspace(0, len(paths) - 1, min(len(paths), MEASURED_CLIPS)).astype(int)]
     framing, sampler = framing_of(video, training=True), SAMPLERS[video.train_sampling]
@@ -163,6 +164,7 @@ def measured_clip_seconds(folder: Path, config: TaskConfig) -> float:
             )
         except DecodeError as error:
             raise ValueError(f"--videos: {path}: {error}") from error
+
     return (time.perf_counter() - started) / len(chosen)
 
 
@@ -202,6 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gigabits", type=positive, default=100.0, help="of the network a second (default: 100)")
     parser.add_argument("--disk-megabytes", type=positive, default=500.0, help="a second, written (default: 500)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+
     return parser
 
 

@@ -57,6 +57,7 @@ def sizes_of(config: TaskConfig, processes: int) -> Sizes:
             f"train.batch_size: {train.batch_size} is not a multiple of {parts}, that is train.accumulate "
             f"{train.accumulate} times {processes} processes"
         )
+
     if train.activation_checkpointing == "offload":  # computes as much, but asks for real memory
         config = replace(config, train=replace(train, activation_checkpointing="recompute"))
     # What is counted does not depend on which words these are.
@@ -75,6 +76,7 @@ def sizes_of(config: TaskConfig, processes: int) -> Sizes:
     gradients = sum(parameter.numel() * FLOAT for parameter in trained)
     # Parameters of several names are one tensor, in memory and in a file.
     kept = {id(tensor): tensor.nbytes for tensor in module.state_dict(keep_vars=True).values()}
+
     return Sizes(
         parameters=sum(parameter.numel() for parameter in trained),
         gradient_bytes=gradients,
@@ -116,7 +118,9 @@ def _loss(config: TaskConfig, module: nn.ModuleDict, pixels: Tensor, ids: Tensor
         objectives.begin_step(model, 0, 0.0, [batch], [torch.ones(ids.shape, dtype=torch.int64)])
         losses = objectives(model, batch)
         return torch.stack(list(losses.values())).sum()
+
     context = model.video_tokens(pixels)
     if config.reads_questions:  # an answer is counted as long as its question
         context = model.ground_text(context, ids, mask)
+
     return model.context_loss(context, ids, mask).sum()

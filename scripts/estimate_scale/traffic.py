@@ -1,7 +1,7 @@
 """What a process sends to the others in one training step: every collective of more than a few numbers.
 
-Bytes on the wire are those of the ring algorithms, which gloo and nccl take for large messages: an all-reduce passes on
-each part twice, an all-gather and a reduce-scatter once.
+Bytes are counted for the ring algorithms, which gloo and nccl use for large messages: an all-reduce sends each part
+twice, an all-gather and a reduce-scatter send it once.
 """
 
 from dataclasses import dataclass
@@ -52,6 +52,7 @@ def messages(config: TaskConfig, sizes: Sizes, processes: int) -> list[Message]:
         found.append(
             Message("features of videos and texts", "all_gather", rows * (2 * config.model.embed_dim * FLOAT + INDEX))
         )
+
     if "vtm" in objective.losses and objective.negatives == "all":
         texts = rows * 2 * sizes.text_tokens * INDEX  # ids and mask
         tokens = rows * sizes.video_bytes
@@ -60,4 +61,5 @@ def messages(config: TaskConfig, sizes: Sizes, processes: int) -> list[Message]:
             Message("video tokens for matching", "all_gather", tokens),
             Message("gradients of video tokens", "reduce_scatter", tokens * processes),
         ]
+
     return found

@@ -1,12 +1,12 @@
-"""Embeddings, and with --tokens all tokens, of many videos: on several GPUs, and going on where a run ended.
+"""Extract embeddings, and with --tokens all tokens, of many videos, on one GPU or several; a run resumes.
 
     python -m scripts.extract_features data/videos --checkpoint outputs/didemo/checkpoint_best --out features
     torchrun --nproc-per-node 8 -m scripts.extract_features data/train.jsonl --checkpoint hf://me/testa --out features
 
 SOURCE is a video or an image, a folder of them (subfolders too), a manifest, or a file of pairs (.jsonl, .csv, .tsv,
 .json). OUT/features/embeddings.npy can be memory-mapped, and a line of OUT/features/index.jsonl says what each row is
-of; what cannot be read is in OUT/failed.jsonl with its reason. The same command goes on where a run ended, tries again
-what failed, and encodes what is new or changed. Another checkpoint, setting or source needs another OUT.
+of; what cannot be read is in OUT/failed.jsonl with its reason. The same command resumes, retries what
+failed, and encodes what is new or changed. Another checkpoint, setting or source needs another OUT.
 
 Exit status: 0 if every video is encoded, 1 if some failed (0 too of several processes, as torchrun would take 1 for the
 end of one), 2 if the command itself is wrong.
@@ -71,15 +71,17 @@ def main(arguments: list[str] | None = None) -> None:
             )
         except KeyboardInterrupt:
             if is_main():
-                print("extract_features: ended; the same command goes on from here", file=sys.stderr)
+                print("extract_features: interrupted; the same command resumes from here", file=sys.stderr)
             raise SystemExit(130) from None
         except OSError as error:
             raise ValueError(f"{options.out}: {error}; make that right and give the same command") from error
+
         if is_main():
             print(json.dumps(counts) if options.json else summary(counts))
         # A launcher would take 1 for a process that died, and end or restart the others.
         alone = world_size() == 1
         stop_distributed()
+
     raise SystemExit(1 if counts["failed"] and alone else 0)
 
 

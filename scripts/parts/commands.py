@@ -19,4 +19,4 @@ def run_command(words: tuple[str, ...], variables: Mapping[str, str] | None = No
     environment = {**os.environ, **(variables or {})}
     status = run_child((sys.executable, *words), environment, cwd=ROOT)
     if status:
-        raise ValueError(f"{' '.join(words[:6])} ...: ended with status {status}; what it said is above")
+        raise ValueError(f"{' '.join(words[:6])} ...: ended with status {status}; its output is above")

@@ -1,6 +1,6 @@
 """The rows of TESTA's Tables 1 to 6 that speak of TESTA or ToMe, as data: what is run, and what should come out.
 
-Numbers are those of the paper (EMNLP 2023 Findings, arXiv 2310.19060) and, where weights were released, of the
+Numbers come from the paper (EMNLP 2023 Findings, arXiv 2310.19060) and, where weights were released, from the
 release's README, which differs for two rows. GMACs are what `scripts.count_flops` has to count; the paper prints them
 rounded, some up and some down.
 """

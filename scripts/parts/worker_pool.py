@@ -146,7 +146,7 @@ def _serve(function: Callable[[Job, Beat], Result], connection: Connection) -> N
 def _attempt(function: Callable[[Job, Beat], Result], job: Job, beat: Beat) -> Result | Failure:
     try:
         return function(job, beat)
-    # Of one file in a hundred thousand anything may come; it is recorded, and the others go on.
+    # One file in a hundred thousand can raise anything: the error is recorded, and the other files are unaffected.
     except Exception as error:
         return Failure(one_line(error))
 

@@ -99,7 +99,7 @@ def largest_batch(need_of: Callable[[int], Need], rows: int, available: int) -> 
     """The most samples that need no more than the `available` bytes in all, at most LARGEST_BATCH.
 
     The step grows linearly but for a square of the batch in matching and contrast. A line through two counts is mostly
-    right to one sample; from there the search goes on by halves.
+    right to one sample; from there the search is by halves.
     """
     small, twice = in_all(need_of(rows)), in_all(need_of(2 * rows))
     guess = rows + (available - small) // max(1, (twice - small) // rows)
@@ -175,6 +175,7 @@ def main() -> None:
     parser.add_argument("--gpu-memory", type=positive, metavar="GIB", help="say what fits, and the largest batch")
     parser.add_argument("--json", action="store_true", help="print one JSON object, in bytes")
     arguments = parser.parse_args()
+
     try:
         config = load_any(CONFIG_CLASSES, arguments.config, arguments.overrides)
         precision = arguments.precision or config.train.precision
@@ -184,6 +185,7 @@ def main() -> None:
         columns = plan(config, arguments.processes, arguments.text_tokens, arguments.gpu_memory)
     except (ValueError, OSError) as error:
         parser.exit(2, f"error: {error}\n")
+
     show = as_json if arguments.json else table
     if not arguments.json:
         rows = rows_a_process(config, arguments.processes)

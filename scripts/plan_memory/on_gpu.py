@@ -26,7 +26,7 @@ class AsOnGpu(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func == IS_CUDA:  # made anew at each access, so not `is`
+        if func == IS_CUDA:  # created at each access, so not `is`
             return True
         if func in (Tensor.__int__, Tensor.item, Tensor.tolist):
             return np.full(args[0].shape, self.longest).tolist()

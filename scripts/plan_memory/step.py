@@ -63,6 +63,7 @@ def count(config: RunConfig, rows: int, processes: int, text_tokens: int, block:
             if task.objectives.twin is not None:
                 live.name("twin", task.objectives.twin.parameters())
             live.name("queue", task.objectives.queue.buffers())
+
         _make_optimizer_states(step, live)
         batch = batch_of(config, rows, text_tokens)
         live.name("inputs", _tensors_of(batch))
@@ -73,6 +74,7 @@ def count(config: RunConfig, rows: int, processes: int, text_tokens: int, block:
             between = sum(live.now.values())
             task.begin_step(0, 0.0, batches)
             step(batches)
+
     bucketed = sum(parameter.nbytes for parameter in step.trainable) if processes > 1 else 0
     return Need({kind: size for kind, size in live.at_peak.items() if size}, between, bucketed)
 
@@ -99,8 +101,10 @@ def batch_of(config: RunConfig, rows: int, text_tokens: int) -> dict[str, Any]:
     batch: dict[str, Any] = {"clip": Clip.of_pixels(pixels), "index": torch.arange(rows)}
     if not isinstance(config, VqaConfig):
         return {**batch, "text": [_words(text_tokens)] * rows}
+
     of_each = QUESTIONS_A_VIDEO if config.objective.questions == "all" else 1
     asked = torch.arange(rows * of_each)
+
     return {
         **batch,
         "text": [_words(QUESTION_TOKENS)] * len(asked),

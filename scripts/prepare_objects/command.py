@@ -39,7 +39,7 @@ def parse(description: str | None, words: list[str] | None = None) -> Command:
 
 
 def _parser(description: str | None) -> argparse.ArgumentParser:
-    """The options of all ways to come by boxes."""
+    """The options of every source of boxes."""
     root = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     ways = root.add_subparsers(dest="way", required=True)
 

@@ -67,6 +67,7 @@ def load_detector(name: str, weights: str, min_confidence: float) -> torch.nn.Mo
     # In many processes each would take all cores.
     torch.set_num_threads(1)
     options = {"box_score_thresh": min_confidence} if "rcnn" in name else {"score_thresh": min_confidence}
+
     try:
         if weights == PUBLISHED:
             return get_model(name, weights=get_model_weights(name).DEFAULT, **options).eval()

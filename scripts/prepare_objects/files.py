@@ -73,6 +73,7 @@ def convert(job: VinvlJob, beat: Beat) -> ClipBoxes:
             f"{job.path}: has {len(frames)} frames, and clips have {settings.num_frames}; detect again on the frames "
             f"that are sampled, or set --num-frames {len(frames)}"
         )
+
     found = detections(frames, settings.labels, settings.order, skip_unknown=settings.skip_unknown)
     if settings.coordinates == "video":
         assert job.video is not None
@@ -84,6 +85,7 @@ def convert(job: VinvlJob, beat: Beat) -> ClipBoxes:
         where = f"a frame of {side} x {side} (--coordinates video is for boxes in the video's own pixels)"
         _check_inside(frames, settings.order, side, side, where)
         found = [_clipped(frame, side) for frame in found]
+
     return choose_boxes(found, settings.per_frame)
 
 

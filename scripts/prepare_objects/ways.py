@@ -1,4 +1,4 @@
-"""The three ways to come by boxes: what each is made of, and how its clips are done."""
+"""The three sources of boxes, a detector, VinVL's files and STOA-VLP's caches, and how each is read."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing

@@ -4,7 +4,7 @@
 
 Every video below SOURCE, in subfolders too, becomes OUT/<the same folder>/NAME.mp4; of two that differ by the suffix
 only, as some of DiDeMo do, NAME.mov and NAME.mp4 become NAME.mov.mp4 and NAME.mp4.mp4. The readers of annotations find
-either. A run that was ended goes on where it was: what is done, from a source that has not changed, is skipped. What
+either. An interrupted run resumes: finished videos are skipped unless their source has changed. What
 cannot be processed is in OUT/failures.jsonl with its reason, is tried again by the next run, and never ends one. Other
 settings need another OUT. No ffmpeg program is needed.
 
@@ -55,6 +55,7 @@ def find_videos(source: Path, out: Path) -> tuple[list[Video], int]:
         raise ValueError(f"{source}: no such folder; name the one that holds the videos")
     if out.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{out}: lies within {source}; name a folder beside it")
+
     by_stem: dict[str, list[str]] = {}
     others = 0
     for path in sorted(_files(source)):
@@ -63,8 +64,10 @@ def find_videos(source: Path, out: Path) -> tuple[list[Video], int]:
             by_stem.setdefault(stem, []).append(path)
         else:
             others += 1
+
     if not by_stem:
         raise ValueError(f"{source}: no video in it; known suffixes are {', '.join(VIDEO_SUFFIXES)}")
+
     videos = [
         _video(source, path, f"{stem if len(paths) == 1 else path}.mp4")
         for stem, paths in by_stem.items()
@@ -75,6 +78,7 @@ def find_videos(source: Path, out: Path) -> tuple[list[Video], int]:
         other = first_of.setdefault(video.output, video.source)
         if other != video.source:
             raise ValueError(f"{source}: {other} and {video.source} would both become {video.output}; rename one")
+
     return videos, others
 
 
@@ -99,6 +103,7 @@ def process(source: Path, ledger: Ledger, videos: list[Video], recipe: Recipe, w
             summary.bytes_read += job.video.size
             summary.written += 1
             summary.damaged += result.damaged > 0
+
     return summary
 
 
@@ -136,6 +141,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="seconds without a frame, then a video is given up (%(default)s)",
     )
     parser.add_argument("--dry-run", action="store_true", help="list what would be done")
+
     return parser.parse_args(arguments)
 
 
@@ -163,13 +169,15 @@ def main(arguments: list[str] | None = None) -> None:
                 print(f"{'write' if video in missing else 'done '} {video.source} -> {video.output}")
             print(f"{len(todo)} to write, {len(videos) - len(todo)} done, {others} other files")
             return
+
         summary = process(options.source, ledger, todo, recipe, options.jobs, options.timeout)
     except (ValueError, OSError) as error:
         print(f"preprocess_videos: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("preprocess_videos: ended; the same command goes on from here", file=sys.stderr)
+        print("preprocess_videos: interrupted; the same command resumes from here", file=sys.stderr)
         raise SystemExit(130) from None
+
     print(
         f"{options.out}: {summary.written} written ({format_bytes(summary.bytes_read)} became "
         f"{format_bytes(summary.bytes_written)}), {len(videos) - len(todo)} were done, {summary.failed} failed"

@@ -1,4 +1,4 @@
-"""What is done already: the records a preprocessed folder keeps of itself, so that a run that ended can go on.
+"""The records that a preprocessed folder keeps of finished videos, so that an interrupted run resumes.
 
 preprocessing.json   the recipe, and every set of versions that had a hand in it
 processed.jsonl      a line a finished video: source, its size and time of change, output, frames, seconds, damage
@@ -71,7 +71,7 @@ class Ledger:
         """While one may `finish` and `fail`. ValueError if another run is at it."""
         with only_writer(self.out):
             self._write_settings()
-            # Written anew, so that nothing is appended to half a line.
+            # Rewritten, so that nothing is appended to half a line.
             rows = [json.dumps(record) + "\n" for record in self._processed.values()]
             self._replace(PROCESSED, "".join(rows))
             (self.out / FAILURES).unlink(missing_ok=True)
@@ -108,11 +108,13 @@ class Ledger:
             if self.out.exists() and any(not name.startswith(".") for name in os.listdir(self.out)):
                 raise ValueError(f"{self.out}: holds files, but no {SETTINGS}; name a new folder")
             return []
+
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             found, versions = record["settings"], record["versions"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: cannot be read ({error}); delete {self.out} or name a new folder") from None
+
         different = [
             f"{key} {found.get(key)} instead of {value}"
             for key, value in self.settings.items()
@@ -120,6 +122,7 @@ class Ledger:
         ]
         if different:
             raise ValueError(f"{self.out}: was made with {', '.join(different)}; delete it or name a new folder")
+
         return list(versions)
 
     def _read_processed(self) -> dict[str, dict[str, Any]]:

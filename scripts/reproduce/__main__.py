@@ -6,7 +6,7 @@
 
 DATA holds a folder for each dataset, laid out as docs/DATASETS.md says. It is read, and weights are fetched, before
 anything runs; without a network see docs/OFFLINE.md. Where weights were released they are evaluated; where none were,
-they are trained first, and a run that was stopped goes on. Ends with status 0 for a match, 1 where numbers or videos
+they are trained first, and an interrupted run resumes. Ends with status 0 for a match, 1 where numbers or videos
 differ, 3 where only a submission can be written, and 2 for an error. OUT/ROW/reproduce.json says all.
 """
 
@@ -113,6 +113,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--recipe", choices=tuple(RECIPES), default="release", help="where paper and release disagree")
     parser.add_argument("--nproc", type=at_least(1), default=1, help="processes, one a GPU, on this machine")
     parser.add_argument("--dry-run", action="store_true", help="print the commands only")
+
     return parser.parse_intermixed_args(arguments)
 
 
@@ -122,10 +123,12 @@ def main(arguments: list[str] | None = None) -> int:
     if asked.row is None or asked.list or asked.markdown:
         print("\n".join(markdown() if asked.markdown else listing()))
         return 0
+
     try:
         row = find_row(asked.row)
         if asked.data is None:
             raise ValueError(f"--data: {row.name} needs the folder that holds the datasets; see docs/DATASETS.md")
+
         request = Request(
             data=asked.data,
             out=asked.out or Path("outputs/reproduce") / asked.recipe,  # one recipe's training is not the other's
@@ -140,6 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
             plan = make_plan(row, request)
             print("\n".join((*(f"# {line}" for line in (*heading(row), *plan.warnings)), *plan.lines())))
             return 0
+
         return reproduce(row, request)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -84,6 +84,7 @@ def make_plan(row: Row, request: Request) -> Plan:
         warnings += missing_start(trained, start)
         commands.append(_command(trained, request, {"checkpoint": start, "output_dir": str(folder)}))
         evaluated = str(folder / "checkpoint_best")
+
     commands.append(_command(row, request, {"checkpoint": evaluated, "output_dir": str(results)}, "--evaluate"))
     depends = _parsed(request.overrides).get("objective.vtc_keys", _vtc_keys(row)) == "local"
     if weights == "trained" and depends and request.processes != PUBLISHED_PROCESSES:
@@ -92,6 +93,7 @@ def make_plan(row: Row, request: Request) -> Plan:
             f"objective.vtc_keys local; this is {request.processes} (--nproc {PUBLISHED_PROCESSES}, or "
             "objective.vtc_keys=all)",
         )
+
     return Plan(tuple(commands), results, weights, warnings)
 
 

@@ -29,16 +29,16 @@ def markdown() -> list[str]:
     ]
     for name, row in ROWS.items():
         data = DATASETS[row.dataset]
-        # Where the README says the same as the paper it need not be said again.
         published = {source: _metrics(metrics) for source, metrics in row.expected.items()}
-        paper, *others = published.values()
-        published = {source: text for source, text in published.items() if text != paper}
-        told = "".join(f"; {source}: {text}" for source, text in published.items())
+        paper = next(iter(published.values()))
+        # The README's numbers are shown only where they differ from the paper's.
+        others = "".join(f"; {source}: {text}" for source, text in published.items() if text != paper)
         cells = (
             f"`{name}`", ", ".join(row.tables), row.label, f"{data.title} {data.split}", _official(row),
-            f"{row.gmacs:.1f}", f"{paper}{told}", _weights(row),
+            f"{row.gmacs:.1f}", f"{paper}{others}", _weights(row),
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
+
     lines += [
         f"| `{name}` | {row.table} | {row.label} | | | | {row.numbers} | {row.reason} |"
         for name, row in UNOBTAINABLE.items()

@@ -1,4 +1,4 @@
-"""Expected against got: whether an evaluation's results are those of the paper's row, and of the same videos."""
+"""Whether an evaluation's results match a row of the paper, on the same videos."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ STATUS: dict[Verdict, int] = {MATCH: 0, NO_MATCH: 1, N_DIFFERS: 1, SUBMISSION: 3
 
 TOLERANCE: dict[str, float] = {"released": 0.5, "given": 1.5, "trained": 1.5}
 """In points, of every metric, in both directions: the same weights differ by decoders, precision and re-encoded videos
-alone; weights trained anew differ by as much as two seeds do."""
+alone; weights that were trained again differ by as much as two seeds do."""
 WITHOUT_INFLUENCE = ("batch_size", "rerank_batch_size", "best_metric")
 """Settings of an evaluation that change neither scores nor ranks."""
 GMACS_TOLERANCE = 0.01
@@ -30,7 +30,7 @@ SUBMISSION_FILE = "submission.zip"
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is said of a row: in a word, and why; the tolerance in points that was used, and the GMACs counted."""
+    """The verdict on a row in one word, its reasons, the tolerance in points, and the GMACs counted."""
 
     verdict: Verdict
     reasons: tuple[str, ...]
@@ -49,6 +49,7 @@ def judge(row: Row, results: dict[str, Any], weights: str, folder: Path) -> Judg
     differing = count_differences(row, results)
     if differing:
         return Judgement(N_DIFFERS, tuple(differing), tolerance, gmacs)
+
     reasons = []
     if abs(gmacs - row.gmacs) > GMACS_TOLERANCE:
         reasons.append(f"{gmacs:.3f} GMACs a video, expected {row.gmacs:.3f}: another encoder or aggregation")
@@ -56,16 +57,19 @@ def judge(row: Row, results: dict[str, Any], weights: str, folder: Path) -> Judg
     if DATASETS[row.dataset].is_challenge:
         submission = _submission(folder)
         return Judgement(NO_MATCH if reasons else SUBMISSION, (*reasons, submission), tolerance, gmacs)
+
     misses = {source: _misses(metrics, results["metrics"], tolerance) for source, metrics in row.expected.items()}
     if all(misses.values()):
         reasons += [f"{source}: {', '.join(missed)}" for source, missed in misses.items()]
     if reasons:
         return Judgement(NO_MATCH, tuple(reasons), tolerance, gmacs)
+
     met = [source for source, missed in misses.items() if not missed]
     agrees = f"within {tolerance} points of the {' and the '.join(met)}"
     if DATASETS[row.dataset].videos is None:
         unknown = f"but {results['num_videos']} videos may not be those of the row: {DATASETS[row.dataset].counted}"
         return Judgement(N_UNKNOWN, (agrees, unknown), tolerance, gmacs)
+
     return Judgement(MATCH, (agrees,), tolerance, gmacs)
 
 
@@ -93,12 +97,15 @@ def count_differences(row: Row, results: dict[str, Any]) -> list[str]:
             f"{results['num_videos']} of the {results['num_annotated']} annotated videos were evaluated, "
             f"{results['num_missing']} are missing or unreadable"
         )
+
     if official.videos is not None and results["num_annotated"] != official.videos:
         reasons.append(
             f"{results['num_annotated']} annotated videos, officially {official.videos} ({official.counted})"
         )
+
     if complete and official.texts is not None and results["num_texts"] != official.texts:
         reasons.append(f"{results['num_texts']} texts, officially {official.texts} ({official.counted})")
+
     return reasons
 
 
@@ -136,9 +143,11 @@ def report(row: Row, results: dict[str, Any], judgement: Judgement) -> list[str]
     for source, metrics in {**row.expected, "got": results["metrics"]}.items():
         cells = (f"{metrics[name]:10.1f}" if name in metrics else f"{'-':>10}" for name in names)
         lines.append(f"{source:<8}" + "".join(cells))
+
     known = ", ".join(
         f"{number} {what}" for what, number in (("videos", official.videos), ("texts", official.texts)) if number
     )
+
     return [
         *lines,
         "",

@@ -94,6 +94,7 @@ def tag_all(work: list[Chunk], out: Path, jobs: int) -> list[str]:
             if len(found) >= SAVED_EVERY:
                 save_tags(out, found)
                 found = {}
+
     save_tags(out, found)
     return failures
 

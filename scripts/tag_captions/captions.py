@@ -51,8 +51,14 @@ def tag_chunk(chunk: Chunk, beat: Beat) -> list[list[int]]:
     tokenizer = _tokenizer(chunk.tokenizer)
     words = [tokenizer.words(caption) for caption in chunk.captions]
     beat()
-    tags = tagger(chunk.tagger)([[word for word, _ in caption] for caption in words])
-    return [spread(found, [count for _, count in caption]) for found, caption in zip(tags, words, strict=True)]
+
+    texts, tokens_per_word = [], []
+    for caption in words:
+        texts.append([word for word, _ in caption])
+        tokens_per_word.append([count for _, count in caption])
+
+    tags = tagger(chunk.tagger)(texts)
+    return [spread(found, counts) for found, counts in zip(tags, tokens_per_word, strict=True)]
 
 
 def spread(tags: Sequence[str], tokens_per_word: Sequence[int]) -> list[int]:

@@ -32,8 +32,11 @@ def hanta() -> Tag:
         raise ValueError("--tagger hanta: is not installed; pip install HanTa") from None
     tag_sentence = module.HanoverTagger("morphmodel_en.pgz").tag_sent
 
+    def tag_words(words: Sequence[str]) -> list[str]:
+        return [_claws_to_universal(found) for _, _, found in tag_sentence(list(words))]
+
     def tag(captions: Sequence[Sequence[str]]) -> list[list[str]]:
-        return [[_claws_to_universal(found) for _, _, found in tag_sentence(list(words))] for words in captions]
+        return [tag_words(words) for words in captions]
 
     return tag
 
@@ -51,7 +54,10 @@ def spacy(model: str) -> Tag:
 
     def tag(captions: Sequence[Sequence[str]]) -> list[list[str]]:
         documents = (tokens.Doc(pipeline.vocab, words=list(words)) for words in captions)
-        return [[token.pos_ for token in document] for document in pipeline.pipe(documents)]
+        tags = []
+        for document in pipeline.pipe(documents):
+            tags.append([token.pos_ for token in document])
+        return tags
 
     return tag
 
