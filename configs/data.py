@@ -28,8 +28,8 @@ class SourceConfig:
 
     The suffix of `file` says its format: `.jsonl` is a manifest, `.csv` WebVid's table, `.tsv` captions and images, and
     `.json` a list of paths and captions, or an index of tar shards. An epoch shows each row `weight` times.
-    `num_frames`, `image_size` and `batch_size` are the video section's and the train section's unless given, which
-    takes `data.mixing: batch`.
+    `num_frames`, `image_size` and `batch_size` are the video section's and the train section's unless given, and
+    `losses` those of the objective; giving any takes `data.mixing: batch`.
     """
 
     file: str
@@ -38,8 +38,11 @@ class SourceConfig:
     num_frames: int | None = None
     image_size: int | None = None
     batch_size: int | None = None
+    losses: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.losses == ():
+            raise ValueError(f"losses: none trains on {self.file}; remove the source")
         if self.weight <= 0:
             raise ValueError(f"weight: {self.weight} shows nothing of {self.file}; remove the source")
         for name in ("num_frames", "image_size", "batch_size"):
@@ -63,6 +66,10 @@ class DataConfig:
     them as they are written, as does `clean_captions: false`. `caption` keeps `max_words` words. Texts are cut to
     `max_tokens` word pieces ([CLS] and [SEP] counted).
     `cache: memory` keeps decoded clips of small sets, up to `cache_gb`.
+    With `sources`, `mixing: sample` shuffles all rows into the same batches, and `mixing: batch` makes batches, each an
+    optimizer step, of one source. `order: shuffled` then draws whose batch is next, each source in proportion to its
+    batches; `order: turns` takes one of each source again and again, in the order of the list. The source with the file
+    `epoch_source`, by default the first, then ends the epoch; the others begin again whenever they are at their end.
     """
 
     root: str
@@ -78,6 +85,8 @@ class DataConfig:
     test_list: str | None = None
     sources: tuple[SourceConfig, ...] = ()
     mixing: Literal["sample", "batch"] = "sample"
+    order: Literal["shuffled", "turns"] = "shuffled"
+    epoch_source: str | None = None
     videos: str | None = None
     clean_captions: bool = True
     clean_up: CleanUp | None = None
@@ -128,9 +137,34 @@ class DataConfig:
             raise ValueError("data.dataset: has no effect with data.sources; remove one of them")
         if self.mixing == "batch" and not self.sources:
             raise ValueError("data.mixing: has no effect without data.sources")
+        self._check_turns()
         for position, source in enumerate(self.sources if self.mixing == "sample" else ()):
-            for name in ("num_frames", "image_size", "batch_size"):
+            for name in ("num_frames", "image_size", "batch_size", "losses"):
                 if getattr(source, name) is not None:
                     raise ValueError(
                         f"data.sources[{position}].{name}: takes data.mixing batch; samples of one batch are alike"
                     )
+
+    def _check_turns(self) -> None:
+        """Refuse an order of sources that cannot be, or settings without effect on it."""
+        if self.order == "shuffled":
+            if self.epoch_source is not None:
+                raise ValueError("data.epoch_source: has no effect unless data.order is turns")
+            return
+
+        if self.mixing != "batch":
+            raise ValueError("data.order: turns takes data.mixing batch, whose batches are of one source")
+        files = [source.file for source in self.sources]
+        if self.epoch_source is not None and self.epoch_source not in files:
+            raise ValueError(f"data.epoch_source: {self.epoch_source} is none of the sources {', '.join(files)}")
+        for position, source in enumerate(self.sources):
+            if position != self.epoch_source_position and source.weight != 1:
+                raise ValueError(
+                    f"data.sources[{position}].weight: has no effect with data.order turns, as "
+                    f"{files[self.epoch_source_position]} ends the epoch; remove it"
+                )
+
+    @property
+    def epoch_source_position(self) -> int:
+        """Which of the sources ends an epoch where they take turns."""
+        return 0 if self.epoch_source is None else [source.file for source in self.sources].index(self.epoch_source)

@@ -67,7 +67,13 @@ def _check_sizes(mixture: Mixture, batch_size: int, accumulate: int, world_size:
                 f"{found} is not a multiple of {parts}, that is train.accumulate {accumulate} times {world_size} "
                 "processes"
             )
-        if not steps[number]:
+        ends_epoch = mixture.order == "shuffled" or number == mixture.epoch_source
+        if not ends_epoch and size > len(source.data):
+            raise ValueError(
+                f"{found} is more than the {len(source.data)} training pairs of {source.name}, and would show some of "
+                "them twice in a batch; make it smaller"
+            )
+        if ends_epoch and not steps[number]:
             alone = mixture.mixing == "batch"
             pairs = f"{source.rows_per_epoch if alone else len(mixture)} training pairs"
             raise ValueError(

@@ -1,10 +1,11 @@
 """Several sets of pairs as one to train on: which rows an epoch shows, in which order, and in whose batches.
 
 All of it follows from (seed, epoch), the sizes of the sets and of their batches; neither ranks nor workers are known.
+So any step of any epoch can be computed alone, and a resumed run sees what an uninterrupted one sees.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -45,47 +46,61 @@ class Source:
 
     @cached_property
     def rows_per_epoch(self) -> int:
-        """How many rows an epoch shows."""
+        """How many rows an epoch shows, where no other source ends it."""
         return round(self.weight * len(self.data))
 
-    def rows(self, seed: int, epoch: int, number: int) -> NDArray:
-        """(rows_per_epoch,) the rows of an epoch, in no order that matters; `number` is that of the source.
+    def rows(self, seed: int, epoch: int, number: int, count: int) -> NDArray:
+        """(count,) the rows of an epoch, in no order that matters; `number` is that of the source.
 
-        Epochs one after the other cut an endless row of permutations into pieces, so that no row is shown more than
-        once more often than another.
+        Every epoch shows as many. They are cut, one after the other, out of an endless row of permutations, so that no
+        row is shown more than once more often than another.
         """
-        first, left, pieces = epoch * self.rows_per_epoch, self.rows_per_epoch, [np.empty(0, np.int64)]
+        first, left, pieces = epoch * count, count, [np.empty(0, np.int64)]
         while left:
             lap, start = divmod(first, len(self.data))
-            count = min(left, len(self.data) - start)
-            if count == len(self.data):
-                pieces.append(np.arange(count))
+            length = min(left, len(self.data) - start)
+            if length == len(self.data):
+                pieces.append(np.arange(length))
             else:
                 order = sampling.generator("rows", seed, lap, number).permutation(len(self.data))
-                pieces.append(order[start : start + count])
-            first, left = first + count, left - count
+                pieces.append(order[start : start + length])
+            first, left = first + length, left - length
         return np.concatenate(pieces)
 
 
 class Mixture(Dataset):
-    """Sources whose samples share batches (`sample`), or take turns in batches of their own (`batch`)."""
+    """Sources whose samples share batches (`sample`), or that have batches of their own (`batch`).
 
-    def __init__(self, sources: Sequence[Source], mixing: Literal["sample", "batch"] = "sample") -> None:
+    Args:
+        order: of batches of their own: `shuffled` in proportion to how many each source has in an epoch, or in `turns`,
+            one of each source after the other.
+        epoch_source: where they take turns, the source whose rows an epoch shows once, or as often as its weight says.
+            The others show as many batches, and begin again whenever they are at their end.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        mixing: Literal["sample", "batch"] = "sample",
+        order: Literal["shuffled", "turns"] = "shuffled",
+        epoch_source: int = 0,
+    ) -> None:
         assert sources and (mixing == "batch" or all(source.batch_size is None for source in sources))
+        assert mixing == "batch" or order == "shuffled"
         for source in sources:
             if not source.rows_per_epoch:
                 raise ValueError(
                     f"data.sources: weight {source.weight} of {source.name} shows none of its {len(source.data)} rows; "
                     "raise it or remove the source"
                 )
-        self.sources, self.mixing = tuple(sources), mixing
-        self._starts = np.cumsum([0] + [source.rows_per_epoch for source in sources])
+        self.sources, self.mixing, self.order, self.epoch_source = tuple(sources), mixing, order, epoch_source
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return sum(source.rows_per_epoch for source in self.sources)
 
     def __getitem__(self, item: Item) -> Sample:
-        return self.sources[item.source].data[item.epoch, item.row, item.draw]
+        sample = self.sources[item.source].data[item.epoch, item.row, item.draw]
+        return replace(sample, source=item.source) if self.mixing == "batch" else sample
 
     def watch(self, line: Line) -> None:
         """Have on this line of a worker's which file is read."""
@@ -100,31 +115,52 @@ class Mixture(Dataset):
         """The rows of an optimizer step of each source where batches are of one source; else of any step."""
         return [source.batch_size or default for source in self.sources] if self.mixing == "batch" else [default]
 
+    def rows_shown(self, default: int) -> list[int]:
+        """How many rows an epoch shows of each source; `default` as above."""
+        shown = [source.rows_per_epoch for source in self.sources]
+        if self.order == "shuffled":
+            return shown
+
+        sizes = self.batch_sizes(default)
+        rounds = shown[self.epoch_source] // sizes[self.epoch_source]
+        return [
+            rows if number == self.epoch_source else rounds * size
+            for number, (rows, size) in enumerate(zip(shown, sizes, strict=True))
+        ]
+
     def steps_per_epoch(self, default: int) -> list[int]:
         """The whole batches of an epoch, of each source where batches are of one source; `default` as above."""
-        sizes = self.batch_sizes(default)
-        shown = [source.rows_per_epoch for source in self.sources] if self.mixing == "batch" else [len(self)]
-        return [rows // size for rows, size in zip(shown, sizes, strict=True)]
+        shown = self.rows_shown(default) if self.mixing == "batch" else [len(self)]
+        return [rows // size for rows, size in zip(shown, self.batch_sizes(default), strict=True)]
 
     def steps(self, default: int, seed: int, epoch: int, first_step: int) -> Iterator[list[Item]]:
         """The items of each optimizer step of an epoch from one on; what does not fill a batch is left out."""
-        rows = [source.rows(seed, epoch, number) for number, source in enumerate(self.sources)]
-        sizes, counts = self.batch_sizes(default), self.steps_per_epoch(default)
-        starts = self._starts[: len(counts)].tolist()
-        # Places 0 ... len(self) - 1 of the epoch: those of the first source, of the second, and so on.
+        shown, sizes, counts = self.rows_shown(default), self.batch_sizes(default), self.steps_per_epoch(default)
+        rows = [source.rows(seed, epoch, number, shown[number]) for number, source in enumerate(self.sources)]
+
+        # Places of the epoch: those of the first source, of the second, and so on. Samples that share batches are
+        # shuffled together, others source by source.
+        starts = np.cumsum([0, *shown])
+        bounds = starts.tolist() if self.mixing == "batch" else [0, int(starts[-1])]
         orders = [
-            start + sampling.generator("order", seed, epoch, number).permutation(stop - start)
-            for number, (start, stop) in enumerate(zip(starts, [*starts[1:], len(self)], strict=True))
+            bounds[number] + sampling.generator("order", seed, epoch, number).permutation(stop - bounds[number])
+            for number, stop in enumerate(bounds[1:])
         ]
-        turns = np.repeat(np.arange(len(counts)), counts)
-        if len(counts) > 1:
-            turns = sampling.generator("sources", seed, epoch).permutation(turns)
+
+        turns = self._turns(counts, seed, epoch)
         done = np.bincount(turns[:first_step], minlength=len(counts))
         for turn in turns[first_step:]:
             places = orders[turn][done[turn] * sizes[turn] : (done[turn] + 1) * sizes[turn]]
             done[turn] += 1
-            owners = np.searchsorted(self._starts, places, side="right") - 1
+            owners = np.searchsorted(starts, places, side="right") - 1
             yield [
-                Item(epoch, owner, int(rows[owner][place - self._starts[owner]]), place)
+                Item(epoch, owner, int(rows[owner][place - starts[owner]]), place)
                 for owner, place in zip(owners.tolist(), places.tolist(), strict=True)
             ]
+
+    def _turns(self, counts: Sequence[int], seed: int, epoch: int) -> NDArray:
+        """Whose batch each step of an epoch has, given how many each source has."""
+        if self.order == "turns":
+            return np.tile(np.arange(len(counts)), counts[self.epoch_source])
+        turns = np.repeat(np.arange(len(counts)), counts)
+        return sampling.generator("sources", seed, epoch).permutation(turns) if len(counts) > 1 else turns

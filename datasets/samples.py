@@ -47,6 +47,7 @@ class Sample:
         index: position of the video in the table.
         name: path of the video.
         failed: the files that could not be read before this one was taken in their place, or this one itself.
+        source: which of several sources it is of, where each batch is of one.
     """
 
     clip: Clip | None
@@ -55,6 +56,7 @@ class Sample:
     index: int
     name: str
     failed: list[Failure]
+    source: int | None = None
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -62,8 +64,9 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
 
     `clip` is a `Clip`, None if there is none. `text` are the texts of the first sample, of the second, and so on;
     `row` int64 (N,) and `text_sample` int64 (N,) say which row each is and which clip of the batch it is of. `index`
-    int64 (B,) and `names` are of the videos; `failed` is what could not be read.
+    int64 (B,) and `names` are of the videos; `failed` is what could not be read; `source` is that of all samples.
     """
+    assert len({sample.source for sample in samples}) == 1, "a batch is of one source, or says none"
     readable = [sample for sample in samples if sample.clip is not None]
     text_sample = [place for place, sample in enumerate(readable) for _ in sample.texts]
     return {
@@ -74,6 +77,7 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
         "index": torch.tensor([sample.index for sample in readable], dtype=torch.int64),
         "names": [sample.name for sample in readable],
         "failed": [failure for sample in samples for failure in sample.failed],
+        "source": samples[0].source,
     }
 
 

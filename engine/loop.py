@@ -170,9 +170,12 @@ class Trainer:
         }
         self.samples, self.report_time = 0, time.perf_counter()
 
+        # A loss that the latest step does not have is that of the latest step that has it.
+        latest: dict[str, float] = {}
         for record in records:
             self._count_skipped(record)
-        values = {**records[-1].values, "lr": self._lr(self.progress.step - 1), **speed}
+            latest |= record.values
+        values = {**latest, "lr": self._lr(self.progress.step - 1), **speed}
         values["skipped_steps"] = self.progress.num_skipped
         self.log.bar.update(len(records))
         self.log.training(self.progress.step, self.progress.step / self.task.steps_per_epoch, values)

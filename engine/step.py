@@ -70,8 +70,13 @@ class TrainingStep:
                 self.module,
                 device_ids=[self.device.index] if self.device.type == "cuda" else None,
                 broadcast_buffers=False,
-                find_unused_parameters=repeatable and world_size() > 2,
+                find_unused_parameters=(repeatable and world_size() > 2) or self._losses_differ,
             )
+
+    @property
+    def _losses_differ(self) -> bool:
+        """Whether some steps lack losses that others have, and so gradients of some parameters."""
+        return getattr(self.module, "losses_differ", False)
 
     def _gradients_averaged(self, *, last: bool) -> AbstractContextManager:
         """Have DDP average gradients over ranks once a step, in the last backward."""

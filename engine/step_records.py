@@ -45,17 +45,20 @@ class StepRecords:
         if not self._values:
             return []
 
-        # One row a step, so that all of them take one collective and one transfer.
-        names = list(self._values[-1])
+        # One row a step, so that all of them take one collective and one transfer. A step may lack losses that others
+        # have, on all ranks alike.
+        names = list({name: None for values in reversed(self._values) for name in values})
+        missing = torch.full_like(self._values[-1]["loss"], float("nan"), dtype=torch.float32)
         rows = []
         for values in self._values:
-            rows.append(torch.stack([values[name].float() for name in names]))
+            rows.append(torch.stack([values.get(name, missing).float() for name in names]))
         means = (all_reduce_sum(torch.stack(rows)) / world_size()).cpu()
 
         first = last_step - len(rows) + 1
         records = []
-        for step, (row, samples) in enumerate(zip(means.tolist(), self._samples, strict=True), start=first):
-            means_by_name = dict(zip(names, row, strict=True))
+        kept = zip(means.tolist(), self._values, self._samples, strict=True)
+        for step, (row, found, samples) in enumerate(kept, start=first):
+            means_by_name = {name: mean for name, mean in zip(names, row, strict=True) if name in found}
             skipped = bool(means_by_name.pop(SKIPPED))
             records.append(StepRecord(step, means_by_name, skipped, samples))
 

@@ -52,6 +52,9 @@ class Task(Protocol):
         """The losses, whose sum is minimised; a loss of the step is its mean over ranks and micro-batches.
 
         Every parameter that requires a gradient must get one from the sum: freeze what no loss reaches.
+
+        All batches of a step have the same losses. A task whose steps differ in which losses they have says so by an
+        attribute `losses_differ`; a parameter that no loss of a step reaches then stays as it is in that step.
         """
         ...
 

@@ -1,7 +1,7 @@
 """Pre-training: contrastive, matching and captioning losses on pairs of short videos, or images, and captions."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,22 @@ class PretrainTask(PairTask):
         sources = sources_of(config)
         if not sources:
             return None
-        return Mixture([read_source(config, source) for source in sources], config.data.mixing)
+        read = [read_source(config, source) for source in sources]
+        return Mixture(read, config.data.mixing, config.data.order, config.data.epoch_source_position)
+
+    @property
+    def losses_differ(self) -> bool:
+        """Whether some sources train on fewer losses than others, so that some steps lack gradients."""
+        chosen = {source.losses and tuple(sorted(source.losses)) for source in self.config.data.sources}
+        return len(chosen) > 1
+
+    def train_epoch(self, epoch: int, first_step: int) -> Iterator[dict[str, Any]]:
+        """The micro-batches, each with the `losses` that its source trains on, where that has its own."""
+        sources = self.config.data.sources
+        for batch in super().train_epoch(epoch, first_step):
+            source = batch["source"]
+            own = None if source is None else sources[source].losses
+            yield batch if own is None else {**batch, "losses": own}
 
     def training_texts(self) -> Iterable[str]:
         """All texts that a vocabulary is made from, where none is given."""
@@ -120,10 +135,24 @@ def check_sources(config: PretrainConfig) -> None:
             )
         except ValueError as error:
             raise ValueError(f"data.sources: {source.file}: {error}; leave one of them out or change it") from None
+        losses = config.objective.losses if source.losses is None else source.losses
+        unknown = set(losses) - set(config.objective.losses)
+        if unknown:
+            raise ValueError(
+                f"data.sources: losses of {source.file}: {min(unknown)!r} is none of objective.losses "
+                f"({', '.join(config.objective.losses)}); add it there or leave it out"
+            )
+        if "vtm" in losses and "vtc" not in losses:
+            raise ValueError(f"data.sources: losses of {source.file}: 'vtm' draws its negatives by 'vtc'; add that")
         # The train section's own was checked with it.
         batch_size = source.batch_size or config.train.batch_size
-        if "vtm" in config.objective.losses and batch_size // config.train.accumulate < 2:
+        if "vtm" in losses and batch_size // config.train.accumulate < 2:
             raise ValueError(
                 f"data.sources: batch_size {batch_size} of {source.file} leaves matching no second sample as negative; "
                 "make it larger, or leave 'vtm' out of objective.losses"
             )
+    idle = set(config.objective.losses)
+    for source in config.data.sources or ():
+        idle -= set(config.objective.losses if source.losses is None else source.losses)
+    if config.data.sources and idle:
+        raise ValueError(f"objective.losses: no source of data.sources trains on {min(idle)!r}; leave it out")

@@ -97,20 +97,21 @@ class MomentumObjective(nn.Module):
         """The losses by name; afterwards the batch is in the queue.
 
         `batch` has `clip` with uint8 pixels (B, T, 3, H, W), `ids` and `mask` (B, S), `index` (B,), which video each
-        row shows, and what `begin_step` counted.
+        row shows, and what `begin_step` counted; `losses` if it is to have only some of the objective's.
         """
+        chosen = batch.get("losses", self.objective.losses)
         video_BTCHW = batch["clip"].pixels
         ids, mask, index = (batch[name] for name in ("ids", "mask", "index"))
         losses: dict[str, Tensor] = {}
         texts = ids, mask
-        if "vtm" in self.objective.losses and self.objective.negatives == "all":
+        if "vtm" in chosen and self.objective.negatives == "all":
             texts = gather_texts(ids, mask, batch["longest_text"])
         video, text = model.encode_video(video_BTCHW), model.encode_text(ids, mask)
         memory = Memory([])
-        if {"vtm", "cap"} & set(self.objective.losses):
+        if {"vtm", "cap"} & set(chosen):
             # Matching and the decoder, which is tied where there is one, attend to the same keys and values.
             memory = model.project(video.tokens)
-        if "vtc" in self.objective.losses:
+        if "vtc" in chosen:
             own_keys = (video.embedding.detach(), text.embedding.detach())
             if self.twin is not None:
                 own_keys = self.twin.embed(model, video_BTCHW, ids, mask)
@@ -120,7 +121,7 @@ class MomentumObjective(nn.Module):
             every = all_gather_rows(own)
             queries = (video.embedding, text.embedding)
             losses["vtc"] = self._contrastive(queries, keys, own, every, model.temp)
-            if "vtm" in self.objective.losses:
+            if "vtm" in chosen:
                 similarity = [
                     similarities(query.detach(), key) / model.temp.detach()
                     for query, key in zip(queries, reversed(keys), strict=True)
@@ -129,7 +130,7 @@ class MomentumObjective(nn.Module):
                     model, video.tokens, memory, texts, similarity, own, every, batch["part"]
                 )
             self.queue.push(keys[0], keys[1], every if self.positives == "index" else torch.full_like(every, NO_INDEX))
-        if "cap" in self.objective.losses:
+        if "cap" in chosen:
             losses["cap"] = model.text_loss(memory, ids, mask).sum() / batch["mean_tokens"]
         return losses
 

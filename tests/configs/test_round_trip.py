@@ -69,9 +69,10 @@ FULL: dict[str, RunConfig] = {
             root="1e-5",
             sources=(
                 SourceConfig(file="é: #x.csv", media="null"),
-                SourceConfig(file="b.tsv", weight=1e-3, num_frames=2, image_size=48, batch_size=32),
+                SourceConfig(file="b.tsv", weight=1e-3, num_frames=2, image_size=48, batch_size=32, losses=("vtc",)),
             ),
-            mixing="batch", max_words=9, clean_up="caption", cache="memory", cache_gb=1e20,
+            mixing="batch", order="turns", epoch_source="b.tsv",
+            max_words=9, clean_up="caption", cache="memory", cache_gb=1e20,
         ),
         optim=OPTIM, train=TRAIN, video=VIDEO,
         model=replace(MODEL, temporal_scaling=True),
@@ -123,7 +124,8 @@ FULL: dict[str, RunConfig] = {
         ),
     ),
     "captioning by beams": CaptionConfig(
-        data=DataConfig(root="/d"), optim=OPTIM, train=TRAIN, evaluation=CaptioningConfig(num_beams=7)
+        data=DataConfig(root="/d"), optim=OPTIM, train=TRAIN, evaluation=CaptioningConfig(num_beams=7),
+        video=VideoConfig(fit="crop", interpolation="nearest", augment="crop", resize=268),
     ),
 }  # fmt: skip
 

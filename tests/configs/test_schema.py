@@ -30,6 +30,9 @@ def made(config_class: type[RunConfig], **sections: dict[str, Any]) -> RunConfig
     return from_dict(config_class, data, "test")
 
 
+IN_TURNS = {"sources": [{"file": "a", "weight": 2.0}, {"file": "b"}], "mixing": "batch", "order": "turns"}
+
+
 @pytest.mark.parametrize(
     ("section", "values", "message"),
     [
@@ -106,6 +109,11 @@ def made(config_class: type[RunConfig], **sections: dict[str, Any]) -> RunConfig
         ("data", {"dataset": "didemo", "manifest": "a.jsonl"}, "manifest: has no effect with data.dataset didemo"),
         ("data", {"dataset": "didemo", "eval_manifest": "a"}, "eval_manifest: has no effect with data.dataset didemo"),
         ("data", {"dataset": "msrvtt_qa", "test_manifest": "a"}, "test_manifest: has no effect with data.dataset msrv"),
+        ("data", {"sources": [{"file": "a", "losses": ["vtc"]}]}, r"sources\[0\].losses: takes data.mixing batch"),
+        ("data", {"epoch_source": "a"}, "epoch_source: has no effect unless data.order is turns"),
+        ("data", {"sources": [{"file": "a"}], "order": "turns"}, "order: turns takes data.mixing batch"),
+        ("data", {**IN_TURNS, "epoch_source": "c"}, "epoch_source: c is none of the sources a, b"),
+        ("data", {**IN_TURNS, "epoch_source": "b"}, r"sources\[0\].weight: has no effect with data.order turns, as b"),
         ("data", {"sources": [{"file": "a"}], "manifest": "b"}, "manifest: has no effect with data.sources"),
         ("data", {"sources": [{"file": "a"}], "test_split": "b"}, "test_split: has no effect with data.sources"),
         ("data", {"sources": [{"file": "a"}], "dataset": "didemo"}, "dataset: has no effect with data.sources"),

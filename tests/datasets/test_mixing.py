@@ -113,6 +113,53 @@ def test_hundreds_of_thousands_of_rows() -> None:
     assert not {key for key in shown_in(list(of.steps(1000, SEED, 2, 0))) if key[0]} & {key for key in counts if key[0]}
 
 
+def turns(*sources: tuple[int, float, int | None], epoch_source: int = 0) -> Mixture:
+    """Of (rows, weight, batch size) each, one batch of each source after the other."""
+    of = mixture(*sources, mixing="batch")
+    return Mixture(of.sources, "batch", "turns", epoch_source)
+
+
+def test_sources_in_turns() -> None:
+    """The second source, of 13 rows in batches of 4, ends the epoch; the others go on where they were."""
+    of = turns((7, 1.0, 3), (13, 1.0, None), (40, 1.0, 2), epoch_source=1)
+    assert of.steps_per_epoch(4) == [3, 3, 3]
+    shown_of_first: list[int] = []
+    for epoch in range(7):
+        found = steps(of, epoch)
+        assert [step[0].source for step in found] == [0, 1, 2] * 3
+        assert [len(step) for step in found] == [3, 4, 2] * 3
+        assert all(len({item.source for item in step}) == 1 for step in found)
+        # The epoch's own rows are shown once, but for the last, which fills no batch; no draw comes twice.
+        counts = shown_in(found)
+        assert [counts[1, row] for row in range(13)].count(1) == 12
+        assert len({item.draw for step in found for item in step}) == 9 + 12 + 6
+        shown_of_first += sorted(item.row for step in found for item in step if item.source == 0)
+    # 63 rows are nine times all seven, whatever the ends of epochs.
+    assert Counter(shown_of_first) == dict.fromkeys(range(7), 9)
+
+
+def test_a_source_that_ends_the_epoch_may_be_shown_more_than_once() -> None:
+    of = turns((8, 2.0, None), (5, 1.0, 3))
+    found = steps(of, 0)
+    assert [step[0].source for step in found] == [0, 1] * 4
+    assert {shown_in(found)[0, row] for row in range(8)} == {2}
+
+
+def test_in_turns_from_any_step_on() -> None:
+    of = turns((7, 1.0, 3), (13, 1.0, None), epoch_source=1)
+    for epoch in (0, 3):
+        whole = steps(of, epoch)
+        for first in range(len(whole) + 1):
+            assert steps(of, epoch, first) == whole[first:]
+
+
+def test_a_source_smaller_than_its_batch_is_refused_in_turns() -> None:
+    with pytest.raises(ValueError, match="batch_size 6 of 1.csv is more than the 5 training pairs of 1.csv"):
+        loader(turns((40, 1.0, None), (5, 1.0, 6)))
+    with pytest.raises(ValueError, match="batch_size 6 of 1.csv is more than the 5 training pairs an epoch of 1.csv"):
+        loader(turns((40, 1.0, None), (5, 1.0, 6), epoch_source=1))
+
+
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nine videos, the third of which cannot be read, and six images."""
@@ -174,6 +221,9 @@ def test_each_batch_has_the_frames_and_pixels_of_its_source(media: Path) -> None
     assert train.steps_per_epoch == 18 // 4 + 18 // 8
     shapes = {batch["text"][0][:4]: batch["clip"].pixels.shape for batch in train.epoch(0)}
     assert shapes == {".mp4": (2, 2, 3, 32, 32), ".jpg": (4, 1, 3, 16, 16)}
+    named = {batch["text"][0][:4]: batch["source"] for batch in train.epoch(1)}
+    assert named == {".mp4": 0, ".jpg": 1}
+    assert {batch["source"] for batch in loader(both(media, "sample")).epoch(0)} == {None}
 
 
 def test_images_among_videos_are_still_clips(media: Path) -> None:

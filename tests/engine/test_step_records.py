@@ -24,6 +24,14 @@ def test_one_process() -> None:
     assert two_steps() == [StepRecord(6, values[0], False, ["0.mp4"]), StepRecord(7, values[1], True, ["0.mp4"])]
 
 
+def test_a_step_may_lack_losses_that_others_have() -> None:
+    records = StepRecords()
+    steps = [{"loss": 3.0, "loss_a": 1.0, "loss_b": 2.0}, {"loss": 4.0, "loss_a": 4.0}, {"loss": 5.0, "loss_b": 5.0}]
+    for values in steps:
+        records.add({name: torch.tensor(value) for name, value in values.items()}, torch.tensor(0.0), [])
+    assert [record.values for record in records.collect(3)] == steps
+
+
 def test_two_processes() -> None:
     first, second = run_ranks(2, two_steps)
     assert [record.values["loss"] for record in first] == [2.0, 3.0]

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,15 @@ from engine.run import run
 from tasks.data import video_text
 from tasks.pretrain import PretrainTask
 from tests.gloo import run_ranks
-from tests.integration.runs import assert_same_losses, losses_of, metrics_of, train as train_by_script, weights_of
+from tests.integration.runs import (
+    assert_same_losses,
+    losses_of,
+    metrics_of,
+    start,
+    train as train_by_script,
+    weights_of,
+    write_config,
+)
 from tests.tiny_runs import FRAMES, IMAGE, caption, config, write_data
 
 VIDEOS, IMAGES = 8, 6
@@ -123,14 +132,76 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(root: Path, tmp_path: Path) -
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_two_processes_take_the_same_turns_and_train_as_one(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("order", ["shuffled", "turns"])
+def test_two_processes_take_the_same_turns_and_train_as_one(root: Path, tmp_path: Path, order: str) -> None:
     arguments = {
         "train": {"max_epochs": 2, "batch_size": 4, "workers": 0, "log_every": 1},
-        **sections(root, "batch"),
+        **(in_turns(root) if order == "turns" else sections(root, "batch")),
     }
     run_pretraining(root, tmp_path / "alone", arguments)
     run_ranks(2, run_pretraining, root, tmp_path / "ranks", arguments)
     assert_same_losses(tmp_path / "alone", tmp_path / "ranks", tolerance=1e-4)
+
+
+def in_turns(root: Path) -> dict[str, Any]:
+    """A step on videos, a step on images, and so on; the videos end the epoch, and images contrast alone."""
+    arguments = sections(root, "batch", batch_size=4, losses=["vtc"])
+    del arguments["data"]["sources"][1]["weight"]
+    arguments["data"] |= {"order": "turns", "epoch_source": "videos.csv"}
+    return arguments
+
+
+def test_sources_in_turns_with_losses_of_their_own_resume_exactly_at_every_step(root: Path, tmp_path: Path) -> None:
+    arguments = {**RANDOM, **in_turns(root)}
+    arguments["train"] = {**arguments["train"], "workers": 0}
+    with watched() as batches:
+        whole = train_by_script(root, tmp_path / "whole", "pretrain", **arguments)
+
+    # Two micro-batches a step, of eight videos an epoch. The images begin again in the middle of the first epoch's
+    # second turn, and are at their end for the second time before the second epoch's.
+    kinds = ["picture" in texts[0] for _, texts in batches]
+    assert kinds == [False, False, True, True] * 4
+    every, contrast = {"loss", "loss_vtc", "loss_vtm", "loss_cap"}, {"loss", "loss_vtc"}
+    assert [line.keys() for line in losses_of(whole)] == [every, contrast] * 4
+    shown = Counter(text for _, texts in batches for text in texts if "picture" in text)
+    assert len(shown) == IMAGES and sum(shown.values()) == 16 and set(shown.values()) == {2, 3}
+
+    # Each start is told to stop during its first step, which is saved.
+    begin_step, starts = PretrainTask.begin_step, 0
+
+    def interrupted(task: PretrainTask, *step: Any) -> None:
+        begin_step(task, *step)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    path = write_config("pretrain", root, "stepwise.yaml", output_dir=str(tmp_path / "stepwise"), **arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PretrainTask, "begin_step", interrupted)
+        while start("pretrain", "--config", path) and starts < 10:
+            starts += 1
+
+    assert 7 <= starts <= 8
+    assert losses_of(tmp_path / "stepwise") == losses_of(whole)
+    before, after = (weights_of(folder / "checkpoint_last") for folder in (whole, tmp_path / "stepwise"))
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"losses": ["vtm"]}, "data.sources: losses of images.tsv: 'vtm' draws its negatives by 'vtc'"),
+        ({"losses": ["sort"]}, "data.sources: losses of images.tsv: 'sort' is none of objective.losses"),
+    ],
+)
+def test_losses_of_a_source_that_cannot_be(root: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PretrainTask(config("pretrain", root, **sections(root, "batch", **changes)), torch.device("cpu"))
+
+
+def test_a_loss_that_no_source_trains_on_is_refused(root: Path) -> None:
+    arguments = sections(root, "batch", losses=["vtc"])
+    arguments["data"]["sources"][0]["losses"] = ["vtc", "vtm"]
+    with pytest.raises(ValueError, match="objective.losses: no source of data.sources trains on 'cap'"):
+        PretrainTask(config("pretrain", root, **arguments), torch.device("cpu"))
 
 
 def run_pretraining(root: Path, folder: Path, arguments: dict[str, Any]) -> None:
