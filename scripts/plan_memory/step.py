@@ -23,7 +23,7 @@ from configs.evaluation import CaptioningConfig
 from configs.schema import TASKS, CaptionConfig, RunConfig, VqaConfig
 from datasets.samples import Clip
 from engine.step import TrainingStep
-from models.parts.tokenizer import make_tokenizer
+from models.systems import piece
 from scripts.plan_memory.live import BLOCK, LiveMemory, on_same_device
 from scripts.plan_memory.on_gpu import AsOnGpu
 from tasks.base import PairTask
@@ -85,7 +85,8 @@ AnyTask = PretrainTask | RetrievalTask | VqaTask | CaptionTask
 def make_task(config: RunConfig, made_on: torch.device, device: torch.device) -> AnyTask:
     """The configured task for `device`, its weights `made_on` one, with a vocabulary of one word; reads no data."""
     with TemporaryDirectory() as folder:
-        make_tokenizer([WORD], vocab_size=100).save(Path(folder))
+        make_tokenizer = piece(config.model.name, "tokenizer").make_tokenizer
+        make_tokenizer([WORD], config.model.text.vocab_size).save(Path(folder))
         text = replace(config.model.text, tokenizer=folder)
         config = replace(config, checkpoint=None, model=replace(config.model, text=text))
         if isinstance(config, CaptionConfig):

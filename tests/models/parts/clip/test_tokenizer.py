@@ -102,12 +102,19 @@ def test_cleaning_by_hand() -> None:
     [
         (["t h", "three pieces here"], r":3: found 'three pieces here', not two pieces"),
         (["t h", "xx e"], r":3: nothing above makes the piece 'xx'"),
-        ([], "holds no merges"),
     ],
 )
 def test_damaged_vocabularies_are_refused(tmp_path: Path, lines: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_clip_tokenizer(str(write_vocabulary(tmp_path, lines)))
+
+
+def test_a_vocabulary_of_bytes_alone_is_saved_and_read(tmp_path: Path) -> None:
+    make_clip_tokenizer(["a"], 514).save(tmp_path)
+    assert len(load_clip_tokenizer(str(tmp_path))) == 514
+    (tmp_path / VOCABULARY_FILE).write_bytes(gzip.compress(b"something else"))
+    with pytest.raises(ValueError, match="holds no merges"):
+        load_clip_tokenizer(str(tmp_path))
 
 
 def test_missing_and_unreadable_files_are_refused(tmp_path: Path) -> None:
