@@ -56,17 +56,22 @@ class TrainLoader:
 
 
 def _check_sizes(mixture: Mixture, batch_size: int, accumulate: int, world_size: int) -> None:
+    """ValueError if a batch cannot be cut into equal parts, or if the rows do not fill one."""
     parts = accumulate * world_size
     sizes, steps = mixture.batch_sizes(batch_size), mixture.steps_per_epoch(batch_size)
+    is_apart = mixture.mixing == "batch"
+
     for number, size in enumerate(sizes):
         source = mixture.sources[number]
-        own = mixture.mixing == "batch" and source.batch_size is not None
-        found = f"data.sources: batch_size {size} of {source.name}" if own else f"train.batch_size: {size}"
+        has_own_size = is_apart and source.batch_size is not None
+        found = f"data.sources: batch_size {size} of {source.name}" if has_own_size else f"train.batch_size: {size}"
         if size % parts:
             raise ValueError(
                 f"{found} is not a multiple of {parts}, that is train.accumulate {accumulate} times {world_size} "
                 "processes"
             )
+
+        # A source that does not end the epoch begins again as often as it has to, but not within a batch.
         ends_epoch = mixture.order == "shuffled" or number == mixture.epoch_source
         if not ends_epoch and size > len(source.data):
             raise ValueError(
@@ -74,11 +79,9 @@ def _check_sizes(mixture: Mixture, batch_size: int, accumulate: int, world_size:
                 "them twice in a batch; make it smaller"
             )
         if ends_epoch and not steps[number]:
-            alone = mixture.mixing == "batch"
-            pairs = f"{source.rows_per_epoch if alone else len(mixture)} training pairs"
-            raise ValueError(
-                f"{found} is more than the {pairs}{f' an epoch of {source.name}' if alone else ''}; make it smaller"
-            )
+            pairs = f"{source.rows_per_epoch if is_apart else len(mixture)} training pairs"
+            of_source = f" an epoch of {source.name}" if is_apart else ""
+            raise ValueError(f"{found} is more than the {pairs}{of_source}; make it smaller")
 
 
 class _RankBatches(BatchLists):

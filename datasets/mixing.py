@@ -57,6 +57,7 @@ class Source:
         """
         first, left, pieces = epoch * count, count, [np.empty(0, np.int64)]
         while left:
+            # Each lap goes once through all rows.
             lap, start = divmod(first, len(self.data))
             length = min(left, len(self.data) - start)
             if length == len(self.data):
@@ -65,6 +66,7 @@ class Source:
                 order = sampling.generator("rows", seed, lap, number).permutation(len(self.data))
                 pieces.append(order[start : start + length])
             first, left = first + length, left - length
+
         return np.concatenate(pieces)
 
 
