@@ -68,7 +68,9 @@ def main() -> None:
         print(json.dumps(cost._asdict()))
     else:
         left = f"{cost.frames} frames x {cost.patches} patches, " if cost.frames is not None else ""
-        print(f"{cost.gmacs:.3f} GMACs ({cost.executed_gmacs:.3f} executed), {left}{cost.tokens} tokens left")
+        without = cost.gmacs_without_matching
+        matching = f", {without:.3f} without matching" if without is not None else ""
+        print(f"{cost.gmacs:.3f} GMACs ({cost.executed_gmacs:.3f} executed{matching}), {left}{cost.tokens} tokens left")
 
 
 if __name__ == "__main__":
