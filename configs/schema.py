@@ -22,13 +22,13 @@ from configs.training import (
     AnsweringObjectiveConfig,
     DecoderObjectiveConfig,
     ObjectiveConfig,
+    PairObjectiveConfig,
     TrainConfig,
-    check_objective,
 )
 
 MODELS: dict[str, type[ModelConfig]] = {"testa": TestaConfig, "umt": UMTConfig, "tvts": TvtsConfig}
 """The `model` section of each system, by `model.name`."""
-PAIR_OBJECTIVES: dict[str, type] = {"momentum": ObjectiveConfig}
+PAIR_OBJECTIVES: dict[str, type[PairObjectiveConfig]] = {"momentum": ObjectiveConfig}
 ANSWER_OBJECTIVES: dict[str, type] = {"answers": AnsweringObjectiveConfig}
 CAPTION_OBJECTIVES: dict[str, type] = {"captions": DecoderObjectiveConfig}
 """The `objective` section of each way to train, by `objective.name`; `tasks.objectives.table` computes them."""
@@ -78,14 +78,14 @@ class PretrainConfig(RunConfig):
     positives: ClassVar[Literal["row", "index"]] = "row"
 
     task: Literal["pretrain"] = "pretrain"
-    objective: ObjectiveConfig = chosen_by_name(
+    objective: PairObjectiveConfig = chosen_by_name(
         PAIR_OBJECTIVES,
         lambda: ObjectiveConfig(losses=("vtc", "vtm", "cap"), queue_size=57600, alpha_ramp_epochs=2.0),
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_objective(self.objective, self.train)
+        self.objective.check(self.train)
         if self.data.dataset in QUESTION_DATASETS:
             raise ValueError(f"data.dataset: {self.data.dataset} has questions, not captions, to pre-train on")
         if self.data.eval_manifest or self.data.eval_split or self.data.test_is_apart:
@@ -97,20 +97,21 @@ class RetrievalConfig(RunConfig):
     """Text-to-video retrieval: fine-tuning with contrast and matching, evaluation with reranking."""
 
     task: Literal["retrieval"] = "retrieval"
-    objective: ObjectiveConfig = chosen_by_name(
+    objective: PairObjectiveConfig = chosen_by_name(
         PAIR_OBJECTIVES, lambda: ObjectiveConfig(losses=("vtc", "vtm"), queue_size=32)
     )
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_objective(self.objective, self.train)
+        self.objective.check(self.train)
         check_pairs(self)
-        if "cap" in self.objective.losses:
+        if "caption" in self.objective.teaches:
             raise ValueError("objective.losses: retrieval has no decoder to caption with; leave 'cap' to pre-training")
-        if "vtm" not in self.objective.losses and self.evaluation.rerank:
+        if "match" not in self.objective.teaches and self.evaluation.rerank:
             raise ValueError(
-                "evaluation.rerank: matching is not trained without 'vtm' in objective.losses; set it to 0"
+                f"evaluation.rerank: the losses of objective {self.objective.name} train no matching to rerank by; set "
+                "it to 0"
             )
 
 

@@ -57,7 +57,28 @@ def _check_label_smoothing(value: float) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectiveConfig:
+class PairObjectiveConfig:
+    """The base of all `objective` sections that train on pairs of videos and texts.
+
+    Attributes:
+        name: by which `configs.schema.PAIR_OBJECTIVES` and `tasks.objectives.table.OBJECTIVES` find its parts.
+        losses: by name, of which a source of data may take some.
+    """
+
+    name: str
+    losses: tuple[str, ...]
+
+    @property
+    def teaches(self) -> frozenset[str]:
+        """What a model can do once it is trained so; see `inference.trained.CAN_DO`."""
+        raise NotImplementedError
+
+    def check(self, train: TrainConfig) -> None:
+        """Refuse settings that the losses cannot be computed with: ValueError that begins with the dotted key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig(PairObjectiveConfig):
     """Contrastive (`vtc`), matching (`vtm`) and captioning (`cap`) losses, each of weight 1.
 
     `momentum` is the twin's, `alpha` the share of its soft targets after a ramp of `alpha_ramp_epochs`. With momentum 0
@@ -97,6 +118,19 @@ class ObjectiveConfig:
         abilities = {"vtc": {"encode_video", "encode_text"}, "vtm": {"match"}, "cap": {"caption"}}
         return frozenset[str]().union(*(abilities[loss] for loss in self.losses))
 
+    def check(self, train: TrainConfig) -> None:
+        """Refuse what the losses cannot be taken of."""
+        if "vtm" in self.losses and train.batch_size // train.accumulate < 2:
+            raise ValueError(
+                "train.batch_size: matching needs a second sample as negative; make it 2 or more, or leave out 'vtm'"
+            )
+        needed = {"alpha": "vtc", "momentum": "vtc", "vtc_keys": "vtc", "negatives": "vtm", "label_smoothing": "cap"}
+        for name, loss in needed.items():
+            if loss not in self.losses and getattr(self, name) != getattr(ObjectiveConfig, name):
+                raise ValueError(f"objective.{name}: has no effect without {loss!r} in objective.losses")
+        if "vtm" in self.losses and "vtc" not in self.losses:
+            raise ValueError("objective.losses: 'vtm' draws its negatives by the similarities of 'vtc'; add that")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextObjectiveConfig:
@@ -135,17 +169,3 @@ class AnsweringObjectiveConfig(TextObjectiveConfig):
     def teaches(self) -> frozenset[str]:
         """What a model can do once it is trained so; see `inference.trained.CAN_DO`."""
         return frozenset({"answer"})
-
-
-def check_objective(objective: ObjectiveConfig, train: TrainConfig) -> None:
-    """Refuse what the losses cannot be taken of."""
-    if "vtm" in objective.losses and train.batch_size // train.accumulate < 2:
-        raise ValueError(
-            "train.batch_size: matching needs a second sample as negative; make it 2 or more, or leave out 'vtm'"
-        )
-    needed = {"alpha": "vtc", "momentum": "vtc", "vtc_keys": "vtc", "negatives": "vtm", "label_smoothing": "cap"}
-    for name, loss in needed.items():
-        if loss not in objective.losses and getattr(objective, name) != getattr(ObjectiveConfig, name):
-            raise ValueError(f"objective.{name}: has no effect without {loss!r} in objective.losses")
-    if "vtm" in objective.losses and "vtc" not in objective.losses:
-        raise ValueError("objective.losses: 'vtm' draws its negatives by the similarities of 'vtc'; add that")

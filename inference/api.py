@@ -204,7 +204,8 @@ class TrainedModel:
         with self.computing():
             if "encode_video" not in self.abilities:
                 return PixelFeatures(self.model.video_tokens(video_BTCHW), None)
-            return PixelFeatures(*self.model.encode_video(video_BTCHW))
+            features = self.model.encode_video(video_BTCHW)
+            return PixelFeatures(features.tokens, features.embedding)
 
     def read_video(self, video: Video, start: float | None = None, end: float | None = None) -> Tensor:
         """The frames (T, 3, H, W), uint8, that the encoder is shown of a video, an image, or a part of a video."""

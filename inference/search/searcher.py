@@ -135,7 +135,7 @@ class Searcher:
 
     @property
     def _temperature(self) -> float:
-        return self.model.model.temp.item()
+        return 1 / self.model.model.similarity_scale
 
     @cached_property
     def _even_cosine(self) -> float:

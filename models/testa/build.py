@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from configs.models.testa import TestaConfig
 from configs.schema import ObjectiveConfig, TaskConfig
+from configs.training import TextObjectiveConfig
 from models.testa.model import VisionLanguageModel
 
 TEMPERATURE = 0.07
@@ -34,6 +35,8 @@ def build_model(config: TaskConfig, tokenizer: Any) -> VisionLanguageModel:
     assert isinstance(config.model, TestaConfig)
     parts, objective = PARTS[config.task], config.objective
     contrasting = objective if isinstance(objective, ObjectiveConfig) else None
+    # Objectives of other systems train no decoder.
+    smooths = isinstance(objective, ObjectiveConfig | TextObjectiveConfig)
     without_decoder = contrasting is not None and "cap" not in contrasting.losses
 
     return VisionLanguageModel(
@@ -47,7 +50,7 @@ def build_model(config: TaskConfig, tokenizer: Any) -> VisionLanguageModel:
         heads=parts.heads,
         decoder="none" if without_decoder else parts.decoder,
         decoder_context=parts.decoder_context,
-        label_smoothing=objective.label_smoothing,
+        label_smoothing=objective.label_smoothing if smooths else 0.0,
         temperature=TEMPERATURE if contrasting is None else contrasting.temperature,
         activation_checkpointing=config.train.activation_checkpointing,
     )
