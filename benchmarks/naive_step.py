@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from benchmarks.naive_encoder import NaiveEncoder, has_reference
 from benchmarks.naive_text import NaiveDecoder, NaiveText
 from configs.models.testa import as_testa
-from configs.schema import PretrainConfig
+from configs.schema import ObjectiveConfig, PretrainConfig
 from engine.precision import autocast, resolve_precision
 from models.parts.bert import tie_encoder_to_decoder
 from models.parts.tokenizer import with_first
@@ -31,6 +31,8 @@ Draw = Callable[[Tensor, str, int], int]
 def has_reference_step(config: PretrainConfig) -> bool:
     """Whether the released code trains so: all three losses against a twin and a queue, AdamW alike for all weights."""
     objective, optim, train = config.objective, config.optim, config.train
+    if not isinstance(objective, ObjectiveConfig):
+        return False
     whole = set(objective.losses) == {"vtc", "vtm", "cap"} and objective.momentum > 0
     queue_fits = objective.queue_size > 0 and objective.queue_size % train.batch_size == 0
     plain = optim.clip_norm is None and optim.layer_decay == 1 and not optim.freeze and train.accumulate == 1
@@ -57,6 +59,7 @@ class NaivePretraining(nn.Module):
     def __init__(self, config: PretrainConfig, enc_token_id: int, dec_token_id: int) -> None:
         super().__init__()
         model, objective = as_testa(config.model), config.objective
+        assert isinstance(objective, ObjectiveConfig), "see has_reference_step"
         self.objective, self.enc_token_id, self.dec_token_id = objective, enc_token_id, dec_token_id
 
         self.visual_encoder = NaiveEncoder(model, config.video, config.aggregation)
@@ -174,7 +177,7 @@ class NaiveStep:
         """One step on a batch of normalised float pixels."""
         video, ids, mask = (batch[name].to(self.device, non_blocking=True) for name in ("video", "ids", "mask"))
         with autocast(self.device, self.precision):
-            losses = self.module(video, ids, mask, self.config.objective.alpha, draw)
+            losses = self.module(video, ids, mask, self.module.objective.alpha, draw)
             total = sum(losses.values())
         self.optimizer.zero_grad()
         self.scaler.scale(total).backward()

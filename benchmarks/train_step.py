@@ -28,7 +28,7 @@ from engine.task import Task
 from models.parts.pixels import normalise_pixels
 from models.parts.tokenizer import TextTokenizer
 from tasks.build import build_model
-from tasks.objectives.momentum import MomentumObjective
+from tasks.objectives.table import objective_class
 
 CAPTION_TOKENS = (30, 64)
 CLS, SEP, FIRST_WORD = 1, 2, 3
@@ -93,7 +93,8 @@ class RandomPairs(nn.Module):
         super().__init__()
         torch.manual_seed(config.seed)
         self.model = build_model(config, cast(TextTokenizer, special_words(config)))
-        self.objectives = MomentumObjective(self.model, config.objective, "row", config.seed)
+        objective = objective_class(config.objective.name)
+        self.objectives = objective(self.model, config.objective, config.positives, config.seed)
         if config.train.compile:
             self.model.compile_towers()
 

@@ -35,8 +35,8 @@ def build_model(config: TaskConfig, tokenizer: Any) -> VisionLanguageModel:
     assert isinstance(config.model, TestaConfig)
     parts, objective = PARTS[config.task], config.objective
     contrasting = objective if isinstance(objective, ObjectiveConfig) else None
-    # Objectives of other systems train no decoder.
-    smooths = isinstance(objective, ObjectiveConfig | TextObjectiveConfig)
+    # Other systems' objectives smooth nothing.
+    smoothing = objective.label_smoothing if isinstance(objective, ObjectiveConfig | TextObjectiveConfig) else 0.0
     without_decoder = contrasting is not None and "cap" not in contrasting.losses
 
     return VisionLanguageModel(
@@ -50,7 +50,7 @@ def build_model(config: TaskConfig, tokenizer: Any) -> VisionLanguageModel:
         heads=parts.heads,
         decoder="none" if without_decoder else parts.decoder,
         decoder_context=parts.decoder_context,
-        label_smoothing=objective.label_smoothing if smooths else 0.0,
+        label_smoothing=smoothing,
         temperature=TEMPERATURE if contrasting is None else contrasting.temperature,
         activation_checkpointing=config.train.activation_checkpointing,
     )

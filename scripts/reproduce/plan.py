@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ruamel.yaml import YAML
 
-from configs.schema import TASKS, RetrievalConfig, RunConfig
+from configs.schema import TASKS, ObjectiveConfig, RetrievalConfig, RunConfig
 from scripts.parts.commands import ROOT
 from scripts.parts.paper_rows import BLIP_ADDRESS, Row
 from scripts.parts.row_configs import configured_start, read_config, trained_row
@@ -139,7 +139,8 @@ def missing_start(row: Row, start: str) -> tuple[str, ...]:
 
 def _vtc_keys(row: Row) -> str | None:
     config = read_config(row)
-    return config.objective.vtc_keys if isinstance(config, RetrievalConfig) else None
+    objective = config.objective if isinstance(config, RetrievalConfig) else None
+    return objective.vtc_keys if isinstance(objective, ObjectiveConfig) else None
 
 
 def _refuse_contradictions(row: Row, request: Request) -> None:
