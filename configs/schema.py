@@ -110,8 +110,8 @@ class RetrievalConfig(RunConfig):
             raise ValueError("objective.losses: retrieval has no decoder to caption with; leave 'cap' to pre-training")
         if "match" not in self.objective.teaches and self.evaluation.rerank:
             raise ValueError(
-                f"evaluation.rerank: the losses of objective {self.objective.name} train no matching to rerank by; set "
-                "it to 0"
+                f"evaluation.rerank: matching is not trained by the losses of objective {self.objective.name}, "
+                f"{', '.join(self.objective.losses)}; set it to 0"
             )
 
 

@@ -231,7 +231,7 @@ class VisionLanguageModel(nn.Module):
     @property
     def similarity_scale(self) -> float:
         """What similarities are multiplied by in training: 1 / temperature."""
-        return 1 / float(self.temp)
+        return 1 / self.temp.item()
 
     @property
     def patch_size(self) -> int:
