@@ -57,7 +57,7 @@ def test_manifest_by_hand(tmp_path: Path) -> None:
         ({"words": [[1, "a"], [0.5, "b"]]}, "word 1 at 0.5 s is before the word above it"),
         ({"words": [["1", "a"]]}, "word 0 is ['1', 'a']"),
         ({"words": [[-1, "a"]]}, "word 0 is [-1, 'a']"),
-        ({"words": [[1, "\ud83d"]]}, "word 0 is not valid Unicode"),
+        ({"words": [[1, "\ud83d"]]}, "is not valid Unicode"),
         ({"duration": 0}, "duration 0 is not a number of seconds above 0"),
         ({"caption": "x"}, "unknown key 'caption'"),
         ({"video": "../a.mp4"}, "leaves the folder of videos"),
