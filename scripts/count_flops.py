@@ -65,7 +65,10 @@ def main() -> None:
         parser.exit(2, f"error: {error}\n")
 
     if arguments.json:
-        print(json.dumps(cost._asdict()))
+        counted = cost._asdict()
+        if cost.gmacs_without_matching is None:
+            del counted["gmacs_without_matching"]  # the paper has no such number
+        print(json.dumps(counted))
     else:
         left = f"{cost.frames} frames x {cost.patches} patches, " if cost.frames is not None else ""
         without = cost.gmacs_without_matching
