@@ -50,9 +50,8 @@ def checkpoint_layer(checkpoint: Path, path: Path | None) -> Layer | None:
 
 def command_line_layer(overrides: list[str]) -> Layer:
     """What `key=value` on the command line sets."""
-    yaml = YAML(typ="safe", pure=True)
     pairs = (override.partition("=") for override in overrides)
-    return Layer(COMMAND_LINE, {key: yaml.load(text) for key, _, text in pairs})
+    return Layer(COMMAND_LINE, {key: YAML(typ="safe", pure=True).load(text) for key, _, text in pairs})
 
 
 def origins(settings: dict[str, Any], layers: list[Layer]) -> dict[str, str]:

@@ -61,7 +61,7 @@ SMALL_TVTS = {
     "model.text.heads": 2, "model.text.trained_blocks": 1, "train.batch_size": NUM_VIDEOS, "train.max_epochs": 1,
     "train.workers": 0,
 }  # fmt: skip
-VIDEO_PART = {"testa": "visual_encoder", "tvts": "video_model"}
+VIDEO_PART = {"testa": "visual_encoder", "umt": "vision_encoder", "tvts": "video_model"}
 
 
 def name_of(path: Path) -> str:
@@ -82,6 +82,8 @@ def small(path: Path, root: Path) -> Any:
     settings: dict[str, Any] = {**flattened(YAML(typ="safe", pure=True).load(BASE)), **SMALL}
     if config.model.name == "tvts":
         settings = {**SMALL_TVTS}
+    if config.model.name == "umt":
+        settings = {**SMALL, "model.text.depth": 2, "model.text.fusion_layer": 1, "model.text.max_positions": 64}
     settings |= {"data.root": str(root), "output_dir": str(root / "run")}
     for axis, most in (("frames", 1), ("patches", 1), ("tokens", 3)):
         amount = getattr(config.aggregation, f"{axis}_per_block")
@@ -103,7 +105,9 @@ def build_in_full(config: Any, is_small: bool) -> None:
     """Build the model, and the twin where the task has one, without memory; check their sizes."""
     with torch.device("meta"):
         model = build_model(config, make_tokenizer(["a word"], vocab_size=100))
-        twin = MomentumTwin(model, 0.995) if config.task in ("pretrain", "retrieval") else None
+        # UMT's embeddings have no twin: it copies no part of the model.
+        has_twin = config.task in ("pretrain", "retrieval") and model.twinned
+        twin = MomentumTwin(model, 0.995) if has_twin else None
     part = VIDEO_PART[config.model.name]
     assert all(parameter.is_meta for parameter in model.parameters())
     if not is_small and config.model.name == "testa":
@@ -136,7 +140,7 @@ def test_a_model_of_full_size_and_a_step_of_a_small_one(path: Path, tmp_path: Pa
     assert len(trainer.step.optimizer.state) == len(trainer.step.trainable), "each has had a gradient"
     moved = {name for name, parameter in task.named_parameters() if not torch.equal(before[name], parameter)}
     if line["lr"] > 0:
-        block = "transformer.resblocks.0." if config.model.name == "tvts" else "blocks.0."
+        block = {"tvts": "transformer.resblocks.0.", "umt": "encoder.blocks.0."}.get(config.model.name, "blocks.0.")
         assert any(name.startswith(f"model.{VIDEO_PART[config.model.name]}.{block}") for name in moved)
 
 

@@ -5,6 +5,7 @@ from einops import rearrange
 from torch.nn import functional as F
 
 from configs.schema import AggregationConfig, ObjectiveConfig, TestaConfig, TextConfig, VideoConfig
+from datasets.samples import Clip
 from models.parts.bert import TextDecoder, TextEncoder
 from models.parts.tokenizer import with_first
 from models.testa.model import VisionLanguageModel
@@ -154,7 +155,7 @@ def check_step(tensors: Tensors, meta: Meta, losses: tuple[str, ...], positives:
     )
     index = tensors["idx"].flatten() if positives == "index" else torch.arange(len(tensors["video"]))
     batch = {
-        "video": rearrange(tensors["video"], "B C T H W -> B T C H W"),
+        "clip": Clip.of_pixels(rearrange(tensors["video"], "B C T H W -> B T C H W")),
         "ids": tensors["input_ids"],
         "mask": tensors["attention_mask"],
         "index": index,
