@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from ruamel.yaml import YAML
 import datasets
 from configs.load import load_any
 from configs.schema import CONFIG_CLASSES
+from models.systems import SYSTEMS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("benchmarks", "configs", "datasets", "engine", "inference", "models", "scripts", "tasks", "tests")
@@ -34,6 +36,18 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "benchmarks": ("configs", "models", "datasets", "tasks", "engine", "inference", "scripts"),
     "tests": PACKAGES,
 }
+# The systems' folders, each a room of its own behind a wall.
+SYSTEM_FOLDERS = ("stoa", "testa", "tvts", "umt")
+SHARED_BY_SYSTEMS = ("datasets", "engine", "inference", "scripts", "tasks")
+TOWERS = re.compile(r"visual_encoder|text_encoder|text_decoder|vision_proj|itm_head")
+# Literal tables and paths that hold a system's name, and compare it with nothing.
+NAMES_A_SYSTEM = {
+    "datasets/index.py",  # the project's folder below the user's cache
+    "scripts/reproduce/plan.py",  # where the recipes of the paper's rows are
+}
+# Tables of what each system has; all other imports of a system are named as text in models/systems.py.
+IMPORTS_SYSTEMS = {"models/published.py", "scripts/convert_checkpoint.py"}
+LARGEST_SHARE = 0.3
 # Files that only others name under `base:`.
 BASES = sorted(path for prefix in ("base", "recipe_") for path in (ROOT / "configs").rglob(f"{prefix}*.yaml"))
 # What benchmarks.reducers reads, which is no run of its own; tests/benchmarks/reducers loads them.
@@ -73,6 +87,56 @@ def test_imports_go_one_way(path: Path) -> None:
     if package == "tests":
         allowed += tuple(script.stem for script in ENTRY_SCRIPTS)
     assert {name for name in imported_of_ours(path) if not is_within(name, allowed)} == set()
+
+
+@pytest.mark.parametrize("system", SYSTEM_FOLDERS)
+def test_no_system_imports_another(system: str) -> None:
+    others = tuple(f"models.{other}" for other in SYSTEM_FOLDERS if other != system)
+    folder = ROOT / "models" / system
+    assert folder.is_dir() and not [
+        (name_of(path), name)
+        for path in sorted(folder.rglob("*.py"))
+        for name in imported(path)
+        if is_within(name, others)
+    ]
+
+
+def test_only_tables_and_benchmarks_import_a_system() -> None:
+    """Above all `models/parts`, the mechanism of checkpoints, and what all systems share."""
+    systems = tuple(f"models.{system}" for system in SYSTEM_FOLDERS)
+    apart = [ROOT / "models" / system for system in SYSTEM_FOLDERS] + [ROOT / "benchmarks", ROOT / "tests"]
+    shared = [path for path in SOURCES if not any(path.is_relative_to(folder) for folder in apart)]
+    found = {name_of(path) for path in shared if any(is_within(name, systems) for name in imported(path))}
+    assert found == IMPORTS_SYSTEMS
+
+
+@pytest.mark.parametrize("package", SHARED_BY_SYSTEMS)
+def test_what_systems_share_names_no_tower_and_no_system(package: str) -> None:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        assert TOWERS.findall(text) == [], name_of(path)
+        constants = {node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)}
+        names = constants & {*SYSTEM_FOLDERS, *SYSTEMS}
+        assert bool(names) == (name_of(path) in NAMES_A_SYSTEM), f"{name_of(path)}: {names}"
+
+
+def test_rooms_import_each_other_in_no_circle() -> None:
+    edges: dict[str, set[str]] = {package: set() for package in PACKAGES}
+    for path in SOURCES:
+        package = path.relative_to(ROOT).parts[0]
+        edges[package] |= {name.partition(".")[0] for name in imported_of_ours(path)} & edges.keys() - {package}
+    assert edges["tasks"] >= {"models", "datasets"}
+    tuple(TopologicalSorter(edges).static_order())  # CycleError, with the circle, if there is one
+
+
+def test_no_room_has_too_much_of_the_source() -> None:
+    lines = dict.fromkeys((package for package in PACKAGES if package != "tests"), 0)
+    for path in SOURCES:
+        package = path.relative_to(ROOT).parts[0]
+        if package in lines:
+            lines[package] += len(path.read_text(encoding="utf-8").splitlines())
+    shares = {package: count / sum(lines.values()) for package, count in lines.items()}
+    assert max(shares.values()) <= LARGEST_SHARE, shares
 
 
 @pytest.mark.parametrize("path", ENTRY_SCRIPTS, ids=name_of)
