@@ -20,12 +20,15 @@ class System(NamedTuple):
         tokenizer: the module with `load_tokenizer(folder)` and `make_tokenizer(texts, vocab_size)`.
         weights: the `models.checkpoints.load.WeightFormats` that says which published files start such a model.
         cost: (model, video, aggregation sections) -> `models.parts.cost.Cost` of encoding one video.
+        convert: the module that makes published files our checkpoints and back, as `models.testa.weights.conversion`
+            does; None where `scripts.convert_checkpoint` knows no such files.
     """
 
     build: str
     tokenizer: str
     weights: str
     cost: str
+    convert: str | None = None
 
 
 SYSTEMS: dict[str, System] = {
@@ -34,6 +37,7 @@ SYSTEMS: dict[str, System] = {
         tokenizer="models.parts.tokenizer",
         weights="models.testa.weights.formats:FORMATS",
         cost="models.testa.cost:count",
+        convert="models.testa.weights.conversion",
     ),
     "umt": System(
         build="models.umt.build:build_model",

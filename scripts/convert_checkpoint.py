@@ -13,11 +13,11 @@ reference's names. Weights, dtypes, twins and queues are kept to the bit; optimi
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from configs.load import dump, from_dict, load_any, to_dict
-from configs.models.testa import as_testa
+from configs.load import dump, from_dict, load_any
 from configs.schema import CONFIG_CLASSES, TASKS, TaskConfig
 from engine.checkpoint_folder import (
     CONFIG,
@@ -38,30 +38,31 @@ from models.checkpoints.native import TWIN
 from models.checkpoints.stored import grouped
 from models.parts.momentum import MomentumTwin
 from models.parts.tokenizer import load_tokenizer
-from models.testa.weights import blip, sizes
-from models.testa.weights.exchange import to_native, to_reference
-from models.testa.weights.formats import FORMATS
+from models.systems import SYSTEMS, piece
 from tasks.build import TOKENIZER, build_model
 
 Tensors = dict[str, torch.Tensor]
 
 
-def infer_config(tensors: Tensors) -> TaskConfig:
+def conversion_of(tensors: Tensors, source: str) -> Any:
+    """The piece `convert` of the system whose published file this is; ValueError if it is of none."""
+    conversions = [piece(name, "convert") for name, system in SYSTEMS.items() if system.convert is not None]
+    for conversion in conversions:
+        if conversion.matches(tensors):
+            return conversion
+    known = ", or ".join(conversion.known_files for conversion in conversions)
+    raise ValueError(f"{source}: is no checkpoint of {known}")
+
+
+def infer_config(tensors: Tensors, conversion: Any) -> TaskConfig:
     """The configuration of a reference file's model, with defaults for what a file of weights does not say."""
-    task = sizes.task_of(tensors)
     settings = {
-        "task": task,
-        "model": to_dict(sizes.model_of(tensors)),
-        "video": to_dict(sizes.video_of(tensors)),
         "data": {"root": "data"},
         "optim": {"lr": 1e-5},
         "train": {"batch_size": 32, "max_epochs": 10},
+        **conversion.settings_of(tensors),
     }
-    if "image_queue" in tensors:
-        losses = ["vtc", "vtm", "cap"] if task == "pretrain" else ["vtc", "vtm"]
-        settings["objective"] = {"losses": losses, "queue_size": tensors["image_queue"].shape[1]}
-    config_class = TASKS[task].config
-    return from_dict(config_class, settings, "the file's sizes")
+    return from_dict(TASKS[settings["task"]].config, settings, "the file's sizes")
 
 
 def convert_to_folder(source: str, target: Path, config_file: Path | None, tokenizer_source: str | None) -> list[str]:
@@ -70,12 +71,11 @@ def convert_to_folder(source: str, target: Path, config_file: Path | None, token
     tensors = read_weights(path)
     if native.matches(tensors):
         raise ValueError(f"{source}: is a checkpoint of this project; name a file OUT{PICKLED[0]} to convert it to")
-    if not blip.matches(tensors):
-        raise ValueError(f"{source}: is no checkpoint of TESTA or BLIP; ViTs of timm need no conversion, load them")
+    conversion = conversion_of(tensors, source)
 
     try:
-        converted = to_native(tensors)
-        config = infer_config(tensors) if config_file is None else load_any(CONFIG_CLASSES, config_file, [])
+        converted = conversion.to_native(tensors)
+        config = infer_config(tensors, conversion) if config_file is None else load_any(CONFIG_CLASSES, config_file, [])
     except (KeyError, IndexError) as error:
         raise ValueError(f"{source}: lacks what its sizes are read from: {error}") from error
     except ValueError as error:
@@ -90,7 +90,8 @@ def convert_to_folder(source: str, target: Path, config_file: Path | None, token
         model = build_model(config, tokenizer)
         twin = MomentumTwin(model, momentum=0.0) if any(name.startswith(TWIN) for name in converted) else None
 
-    _, report = fit(model, converted, source, formats=FORMATS, twin=twin)  # refuses a configuration that does not fit
+    # Refuses a configuration that does not fit.
+    _, report = fit(model, converted, source, formats=piece(config.model.name, "weights"), twin=twin)
     with replacing_folder(target) as folder:
         save_weights(converted, folder / WEIGHTS)
         dump(config, folder / CONFIG)
@@ -98,9 +99,10 @@ def convert_to_folder(source: str, target: Path, config_file: Path | None, token
         write_json(folder / STATE, {"task": config.task, "converted_from": source})
 
     video = config.video
-    attention = as_testa(config.model).attention
-    summary = f"{config.task}, {video.num_frames} frames of {video.image_size} pixels, {attention} attention"
-    dropped = grouped(name for name in tensors if name.endswith(blip.POSITION_IDS))
+    summary = (
+        f"{config.task}, {video.num_frames} frames of {video.image_size} pixels, {conversion.described(config.model)}"
+    )
+    dropped = grouped(name for name in tensors if conversion.is_dropped(name))
 
     return [
         f"{target}: {summary}, {len(converted)} tensors",
@@ -116,8 +118,11 @@ def convert_to_file(source: str, target: Path, config_file: Path | None) -> list
     if not native.matches(tensors):
         raise ValueError(f"{source}: is no checkpoint of this project; name a folder to convert it to")
     config_path = config_file or (path if path.is_dir() else path.parent) / CONFIG
-    task = load_any(CONFIG_CLASSES, config_path, []).task
-    converted = to_reference(tensors, task)
+    config = load_any(CONFIG_CLASSES, config_path, [])
+    if SYSTEMS[config.model.name].convert is None:
+        raise ValueError(f"{source}: is of {config.model.name}, whose files this command does not write")
+    task = config.task
+    converted = piece(config.model.name, "convert").to_reference(tensors, task)
     with replacing_file(target) as temporary:
         torch.save({"model": converted}, temporary)
     return [f"{target}: {task}, {len(converted)} tensors under 'model'"]

@@ -46,7 +46,7 @@ NAMES_A_SYSTEM = {
     "scripts/reproduce/plan.py",  # where the recipes of the paper's rows are
 }
 # Tables of what each system has; all other imports of a system are named as text in models/systems.py.
-IMPORTS_SYSTEMS = {"models/published.py", "scripts/convert_checkpoint.py"}
+IMPORTS_SYSTEMS = {"models/published.py"}
 LARGEST_SHARE = 0.3
 # Files that only others name under `base:`.
 BASES = sorted(path for prefix in ("base", "recipe_") for path in (ROOT / "configs").rglob(f"{prefix}*.yaml"))

@@ -1,0 +1,36 @@
+"""What converts files of TESTA and BLIP to our checkpoints and back: the piece `convert` of the table of systems."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from configs.load import to_dict
+from configs.models.base import ModelConfig
+from configs.models.testa import as_testa
+from models.testa.weights import blip, exchange, sizes
+
+known_files = "TESTA or BLIP; ViTs of timm need no conversion, load them"
+matches = blip.matches
+to_native = exchange.to_native
+to_reference = exchange.to_reference
+
+
+def settings_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The task of a file, and the sections of a configuration that its names and shapes tell."""
+    task = sizes.task_of(tensors)
+    settings = {"task": task, "model": to_dict(sizes.model_of(tensors)), "video": to_dict(sizes.video_of(tensors))}
+    if "image_queue" in tensors:
+        losses = ["vtc", "vtm", "cap"] if task == "pretrain" else ["vtc", "vtm"]
+        settings["objective"] = {"losses": losses, "queue_size": tensors["image_queue"].shape[1]}
+    return settings
+
+
+def is_dropped(name: str) -> bool:
+    """Whether our checkpoints do without a tensor of a file, since it is counted and not learned."""
+    return name.endswith(blip.POSITION_IDS)
+
+
+def described(model: ModelConfig) -> str:
+    """What tells models of this system apart, in words."""
+    return f"{as_testa(model).attention} attention"
