@@ -22,7 +22,8 @@ def chosen_by_name(classes: Mapping[str, type], default: Any) -> Any:
 
     Args:
         classes: the section's class for each name.
-        default: makes the section where a file says nothing; its `name` is the name of a file that gives none.
+        default: makes the section where a file says nothing; its `name` also counts where the file's section gives
+            none.
     """
     return field(default_factory=default, metadata={BY_NAME: classes})
 

@@ -18,7 +18,7 @@ from datasets.reading import Line
 from datasets.samples import Clip, Failure, Sample
 
 MAX_TRIES = 100
-"""So many items in place of one that cannot be read; a data set of which none of these can be read is lost."""
+"""How many replacements to try for an item that cannot be read before giving up on the data set."""
 Extra = Callable[[PairTable, int, Tensor], Tensor]
 """What goes along with a clip: from the table, the video's position in it, and the times of the frames (T,)."""
 TextsOfSample = Literal["one", "all"]
@@ -124,7 +124,7 @@ class VideoTextDataset(Dataset):
         return decode.read_times(self.table.file(video), choose, *self.table.span(video))
 
     def watch(self, line: Line) -> None:
-        """Have on this line of a worker's which file is read."""
+        """Write the file being read to `line`, so that the parent process can name it if this worker hangs."""
         self._line = line
 
     def exclude(self, reasons: Mapping[str, str]) -> bool:

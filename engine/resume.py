@@ -16,7 +16,8 @@ from engine.distributed import rank, world_size
 from engine.logging import METRICS, logger
 from engine.random_state import random_state_from_json, restore_random_state, seed_everything
 
-# What may change when a run resumes: where things are, how fast they are read, how often results are logged.
+# What may change when a run resumes. None of it changes what is learned: where data are, speed and memory, when to
+# log, save, evaluate or give up, and which weights are kept as best.
 FREE_SETTINGS = frozenset(
     (
         "output_dir",

@@ -144,12 +144,17 @@ class TrainedModel:
         """Whether each text describes the video, which may be encoded already, as the matching head sees it."""
         self._require("match")
         encoded = video if isinstance(video, EncodedTokens) else self.encode_tokens(video, start, end)
-        tokens = encoded.tokens.unsqueeze(0).to(self.device)
-        with self.computing():
-            logits = torch.cat([self.model.match(tokens, *part).float().cpu() for part in self._tokenized(texts)])
+        logits = self.match_logits(encoded, texts)
         pairs = zip(logits[:, 1].tolist(), logits.softmax(dim=1)[:, 1].tolist(), strict=True)
         matches = [Match(*pair) for pair in pairs]
         return matches[0] if isinstance(texts, str) else matches
+
+    def match_logits(self, encoded: EncodedTokens, texts: str | Sequence[str]) -> Tensor:
+        """The logits (P, 2) of no match and match of each text with an encoded video, float32, on the CPU."""
+        self._require("match")
+        tokens = encoded.tokens.unsqueeze(0).to(self.device)
+        with self.computing():
+            return torch.cat([self.model.match(tokens, *part).float().cpu() for part in self._tokenized(texts)])
 
     def answer(
         self,

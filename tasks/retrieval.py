@@ -55,7 +55,7 @@ class EncodedVideos:
 
 
 class RetrievalTask(PairTask):
-    """TESTA's fine-tuning for retrieval: positives are all pairs of one video, no decoder."""
+    """Retrieval, whatever the system: fine-tuning on pairs, and evaluation in both directions."""
 
     def __init__(self, config: RetrievalConfig, device: torch.device) -> None:
         super().__init__(config, device)
@@ -136,7 +136,7 @@ class RetrievalTask(PairTask):
         videos: EncodedVideos,
         tokens: TokenStore,
     ) -> list[Score]:
-        """The scores of both directions with the best of each query rescored: matching logit plus cosine.
+        """The scores of both directions, the best candidates of each query rescored by `evaluation.rerank_rule`.
 
         A pair is scored once, for both directions, by the process that has its video's tokens.
         """
@@ -147,9 +147,9 @@ class RetrievalTask(PairTask):
         scored = [np.zeros(0, np.float32)]
         for video in progress_bar(videos.of_process(rank()), "reranking"):
             scored.append(self._match(tokens.read(videos.positions[video]), lists.texts_of(video), texts))
-        for process, logits in enumerate(gather_objects(np.concatenate(scored))):
+        for process, values in enumerate(gather_objects(np.concatenate(scored))):
             for video in videos.of_process(process):
-                logits = lists.put_first(video, logits)
+                values = lists.put_first(video, values)
         return [
             partial(self._reranked_scores, direction, chosen, logits)
             for direction, chosen, logits in zip(directions, lists.chosen, lists.logits, strict=True)
@@ -161,7 +161,7 @@ class RetrievalTask(PairTask):
         return self.rule.scores(cosine, chosen[tile], values[tile], self.model.similarity_scale)
 
     def _match(self, tokens_1ND: Tensor, chosen: NDArray, texts: TokenizedTexts) -> NDArray:
-        """Logits (P,) of a video and the `chosen` (P,) of the texts, which are matched in batches of like lengths."""
+        """What the rule keeps (P,) of a video with the `chosen` (P,) texts, matched in batches of like lengths."""
         tokens_1ND = tokens_1ND.to(self.device)
         order = texts.by_length(chosen)
         size = self.evaluation.rerank_batch_size

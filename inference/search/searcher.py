@@ -7,16 +7,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 from torch import Tensor
 
 from engine.hub import SCHEME
-from inference.api import Match, TrainedModel, load_model
+from inference.api import TrainedModel, load_model
 from inference.search.frames import best_frames
 from inference.search.index import VideoIndex
 from inference.search.scale import EVERYDAY_CAPTIONS, MATCHES, even_cosine, probability_of_cosine
 from inference.trained import CAN_DO
 from inference.unread_words import unread_words
 from tasks.base import progress_bar
+from tasks.reranking_rules import Rule, rule_named
 
 logger = logging.getLogger(__name__)
 BEST_FRAMES = 3
@@ -29,7 +31,7 @@ class Hit:
     """A video, or the part of one from `start` to `end` in seconds, that was found.
 
     Attributes:
-        score: cosine plus matching logit where there is one, as evaluation reranks, and else the cosine.
+        score: by the rule that evaluation reranks with (`evaluation.rerank_rule`), or the cosine if it was not matched.
         cosine: of the embeddings of text and video.
         match_logit: what the matching head says; None where the video was not reranked.
         probability: that the text describes it, on a scale that other videos and texts share: by the matching head,
@@ -47,6 +49,10 @@ class Hit:
     probability: float | None = None
     frames: tuple[tuple[float, float], ...] = ()
     problem: str | None = None
+
+
+RERANK_RULE = "logit_plus_cosine"
+"""For a checkpoint whose task has no evaluation."""
 
 
 class Searcher:
@@ -83,8 +89,8 @@ class Searcher:
     ) -> list[Hit]:
         """The `top` videos for a text, the best first.
 
-        Ranked are all videos by cosine, and of these the first `rerank` by cosine plus matching logit, as training's
-        evaluation does. A file that cannot be read keeps the place that its cosine gave it, and says its `problem`.
+        All videos are ranked by cosine, and the first `rerank` of them again by the rule that the checkpoint is
+        evaluated with. A file that cannot be read keeps the place that its cosine gave it, and says its `problem`.
 
         Args:
             rerank: by default `top`, or 0 where the checkpoint has no matching head.
@@ -108,7 +114,8 @@ class Searcher:
         embedding = self.model.encode_text(text)
         assert isinstance(embedding, Tensor)
         hits = self._nearest(embedding, max(top, rerank), with_probability=not rerank)
-        matched = in_order(self._each_read(hits[:rerank], Asked(text, embedding, frames, check), "reranking"))
+        read = self._each_read(hits[:rerank], Asked(text, embedding, frames, check), "reranking")
+        matched = in_order(self._rescored(read))
         rest = hits[rerank:top]
         if frames:
             rest = self._each_read(rest, Asked(None, embedding, frames, check), "frames")
@@ -162,10 +169,31 @@ class Searcher:
             of_hit = (encoded, hit.video, hit.start, hit.end)
             hit = replace(hit, frames=best_frames(self.model, *of_hit, asked.embedding, asked.frames))
         if asked.text is not None:
-            match = self.model.match(encoded, asked.text)
-            assert isinstance(match, Match)
-            hit = replace(hit, match_logit=match.logit, score=hit.cosine + match.logit, probability=match.probability)
+            logits = self.model.match_logits(encoded, asked.text)
+            probability = float(logits.softmax(dim=1)[0, 1])
+            value = float(self._rule.value(logits)[0])
+            hit = replace(hit, match_logit=float(logits[0, 1]), score=value, probability=probability)
         return hit
+
+    @cached_property
+    def _rule(self) -> Rule:
+        evaluation = getattr(self.model.config, "evaluation", None)
+        return rule_named(getattr(evaluation, "rerank_rule", RERANK_RULE))
+
+    def _rescored(self, hits: Sequence[Hit]) -> list[Hit]:
+        """The hits with scores by the rule in the place of what it takes from a pair's logits."""
+        matched = [hit for hit in hits if hit.match_logit is not None]
+        if not matched:
+            return list(hits)
+
+        # A rule scores tiles of queries: here one query, all of whose candidates are chosen.
+        cosine = np.array([[hit.cosine for hit in matched]], np.float32)
+        values = np.array([[hit.score for hit in matched]])
+        chosen = np.arange(len(matched))[None]
+        scores = self._rule.scores(cosine, chosen, values, self.model.model.similarity_scale)[0].tolist()
+
+        rescored = iter(replace(hit, score=score) for hit, score in zip(matched, scores, strict=True))
+        return [hit if hit.match_logit is None else next(rescored) for hit in hits]
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class WeightFormats(Protocol):
     def fit_part(self, part: str, found: dict[str, Tensor], own: dict[str, Tensor]) -> FittedPart:
         """The weights of a part as a part with the state `own` can take them; names are those within the part.
 
-        ValueError, where more is known of a file of another model than which of its tensors do not fit.
+        ValueError if the system can say why the file is of another model; tensors that do not fit are listed later.
         """
         ...
 

@@ -107,7 +107,7 @@ class DividedBlock(nn.Module):
         return second(update)
 
     def folds(self, num_frames: int, num_patches: int) -> bool:
-        """Whether the two are multiplied first: of more tokens than they are wide, that costs less than the second.
+        """Whether to fold the two layers into one matrix: cheaper once a video has more tokens than they are wide.
 
         Decided by a single video, so that what is computed for it does not depend on the batch.
         """

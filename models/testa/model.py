@@ -142,7 +142,7 @@ class VisionLanguageModel(nn.Module):
         return Memory(self.text_encoder.project(video_tokens))
 
     def project_once(self, video_tokens: Tensor) -> Memory:
-        """The same for one use: a layer is projected when it is reached, and kept no longer."""
+        """The same for one pass only: each layer is projected when it is reached, then freed."""
         return Memory(self.text_encoder.projections(video_tokens))
 
     def _match_shares(self, videos: Iterable[Sequence[Share]], ids: Tensor, mask: Tensor) -> Tensor:
@@ -275,7 +275,7 @@ class VisionLanguageModel(nn.Module):
         self.temp.clamp_(*TEMPERATURE_RANGE)
 
     def freeze_unused(self, losses: tuple[str, ...]) -> None:
-        """Freeze what none of vtc, vtm, cap and vqa reaches: all that is trained has a gradient, as DDP requires."""
+        """Freeze every parameter that gets no gradient from `losses`, as DDP requires."""
         reached: list[nn.Module] = [self.visual_encoder]
         if "vtc" in losses:
             reached += [self.vision_proj, self.text_proj, self.text_encoder.embeddings]

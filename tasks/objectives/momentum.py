@@ -204,6 +204,6 @@ def _by_turns(first: Tensor, second: Tensor) -> Tensor:
 
 def gather_texts(ids: Tensor, mask: Tensor, longest: int) -> tuple[Tensor, Tensor]:
     """Ids and mask (G, S) of all processes, each padded to the `longest` text of any."""
-    assert ids.shape[1] <= longest, "micro-batches come in the order in which begin_step had them"
+    assert ids.shape[1] <= longest, "begin_step counts the longest text of each micro-batch"
     padding = (0, longest - ids.shape[1])
     return all_gather_rows(F.pad(ids, padding)), all_gather_rows(F.pad(mask, padding))

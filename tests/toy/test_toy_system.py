@@ -170,7 +170,7 @@ def test_its_evaluation_reranks_by_its_own_rule(root: Path, trained: Path, model
         assert metrics[f"{direction}_median_rank"] == np.median(plain_ranks(scores, own))
 
 
-def test_another_rule_ranks_otherwise(root: Path, trained: Path) -> None:
+def test_another_rule_leaves_the_cosines_alone(root: Path, trained: Path) -> None:
     folder = root / "by_logit"
     words = [f"checkpoint={trained / 'checkpoint_best'}", f"output_dir={folder}", "evaluation.rerank_rule=logit"]
     assert start("train_retrieval", "--evaluate", *words) == 0
