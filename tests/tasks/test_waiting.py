@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from engine.step import TrainingStep
 from tests.gloo import run_ranks
@@ -115,7 +115,7 @@ def test_losses_need_no_value_from_the_device_and_send_without_waiting(tmp_path:
     write_data(tmp_path, [1] * 6, real=False)
     task = TASKS[kind](config(kind, tmp_path), META).to(META)
     given = batch([0, 1, 2, 1])
-    moved = {name: value.to(META) if isinstance(value, Tensor) else value for name, value in given.items()}
+    moved = tree_map(lambda value: value.to(META) if isinstance(value, Tensor) else value, given)
     with Literals() as literals, Waits(META.type) as waits:
         task.begin_step(3, 0.5, [moved])
         sum(task(moved).values()).backward()
