@@ -1,4 +1,4 @@
-"""Which files describe each part of a run's data, and what they say; needs neither torch nor a video."""
+"""Find and read the annotation files of each part of a run's data; needs neither torch nor a video."""
 
 import os
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ PARTS: tuple[Part, ...] = ("train", "eval", "test")
 
 @dataclass(frozen=True)
 class Split(Generic[Record]):
-    """One part of the data: its annotations, divided by whether the video is there.
+    """One part of the data: its annotations, split by whether the video file exists.
 
     Attributes:
         annotations: all records in the order of the files, with the honest name of the part.
-        present, missing: those of the records whose video is there, and the others, in the same order.
+        present, missing: the records whose video exists, and the others, both in file order.
     """
 
     annotations: Annotations[Record]
@@ -32,7 +32,8 @@ class Split(Generic[Record]):
     def num_annotated(self) -> int:
         """How many videos, or parts of videos, the annotations name.
 
-        Of captions each record is one, whatever its file is called: two of DiDeMo's names may be found as one file.
+        Each caption record counts as one video, whatever its file is called: two names in DiDeMo may resolve to the
+        same file. Questions about one video, or one part of it, count once.
         """
         questions = [record for record in self.annotations.records if isinstance(record, QuestionRecord)]
         if not questions:
@@ -41,7 +42,7 @@ class Split(Generic[Record]):
 
     @property
     def missing_videos(self) -> list[dict[str, str]]:
-        """Each video, or part of one, that is not there, as `failed` of an evaluation lists it."""
+        """Each missing video, or part of one, in the form of an evaluation's `failed` list."""
         clips = [(record.video, record.start, record.end) for record in self.missing]
         if any(isinstance(record, QuestionRecord) for record in self.missing):
             clips = list(dict.fromkeys(clips))
@@ -49,10 +50,10 @@ class Split(Generic[Record]):
 
 
 def check_data(config: RunConfig, evaluate_only: bool) -> None:
-    """Read what a run will read before it imports torch, which takes seconds, so that a fault is named at once.
+    """Read a run's annotations before torch is imported, which takes seconds, so that faults are reported at once.
 
-    `ValueError` as the run itself would raise it: for annotations that are not as they should be, and where no video
-    at all is there. An evaluation reads the test set alone.
+    Raises the `ValueError`s that the run itself would raise: for malformed annotations, and if no video exists at all.
+    An evaluation reads only the test set.
     """
     sources = sources_of(config)
     if sources and not evaluate_only:
@@ -61,7 +62,7 @@ def check_data(config: RunConfig, evaluate_only: bool) -> None:
             missing_of_some(path, open_source(path, media_folder(config, source)))
     elif not sources:
         parts: tuple[Part, ...] = ("test",) if evaluate_only else PARTS
-        # Where one set stands for several parts it is read once.
+        # Parts that name the same files are read once.
         for part in {named_files(config, part): part for part in reversed(parts)}.values():
             records = read_annotations(config, part).records
             if not any(os.path.isfile(record.video) for record in records):
@@ -69,16 +70,16 @@ def check_data(config: RunConfig, evaluate_only: bool) -> None:
 
 
 def sources_of(config: RunConfig) -> tuple[SourceConfig, ...]:
-    """The files of pairs that pre-training reads through indices; none for other tasks and for public datasets."""
+    """The files of pairs that pre-training reads through indices; empty for other tasks and for public datasets."""
     if not isinstance(config, PretrainConfig) or config.data.dataset != "manifest":
         return ()
     return config.data.sources or (SourceConfig(file=config.data.manifest),)
 
 
 def digest_of(config: RunConfig, split: Split) -> str:
-    """The digest of the records that are there, by the names their files give the videos.
+    """The digest of the records whose video exists; videos count by the names that the annotation files give them.
 
-    Where the files give paths alone, the part below the folder of videos counts, which may be moved under a run.
+    If the files give only paths, the path relative to the video folder counts, so the folder may move between runs.
     """
     folder = str(video_folder(config).absolute())
     if split.annotations.names:
@@ -92,8 +93,8 @@ def digest_of(config: RunConfig, split: Split) -> str:
 def read_split(config: RunConfig, part: Part) -> Split:
     """Read the records of a part of the data: questions for question answering, captions for all else.
 
-    Where the configuration names no test set the evaluation set stands for it, and where it names none the training
-    set. `ValueError` if no video is there.
+    Without a test set the evaluation set takes its place; without an evaluation set, the training set does.
+    `ValueError` if no video exists.
     """
     annotations = read_annotations(config, part)
     present, missing = split_missing(annotations.records, video_folder(config))
@@ -101,7 +102,7 @@ def read_split(config: RunConfig, part: Part) -> Split:
 
 
 def read_annotations(config: RunConfig, part: Part) -> Annotations:
-    """The same without a look at the videos: what the files say of a part of the data."""
+    """Read the annotations of a part of the data without checking that the videos exist."""
     named, root, videos = named_files(config, part), Path(config.data.root), video_folder(config)
     name = named.name
     if config.data.dataset != "manifest":
@@ -112,7 +113,7 @@ def read_annotations(config: RunConfig, part: Part) -> Annotations:
 
 
 class NamedFiles(NamedTuple):
-    """The manifest or split that a part is read from, and the list of videos that restricts it."""
+    """The manifest or split that a part is read from, and the video list that restricts it."""
 
     name: str
     video_list: str | None = None
@@ -122,7 +123,7 @@ class NamedFiles(NamedTuple):
 
 
 def named_files(config: RunConfig, part: Part) -> NamedFiles:
-    """What a part is read from: its own setting's files, or those of the nearest part before it that names any."""
+    """The files of a part: its own setting's, or else the nearest earlier part's (test, then eval, then train)."""
     for candidate in reversed(PARTS[: PARTS.index(part) + 1]):
         name = getattr(config.data, setting_of(config, candidate).removeprefix("data."))
         if name is not None:
@@ -131,12 +132,12 @@ def named_files(config: RunConfig, part: Part) -> NamedFiles:
 
 
 def video_folder(config: RunConfig) -> Path:
-    """The folder that relative paths of videos are in."""
+    """The folder that relative video paths start from."""
     return Path(config.data.videos) if config.data.videos else Path(config.data.root) / "videos"
 
 
 def media_folder(config: RunConfig, source: SourceConfig) -> Path:
-    """The folder that relative paths of a source are in; ValueError where it has none and one is named."""
+    """The folder that a source's relative paths start from; ValueError if `media` is set but shards hold the videos."""
     root = Path(config.data.root)
     if source.media and holds_its_videos(root / source.file):
         raise ValueError(f"data.sources: media of {source.file} has no effect, as shards hold their videos; remove it")
@@ -144,7 +145,7 @@ def media_folder(config: RunConfig, source: SourceConfig) -> Path:
 
 
 def setting_of(config: RunConfig, part: Part) -> str:
-    """The key of the configuration that names a part."""
+    """The configuration key that names a part."""
     if config.data.dataset != "manifest":
         return f"data.{part}_split"
     return {"train": "data.manifest", "eval": "data.eval_manifest", "test": "data.test_manifest"}[part]

@@ -1,4 +1,4 @@
-"""What the tasks over videos and texts share: how they are built, trained on their data, and shown what to evaluate.
+"""What all video-text tasks share: building the model, reading the training data, and iterating over evaluation videos.
 
 A task is an nn.Module that turns batches into losses; `engine/task.py` says what the engine asks of it.
 """
@@ -28,13 +28,13 @@ logger = logging.getLogger(__name__)
 
 
 class VideoTextTask(nn.Module):
-    """A model with its tokenizer, the data it is trained on, and those it is evaluated on.
+    """A model with its tokenizer, its training data and its evaluation data.
 
-    What is evaluated is read when it is first asked for, so that evaluating a checkpoint needs no training data.
+    Each part of the data is read on first use, so evaluating a checkpoint needs no training data.
 
     Args:
-        config: of any task.
-        device: where the batches will be; the module itself is moved by the engine.
+        config: the configuration of any task.
+        device: where the batches go; the engine moves the module itself.
     """
 
     def __init__(self, config: TaskConfig, device: torch.device) -> None:
@@ -46,43 +46,48 @@ class VideoTextTask(nn.Module):
         self.model = build_model(config, self.tokenizer)
 
     def start_from_checkpoint(self, twin: MomentumTwin | None = None) -> None:
-        """Take the weights the run starts from, if it has any, and compile what is to be compiled."""
+        """Load the initial weights, if the run has any, and compile the towers if the configuration asks for it."""
         load_checkpoint(self.config, self.model, twin)
         if self.config.train.compile:
             self.model.compile_towers()
 
     def split(self, part: Part) -> Split:
-        """The records of a part of the data, read once, also where one set of records is several parts."""
+        """The records of one part of the data; each file is read once, even if it serves as several parts."""
         if part not in self._splits:
             named = named_files(self.config, part)
             first = part != "train" and not self._splits.keys() - {"train"}
             if first and named == named_files(self.config, "train"):
                 logger.info("no %s: evaluation is on %s, which training sees", setting_of(self.config, "eval"), named)
+
+            # Parts that name the same files share one set of records.
             same = [read for other, read in self._splits.items() if named_files(self.config, other) == named]
             self._splits[part] = same[0] if same else read_split(self.config, part)
         return self._splits[part]
 
     def training_texts(self) -> Iterable[str]:
-        """All texts that a vocabulary is made from, where none is given."""
+        """The texts that a vocabulary is learned from, if none is given."""
         return video_text(self.config, self.split("train").present, training=False).captions
 
     def training_samples(self) -> VideoTextDataset:
-        """What is trained on: a sample for each text."""
+        """The training samples, one for each text."""
         return video_text(self.config, self.split("train").present, training=True)
 
     def build_train_loader(self) -> TrainLoader:
-        """The training set in batches; what training evaluates is read too, so that its faults end no epoch's work."""
+        """The training set in batches. Also reads the evaluation sets, so their faults surface before training."""
         if not self.split("train").annotations.labelled:
             raise ValueError(
                 f"{self.split('train').annotations.source}: which text is of which video is not public, so there is "
                 "nothing to train on; name another data.train_split"
             )
+
         missing = self.split("train").missing_videos
         if missing:
             logger.warning("%d of %d videos are missing and left out", len(missing), self.split("train").num_annotated)
+
         if self.best_metric is not None:
             for part in ("eval", "test"):
                 self.split(part)
+
         return TrainLoader(
             self.training_samples(),
             batch_size=self.config.train.batch_size,
@@ -100,32 +105,32 @@ class VideoTextTask(nn.Module):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in an epoch; what does not fill a batch is left for another epoch."""
+        """Optimizer steps in an epoch; samples that do not fill a batch wait for another epoch."""
         return self._train_loader.steps_per_epoch
 
     @cached_property
     def data_digest(self) -> str:
-        """Tells the rows that are trained on from others, as many or not, and from the same in another order."""
+        """A digest of the training rows: other rows, or the same rows in another order, give another digest."""
         return digest_of(self.config, self.split("train"))
 
     def train_epoch(self, epoch: int, first_step: int) -> Iterator[dict[str, Any]]:
-        """The micro-batches of an epoch from optimizer step `first_step` on."""
+        """The micro-batches of an epoch, starting at optimizer step `first_step`."""
         return self._train_loader.epoch(epoch, first_step)
 
     def exclude(self, videos: Iterable[str]) -> None:
-        """Train on these files no more, from the next epoch on that begins."""
+        """Stop training on these files when the next epoch begins."""
         self._train_loader.exclude(videos)
 
     def tokenize(self, texts: list[str], max_tokens: int | None = None) -> tuple[Tensor, Tensor]:
         """Ids and mask on the task's device, cut to `max_tokens`, by default `data.max_tokens`.
 
-        Without either, and in any case, texts are cut to as many tokens as the model has positions for.
+        Texts never exceed the number of positions that the text tower has.
         """
         ids, mask = self._tokens(texts, max_tokens)
         return sent(ids, self.device), sent(mask, self.device)
 
     def tokenize_step(self, batches: Sequence[dict[str, Any]]) -> list[Tensor]:
-        """Add `ids` and `mask` of its texts, on the task's device, to each micro-batch; the masks (B, S) on the CPU."""
+        """Add `ids` and `mask`, on the task's device, to each micro-batch; returns the masks (B, S) on the CPU."""
         masks = []
         for batch in batches:
             ids, mask = self._tokens(batch["text"])
@@ -138,7 +143,7 @@ class VideoTextTask(nn.Module):
         return self.tokenizer(texts, min(limit for limit in limits if limit is not None))
 
     def fold_for_inference(self, dtype: torch.dtype) -> None:
-        """Evaluate in `dtype` from now on, with outputs equal to 1e-5; a compiled encoder stays as it is."""
+        """Fold the weights to evaluate in `dtype`; outputs stay equal to 1e-5. A compiled encoder is left unchanged."""
         if not self.config.train.compile:
             self.model.fold_for_inference(dtype)
 
@@ -149,9 +154,9 @@ class VideoTextTask(nn.Module):
     def each_video(
         self, data: VideoTextDataset, batch_size: int, failed: list[dict[str, Any]]
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """This process's share of the videos: positions and pixels (B, T, 3, H, W); adds to `failed` what has none.
+        """Yield this process's share of the videos: positions and pixels (B, T, 3, H, W).
 
-        What hung in an evaluation before is not tried again.
+        Videos that cannot be read are added to `failed`. A video that hung in an earlier evaluation is not retried.
         """
         data.exclude(self._hung)
         loader = evaluation_loader(
@@ -162,6 +167,7 @@ class VideoTextTask(nn.Module):
             workers=self.config.train.workers,
             sample_timeout=self.config.train.sample_timeout,
         )
+
         for batch in progress_bar(loader, "videos"):
             failed += batch["failed"]
             self._hung |= {entry["video"]: entry["reason"] for entry in batch["failed"] if entry["excluded"]}
@@ -169,19 +175,22 @@ class VideoTextTask(nn.Module):
                 yield batch["index"].tolist(), batch["clip"].pixels.to(self.device, non_blocking=True)
 
     def evaluated(self, final: bool) -> Split:
-        """The part of the data that an evaluation is of."""
+        """The part of the data to evaluate: the test set for the final evaluation, else the evaluation set."""
         return self.split("test" if final else "eval")
 
     def described(self, final: bool, num_videos: int, num_texts: int, failed: list[dict[str, str]]) -> dict[str, Any]:
-        """What an evaluation says it is of; `failed` is this process's part of what could not be read.
+        """Describe what an evaluation covered: names, counts, and every video that was left out.
 
-        `ValueError` if `num_videos`, those that could be read, are none.
+        `failed` lists the videos that this process could not read; `num_videos` counts those that some process read.
+        `ValueError` if `num_videos` is 0.
         """
         split = self.evaluated(final)
         left_out = split.missing_videos + [failure for part in gather_objects(failed) for failure in part]
+
         if not num_videos:
             named = named_files(self.config, "test" if final else "eval")
             raise ValueError(f"{named}: none of its {split.num_annotated} videos could be read")
+
         return {
             "dataset": split.annotations.dataset,
             "split": split.annotations.split,
@@ -200,7 +209,7 @@ class PairTask(VideoTextTask):
     """Train a model on pairs of videos and texts with the configured objectives.
 
     Args:
-        config: of pre-training or retrieval.
+        config: the configuration of pre-training or retrieval.
     """
 
     best_metric: str | None = None
@@ -212,7 +221,7 @@ class PairTask(VideoTextTask):
         self.start_from_checkpoint(self.objectives.twin)
 
     def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:
-        """Before the first forward of an optimizer step: texts become ids, and the momentum twin follows."""
+        """Prepare an optimizer step before its first forward pass: tokenize texts and update the momentum twin."""
         masks = self.tokenize_step(batches)
         self.objectives.begin_step(self.model, step, epoch, batches, masks)
 
@@ -222,5 +231,5 @@ class PairTask(VideoTextTask):
 
 
 def progress_bar(items: Iterable[Any], description: str) -> tqdm:
-    """A bar for people who watch; none where the output is no terminal, nor from other processes than the first."""
+    """A progress bar on the main process; hidden if the output is not a terminal."""
     return tqdm(items, desc=description, disable=None if is_main() else True, leave=False)

@@ -1,4 +1,4 @@
-"""Captioning: a decoder over the video's tokens writes what is seen."""
+"""Captioning: a decoder attends to the video's tokens and describes what is seen."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ TEXTS_AT_ONCE = 256
 
 
 class CaptionTask(VideoTextTask):
-    """Fine-tuning to write captions: their cross-entropy for each token, as pre-training's."""
+    """Fine-tuning to write captions, with the same cross-entropy per token as pre-training."""
 
     config: CaptionConfig
 
@@ -41,26 +41,27 @@ class CaptionTask(VideoTextTask):
         self.model.freeze_unused(("cap",))
         self.start_from_checkpoint()
         self.scorer: CaptionScorer | None = None
-        # Now: a checkpoint that a run goes on from is gone when the next ones are kept.
+        # Read it now: checkpoint rotation may delete the folder we resume from.
         known = beside_checkpoint(config, LENGTH)
         self._longest: int | None = None if known is None else read_json(known)["max_tokens"]
+
         most, asked = config.model.text.max_positions, config.evaluation.max_tokens
         if asked is not None and asked > most:
             raise ValueError(f"evaluation.max_tokens: {asked} is more than model.text.max_positions {most}")
 
     def build_train_loader(self) -> TrainLoader:
-        """The captions in batches; from now on the longest known is the longest of them."""
+        """The captions in batches; from now on `longest_caption` is measured on them."""
         self._longest = self._longest_of(self.training_texts())
         loader = super().build_train_loader()
         self._check_labelled(self.evaluated(final=False))
-        self._check_labelled(self.evaluated(final=True))  # now, not when all is trained
+        self._check_labelled(self.evaluated(final=True))  # fail now, not after training
         self._choose_scorer(self._best_so_far())
         return loader
 
     def _choose_scorer(self, best_so_far: str | None) -> None:
-        """Choose, once for all evaluations and processes, whether captions are scored with Java.
+        """Decide, once for all evaluations and processes, whether captions are scored with Java.
 
-        `best_so_far` is the metric that chose the run's best weights before it was resumed: the choice stays.
+        `best_so_far` is the metric that chose the best weights before the run resumed; a resumed run keeps that choice.
         """
         self.scorer = CaptionScorer()
         self.scorer.plain = done_by_main(partial(scores_plainly, self.scorer, self.evaluation.best_metric, best_so_far))
@@ -81,29 +82,33 @@ class CaptionTask(VideoTextTask):
             )
 
     def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:
-        """Before the first forward of an optimizer step: captions become ids, and their tokens are counted."""
+        """Prepare an optimizer step before its first forward pass: tokenize the captions and count their tokens."""
         count_texts(batches, self.tokenize_step(batches))
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The loss of a token, averaged over all captions of the step, those of all processes."""
+        """The mean loss of a token over all captions of the step, on all processes."""
         losses = self.model.context_loss(self.model.video_tokens(batch["clip"].pixels), batch["ids"], batch["mask"])
         return {"cap": losses.sum() / batch["mean_tokens"]}
 
     def evaluate(self, final: bool) -> dict[str, Any]:
-        """Scores of captions written for all videos that can be read, each against all of its own."""
+        """Caption every readable video and score each caption against all captions of its video."""
         split = self.evaluated(final)
         self._check_labelled(split)
         if self.scorer is None:
             self._choose_scorer(best_so_far=None)
+
         data = video_text(self.config, split.present, training=False)
         failed: list[dict[str, str]] = []
         settings = self.generation()
         written = self._write(data, settings, failed)
+
         shown = [split.present[position] for position in sorted(written)]
         description = self.described(final, len(shown), sum(len(record.captions) for record in shown), failed)
         texts = [written[position] for position in sorted(written)]
-        # On one process, since several would start several Java machines; the others are told.
+
+        # Score on the main process alone, so that only one Java machine starts, and share the result.
         metrics = done_by_main(partial(self._score, texts, [record.captions for record in shown]))
+
         return {
             "metrics": metrics,
             **description,
@@ -112,7 +117,7 @@ class CaptionTask(VideoTextTask):
         }
 
     def _score(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        """The metrics; ValueError where Java ran when this began and now does not."""
+        """The metrics; ValueError if Java worked when the run began and now fails."""
         assert self.scorer is not None
         try:
             return self.scorer.score(texts, references)
@@ -125,21 +130,22 @@ class CaptionTask(VideoTextTask):
             ) from error
 
     def longest_caption(self) -> int:
-        """Word pieces, the end counted, of the longest caption of this run's training, or of the checkpoint's.
+        """The length of the longest training caption in word pieces, including the end token.
 
-        A checkpoint that does not say was not made here; then the training set of the configuration is read.
+        It comes from this run's training set or from the checkpoint. A checkpoint made elsewhere does not record it;
+        then the configured training set is read.
         """
         if self._longest is None:
             self._longest = self._longest_of(self.annotated_texts())
         return self._longest
 
     def save_extras(self, folder: Path) -> None:
-        """Put the tokenizer, and the length of the longest caption, beside the weights."""
+        """Save the tokenizer and the length of the longest caption beside the weights."""
         super().save_extras(folder)
         write_json(folder / LENGTH, {"max_tokens": self.longest_caption()})
 
     def annotated_texts(self) -> list[str]:
-        """All training captions, cleaned, whether their videos are there or not."""
+        """All training captions, cleaned, including captions of missing videos."""
         clean = clean_up(self.config)
         return [clean(text) for record in read_annotations(self.config, "train").records for text in record.captions]
 
@@ -149,14 +155,14 @@ class CaptionTask(VideoTextTask):
         return max(self.tokenize(part)[0].shape[1] for part in parts) - 1  # [CLS] is not written
 
     def generation(self) -> dict[str, Any]:
-        """How captions are written, all of it, as results.json says it."""
+        """All generation settings, as results.json records them."""
         asked = self.evaluation
         most = self.longest_caption() if asked.max_tokens is None else asked.max_tokens
         way = {"num_beams": asked.num_beams} if asked.method == "beam" else {"top_p": asked.top_p}
         return {"method": asked.method, **way, "min_tokens": asked.min_tokens, "max_tokens": most}
 
     def _write(self, data: VideoTextDataset, settings: dict[str, Any], failed: list[dict[str, str]]) -> dict[int, str]:
-        """The caption of each video by its position, of all processes."""
+        """The captions that all processes wrote, by video position."""
         arguments = {name: value for name, value in settings.items() if name != "method"}
         written: dict[int, str] = {}
         for positions, videos in self.each_video(data, self.evaluation.batch_size, failed):
@@ -167,25 +173,27 @@ class CaptionTask(VideoTextTask):
         return {position: text for part in gather_objects(written) for position, text in part.items()}
 
     def noise(self, positions: list[int], max_tokens: int) -> Tensor:
-        """What decides the words of each video (B, max_tokens): it follows from the seed and the video alone."""
+        """Random numbers (B, max_tokens) that choose the words; fixed by the seed and the video's position."""
         rows = [generator("words", self.config.seed, 0, position).random(max_tokens) for position in positions]
         return torch.from_numpy(np.stack(rows)).to(self.device)
 
 
 def scores_plainly(scorer: CaptionScorer, best_metric: str, best_so_far: str | None) -> bool:
-    """Whether to score without Java: where that is asked for, where a resumed run did, and where Java does not run.
+    """Whether to score without Java: because the user asks, because the resumed run did, or because Java fails.
 
-    ValueError if Java does not run and the run cannot do without: its best weights were chosen with Java, or
-    `best_metric` is METEOR.
+    ValueError if Java fails and the run needs it: it chose the best weights so far, or `best_metric` is METEOR.
     """
     if best_metric.endswith(PLAIN):
         return True
     if best_so_far == f"{best_metric}{PLAIN}":
         logger.info("%s chose checkpoint_best before: captions are still scored without Java", best_so_far)
         return True
+
     trouble = scorer.why_not_java()
     if trouble is None:
         return False
+
+    # Java fails: fall back to the plain metrics, unless that would change what chooses the best weights.
     if best_metric == "meteor":
         raise ValueError(f"evaluation.best_metric: meteor needs Java: {trouble}; mend that or take cider")
     if best_so_far == best_metric:
@@ -193,6 +201,7 @@ def scores_plainly(scorer: CaptionScorer, best_metric: str, best_so_far: str | N
             f"evaluation.best_metric: {best_metric}, which chose checkpoint_best before, needs Java: {trouble}; mend "
             f"that, or choose by evaluation.best_metric={best_metric}{PLAIN} from now on"
         )
+
     logger.warning(
         "%s: captions are split into words plainly, METEOR is left out, and metrics end in %s", trouble, PLAIN
     )

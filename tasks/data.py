@@ -1,4 +1,4 @@
-"""The samples that are made of records: frames, pixels and cleaned texts as the configuration says."""
+"""Turn records into samples: frames, pixels and cleaned texts, as the configuration says."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +20,7 @@ def video_text(
     training: bool,
     texts: TextsOfSample = "one",
 ) -> VideoTextDataset:
-    """Records as samples of the configured frames and pixels, each with one or all texts of its video."""
+    """Records as samples with the configured frames and pixels, each with one or all texts of its video."""
     video, data = config.video, config.data
     return VideoTextDataset(
         PairTable.of(records),
@@ -38,7 +38,7 @@ def video_text(
 def framing_of(video: VideoConfig, training: bool, image_size: int | None = None) -> Framing:
     """How frames become squares of the configured size, or of `image_size` pixels.
 
-    What is cut is then resized in proportion.
+    With another `image_size`, `video.resize` scales in proportion.
     """
     size = image_size or video.image_size
     augment = "none"
@@ -48,13 +48,13 @@ def framing_of(video: VideoConfig, training: bool, image_size: int | None = None
 
 
 def clean_up(config: RunConfig) -> Callable[[str], str]:
-    """What is done to every caption, or question, before it is tokenized."""
+    """The cleaning rule for every caption or question, applied before tokenization."""
     clean, max_words = CLEAN_UPS[_clean_up_name(config)], max_words_of(config)
     return clean if max_words is None else partial(clean, max_words=max_words)
 
 
 def max_words_of(config: RunConfig) -> int | None:
-    """How many words the clean-up leaves at most; None where it leaves all."""
+    """The most words that the clean-up keeps; None if it keeps all."""
     return {"caption": config.data.max_words, "question": QUESTION_WORDS}.get(_clean_up_name(config))
 
 

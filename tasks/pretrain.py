@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 class PretrainTask(PairTask):
     """TESTA's pre-training: the decoder shares all but self-attention with the text encoder, each pair stands alone.
 
-    `data.sources`, or `data.manifest` alone, are read through indices on disk and not looked for file by file: what is
-    missing or broken is replaced when its turn comes. A public dataset is read as by the other tasks.
+    `data.sources`, or `data.manifest` alone, are read through indices on disk. Their files are not checked one by one:
+    a missing or broken file is replaced when it is read. A public dataset is read as in the other tasks.
     """
 
     config: PretrainConfig
@@ -38,7 +38,7 @@ class PretrainTask(PairTask):
 
     @cached_property
     def _mixture(self) -> Mixture | None:
-        """The sources as one set to train on; None for a public dataset."""
+        """All sources as one training set; None for a public dataset."""
         config = self.config
         sources = sources_of(config)
         if not sources:
@@ -53,7 +53,7 @@ class PretrainTask(PairTask):
         return len(chosen) > 1
 
     def train_epoch(self, epoch: int, first_step: int) -> Iterator[dict[str, Any]]:
-        """The micro-batches, each with the `losses` that its source trains on, where that has its own."""
+        """The micro-batches; a source with its own `losses` adds them to its batches."""
         sources = self.config.data.sources
         for batch in super().train_epoch(epoch, first_step):
             source = batch["source"]
@@ -61,14 +61,14 @@ class PretrainTask(PairTask):
             yield batch if own is None else {**batch, "losses": own}
 
     def training_texts(self) -> Iterable[str]:
-        """All texts that a vocabulary is made from, where none is given."""
+        """The texts that a vocabulary is learned from, if none is given."""
         if self._mixture is None:
             return super().training_texts()
         return (source.data.clean(text) for source in self._mixture.sources for text in source.data.table.texts)
 
     @cached_property
     def data_digest(self) -> str:
-        """Of sources, what their indices say, so that millions of rows cost nothing."""
+        """The digest of the training rows; for sources it joins the digests of their indices, so no row is read."""
         if self._mixture is None:
             return digest_of(self.config, self.split("train"))
         return join_digests(source.data.table.digest for source in self._mixture.sources)
@@ -89,20 +89,21 @@ class PretrainTask(PairTask):
         )
 
     def evaluate(self, final: bool) -> dict[str, Any]:
-        """Not part of pre-training: its checkpoints are judged by the tasks that start from them."""
+        """Pre-training is not evaluated: the tasks that start from its checkpoints judge them."""
         raise ValueError("pre-training has no evaluation; evaluate a checkpoint with train_retrieval.py --evaluate")
 
 
 def read_source(config: PretrainConfig, source: SourceConfig) -> Source:
-    """Open one source and say what is in it; ValueError if none of its files is there.
+    """Open one source and log what it holds; ValueError if none of its files exists.
 
-    A relative file or media folder is in `data.root`. Augmentation reads videos larger than the source's own
-    `image_size` by as much as `video.resize` is larger than `video.image_size`.
+    A relative file or media folder is in `data.root`. Augmentation reads frames larger than the source's own
+    `image_size`, by the ratio of `video.resize` to `video.image_size`.
     """
     root, video, data = Path(config.data.root), config.video, config.data
     path = root / source.file
     table = open_source(path, media_folder(config, source))
     missing, looked_for = missing_of_some(path, table)
+
     image_size = source.image_size or video.image_size
     num_frames = source.num_frames or video.num_frames
     logger.info(
@@ -111,6 +112,7 @@ def read_source(config: PretrainConfig, source: SourceConfig) -> Source:
     )
     if missing:
         logger.warning("%s: %d of %d files looked for are missing; such are replaced", path, missing, looked_for)
+
     samples = VideoTextDataset(
         table,
         num_frames=num_frames,
@@ -135,6 +137,7 @@ def check_sources(config: PretrainConfig) -> None:
             )
         except ValueError as error:
             raise ValueError(f"data.sources: {source.file}: {error}; leave one of them out or change it") from None
+
         losses = config.objective.losses if source.losses is None else source.losses
         unknown = set(losses) - set(config.objective.losses)
         if unknown:
@@ -142,15 +145,18 @@ def check_sources(config: PretrainConfig) -> None:
                 f"data.sources: losses of {source.file}: {min(unknown)!r} is none of objective.losses "
                 f"({', '.join(config.objective.losses)}); add it there or leave it out"
             )
+
         if "vtm" in losses and "vtc" not in losses:
             raise ValueError(f"data.sources: losses of {source.file}: 'vtm' draws its negatives by 'vtc'; add that")
-        # The train section's own was checked with it.
+        # The objective section already checked train.batch_size; this checks the source's own.
         batch_size = source.batch_size or config.train.batch_size
         if "vtm" in losses and batch_size // config.train.accumulate < 2:
             raise ValueError(
                 f"data.sources: batch_size {batch_size} of {source.file} leaves matching no second sample as negative; "
                 "make it larger, or leave 'vtm' out of objective.losses"
             )
+
+    # Every loss of the objective must belong to some source.
     idle = set(config.objective.losses)
     for source in config.data.sources or ():
         idle -= set(config.objective.losses if source.losses is None else source.losses)

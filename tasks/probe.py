@@ -1,7 +1,7 @@
 """A linear classifier on frozen features: in closed form, or by SGD.
 
-N videos, E width of their features, C classes. No recipe was published for TVTSv2; ours is standardised features, ridge
-regression onto the classes, and a penalty chosen by cross-validation that leaves whole groups out.
+Shapes: N videos, E width of their features, C classes. TVTSv2 published no recipe. Ours standardises the features, fits
+ridge regression onto the classes, and chooses the penalty by cross-validation that holds out whole groups.
 """
 
 import math
@@ -15,19 +15,19 @@ from torch.nn import functional as F
 from tasks.metrics.recognition import check_labels
 
 PENALTIES = tuple(10.0**power for power in range(-3, 5))
-"""Of a closed-form probe, relative to the mean variance of a feature times the number of videos."""
+"""Penalties of a closed-form probe, relative to the mean variance of a feature times the number of videos."""
 NUM_FOLDS = 5
 SMALLEST_STD = 1e-6
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A classifier of features (N, E): standardise, multiply, add.
+    """A linear classifier of features (N, E): standardise, multiply by the weight, add the bias.
 
     Attributes:
-        mean, std: (E,) of the training features.
+        mean, std: (E,), statistics of the training features.
         weight, bias: (C, E) and (C,).
-        penalty: what the closed form was fitted with; 0 for SGD.
+        penalty: the ridge penalty it was fitted with; 0 for SGD.
     """
 
     mean: Tensor
@@ -49,13 +49,13 @@ def fit_ridge(
     penalty: float | None = None,
     groups: Sequence[str | None] | None = None,
 ) -> LinearProbe:
-    """Least squares onto one column a class, in closed form and so without chance.
+    """Fit ridge regression onto one column per class; the closed form needs no random numbers.
 
     Args:
-        penalty: on the weights; by default the one of PENALTIES that recognises most videos in cross-validation.
-        groups: what each video was cut from; videos of one group are left out together.
+        penalty: on the weights; by default `choose_penalty` picks one of PENALTIES by cross-validation.
+        groups: the recording each video was cut from; videos of one group are held out together.
 
-    ValueError for fewer than two classes among the labels, labels out of range, and features that are no numbers.
+    ValueError if the labels name fewer than two classes or are out of range, or if a feature is not a finite number.
     """
     _check(features_NE, labels_N, num_classes)
     if penalty is None:
@@ -69,48 +69,58 @@ def fit_ridge(
 def choose_penalty(
     features_NE: Tensor, labels_N: Tensor, num_classes: int, groups: Sequence[str | None] | None = None
 ) -> float:
-    """The penalty of PENALTIES that recognises most videos which were left out; of equal ones the largest."""
+    """The penalty that recognises the most held-out videos in cross-validation; ties go to the largest."""
     right = torch.zeros(len(PENALTIES))
     for held_out in folds(labels_N, groups):
+        # With very few groups a fold may hold out every video, or none: it tells nothing.
         if held_out.all() or not held_out.any():
             continue
+
+        # Standardise by the training videos alone: the held-out ones must not leak into the fit.
         mean, std = _standardisation(features_NE[~held_out])
         standard = (features_NE.double() - mean) / std
         ridge = _Ridge(standard[~held_out], labels_N[~held_out], num_classes)
+
         for index, penalty in enumerate(PENALTIES):
             weight, bias = ridge.solve(penalty)
             predicted = (standard[held_out] @ weight.T + bias).argmax(dim=1)
             right[index] += (predicted == labels_N[held_out]).sum()
+
     best = max(range(len(PENALTIES)), key=lambda index: (float(right[index]), index))
     return PENALTIES[best]
 
 
 def folds(labels_N: Tensor, groups: Sequence[str | None] | None = None) -> list[Tensor]:
-    """Masks (N,) of the videos that each fold leaves out: whole groups, and of each class about as many.
+    """Masks (N,) of the videos that each fold holds out: whole groups, with the classes spread evenly over the folds.
 
-    A video without a group is one of its own.
+    A video without a group forms its own group.
     """
     names = [f"alone {row}" for row in range(len(labels_N))]
     if groups is not None:
         names = [names[row] if group is None else f"group {group}" for row, group in enumerate(groups)]
-    # Groups are dealt out in order of class and first appearance, so that each fold gets some of every class.
+
+    # Sort the groups by class and first appearance, then deal them out in turn: each fold gets some of every class.
     first_row = {name: row for row, name in reversed(list(enumerate(names)))}
     order = sorted(first_row, key=lambda name: (int(labels_N[first_row[name]]), first_row[name]))
     fold_of = {name: position % NUM_FOLDS for position, name in enumerate(order)}
+
     fold_N = torch.tensor([fold_of[name] for name in names])
     return [fold_N == fold for fold in range(NUM_FOLDS)]
 
 
 class _Ridge:
-    """Ridge regression onto one-hot labels whose penalty may be changed at little cost."""
+    """Ridge regression onto one-hot labels, factored once so that trying another penalty is cheap."""
 
     def __init__(self, standard_NE: Tensor, labels_N: Tensor, num_classes: int) -> None:
         targets = F.one_hot(labels_N, num_classes).double()
         self._mean = standard_NE.mean(dim=0)
         self._share = targets.mean(dim=0)
+        # Centre features and targets, so that the penalty does not shrink the bias.
         centred = standard_NE - self._mean
         self._scale = len(standard_NE)
-        # Penalties are added to the eigenvalues: one decomposition serves them all.
+
+        # X'X = V diag(values) V', so (X'X + penalty I)^-1 only adds the penalty to the eigenvalues: one decomposition
+        # serves all penalties.
         self._values, self._vectors = torch.linalg.eigh(centred.T @ centred)
         self._rotated = self._vectors.T @ (centred.T @ (targets - self._share))
 
@@ -132,13 +142,14 @@ def fit_sgd(
     weight_decay: float = 1e-9,
     warmup_epochs: int = 10,
 ) -> LinearProbe:
-    """Softmax regression by SGD with momentum 0.9, warm-up and cosine, as TVTS v1 trained its linear classifiers.
+    """Fit softmax regression by SGD with momentum 0.9, warm-up and cosine, as TVTS v1 trained its linear classifiers.
 
-    `lr` is for batches of 256 and scales with the batch. The order of the videos follows from the seed alone.
+    `lr` is for batches of 256 and scales with the batch. The order of the videos depends only on the seed.
     """
     _check(features_NE, labels_N, num_classes)
     mean, std = _standardisation(features_NE)
     standard = ((features_NE.double() - mean) / std).float()
+
     weight = torch.zeros(num_classes, standard.shape[1], requires_grad=True)
     bias = torch.zeros(num_classes, requires_grad=True)
     optimizer = torch.optim.SGD([weight, bias], lr=lr, momentum=0.9, weight_decay=weight_decay)
@@ -146,20 +157,23 @@ def fit_sgd(
     generator = torch.Generator().manual_seed(seed)
     batch_size = min(batch_size, len(standard))
     steps_per_epoch = math.ceil(len(standard) / batch_size)
+
     for epoch in range(epochs):
         order = torch.randperm(len(standard), generator=generator)
         for step, rows in enumerate(order.split(batch_size)):
             done = epoch + step / steps_per_epoch
             optimizer.param_groups[0]["lr"] = lr * batch_size / 256 * _rate(done, epochs, warmup_epochs)
+
             loss = F.cross_entropy(standard[rows] @ weight.T + bias, labels_N[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+
     return LinearProbe(mean, std, weight.detach(), bias.detach())
 
 
 def _rate(done: float, epochs: int, warmup_epochs: int) -> float:
-    """The share of the learning rate after so many epochs: up in a line, then down along a cosine."""
+    """The learning-rate factor after `done` epochs: linear warm-up, then a cosine down to 0."""
     if done < warmup_epochs:
         return done / warmup_epochs
     return 0.5 * (1 + math.cos(math.pi * (done - warmup_epochs) / max(1, epochs - warmup_epochs)))

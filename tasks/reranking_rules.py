@@ -1,4 +1,4 @@
-"""Scores of candidates from similarities and matching logits, each rule under the name of what it does."""
+"""Rules that turn similarities and matching logits into candidate scores; each is named after what it computes."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,15 +11,15 @@ from tasks.metrics.retrieval import rerank
 
 NOT_RERANKED = -100.0
 MATCHING_SHARE = 0.7
-"""Of a choice's score; the rest is similarity's."""
+"""The weight of the matching probability in an option's score; the similarity has the rest."""
 SCALE = 1000.0
-"""What the reference of `by_scaled_probability` multiplies by; it changes no order."""
+"""The factor in the reference of `by_scaled_probability`; it changes no order."""
 
 
 def by_logit(chosen: NDArray, logits: NDArray, num_candidates: int) -> NDArray:
-    """Scores (Q, N) of the `chosen` candidates (Q, k) by their logits (Q, k) alone; all others are -100.
+    """Scores (Q, N): each `chosen` candidate (Q, k) scores its logit (Q, k); all others score -100.
 
-    Similarity only chooses the candidates. The rule scores each pair once, so both directions may share the logits.
+    Similarity only chooses the candidates. A pair is scored once, so both directions may share the logits.
     """
     scores = np.full((len(chosen), num_candidates), NOT_RERANKED, dtype=np.float32)
     np.put_along_axis(scores, chosen.astype(np.int64), logits.astype(np.float32), axis=1)
@@ -29,23 +29,25 @@ def by_logit(chosen: NDArray, logits: NDArray, num_candidates: int) -> NDArray:
 def by_share_of_options(similarity_QO: Tensor, matching_logits_QO2: Tensor) -> Tensor:
     """Scores (Q, O) of a question's options: 0.7 of the probability of a match, 0.3 of the softmax over options.
 
-    `similarity_QO` is divided by the temperature already; logits are of no match and match.
+    `similarity_QO` is already divided by the temperature. The last axis of the logits is (no match, match).
     """
     matching = matching_logits_QO2.float().softmax(dim=-1)[..., 1]
     return MATCHING_SHARE * matching + (1 - MATCHING_SHARE) * similarity_QO.float().softmax(dim=-1)
 
 
 def by_scaled_probability(similarity: NDArray, probability: NDArray) -> NDArray:
-    """Scores (Q, K) of each query's K candidates: the probability of a match times the query's softmax, float64.
+    """Scores (Q, K), float64, of each query's K candidates: the matching probability times the query's softmax.
 
-    The reference (STOA-VLP) multiplies by 1000 and adds 1000 to tell candidates from the rest, which costs float32 what
-    tells them apart; here `tasks.metrics.retrieval.rerank` puts the others behind. Rank by rank it is the same order.
+    The reference (STOA-VLP) multiplies by 1000, then adds 1000 to lift candidates above the rest; in float32 that sum
+    rounds away the differences between candidates. Here `tasks.metrics.retrieval.rerank` puts the rest behind instead.
+    The ranks are the same.
 
     Args:
         similarity: (Q, K), cosines times the model's scale.
-        probability: (Q, K), that the pair matches. Where a model scores all candidates of a query together, directions
-            differ.
+        probability: (Q, K), that the pair matches. If a model scores all candidates of a query together, the two
+            directions differ.
     """
+    # The softmax over each query's candidates, shifted by the maximum so that nothing overflows.
     shifted = similarity.astype(np.float64) - similarity.max(axis=1, keepdims=True)
     weights = np.exp(shifted)
     weights /= weights.sum(axis=1, keepdims=True)
@@ -63,10 +65,10 @@ def probability_of(logits_P2: Tensor) -> Tensor:
 
 
 class Rule(NamedTuple):
-    """How the best of each query are scored again; each pair is matched once, for both directions.
+    """How to rescore the best candidates of each query; each pair is matched once, for both directions.
 
     Attributes:
-        value: what of a pair's logits (P, 2) is kept, (P,).
+        value: reduces the logits (P, 2) of the pairs to one value each, (P,).
         scores: (cosine (q, N) float32, chosen (q, k), values (q, k), scale) -> scores (q, N) of a tile of queries;
             `scale` is what the model multiplies cosines by, 1 / temperature.
     """
@@ -91,7 +93,7 @@ def _scaled_probability(cosine: NDArray, chosen: NDArray, values: NDArray, scale
 
 
 def _spread(cosine: NDArray, chosen: NDArray, values: NDArray) -> tuple[NDArray, NDArray]:
-    """Which candidates (q, N) are chosen, and the values of those; NaN for all others."""
+    """Spread chosen candidates and their values (q, k) over all candidates (q, N); NaN where none was chosen."""
     is_chosen, spread = np.zeros(cosine.shape, dtype=bool), np.full(cosine.shape, np.nan)
     np.put_along_axis(is_chosen, chosen, True, axis=1)
     np.put_along_axis(spread, chosen, values, axis=1)
@@ -103,11 +105,11 @@ RULES: dict[str, Rule] = {
     "logit": Rule(logit_of, _logit),
     "scaled_probability": Rule(probability_of, _scaled_probability),
 }
-"""By `evaluation.rerank_rule`."""
+"""The rules, by `evaluation.rerank_rule`."""
 
 
 def rule_named(name: str) -> Rule:
-    """The rule of a name; ValueError if there is none."""
+    """The rule with this name; ValueError if there is none."""
     if name not in RULES:
         raise ValueError(f"evaluation.rerank_rule: found {name}, expected one of {', '.join(RULES)}")
     return RULES[name]

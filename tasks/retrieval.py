@@ -1,4 +1,4 @@
-"""Paragraph-to-video retrieval: fine-tuning, and evaluation by cosine with the best rescored by matching."""
+"""Paragraph-to-video retrieval: fine-tuning, and evaluation by cosine with the best candidates rescored by matching."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -31,18 +31,18 @@ from tasks.tokenized_texts import TEXTS_AT_ONCE, TokenizedTexts
 logger = logging.getLogger(__name__)
 NOT_LABELLED = "which text is of which video is not public: the challenge's server gives the metrics of a submission"
 Score = Callable[[slice], NDArray]
-"""Scores of a tile of one direction's queries and all of its candidates."""
+"""Takes a tile of one direction's queries; returns their scores with all candidates."""
 Part = TypeVar("Part", slice, NDArray)
 
 
 @dataclass(frozen=True)
 class EncodedVideos:
-    """The videos of a test set that could be read, in order.
+    """The readable videos of a test set, in order.
 
     Attributes:
         embeddings: (V, E), float32.
-        positions: of each video among those that are there.
-        encoded_by: of each video the process that encoded it, and has its tokens.
+        positions: each video's place among the present records.
+        encoded_by: the process that encoded each video and holds its tokens.
     """
 
     embeddings: NDArray
@@ -50,7 +50,7 @@ class EncodedVideos:
     encoded_by: list[int]
 
     def of_process(self, process: int) -> list[int]:
-        """The rows of the videos that a process encoded."""
+        """The rows of the videos that one process encoded."""
         return [video for video, encoded_by in enumerate(self.encoded_by) if encoded_by == process]
 
 
@@ -72,33 +72,38 @@ class RetrievalTask(PairTask):
         return loader
 
     def evaluate(self, final: bool) -> dict[str, Any]:
-        """Metrics of both directions, `_cosine` before reranking, with how many videos and texts they are of.
+        """Metrics of both directions (`_cosine`: before reranking), with the numbers of videos and texts.
 
-        Videos that are not there or cannot be read are left out with their texts, counted, and named under `failed`.
-        Of a set whose pairs are not public there are no metrics, but the scores of all texts and videos, as files.
+        Missing and unreadable videos are skipped with their texts, counted, and listed under `failed`. If the pairs of
+        a set are not public there are no metrics; the scores of all texts and videos are written to files instead.
         """
         split = self.evaluated(final)
         data = video_text(self.config, split.present, training=False)
         failed: list[dict[str, str]] = []
         assert self.config.output_dir is not None, "the entry script names the output folder"
+
         with TokenStore(Path(self.config.output_dir), len(data)) as tokens:
             videos = self._encode_videos(data, tokens, failed)
+
             captions, truth = captions_of(split, data, videos.positions, self.evaluation.same_captions)
             description = self.described(final, len(videos.positions), len(captions), failed)
+
             texts = TokenizedTexts(captions, self.tokenize, self.tokenizer.pad_id)
             directions = both_directions(self._embed_texts(texts), videos.embeddings, truth)
             cosine = [direction.cosine for direction in directions]
             scores = self._reranked(directions, texts, videos, tokens) if self.evaluation.rerank > 0 else cosine
+
         if not split.annotations.labelled:
             t2v, v2t = (
                 shared_out(direction.tiles(), score) for direction, score in zip(directions, scores, strict=True)
             )
             files = submission_files(split, videos.positions, t2v, v2t)
             return {"metrics": {}, **description, "note": NOT_LABELLED, "files": files}
+
         return {"metrics": metrics(directions, scores) | metrics(directions, cosine, "_cosine"), **description}
 
     def _encode_videos(self, data: VideoTextDataset, tokens: TokenStore, failed: list[dict[str, str]]) -> EncodedVideos:
-        """Each video once, shared out over the processes; `tokens` has those of this one if pairs will be matched."""
+        """Encode each video once, split over the processes; `tokens` stores this process's share for matching."""
         own: list[int] = []
         rows: list[NDArray] = []
         for positions, videos in self.each_video(data, self.evaluation.batch_size, failed):
@@ -107,11 +112,14 @@ class RetrievalTask(PairTask):
             rows.append(encoded.embedding.cpu().numpy())
             if self.evaluation.rerank > 0:
                 tokens.add(positions, encoded.tokens)
+
+        # Every process gets all embeddings, and learns which process holds the tokens of each video.
         encoded_by: dict[int, int] = {}
         embeddings: dict[int, NDArray] = {}
         for process, (positions, parts) in enumerate(gather_objects((own, rows))):
             encoded_by.update(dict.fromkeys(positions, process))
             embeddings.update(zip(positions, (row for part in parts for row in part), strict=True))
+
         order = sorted(embeddings)
         return EncodedVideos(
             embeddings=np.stack([embeddings[position] for position in order]) if order else np.zeros((0, 1)),
@@ -120,7 +128,7 @@ class RetrievalTask(PairTask):
         )
 
     def _embed_texts(self, texts: TokenizedTexts) -> NDArray:
-        """Embeddings (T, E) of all texts, shared out over the processes in batches of like lengths."""
+        """Embeddings (T, E) of all texts, split over the processes in batches of similar lengths."""
         order = texts.by_length(np.arange(len(texts)))
         parts = [order[first : first + TEXTS_AT_ONCE] for first in range(0, len(order), TEXTS_AT_ONCE)]
 
@@ -138,30 +146,35 @@ class RetrievalTask(PairTask):
     ) -> list[Score]:
         """The scores of both directions, the best candidates of each query rescored by `evaluation.rerank_rule`.
 
-        A pair is scored once, for both directions, by the process that has its video's tokens.
+        Each pair is matched once, for both directions, by the process that holds its video's tokens.
         """
         choose = [partial(direction.shortlist, most=self.evaluation.rerank) for direction in directions]
         lists = Shortlists(
             *(shared_out(direction.tiles(), best) for direction, best in zip(directions, choose, strict=True))
         )
+
+        # Match the pairs of this process's videos.
         scored = [np.zeros(0, np.float32)]
         for video in progress_bar(videos.of_process(rank()), "reranking"):
             scored.append(self._match(tokens.read(videos.positions[video]), lists.texts_of(video), texts))
+
+        # Each process's values lie video by video: put them into the shortlists of both directions.
         for process, values in enumerate(gather_objects(np.concatenate(scored))):
             for video in videos.of_process(process):
                 values = lists.put_first(video, values)
+
         return [
             partial(self._reranked_scores, direction, chosen, logits)
             for direction, chosen, logits in zip(directions, lists.chosen, lists.logits, strict=True)
         ]
 
     def _reranked_scores(self, direction: Direction, chosen: NDArray, values: NDArray, tile: slice) -> NDArray:
-        """Scores (q, N) of a tile of queries with the `chosen` (Q, k) of each scored again."""
+        """Scores (q, N) of a tile of queries, with the `chosen` candidates (Q, k) rescored by their `values` (Q, k)."""
         cosine = direction.cosine(tile)
         return self.rule.scores(cosine, chosen[tile], values[tile], self.model.similarity_scale)
 
     def _match(self, tokens_1ND: Tensor, chosen: NDArray, texts: TokenizedTexts) -> NDArray:
-        """What the rule keeps (P,) of a video with the `chosen` (P,) texts, matched in batches of like lengths."""
+        """Match a video with the `chosen` texts (P,), in batches of similar lengths; returns the rule's values (P,)."""
         tokens_1ND = tokens_1ND.to(self.device)
         order = texts.by_length(chosen)
         size = self.evaluation.rerank_batch_size
@@ -175,9 +188,9 @@ class RetrievalTask(PairTask):
 def captions_of(
     split: Split, data: VideoTextDataset, positions: list[int], same_captions: SameCaptions
 ) -> tuple[list[str], Relation]:
-    """The texts that are scored, and which of the videos at `positions` belong to each; none where not public.
+    """The texts to score, and which videos at `positions` belong to each; none belong if the pairs are not public.
 
-    With `same_captions` together, a caption that several videos share word for word is one text.
+    With `same_captions` "together", a caption that several videos share word for word becomes one text.
     """
     if not split.annotations.labelled:
         captions = [data.clean(caption) for record in split.annotations.records for caption in record.captions]
@@ -201,7 +214,7 @@ def captions_of(
 
 
 def metrics(directions: tuple[Direction, Direction], scores: Sequence[Score], suffix: str = "") -> dict[str, float]:
-    """All metrics of both directions, each process ranking its share of the queries."""
+    """All metrics of both directions; each process ranks its share of the queries."""
     found: dict[str, float] = {}
     for direction, score in zip(directions, scores, strict=True):
         ranks = shared_out(direction.tiles(), partial(_best_ranks, direction, score))
@@ -216,12 +229,13 @@ def _best_ranks(direction: Direction, score: Score, tile: slice) -> NDArray:
 def submission_files(
     split: Split, positions: list[int], t2v: NDArray, v2t: NDArray
 ) -> dict[str, Callable[[Path], None]]:
-    """Scores of all annotated texts and videos, in the order of the annotations, as the challenge takes them: whole.
+    """Writers of the challenge's files: scores of all annotated texts and videos, in the order of the annotations.
 
-    `t2v` (texts, V) and `v2t` (V, texts) are of the videos at `positions` among those that are there.
+    `t2v` (texts, V) and `v2t` (V, texts) hold the scores of the videos at `positions` of the present records.
     """
     place = {id(record): number for number, record in enumerate(split.annotations.records)}
     columns = [place[id(split.present[position])] for position in positions]
+
     num_videos = len(split.annotations.records)
     if len(columns) < num_videos:
         logger.warning(
@@ -229,6 +243,7 @@ def submission_files(
             num_videos - len(columns),
             num_videos,
         )
+
     t2v, v2t = submission.with_all_videos(t2v, v2t, columns, num_videos)
     return {
         "submission.zip": partial(submission.write_zip, t2v),
@@ -238,6 +253,6 @@ def submission_files(
 
 
 def shared_out(parts: Sequence[Part], compute: Callable[[Part], NDArray]) -> NDArray:
-    """What `compute` has for each part, joined in their order; each process computes its share, and all get all."""
+    """Apply `compute` to each part and join the results in order; every process computes its share and gets all."""
     gathered = gather_objects([compute(part) for part in parts[rank() :: world_size()]])
     return np.concatenate([gathered[number % world_size()][number // world_size()] for number in range(len(parts))])

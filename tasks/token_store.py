@@ -1,4 +1,4 @@
-"""Video tokens on disk: written as videos are encoded, read back when their pairs are scored."""
+"""Video tokens on disk: written while videos are encoded, read back when pairs are matched."""
 
 import errno
 import shutil
@@ -25,20 +25,20 @@ class _Place(NamedTuple):
 
 
 class TokenStore:
-    """The tokens of the videos that this process encoded, in a file without a name; a context manager.
+    """The tokens of the videos that this process encoded, in an unnamed temporary file; a context manager.
 
-    The system frees such a file when its process ends, in whatever way, so that nothing is left behind. It is read, not
-    mapped: pages of a map count as the process's own memory.
+    The system frees an unnamed file when its process ends, even if it is killed, so nothing is left behind. The file is
+    read, not memory-mapped: mapped pages count as the process's own memory.
 
     Args:
-        folder: on the disk that holds the file; made if it is not there.
-        num_videos: how many there are over all processes, which are taken to share the disk.
+        folder: where the file lies; created if it does not exist.
+        num_videos: the number of videos over all processes, which are assumed to share the disk.
     """
 
     def __init__(self, folder: Path, num_videos: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.num_videos = folder, num_videos
-        # Without a buffer, so that a full disk is met here and not again when the file is closed.
+        # Unbuffered, so that a full disk raises in `add` and not once more when the file is closed.
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)
         self._places: dict[int, _Place] = {}
         self._size = 0
@@ -50,14 +50,16 @@ class TokenStore:
         self._file.close()
 
     def add(self, videos: Sequence[int], tokens_BND: Tensor) -> None:
-        """Keep the tokens (B, N, D) of videos, by their numbers; N may be another in each call.
+        """Store the tokens (B, N, D) of videos under their numbers; N may differ between calls.
 
-        `ValueError` if the disk has no room for the tokens of all `num_videos`, as far as the first ones tell.
+        `ValueError` if the disk has no room for the tokens of all `num_videos`, estimated from the first video.
         """
         tokens_BND = tokens_BND.cpu().contiguous()
         needed = tokens_BND[0].nbytes * self.num_videos
         if not self._places and shutil.disk_usage(self.folder).free < needed:
             raise self._no_room(needed)
+
+        # An unbuffered write may take only part of the bytes: repeat until all are written.
         self._file.seek(self._size)
         left = tokens_BND.flatten().view(torch.uint8).numpy().data
         try:
@@ -67,12 +69,13 @@ class TokenStore:
             if error.errno not in NO_ROOM:
                 raise
             raise self._no_room(needed) from error
+
         for video, tokens_ND in zip(videos, tokens_BND, strict=True):
             self._places[video] = _Place(self._size, tokens_ND.shape, tokens_ND.dtype)
             self._size += tokens_ND.nbytes
 
     def read(self, video: int) -> Tensor:
-        """The tokens (1, N, D) of a video, on the CPU, as they were given to the bit."""
+        """The tokens (1, N, D) of a video, on the CPU, bit-identical to what was added."""
         place = self._places[video]
         tokens = torch.empty((1, *place.shape), dtype=place.dtype)
         self._file.seek(place.first_byte)

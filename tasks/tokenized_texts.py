@@ -1,4 +1,4 @@
-"""Texts as ids that are tokenized once, however many batches they are in."""
+"""Texts that are tokenized once, however many batches they appear in."""
 
 from collections.abc import Callable
 
@@ -11,12 +11,12 @@ TEXTS_AT_ONCE = 256
 
 
 class TokenizedTexts:
-    """The ids of many texts one after the other, and how many each has; 4 bytes an id.
+    """The ids of many texts, concatenated, with the length of each text; 4 bytes an id.
 
     Args:
         texts: the texts.
-        tokenize: ids and mask (B, S) of B texts, padded at their end.
-        pad_id: what stands after the end of a text in a batch of longer ones.
+        tokenize: turns B texts into ids and mask (B, S), padded at the end.
+        pad_id: the id that pads a text in a batch of longer ones.
     """
 
     def __init__(self, texts: list[str], tokenize: Callable[[list[str]], tuple[Tensor, Tensor]], pad_id: int) -> None:
@@ -33,11 +33,11 @@ class TokenizedTexts:
         return len(self.lengths)
 
     def by_length(self, texts: NDArray) -> NDArray:
-        """The same texts, by their numbers, the shortest first: batches of neighbours are hardly padded."""
+        """The same text numbers, shortest text first, so that batches of neighbours need little padding."""
         return texts[np.argsort(self.lengths[texts], kind="stable")]
 
     def batch(self, texts: NDArray, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Ids and mask (B, S), int64, of texts by their numbers, padded to the longest of them."""
+        """Ids and mask (B, S), int64, of the texts with these numbers, padded to the longest."""
         lengths = self.lengths[texts, None]
         place = np.arange(lengths.max())
         mask = place < lengths

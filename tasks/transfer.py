@@ -1,11 +1,11 @@
-"""From the host to the device without waiting."""
+"""Asynchronous copies from the host to the device."""
 
 import torch
 from torch import Tensor
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on `device`. The host goes on while a GPU fetches it, which takes pinned memory."""
+    """Copy a host tensor to `device`. On a GPU the copy is asynchronous, which takes pinned memory."""
     if device.type == "cuda":
         tensor = tensor.contiguous().pin_memory()
     return tensor.to(device, non_blocking=True)

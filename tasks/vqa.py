@@ -37,7 +37,7 @@ AT_ONCE = 256
 
 @dataclass(frozen=True)
 class AnswerList:
-    """Answers that can be told apart: texts, and ids and mask (A, S)."""
+    """Answers that the tokenizer tells apart: their texts, ids and mask (A, S)."""
 
     texts: list[str]
     ids: Tensor
@@ -49,7 +49,7 @@ class VqaTask(VideoTextTask):
 
     config: VqaConfig
     mean_questions: float
-    """Questions of a micro-batch of the step that has begun, on average."""
+    """The mean number of questions per micro-batch in the current step."""
 
     def __init__(self, config: VqaConfig, device: torch.device) -> None:
         super().__init__(config, device)
@@ -57,23 +57,23 @@ class VqaTask(VideoTextTask):
         self.evaluation = config.evaluation
         self.model.freeze_unused(("vqa",))
         self.start_from_checkpoint()
-        # Now: a checkpoint that a run goes on from is gone when the next ones are kept.
+        # Read it now: checkpoint rotation may delete the folder we resume from.
         known = beside_checkpoint(config, ANSWERS)
         self._known: dict[str, int] | None = None if known is None else read_json(known)
 
     def training_texts(self) -> Iterable[str]:
-        """Questions as they are read, and answers."""
+        """The cleaned questions, and the answers."""
         records, clean = self.split("train").present, clean_up(self.config)
         for record in records:
             yield clean(record.question)
             yield from record.answers
 
     def build_train_loader(self) -> TrainLoader:
-        """The questions in batches; from now on the answers known are theirs, whatever the run started from."""
+        """The questions in batches; their answers replace the answer list of any checkpoint the run started from."""
         self._known = count_answers(self.split("train").present)
         loader = super().build_train_loader()
         names = accuracy_names(self.evaluated(final=False).present)
-        if self.best_metric not in names:  # now, not after the first epoch
+        if self.best_metric not in names:  # fail now, not after the first epoch
             raise ValueError(
                 f"evaluation.best_metric: no metric is named {self.best_metric}, as no evaluated question is of that "
                 f"type; there are {', '.join(names)}"
@@ -87,44 +87,48 @@ class VqaTask(VideoTextTask):
         )
 
     def train_epoch(self, epoch: int, first_step: int) -> Iterator[dict[str, Any]]:
-        """The micro-batches, whose texts are questions, with all answers to them."""
+        """The micro-batches: their texts are questions, and all answers to them are added."""
         records: list[QuestionRecord] = self.split("train").present
         for batch in super().train_epoch(epoch, first_step):
             yield {**batch, **answers_of([records[row] for row in batch["row"].tolist()])}
 
     def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:
-        """Before the first forward of an optimizer step: its questions are counted."""
+        """Count the questions of an optimizer step before its first forward pass."""
         self.mean_questions = mean_count([len(batch["text"]) for batch in batches])
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The loss of all answers, each by its weight, summed over their tokens, for a question of the whole step."""
+        """The weighted cross-entropy of all answers, summed over tokens, divided by the step's number of questions."""
         ids, mask = self.tokenize(batch["text"], QUESTION_TOKENS)
-        # With one question a video the rows are in order, and no keys and values need be copied.
+        # With one question a video, question i belongs to video i, and no keys and values need to be copied.
         about = None if self.config.objective.questions == "one" else batch["text_sample"]
         states = self.model.ground_text(self.model.video_tokens(batch["clip"].pixels), ids, mask, about)
+
         answer_ids, answer_mask = self.tokenize(batch["answers"])
         asked = batch["asked"]
-        # Not `states[asked]`: on several CPU threads its gradient adds up rows in no fixed order.
+        # Not `states[asked]`: with several CPU threads its gradient sums rows in no fixed order.
         states_of_answers = states.index_select(0, asked)
         losses = self.model.context_loss(states_of_answers, answer_ids, answer_mask, mask[asked])
         return {"vqa": (batch["weights"] * losses).sum() / self.mean_questions}
 
     def evaluate(self, final: bool) -> dict[str, Any]:
-        """Accuracy, that of always giving the commonest training answer, and how many answers the list holds.
+        """Accuracy, the accuracy of always giving the commonest training answer, and the coverage of the answer list.
 
-        A ranked answer has to be an annotator's letter for letter; a written one, as the tokenizer spells both.
-        Questions about videos that are not there or cannot be read are left out.
+        A ranked answer must equal an annotator's letter for letter; for a written answer both are compared as the
+        tokenizer spells them. Questions about missing or unreadable videos are skipped.
         """
         split, known = self.evaluated(final), self.known_answers()
         ranking = self.evaluation.inference == "rank"
         own = self.evaluation.answers == "evaluated_split"
         listed = self.answer_list(list(count_answers(split.annotations.records) if own else known)) if ranking else None
+
         data = video_text(self.config, split.present, training=False)
         failed: list[dict[str, str]] = []
         predicted = self._predict(data, listed, failed)
+
         answered = [split.present[row] for row in sorted(predicted)]
         clips = {(record.video, record.start, record.end) for record in answered}
         description = self.described(final, len(clips), len(answered), failed)
+
         given = [predicted[row] for row in sorted(predicted)]
         spelling = str if ranking else self.as_spelled
         majority = [next(iter(known))] * len(answered)
@@ -132,6 +136,7 @@ class VqaTask(VideoTextTask):
         metrics["majority_accuracy"] = accuracies(answered, majority, spelling)["accuracy"]
         if listed is not None:
             metrics["answer_list_coverage"] = coverage(answered, listed.texts, spelling)
+
         return {
             "metrics": metrics,
             **description,
@@ -141,16 +146,17 @@ class VqaTask(VideoTextTask):
         }
 
     def known_answers(self) -> dict[str, int]:
-        """What the model was trained to answer, the commonest first: of this run's training, or the checkpoint's list.
+        """The answers that the model was trained on, with their counts, commonest first.
 
-        A checkpoint without such a list was not made here; then the training set of the configuration is counted.
+        They come from this run's training set or from the checkpoint's list. A checkpoint made elsewhere has no list;
+        then the answers of the configured training set are counted.
         """
         if self._known is None:
             self._known = count_answers(read_annotations(self.config, "train").records)
         return self._known
 
     def answer_list(self, texts: list[str]) -> AnswerList:
-        """The texts in their order, without those that the tokenizer cannot tell from one before them."""
+        """The texts in their order; a text with the same token ids as an earlier one is dropped."""
         rows: dict[tuple[int, ...], str] = {}
         for first in range(0, len(texts), AT_ONCE):
             part = texts[first : first + AT_ONCE]
@@ -160,26 +166,28 @@ class VqaTask(VideoTextTask):
         return AnswerList(list(rows.values()), ids, mask)
 
     def as_spelled(self, text: str) -> str:
-        """The text in lower case, with the tokenizer's spaces between words: `ice-cream` is `ice - cream`."""
+        """The text in lower case with the tokenizer's spacing: `ice-cream` becomes `ice - cream`."""
         return self.tokenizer.decode(self.tokenize([text.lower()])[0])[0]
 
     def save_extras(self, folder: Path) -> None:
-        """Put the tokenizer, and the answers with their counts, beside the weights."""
+        """Save the tokenizer, and the answers with their counts, beside the weights."""
         super().save_extras(folder)
         write_json(folder / ANSWERS, self.known_answers())
 
     def _predict(
         self, data: VideoTextDataset, listed: AnswerList | None, failed: list[dict[str, str]]
     ) -> dict[int, str]:
-        """The answer to each question by row, of all processes; each video is encoded once."""
+        """The predicted answer to each question, by row, from all processes; each video is encoded once."""
         questions = data.captions
         rows_of: list[list[int]] = [[] for _ in range(len(data))]
         for row, video in enumerate(data.caption_video):
             rows_of[video].append(row)
+
         predicted: dict[int, str] = {}
         for positions, videos in self.each_video(data, self.evaluation.batch_size, failed):
             tokens = self.model.video_tokens(videos)
             rows = [row for position in positions for row in rows_of[position]]
+
             states, masks = [], []
             for place, position in enumerate(positions):
                 for first in range(0, len(rows_of[position]), AT_ONCE):
@@ -188,11 +196,13 @@ class VqaTask(VideoTextTask):
                     # All questions about a video attend to the same keys and values, which are computed once.
                     states.append(self.model.ground_text(tokens[place : place + 1], ids, mask))
                     masks.append(mask)
+
             predicted.update(zip(rows, self.answers_to(padded(states), padded(masks), listed), strict=True))
+
         return {row: text for part in gather_objects(predicted) for row, text in part.items()}
 
     def answers_to(self, states: Tensor, mask: Tensor, listed: AnswerList | None) -> list[str]:
-        """The answer to each question, whose states are (B, S, D): of the list, or written where there is none."""
+        """The answer to each question, from its states (B, S, D): ranked from the list, or written without one."""
         settings = self.evaluation
         answers: list[str] = []
         for part, seen in zip(states.split(AT_ONCE), mask.split(AT_ONCE), strict=True):
@@ -206,7 +216,7 @@ class VqaTask(VideoTextTask):
 
 
 def answers_of(questions: Sequence[QuestionRecord]) -> dict[str, Any]:
-    """The answers to each question with their weights; `asked` says which of the questions each of them answers."""
+    """All answers to the questions with their weights; `asked` holds the question that each answer belongs to."""
     return {
         "answers": [answer for question in questions for answer in question.answers],
         "weights": torch.tensor([weight for question in questions for weight in question.weights]),
@@ -215,7 +225,7 @@ def answers_of(questions: Sequence[QuestionRecord]) -> dict[str, Any]:
 
 
 def padded(parts: list[Tensor]) -> Tensor:
-    """Rows of several lengths (B, S, ...) in one tensor, zeros after the shorter ones."""
+    """Concatenate tensors (B, S, ...) of several lengths S along B, padding the shorter ones with zeros."""
     longest = max(part.shape[1] for part in parts)
     return torch.cat([F.pad(part, (0, 0) * (part.dim() - 2) + (0, longest - part.shape[1])) for part in parts])
 
