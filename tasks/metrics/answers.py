@@ -1,4 +1,4 @@
-"""Accuracy of answers: exact match with what an annotator wrote, overall and for each type of question, in percent."""
+"""Accuracy of answers, in percent: exact match with an annotator's answer, overall and per type of question."""
 
 import re
 from collections import Counter
@@ -8,7 +8,7 @@ from datasets.records import QuestionRecord
 
 
 def count_answers(records: Iterable[QuestionRecord]) -> dict[str, int]:
-    """How many questions each answer was given to, the commonest first, equal counts alphabetically."""
+    """How often each answer occurs, commonest first; ties are in alphabetical order."""
     counts = Counter(answer for record in records for answer in record.answers)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
@@ -18,7 +18,7 @@ def accuracies(
 ) -> dict[str, float]:
     """`accuracy`, and `accuracy_TYPE` for each type of question that the records name.
 
-    A prediction is right if it is the answer of any annotator, both taken as `spelling` writes them.
+    A prediction is right if it equals any annotator's answer, both normalised by `spelling`.
     """
     right = [
         spelling(given) in {spelling(answer) for answer in record.answers}
@@ -32,19 +32,19 @@ def accuracies(
 
 
 def accuracy_names(records: Iterable[QuestionRecord]) -> list[str]:
-    """The names of the `accuracies` of these records."""
+    """The names of the metrics that `accuracies` returns for these records."""
     kinds = {record.kind for record in records if record.kind is not None}
     return ["accuracy", *sorted(f"accuracy_{slug(kind)}" for kind in kinds)]
 
 
 def coverage(records: Sequence[QuestionRecord], answers: Iterable[str], spelling: Callable[[str], str]) -> float:
-    """Of how many questions, in percent, an annotator's answer is among `answers`: no ranking of these does better."""
+    """The percentage of questions with an annotator's answer among `answers`: the ceiling of any ranking of them."""
     listed = {spelling(answer) for answer in answers}
     return percent([any(spelling(answer) in listed for answer in record.answers) for record in records])
 
 
 def percent(right: Sequence[bool]) -> float:
-    """The share that is true."""
+    """The percentage of true entries."""
     return 100 * sum(right) / len(right)
 
 

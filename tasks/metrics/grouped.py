@@ -1,4 +1,4 @@
-"""Retrieval where a video has several captions, as published for such sets by CLIP4Clip and its successors."""
+"""Retrieval with several captions a video, by the protocol of CLIP4Clip and its successors."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ def caption_ranks(scores: NDArray, caption_video: NDArray) -> NDArray:
 
 
 def video_ranks(scores: NDArray, caption_video: NDArray) -> NDArray:
-    """The rank (V,) of each video's captions among all videos' captions, of which the best of each video counts.
+    """The rank (V,) of each video's captions; of every video's captions only the best one competes.
 
     Args:
         scores: (C, V).
@@ -25,5 +25,5 @@ def video_ranks(scores: NDArray, caption_video: NDArray) -> NDArray:
 
 
 def lower_median(ranks: NDArray) -> float:
-    """The median of ranks (Q,); of an even number the lower of the two in the middle, as `torch.median` has it."""
+    """The median of ranks (Q,); for an even count the lower of the two middle ranks, as in `torch.median`."""
     return float(np.sort(ranks)[(len(ranks) - 1) // 2])

@@ -1,4 +1,4 @@
-"""Ranks of what is searched for, with a choice of how ties count, and the statistics that the field makes of them.
+"""Ranks in retrieval with a choice of how ties count, and the usual statistics of ranks.
 
 Similarities have texts in rows and videos in columns: Q texts, V videos. `text_video` (Q,) is the video of each text.
 """
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 Ties = Literal["best", "mean", "worst"]
 RECALLS = (1, 5, 10, 50)
 GEOMETRIC = (1, 5, 10)
-"""The recalls whose geometric mean is taken."""
+"""The recalls that enter the geometric mean."""
 
 
 def text_to_video_ranks(
     similarity_QV: NDArray, text_video: NDArray, ties: Ties = "worst", exists: NDArray | None = None
 ) -> NDArray:
-    """The rank, from 1, of the video of each text; texts that do not exist are left out.
+    """The rank, from 1, of each text's video; texts that do not exist are skipped.
 
     Args:
-        ties: the rank of a video that others equal: the best of the tie (the reference), its mean, or the worst.
-        exists: bool (Q,), False for a text that is not there.
+        ties: the rank of a tied video: the best of the tie (the reference), the mean, or the worst.
+        exists: bool (Q,), False for a text that does not exist.
     """
     if exists is not None:
         similarity_QV, text_video = similarity_QV[exists], text_video[exists]
@@ -32,10 +32,10 @@ def text_to_video_ranks(
 def video_to_text_ranks(
     similarity_QV: NDArray, text_video: NDArray, ties: Ties = "worst", exists: NDArray | None = None
 ) -> NDArray:
-    """The rank, from 1, of the best text of each video among all texts, its other texts included.
+    """The rank, from 1, of each video's best text among all texts, including its other texts.
 
-    Texts that do not exist come last and are nobody's best. Arguments as `text_to_video_ranks`; the reference takes
-    the mean rank of a tie. ValueError for a video without a text.
+    Texts that do not exist are ignored. Arguments as in `text_to_video_ranks`; the reference takes the mean rank of a
+    tie. ValueError for a video without a text.
     """
     present = np.ones(len(text_video), dtype=bool) if exists is None else exists
     ranks = np.empty(similarity_QV.shape[1])
@@ -49,7 +49,7 @@ def video_to_text_ranks(
 
 
 def _tied_ranks(scores_RN: NDArray, own_RK: NDArray, ties: Ties) -> NDArray:
-    """Ranks (R, K) of the scores `own_RK` among all of their row, which they are part of."""
+    """Ranks (R, K) of the scores `own_RK` within their rows `scores_RN`, which contain them."""
     better = (scores_RN[:, None] > own_RK[..., None]).sum(axis=-1)
     equal = (scores_RN[:, None] == own_RK[..., None]).sum(axis=-1)
     if ties == "best":
@@ -60,8 +60,8 @@ def _tied_ranks(scores_RN: NDArray, own_RK: NDArray, ties: Ties) -> NDArray:
 def rank_statistics(ranks: NDArray) -> dict[str, float]:
     """`r1`, `r5`, `r10`, `r50` in percent, `median_rank`, `mean_rank`, and `geometric_mean` of the first three.
 
-    The mean rank of a tie, which may be no whole number, counts for r5, r10 and r50 if it is below 6, 11 and 51, as in
-    the reference; for r1 it has to be 1.
+    The mean rank of a tie may be fractional. As in the reference it counts for r5, r10 and r50 if it is below 6, 11
+    and 51; for r1 it must be 1.
     """
     found = {f"r{k}": 100 * float((ranks < k + 1).mean() if k > 1 else (ranks == 1).mean()) for k in RECALLS}
     found["median_rank"] = float(np.median(ranks))
@@ -72,9 +72,9 @@ def rank_statistics(ranks: NDArray) -> dict[str, float]:
 
 
 def dual_softmax(similarity_QN: NDArray, scale: float) -> NDArray:
-    """Similarities times their softmax over all queries, which favours candidates that no other query claims.
+    """Multiply similarities by their softmax over all queries, which favours candidates that no other query claims.
 
-    It looks at all queries at once, so results that used it have to say so.
+    It needs all queries at once, so results that use it must say so.
     """
     scaled = similarity_QN.astype(np.float64) * scale
     exponentials = np.exp(scaled - scaled.max(axis=0, keepdims=True))
@@ -82,7 +82,7 @@ def dual_softmax(similarity_QN: NDArray, scale: float) -> NDArray:
 
 
 def average_windows(embeddings_WE: NDArray, window_video: NDArray, num_videos: int) -> NDArray:
-    """Embeddings (V, E) of videos, each the mean of its sliding windows', which are not brought to unit length first.
+    """Embeddings (V, E) of videos: the mean over each video's sliding windows, not normalised first.
 
     ValueError for a video without a window.
     """

@@ -1,6 +1,6 @@
-"""Recognition of actions: classes by their prompts, logits, and how often they are right.
+"""Action recognition: class embeddings from prompts, logits, and accuracy.
 
-V videos, C classes, P templates a class, O options, E width of embeddings.
+Shapes: V videos, C classes, P templates a class, O options, E width of embeddings.
 """
 
 import numpy as np
@@ -30,9 +30,9 @@ def unit(embeddings: NDArray) -> NDArray:
 
 
 def top_accuracy(logits_VC: NDArray, labels: NDArray, most: int) -> float:
-    """How often, in percent, the right class is among the `most` best.
+    """The percentage of videos whose class is among the `most` best.
 
-    Ties, and logits that are no number, count against us. ValueError names a label for which there is no class.
+    Ties and NaN logits count against us. ValueError names a label that is no class.
     """
     check_labels(labels, logits_VC.shape[1])
     own = np.take_along_axis(logits_VC, labels[:, None], axis=1)
@@ -41,7 +41,7 @@ def top_accuracy(logits_VC: NDArray, labels: NDArray, most: int) -> float:
 
 
 def mean_per_class(logits_VC: NDArray, labels: NDArray) -> float:
-    """How often videos are recognised, in percent, as the mean over the classes that have videos."""
+    """The accuracy of each class, in percent, averaged over the classes that have videos."""
     confusion = confusion_matrix(logits_VC, labels)
     counts = confusion.sum(axis=1)
     seen = counts > 0
@@ -49,7 +49,7 @@ def mean_per_class(logits_VC: NDArray, labels: NDArray) -> float:
 
 
 def confusion_matrix(logits_VC: NDArray, labels: NDArray) -> NDArray:
-    """How many videos of each class (rows) are taken for which class (columns), (C, C)."""
+    """Counts (C, C) of videos by true class (rows) and predicted class (columns)."""
     num_classes = logits_VC.shape[1]
     check_labels(labels, num_classes)
     pairs = labels * num_classes + logits_VC.argmax(axis=1)
@@ -66,7 +66,7 @@ def recognition_metrics(logits_VC: NDArray, labels: NDArray) -> dict[str, float]
 
 
 def check_labels(labels: NDArray, num_classes: int) -> None:
-    """ValueError names the first label that is no class."""
+    """Raise a ValueError that names the first label that is no class."""
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(wrong):
         raise ValueError(f"video {wrong[0]} has the label {labels[wrong[0]]}; classes are 0 to {num_classes - 1}")

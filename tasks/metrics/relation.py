@@ -1,4 +1,4 @@
-"""Ground truth of retrieval: which texts and videos belong together, several of each to one of the other."""
+"""Ground truth of retrieval: which texts and videos belong together, many to many."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Relation:
-    """The relevant candidates of each query, as compressed sparse rows: bytes grow with pairs, not with Q x N.
+    """The relevant candidates of each query, as compressed sparse rows: memory grows with the pairs, not with Q x N.
 
     Attributes:
-        starts: (Q + 1,), where in `members` the candidates of each query begin; the last is their number.
+        starts: (Q + 1,), where each query's candidates begin in `members`; the last entry is their total.
         members: the relevant candidates, query by query, ascending within each.
         num_candidates: N, how many candidates there are.
     """
@@ -22,11 +22,11 @@ class Relation:
 
     @classmethod
     def of_pairs(cls, queries: NDArray, candidates: NDArray, num_queries: int, num_candidates: int) -> "Relation":
-        """The relation of pairs (P,) and (P,), in any order; a pair that is given twice counts once."""
+        """The relation of pairs (P,) and (P,), in any order; duplicate pairs count once."""
         queries, candidates = np.asarray(queries, np.int64), np.asarray(candidates, np.int64)
         assert len(queries) == len(candidates), "a query and a candidate make a pair"
 
-        # One number a pair, whose order is that of the compressed rows.
+        # Encode each pair as one number; sorting these numbers sorts by query, then by candidate.
         pairs = np.unique(queries * num_candidates + candidates)
         counts = np.bincount(pairs // num_candidates, minlength=num_queries) if len(pairs) else np.zeros(num_queries)
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -35,7 +35,7 @@ class Relation:
 
     @classmethod
     def of_one_each(cls, candidate_of_query: NDArray, num_candidates: int) -> "Relation":
-        """One relevant candidate (Q,) for each query; -1 for a query whose candidate is not known."""
+        """The relation with one relevant candidate (Q,) per query; -1 where it is unknown."""
         candidate_of_query = np.asarray(candidate_of_query, np.int64)
         known = np.flatnonzero(candidate_of_query >= 0)
         return cls.of_pairs(known, candidate_of_query[known], len(candidate_of_query), num_candidates)

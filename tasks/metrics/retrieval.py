@@ -1,6 +1,6 @@
-"""Retrieval metrics, in both directions, from embeddings and matching logits; recalls in percent, ranks from 1.
+"""Retrieval metrics in both directions, from embeddings and matching logits; recalls in percent, ranks from 1.
 
-Scores of all queries and candidates never exist at once: each direction has them a tile of queries at a time.
+The full score matrix never exists: each direction computes it one tile of queries at a time.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from tasks.metrics.relation import Relation
 
 RECALLS = (1, 5, 10)
 SCORES_AT_ONCE = 2**18
-"""Of a tile: 2 MB for each array of scores in float64, or as much as one query needs."""
+"""Scores in a tile: 2 MB per float64 array, or more if a single query needs more."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Direction:
     """Queries that each rank all candidates: texts that look for videos, or videos for texts.
 
     Attributes:
-        name: `t2v` or `v2t`, as its metrics begin.
+        name: `t2v` or `v2t`, the prefix of its metrics.
         queries, candidates: unit-length embeddings (Q, E) and (N, E), float64.
         relevant: which candidates each query looks for.
     """
@@ -31,19 +31,19 @@ class Direction:
     relevant: Relation
 
     def tiles(self) -> list[slice]:
-        """All queries, some at a time."""
+        """Slices that cover all queries."""
         size = max(1, SCORES_AT_ONCE // len(self.candidates))
         return [slice(first, first + size) for first in range(0, len(self.queries), size)]
 
     def cosine(self, tile: slice) -> NDArray:
         """Cosines (q, N), float32.
 
-        Summed in float64 and rounded once, so that equal embeddings have equal cosines, in any tile and direction.
+        Sums are float64, rounded once, so that equal embeddings get equal cosines in any tile and direction.
         """
         return (self.queries[tile] @ self.candidates.T).astype(np.float32)
 
     def shortlist(self, tile: slice, most: int) -> NDArray:
-        """The candidates (q, k) of largest cosine, see `shortlist`."""
+        """The candidates (q, k) with the largest cosines, see `shortlist`."""
         return shortlist(self.cosine(tile), most)
 
     def best_ranks(self, tile: slice, scores: NDArray) -> NDArray:
@@ -52,7 +52,7 @@ class Direction:
 
 
 def both_directions(texts: NDArray, videos: NDArray, truth: Relation) -> tuple[Direction, Direction]:
-    """Text to video and video to text, of embeddings (T, E) and (V, E); `truth` has texts as queries."""
+    """Text-to-video and video-to-text retrieval from embeddings (T, E) and (V, E); `truth` has texts as queries."""
     assert (len(truth), truth.num_candidates) == (len(texts), len(videos)), "ground truth of these texts and videos"
     texts, videos = texts.astype(np.float64), videos.astype(np.float64)
     return Direction("t2v", texts, videos, truth), Direction("v2t", videos, texts, truth.transposed())
@@ -61,8 +61,8 @@ def both_directions(texts: NDArray, videos: NDArray, truth: Relation) -> tuple[D
 def best_ranks(scores: NDArray, relevant: NDArray) -> NDArray:
     """Rank (Q,), from 1, of each query's best relevant candidate in scores (Q, N); `relevant` (Q, N) is bool.
 
-    Ties, and scores that are not numbers, count against us: as many irrelevant candidates stand before the best
-    relevant one as do not score less.
+    Ties and NaN scores count against us: every irrelevant candidate that does not score less than the best relevant
+    one ranks before it.
     """
     best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)
     return 1 + (~relevant & ~(scores < best)).sum(axis=1)
@@ -70,17 +70,19 @@ def best_ranks(scores: NDArray, relevant: NDArray) -> NDArray:
 
 def rerank(cosine: NDArray, rescored: NDArray, chosen: NDArray) -> NDArray:
     """Scores (Q, N) that put the `chosen` candidates first, by `rescored`, and the others after them, by cosine."""
-    # fmin leaves out scores that are not numbers, so that they do not spread to the candidates that have one.
+    # fmin ignores NaN scores, so that they do not spread to the other candidates of the row.
     floor = np.fmin.reduce(np.where(chosen, rescored, np.inf), axis=1, keepdims=True)
     floor = np.where(np.isfinite(floor), floor, 0.0)
-    # Cosines lie in [-1, 1]: less 3, they all stay below the worst of the chosen.
+    # Cosines lie in [-1, 1]: shifted by -3, all of them stay below the worst chosen candidate.
     return np.where(chosen, rescored, cosine.astype(np.float64) + floor - 3)
 
 
 def shortlist(cosine: NDArray, most: int) -> NDArray:
-    """The `most` best candidates of each query (Q, k), in their order, or all; of equal ones those of smaller index."""
+    """The `most` best candidates of each query (Q, k), in ascending order, or all; ties go to the smaller index."""
     most = min(most, cosine.shape[1])
-    distance = np.where(np.isnan(cosine), np.inf, -cosine)  # what is no number comes last
+    distance = np.where(np.isnan(cosine), np.inf, -cosine)  # NaN comes last
+
+    # Take all candidates nearer than the k-th distance, and fill up with tied ones by index.
     last = np.partition(distance, most - 1, axis=1)[:, most - 1 : most]
     nearer, tied = distance < last, distance == last
     room = most - nearer.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""What Condensed Movies' challenge takes: the scores of all texts and videos of its test set, whose pairs it keeps."""
+"""Submissions to the Condensed Movies challenge: scores of all texts and videos of a test set with secret pairs."""
 
 import zipfile
 from pathlib import Path
@@ -10,9 +10,9 @@ MATRIX = "sim_matrix_test.npy"
 
 
 def with_all_videos(t2v: NDArray, v2t: NDArray, columns: list[int], num_videos: int) -> tuple[NDArray, NDArray]:
-    """Scores (texts, `num_videos`) and (`num_videos`, texts) of scores of only those videos that `columns` names.
+    """Expand the scores of the videos in `columns` to (texts, `num_videos`) and (`num_videos`, texts).
 
-    The others get one score below all that were given, the same for every text.
+    All other videos get the same score, below every given one.
     """
     whole = np.full((len(t2v), num_videos), t2v.min() - 1)
     whole[:, columns] = t2v
@@ -22,7 +22,7 @@ def with_all_videos(t2v: NDArray, v2t: NDArray, columns: list[int], num_videos: 
 
 
 def write_array(scores: NDArray, path: Path) -> None:
-    """Write scores as float32 in NumPy's format, whatever the name of the file."""
+    """Write scores as float32 in NumPy's format, to exactly this file name."""
     with path.open("wb") as file:
         np.save(file, scores.astype(np.float32))
 

@@ -1,9 +1,9 @@
 """The three objectives of TESTA over a model, its momentum twin and the feature queue.
 
 Contrastive (VTC), matching with hard negatives (VTM) and captioning (CAP), as in ALBEF, BLIP and TESTA, section 3.4.
-By default nothing depends on how many processes share the batch: VTC scores against the momentum features of all
-processes, negatives come from all of them, and VTM and CAP divide by global counts. CAP depends on no cut into
-micro-batches either; VTC and VTM do, whose keys and negatives are those of one micro-batch.
+By default nothing depends on how many processes share the batch: VTC contrasts with the momentum features of all
+processes, negatives come from all processes, and VTM and CAP divide by global counts. CAP does not depend on the cut
+into micro-batches either. VTC and VTM do: they take keys and negatives from one micro-batch.
 
 Shapes: B rows of this process, G of all processes, E width of the shared space, S text tokens.
 """
@@ -31,15 +31,15 @@ from tasks.step_counts import count_texts
 from tasks.transfer import sent
 
 PRETRAINING_FLOOR = 1e-4
-"""What the reference's pre-training adds to every negative's weight; its fine-tuning adds nothing."""
+"""The reference adds this to every negative's sampling weight in pre-training, and nothing in fine-tuning."""
 
 
 class MomentumObjective(nn.Module):
-    """The losses of a micro-batch, each scaled so that the mean over processes and micro-batches is that of the step.
+    """The losses of a micro-batch, scaled so that their mean over processes and micro-batches is the step's loss.
 
     Args:
-        positives: `row` takes each video's own text alone as its positive (pre-training); `index` all pairs of the same
-            video, in the batch and in the queue (fine-tuning).
+        positives: with `row` only a video's own text is its positive (pre-training); with `index` all pairs of the
+            same video are, in the batch and in the queue (fine-tuning).
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class MomentumObjective(nn.Module):
     ) -> None:
         super().__init__()
         self.objective, self.positives, self.seed = objective, positives, seed
-        # It makes the keys of contrast. One that follows at once is the model itself.
+        # The twin computes the contrastive keys. With momentum 0 it would equal the model itself.
         needed = "vtc" in objective.losses and objective.momentum > 0
         self.twin = MomentumTwin(model, objective.momentum) if needed else None
         self.queue = FeatureQueue(model.embed_dim, objective.queue_size, seed)
@@ -56,7 +56,7 @@ class MomentumObjective(nn.Module):
         model.freeze_unused(objective.losses)
 
     def _check_rows(self, rows: int) -> None:
-        """Refuse micro-batches of one row a process where a process has nothing to tell it from."""
+        """Refuse micro-batches of one row per process if that row has no negative or nothing to contrast with."""
         objective = self.objective
         if rows > 1:
             return
@@ -79,48 +79,55 @@ class MomentumObjective(nn.Module):
         batches: Sequence[dict[str, Any]],
         masks: Sequence[Tensor],
     ) -> None:
-        """Before an optimizer step: the twin follows, the temperature is clamped, alpha ramps up from 0.
+        """Prepare an optimizer step: update the twin, clamp the temperature, ramp alpha up from 0, count the texts.
 
-        `masks` (B, S), on the CPU, are the text masks of the micro-batches; what is counted of them goes into the
-        batches.
+        `masks` (B, S), on the CPU, are the text masks of the micro-batches; the counts are added to the batches.
         """
         self._check_rows(min(len(mask) for mask in masks))
         if self.twin is not None:
             self.twin.update(model)
         model.clamp_temperature()
+
         ramp = self.objective.alpha_ramp_epochs
         self.alpha = self.objective.alpha * (min(1.0, epoch / ramp) if ramp > 0 else 1.0)
         self.step = step
         count_texts(batches, masks)
 
     def forward(self, model: ContrastiveModel, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The losses by name; afterwards the batch is in the queue.
+        """Compute the losses, by name, and push the batch's keys to the queue.
 
-        `batch` has `clip` with uint8 pixels (B, T, 3, H, W), `ids` and `mask` (B, S), `index` (B,), which video each
-        row shows, and what `begin_step` counted; `losses` if it is to have only some of the objective's.
+        `batch` holds `clip` with uint8 pixels (B, T, 3, H, W), `ids` and `mask` (B, S), `index` (B,), the video of each
+        row, and the counts from `begin_step`. Its `losses`, if present, choose some of the objective's.
         """
         chosen = batch.get("losses", self.objective.losses)
         video_BTCHW = batch["clip"].pixels
         ids, mask, index = (batch[name] for name in ("ids", "mask", "index"))
         losses: dict[str, Tensor] = {}
+
         texts = ids, mask
         if "vtm" in chosen and self.objective.negatives == "all":
             texts = gather_texts(ids, mask, batch["longest_text"])
+
         video, text = model.encode_video(video_BTCHW), model.encode_text(ids, mask)
         memory = Memory([])
         if {"vtm", "cap"} & set(chosen):
-            # Matching and the decoder, which is tied where there is one, attend to the same keys and values.
+            # Matching and the decoder, which share weights, attend to the same keys and values: project them once.
             memory = model.project(video.tokens)
+
         if "vtc" in chosen:
             own_keys = (video.embedding.detach(), text.embedding.detach())
             if self.twin is not None:
                 own_keys = self.twin.embed(model, video_BTCHW, ids, mask)
             keys = [all_gather_rows(feature) for feature in own_keys]
+
+            # Two rows are positives if their numbers are equal: global row numbers, or video numbers.
             row = torch.arange(len(ids), device=ids.device) + rank() * len(ids)
             own = row if self.positives == "row" else index
             every = all_gather_rows(own)
+
             queries = (video.embedding, text.embedding)
             losses["vtc"] = self._contrastive(queries, keys, own, every, model.temp)
+
             if "vtm" in chosen:
                 similarity = [
                     similarities(query.detach(), key) / model.temp.detach()
@@ -129,19 +136,26 @@ class MomentumObjective(nn.Module):
                 losses["vtm"] = self._matching(
                     model, video.tokens, memory, texts, similarity, own, every, batch["part"]
                 )
+
+            # Pre-training stores no video numbers, so that nothing in the queue is ever a positive.
             self.queue.push(keys[0], keys[1], every if self.positives == "index" else torch.full_like(every, NO_INDEX))
+
         if "cap" in chosen:
             losses["cap"] = model.text_loss(memory, ids, mask).sum() / batch["mean_tokens"]
+
         return losses
 
     def _contrastive(
         self, queries: tuple[Tensor, Tensor], keys: list[Tensor], own: Tensor, every: Tensor, temperature: Tensor
     ) -> Tensor:
-        """VTC: the mean of video-to-text and text-to-video, against this batch's momentum features and the queue."""
+        """VTC: the mean of video-to-text and text-to-video, against this batch's keys and the queue."""
         rows = slice(rank() * len(own), (rank() + 1) * len(own))
         if self.objective.vtc_keys == "local":
             every = every[rows]
         positives = own[:, None] == torch.cat([every, self.queue.index])[None]
+
+        # Each direction contrasts the model's features with the other side's keys; the similarities of its own key
+        # with the same keys give the soft targets.
         loss = torch.zeros((), device=own.device)
         for query, twin, other, stored in (
             (queries[0], keys[0][rows], keys[1], self.queue.text),
@@ -164,13 +178,15 @@ class MomentumObjective(nn.Module):
         every: Tensor,
         part: int,
     ) -> Tensor:
-        """VTM: each pair, each video with a text that is not its own, and each text with such a video.
+        """VTM: match each pair, each video with a negative text, and each text with a negative video.
 
-        The `memory` of every own video is made once for its two texts. The drawn ones are among these, unless they may
-        come from other processes.
+        Each own video's `memory` is projected once and serves both of its texts. Negative videos reuse it too, unless
+        they may come from other processes.
         """
         batch, rows = len(own), slice(rank() * len(own), (rank() + 1) * len(own))
         noise = sent(selection_noise(self.seed, self.step, part, len(every))[:, rows], own.device)
+
+        # Choose where negatives come from: all processes, or this one alone.
         all_ids, all_mask = ids, mask = texts
         all_tokens = tokens
         if self.objective.negatives == "all":
@@ -179,18 +195,24 @@ class MomentumObjective(nn.Module):
         else:
             every, noise = every[rows], noise[:, :, rows]
             similarity = [direction[:, rows] for direction in similarity]
+
+        # Draw hard negatives: the more similar, the likelier. A row without any negative is not counted.
         positives = own[:, None] == every[None]
         floor = PRETRAINING_FLOOR if self.positives == "row" else 0.0
         text, has_text = draw_negatives(similarity[0], positives, noise[0], floor)
         video, has_video = draw_negatives(similarity[1], positives, noise[1], floor)
-        # Drawn videos may be of other processes; those of this one are projected already.
+
+        # Videos of this process are projected already; videos of other processes are not.
         is_shared = len(all_tokens) > batch
         drawn = model.project_once(all_tokens.index_select(0, video)) if is_shared else memory.rows(video)
+
+        # One forward pass for 3B pairs: each own video with its own text and its negative text, then negative videos.
         logits = model.match_groups(
             [(2 * batch, memory), (batch, drawn)],
             torch.cat([_by_turns(ids, all_ids[text]), ids]),
             torch.cat([_by_turns(mask, all_mask[text]), mask]),
         )
+
         always, never = torch.ones_like(has_text), torch.zeros_like(has_text)
         matches = torch.cat([_by_turns(always, never), never]).long()
         counted = torch.cat([_by_turns(always, has_text), has_video])
@@ -198,12 +220,12 @@ class MomentumObjective(nn.Module):
 
 
 def _by_turns(first: Tensor, second: Tensor) -> Tensor:
-    """Rows (2B, ...) of two tensors (B, ...) in turn."""
+    """Interleave the rows of two tensors (B, ...) to (2B, ...)."""
     return torch.stack([first, second], dim=1).flatten(0, 1)
 
 
 def gather_texts(ids: Tensor, mask: Tensor, longest: int) -> tuple[Tensor, Tensor]:
-    """Ids and mask (G, S) of all processes, each padded to the `longest` text of any."""
+    """Ids and mask (G, S) of all processes, padded to the `longest` text on any process."""
     assert ids.shape[1] <= longest, "begin_step counts the longest text of each micro-batch"
     padding = (0, longest - ids.shape[1])
     return all_gather_rows(F.pad(ids, padding)), all_gather_rows(F.pad(mask, padding))

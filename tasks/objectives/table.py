@@ -1,10 +1,10 @@
 """The ways to train on pairs of videos and texts, by `objective.name` of the configuration.
 
-An objective is an nn.Module made of (model, its section of the configuration, positives, seed). `begin_step(model,
-step, epoch, batches, masks)` is called before an optimizer step; `objective(model, batch)` gives the losses by name,
-those of `batch["losses"]` alone where a batch has that.
-What it trains besides the model, or keeps from step to step, is in its `state_dict`; a frozen teacher is not. Its
-`twin` is the `MomentumTwin` that starts from the same weights as the model, or None.
+An objective is an nn.Module, built from (model, its section of the configuration, positives, seed).
+`begin_step(model, step, epoch, batches, masks)` runs before each optimizer step. `objective(model, batch)` returns the
+losses by name; if a batch has `losses`, only the ones listed there.
+The `state_dict` holds what the objective trains besides the model or keeps between steps, but no frozen teacher. `twin`
+is the `MomentumTwin` that starts from the model's weights, or None.
 """
 
 import pkgutil
@@ -16,5 +16,5 @@ OBJECTIVES: dict[str, str] = {
 
 
 def objective_class(name: str) -> Any:
-    """The class of an objective, imported now."""
+    """Import and return the class of an objective."""
     return pkgutil.resolve_name(OBJECTIVES[name])
