@@ -1,4 +1,4 @@
-"""The model: a video encoder and, as its task needs them, a text encoder, heads that join the two, a text decoder.
+"""TESTA's model: a video encoder and, as the task needs them, a text encoder, heads for both, and a text decoder.
 
 Parameter names are BLIP's and TESTA's (`visual_encoder`, `text_encoder`, `text_decoder`, `vision_proj`, `text_proj`,
 `itm_head`, `temp`). Shapes: B batch, T frames, N video tokens, S text tokens, D width, E width of the shared space.
@@ -24,23 +24,23 @@ from models.testa.video_encoder import VideoEncoder
 
 TEMPERATURE_RANGE = (0.001, 0.5)
 PAIRS_AT_ONCE = 256
-"""Pairs of question and answer that are scored together: 0.3 GB of logits for answers of ten tokens."""
+"""Question-answer pairs scored in one batch: 0.3 GB of logits for answers of ten tokens."""
 logger = logging.getLogger(__name__)
 
 
 class VisionLanguageModel(nn.Module):
-    """Video and text in one space, matching of pairs, captions and answers.
+    """Embeds videos and texts in one space, matches pairs, and writes captions and answers.
 
     Args:
         enc_token_id, dec_token_id, sep_token_id: ids of [ENC], [DEC] and [SEP] in the tokenizer.
-        text_encoder: False for a task that reads no text; there is then no such part, nor a name of it.
-        heads: False for a task without contrast and matching: no projections, `itm_head` and `temp`.
-        decoder: `none`; `tied`, pre-training's, which shares all but self-attention with the encoder; or `separate`.
+        text_encoder: False for a task that reads no text; the model then has no attribute of this name.
+        heads: False for a task without contrast or matching; there are then no projections, `itm_head` or `temp`.
+        decoder: `none`; `tied` (pre-training), which shares all but self-attention with the encoder; or `separate`.
         decoder_context: what the decoder attends to: video tokens (captions) or question states (answers).
     """
 
     twinned = ("visual_encoder", "text_encoder", "vision_proj", "text_proj")
-    """The parts that make embeddings, which a momentum twin copies."""
+    """The parts that make embeddings. A momentum twin copies them."""
 
     text_encoder: TextEncoder
     vision_proj: nn.Linear
@@ -67,9 +67,12 @@ class VisionLanguageModel(nn.Module):
     ) -> None:
         super().__init__()
         assert text_encoder or not (heads or decoder == "tied"), "heads and a tied decoder go with a text encoder"
+
         self.enc_token_id, self.dec_token_id, self.sep_token_id = enc_token_id, dec_token_id, sep_token_id
         self.weighted_pooling = aggregation.weighted_pooling
         self.label_smoothing = label_smoothing
+
+        # Only the parts that the task needs exist, so that its checkpoint holds nothing else.
         self.visual_encoder = VideoEncoder(model, video, aggregation, activation_checkpointing)
         if text_encoder:
             self.text_encoder = TextEncoder(model.text, model.width)
@@ -78,6 +81,8 @@ class VisionLanguageModel(nn.Module):
             self.text_proj = nn.Linear(model.text.width, model.embed_dim)
             self.itm_head = nn.Linear(model.text.width, 2)
             self.temp = nn.Parameter(torch.tensor(temperature))
+
+        # The decoder, and the weights it shares with the text encoder in pre-training.
         self.text_decoder: TextDecoder | None = None
         if decoder != "none":
             context_width = model.width if decoder_context == "video" else model.text.width
@@ -88,57 +93,60 @@ class VisionLanguageModel(nn.Module):
         if model.init == "scratch":
             encoder = self.text_encoder if text_encoder else None
             initialise_from_scratch(self.visual_encoder, encoder, self.text_decoder)
+
+        # Video sizes (frames, patches) whose capped schedule has been logged.
         self._capped: set[tuple[int, int]] = set()
 
     def encode_video(self, video_BTCHW: Tensor) -> VideoFeatures:
-        """Encode frames (B, T, 3, H, W): uint8 pixels, or floats that are normalised already."""
+        """Encode frames (B, T, 3, H, W): uint8 pixels, or floats that are already normalised."""
         self._say_if_capped(video_BTCHW)
         return video_features(self.visual_encoder, self.vision_proj, video_BTCHW, self.weighted_pooling)
 
     def video_tokens(self, video_BTCHW: Tensor) -> Tensor:
-        """The same video's tokens (B, N, D) alone, for tasks that put no video into the shared space."""
+        """The video's tokens (B, N, D) alone, for tasks that do not use the shared space."""
         self._say_if_capped(video_BTCHW)
         return encoded_video(self.visual_encoder, video_BTCHW).tokens
 
     def trace_video(self, video_BTCHW: Tensor, steps: list[list[AggregationStep]] | None = None) -> EncodedVideo:
-        """Tokens, sizes and origins of uint8 videos; `steps`, an empty list, gets what each block merges or drops."""
+        """Tokens, sizes and origins of uint8 videos; fills the list `steps` with what each block merges or drops."""
         return self.visual_encoder.trace_video(video_BTCHW, steps)
 
     def project_tokens(self, tokens: Tensor) -> Tensor:
-        """Unit vectors (..., E), float32, of video tokens (..., D) in the shared space, for looking at regions."""
+        """Project video tokens (..., D) into the shared space: unit vectors (..., E), float32, to inspect regions."""
         return F.normalize(self.vision_proj(tokens).float(), dim=-1)
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> TextFeatures:
-        """Encode texts alone; ids and mask (B, S), ids beginning with [CLS]."""
+        """Encode texts without a video; ids and mask (B, S), each text starting with [CLS]."""
         return text_features(self.text_encoder, self.text_proj, ids, mask)
 
     def ground_text(self, video_tokens: Tensor, ids: Tensor, mask: Tensor, about: Tensor | None = None) -> Tensor:
-        """Hidden states (B, S, D) of texts, begun with [ENC], that attend to video tokens (B, N, D).
+        """Hidden states (B, S, D) of texts that attend to video tokens (B, N, D); the first token becomes [ENC].
 
-        With `about` (B,), the row in `video_tokens` (V, N, D) of each text's video, each video is projected once.
+        `about` (B,) is the row in `video_tokens` (V, N, D) of each text's video; each video is then projected once.
         """
         videos = self.text_encoder.projections(video_tokens, about)
         return self.text_encoder(with_first(ids, self.enc_token_id), mask, videos)
 
     def match(self, video_tokens: Tensor, ids: Tensor, mask: Tensor, about: Tensor | None = None) -> Tensor:
-        """Logits (P, 2) of pairs that do not match and that do, for P texts and video tokens (V, N, D).
+        """Logits (P, 2), no match first, for P texts and video tokens (V, N, D).
 
-        Each video is projected once: P / V consecutive texts are about each, or those whose `about` (P,) is its row.
+        Each video is projected once. `about` (P,) is the row of each text's video; else P / V texts a video, in order.
         """
         videos = self.text_encoder.projections(video_tokens, about)
         return self._match_shares(((Share(len(ids), video),) for video in videos), ids, mask)
 
     def match_groups(self, groups: Sequence[tuple[int, Memory]], ids: Tensor, mask: Tensor) -> Tensor:
-        """The same for groups of texts, one after the other: how many texts, and the memory of their videos.
+        """Match consecutive groups of texts, each given as its number of texts and the memory of their videos.
 
-        Each row of a group's memory serves equally many of its texts, in order.
+        Each row of a group's memory serves the same number of its texts, in order. Returns logits (P, 2).
         """
+        # Turn a memory per group into a list of groups per layer, as the text encoder reads them.
         layers = zip(*(memory.layers for _, memory in groups), strict=True)
         shares = ([Share(texts, layer) for (texts, _), layer in zip(groups, of, strict=True)] for of in layers)
         return self._match_shares(shares, ids, mask)
 
     def project(self, video_tokens: Tensor) -> Memory:
-        """What texts attend to of videos (V, N, D), in matching and, where the decoder is tied, in captioning."""
+        """Project videos (V, N, D) for texts to attend to, in matching and, with a tied decoder, in captioning."""
         return Memory(self.text_encoder.project(video_tokens))
 
     def project_once(self, video_tokens: Tensor) -> Memory:
@@ -149,19 +157,22 @@ class VisionLanguageModel(nn.Module):
         return self.itm_head(self.text_encoder.first_states(with_first(ids, self.enc_token_id), mask, videos))
 
     def context_loss(self, context: Tensor, ids: Tensor, mask: Tensor, context_mask: Tensor | None = None) -> Tensor:
-        """Loss (B,) of each text, summed over its tokens after the first, which becomes [DEC]; label-smoothed.
+        """Label-smoothed loss (B,) of each text, summed over its tokens after the first, which becomes [DEC].
 
-        `context` (V, N, D) is what the decoder attends to: video tokens for captions, question states for answers. Each
+        The decoder attends to `context` (V, N, D): video tokens for captions, question states for answers. Each row
         serves B / V texts, in order.
         """
         return self.text_loss(Memory(self._decoder().bert.project(context)), ids, mask, context_mask)
 
     def text_loss(self, memory: Memory, ids: Tensor, mask: Tensor, context_mask: Tensor | None = None) -> Tensor:
-        """The same for a context that is projected."""
+        """Like `context_loss`, for a context that is already projected."""
         context = list(memory.layers)
-        # Nothing follows the last token. Rows before columns: the softmax then needs no copy of the logits.
+
+        # No word follows the last token, so it is no input. Sliced before the logits, which then need no copy.
         started = with_first(ids, self.dec_token_id)[:, :-1]
         logits = self._decoder()(started, mask[:, :-1], context, context_mask).flatten(0, 1)
+
+        # Each token predicts the next one; padding does not count.
         target = ids[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
         loss = F.cross_entropy(logits.float(), target.flatten(), reduction="none", label_smoothing=self.label_smoothing)
         return loss.view_as(target).sum(dim=1)
@@ -180,11 +191,12 @@ class VisionLanguageModel(nn.Module):
     ) -> Tensor:
         """Write a text for each context (B, N, D): ids (B, S) from [DEC] on, padded after [SEP].
 
-        Beam search, or nucleus sampling where `top_p` is given (`num_beams` is then not used); `noise`
-        (B, max_tokens), uniform in [0, 1), decides its draws and is drawn afresh unless it is given.
+        Uses beam search, or nucleus sampling if `top_p` is given, which ignores `num_beams`. `noise` (B, max_tokens),
+        uniform in [0, 1), decides what nucleus sampling draws; without it, fresh noise is drawn.
         """
         decoder = self._decoder()
         arguments = (decoder, decoder.bert.project(context), context_mask, self.dec_token_id, self.sep_token_id)
+
         if top_p is None:
             return beam_search(*arguments, num_beams=num_beams, min_tokens=min_tokens, max_tokens=max_tokens)
         if noise is None:
@@ -200,19 +212,24 @@ class VisionLanguageModel(nn.Module):
         answer_mask: Tensor,
         shortlist: int = 128,
     ) -> Tensor:
-        """The best of a list of answers for each question, as rows (B,) of `answer_ids` (A, S).
+        """Choose the best of a list of answers for each question; returns rows (B,) of `answer_ids` (A, S).
 
-        The `shortlist` answers whose first word is likeliest are ranked by the loss of the whole answer; of equal ones
-        the first in the list counts. `question_states` (B, S, D) come from `ground_text`.
+        The first word selects a `shortlist` of answers, and the loss of the whole answer ranks them. Ties go to the
+        first in the list. `question_states` (B, S, D) come from `ground_text`.
         """
         decoder = self._decoder()
         context = decoder.bert.project(question_states)
+
+        # One decoder step from [DEC] gives the likelihood of each answer's first word.
         start = torch.full((len(question_states), 1), self.dec_token_id, dtype=torch.int64, device=answer_ids.device)
         word_scores, _ = decoder.step(start, context, question_mask, past=None)
         likelihood = word_scores.float().softmax(dim=-1).index_select(1, answer_ids[:, 1])
-        # Answers that begin alike are equally likely here: a stable order settles which of them are ranked.
+
+        # Answers that share their first word tie here: a stable sort settles which of them are ranked.
         best_first = likelihood.sort(dim=1, descending=True, stable=True).indices
         candidates = best_first[:, :shortlist]
+
+        # Score the whole answers, in batches of at most PAIRS_AT_ONCE pairs.
         questions_at_once = max(1, PAIRS_AT_ONCE // candidates.shape[1])
         losses = []
         for first in range(0, len(candidates), questions_at_once):
@@ -220,17 +237,19 @@ class VisionLanguageModel(nn.Module):
             asked, own = question_mask[rows], [KeysValues(*(part[rows] for part in layer)) for layer in context]
             scored = []
             for answers in candidates[rows].split(PAIRS_AT_ONCE, dim=1):
-                length = int(answer_mask[answers].sum(dim=-1).max())  # one long answer is not to slow down all
+                length = int(answer_mask[answers].sum(dim=-1).max())  # one long answer must not slow down all batches
                 ids, mask = (of_all[answers, :length].flatten(0, 1) for of_all in (answer_ids, answer_mask))
                 scored.append(self.text_loss(Memory(own), ids, mask, asked).view_as(answers))
             losses.append(torch.cat(scored, dim=1))
+
+        # A loss that is NaN never wins. Of equally good answers, take the first in the list.
         loss = torch.cat(losses).nan_to_num(nan=torch.inf)
         best = loss == loss.min(dim=1, keepdim=True).values
         return candidates.masked_fill(~best, len(answer_ids)).min(dim=1).values
 
     @property
     def similarity_scale(self) -> float:
-        """What similarities are multiplied by in training: 1 / temperature."""
+        """The factor on similarities in training: 1 / temperature."""
         return 1 / self.temp.item()
 
     @property
@@ -251,7 +270,7 @@ class VisionLanguageModel(nn.Module):
     def embed_with(
         self, parts: Mapping[str, nn.Module], video_BTCHW: Tensor, ids: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Unit-length embeddings (B, E) of videos and texts by other modules in the place of the `twinned` parts."""
+        """Unit-length embeddings (B, E) of videos and texts, made by `parts` in place of the `twinned` ones."""
         video = video_features(
             cast(VideoEncoder, parts["visual_encoder"]),
             cast(nn.Linear, parts["vision_proj"]),
@@ -262,16 +281,16 @@ class VisionLanguageModel(nn.Module):
         return video.embedding, text.embedding
 
     def compile_towers(self) -> None:
-        """Compile the video encoder; a graph for each size, as graphs of symbolic sizes take many times as long."""
+        """Compile the video encoder, one graph per size: graphs with symbolic sizes take many times as long."""
         self.visual_encoder.compile(fullgraph=True, dynamic=False)
 
     def fold_for_inference(self, dtype: torch.dtype) -> None:
-        """Evaluate in `dtype` from now on, with outputs equal to 1e-5; the model no longer trains."""
+        """Prepare for inference in `dtype`, with outputs equal to 1e-5. The model can no longer be trained."""
         self.visual_encoder.fold_for_inference(dtype)
 
     @torch.no_grad()
     def clamp_temperature(self) -> None:
-        """Keep the contrastive temperature in the range it is defined on; before every optimizer step."""
+        """Clamp the contrastive temperature to its range; call before every optimizer step."""
         self.temp.clamp_(*TEMPERATURE_RANGE)
 
     def freeze_unused(self, losses: tuple[str, ...]) -> None:
@@ -287,6 +306,7 @@ class VisionLanguageModel(nn.Module):
             reached.append(self.text_encoder)
         if "cap" in losses or "vqa" in losses:
             reached.append(self._decoder())
+        # Compare parameters by identity, since tied ones have several names.
         trained = {id(parameter) for part in reached for parameter in part.parameters()}
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(id(parameter) in trained or (name == "temp" and "vtc" in losses))
@@ -307,14 +327,14 @@ class VisionLanguageModel(nn.Module):
 
 
 def encoded_video(encoder: VideoEncoder, video_BTCHW: Tensor) -> EncodedVideo:
-    """Videos through the encoder, uint8 pixels normalised as it was configured."""
+    """Encode videos; uint8 pixels are normalised as configured."""
     return encoder(encoder.normalised(video_BTCHW))
 
 
 def video_features(
     encoder: VideoEncoder, projection: nn.Linear, video_BTCHW: Tensor, weighted_pooling: bool
 ) -> VideoFeatures:
-    """Tokens and embedding of videos; the embedding is the projected mean of all tokens, weighed by size if asked."""
+    """Tokens and embedding of videos: the projected mean of all tokens, weighted by size if asked."""
     encoded = encoded_video(encoder, video_BTCHW)
     if weighted_pooling:
         weight = encoded.size / encoded.size.sum(dim=1, keepdim=True)
@@ -325,5 +345,5 @@ def video_features(
 
 
 def text_features(encoder: TextEncoder, projection: nn.Linear, ids: Tensor, mask: Tensor) -> TextFeatures:
-    """Embeddings of texts: the projected first states."""
+    """Embeddings of texts: the projected hidden state of each first token, at unit length."""
     return TextFeatures(F.normalize(projection(encoder.first_states(ids, mask)).float(), dim=-1))

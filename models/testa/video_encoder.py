@@ -23,10 +23,10 @@ from models.testa.blocks import NORM_EPS, DividedBlock, JointBlock, resize_in_ti
 
 
 class VideoEncoder(nn.Module):
-    """Encode videos (B, T, 3, H, W), normalised, of any number of frames and any size that patches tile.
+    """Encode normalised videos (B, T, 3, H, W) with any number of frames, of any size that patches tile.
 
-    The sizes in `video` are those of the position and time embeddings and of the aggregation schedule; other inputs
-    have the embeddings resized (nearest) and the schedule capped at what they hold.
+    `video` sets the sizes of the position and time embeddings and of the aggregation schedule. For other inputs, the
+    embeddings are resized (nearest) and the schedule is capped at what they hold.
 
     Args:
         activation_checkpointing: `recompute` keeps only block inputs for the backward pass; `offload` moves those to
@@ -47,6 +47,8 @@ class VideoEncoder(nn.Module):
         self.grid = (video.image_size // model.patch_size,) * 2
         self.pixel_mean, self.pixel_std = video.pixel_mean, video.pixel_std
         self.schedules = block_schedules(model, video, aggregation)
+
+        # Embeddings. `timm`'s module only holds the projection: `_embed` computes it.
         self.patch_embed = PatchEmbed(
             img_size=None, patch_size=model.patch_size, embed_dim=model.width, strict_img_size=False
         )
@@ -54,15 +56,19 @@ class VideoEncoder(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.grid[0] * self.grid[1], model.width))
         if model.attention != "space":
             self.time_embed = nn.Parameter(torch.zeros(1, video.num_frames, model.width))
+
+        # Blocks, with a drop path rate that grows linearly with depth.
         drop_path = torch.linspace(0, model.drop_path, model.depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(
             self._block(model, video, aggregation, index, drop_path[index]) for index in range(model.depth)
         )
+
         self.norm = nn.LayerNorm(model.width, eps=NORM_EPS)
         self._initialise()
+
         self.recompute = activation_checkpointing == "recompute"
         if activation_checkpointing == "offload":
-            from fairscale.nn.checkpoint import checkpoint_wrapper  # for nothing else
+            from fairscale.nn.checkpoint import checkpoint_wrapper  # imported only when it is used
 
             for index, block in enumerate(self.blocks):
                 self.blocks[index] = checkpoint_wrapper(block, offload_to_cpu=True)
@@ -70,12 +76,15 @@ class VideoEncoder(nn.Module):
     def _block(
         self, model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig, index: int, drop_path: float
     ) -> nn.Module:
-        # Where nothing merges every size is 1, and so its logarithm no bias.
+        # Where nothing merges, every size is 1 and its logarithm 0, so no bias is needed.
         weighs = aggregation.proportional_attention or aggregation.reducer == "saliency"
         proportional = weighs and any(map(any, self.schedules.values()))
+
+        # Only divided attention has two axes to reduce.
         if model.attention != "divided":
             aggregator = TokenAggregator(aggregation.reducer, "joint", self.schedules["tokens"][index])
             return JointBlock(model.width, model.heads, model.mlp_ratio, drop_path, aggregator, proportional)
+
         return DividedBlock(
             model.width,
             model.heads,
@@ -97,10 +106,12 @@ class VideoEncoder(nn.Module):
                 trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
         trunc_normal_(self.pos_embed, std=0.02)
         trunc_normal_(self.cls_token, std=0.02)
+
+        # Time starts without effect: at first the model is the image model, applied to each frame.
         if self.attention == "divided":
-            # Time starts without effect: the first model is the image model, frame by frame.
             for name, parameter in self.named_parameters():
                 if name.endswith("temporal_fc.weight"):
                     nn.init.zeros_(parameter)
@@ -113,55 +124,65 @@ class VideoEncoder(nn.Module):
     ) -> EncodedVideo:
         """Encode normalised videos; see `EncodedVideo`.
 
-        `steps`, an empty list, is given for each block what it merged or dropped; this needs `return_origins`.
+        Fills `steps`, an empty list, with what each block merged or dropped; this needs `return_origins`.
         """
         assert steps is None or (return_origins and not self.training), "steps are for looking, and need origins"
         cls, tokens_BTLD = self._embed(video_BTCHW)
         batch, num_frames, num_patches, _ = tokens_BTLD.shape
-        # In the order of the tokens as the blocks see them: frame-major, but patch-major for joint attention.
+
+        # Number the cells in the order in which the blocks see them: frame-major, but patch-major for joint attention.
         cells = torch.arange(num_frames * num_patches, device=tokens_BTLD.device)
         cells = (
             cells.view(num_patches, num_frames).T if self.attention == "joint" else cells.view(num_frames, num_patches)
         )
         origins = cells.expand(batch, -1, -1) if return_origins else None
+
         size = tokens_BTLD.new_ones((batch, num_frames, num_patches), dtype=torch.float32)
+
+        # Divided attention keeps frames and patches on axes of their own, joint attention has one axis for both.
         if self.attention == "divided":
             state = self._through_blocks(cls, tokens_BTLD, size, origins, steps)
             return self._finish(state[0], state[1].flatten(1, 2), state[2].flatten(1), state[3])
         if self.attention == "joint":
             tokens = rearrange(tokens_BTLD, "B T L D -> B (L T) D")
             return self._finish(*self._through_blocks(cls, tokens, size.flatten(1), origins, steps))
+
+        # Space-only attention: every frame is encoded as an image of its own, with its own class token.
         cls = repeat(cls, "B 1 D -> (B T) 1 D", T=num_frames)
         state = self._through_blocks(cls, tokens_BTLD.flatten(0, 1), size.flatten(0, 1), None, steps)
         tokens = rearrange(self.norm(torch.cat(state[:2], dim=1)), "(B T) N D -> B (T N) D", B=batch)
         if origins is not None:
-            origins = origins + cells[:, :1] // num_patches + 1  # a class token before each frame
+            origins = origins + cells[:, :1] // num_patches + 1  # skip the class token before each frame
         return EncodedVideo(tokens, size.new_ones(tokens.shape[:2]), origins)
 
     def normalised(self, video_BTCHW: Tensor) -> Tensor:
-        """uint8 pixels as this encoder takes them; floats are normalised already."""
+        """Normalise uint8 pixels for this encoder; floats are already normalised."""
         if video_BTCHW.dtype != torch.uint8:
             return video_BTCHW
         return normalise_pixels(video_BTCHW, self.pixel_mean, self.pixel_std, self.cls_token.dtype)
 
     def trace_video(self, video_BTCHW: Tensor, steps: list[list[AggregationStep]] | None = None) -> EncodedVideo:
-        """Encode uint8 videos with origins; `steps`, an empty list, gets what each block merges or drops."""
+        """Encode uint8 videos with origins; fills the empty list `steps` with what each block merges or drops."""
         return self(self.normalised(video_BTCHW), return_origins=True, steps=steps)
 
     def _embed(self, video_BTCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Class token (B, 1, D) and patch tokens (B, T, L, D) with their place and time added."""
+        """Class token (B, 1, D) and patch tokens (B, T, L, D), with position and time embeddings added."""
         batch, num_frames, _, height, width = video_BTCHW.shape
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(f"frames of {height} x {width} pixels cannot be cut into patches of {self.patch_size}")
-        # As a matrix product: convolutions of this kind take slower paths on several devices.
+
+        # Project patches by a matrix product: this convolution takes slower paths on several devices.
         cells = rearrange(video_BTCHW, "B T C (H P) (W Q) -> B T (H W) (C P Q)", P=self.patch_size, Q=self.patch_size)
         projection = self.patch_embed.proj
         patches = F.linear(cells, projection.weight.flatten(1), projection.bias)
+
+        # The position embedding, resized if the input has another grid of patches.
         place = self.pos_embed[:, 1:]
         grid = (height // self.patch_size, width // self.patch_size)
         if grid != self.grid:
             place = rearrange(place, "1 (H W) D -> 1 D H W", H=self.grid[0])
             place = rearrange(F.interpolate(place, size=grid, mode="nearest"), "1 D H W -> 1 (H W) D")
+
         tokens = patches + place[:, None]
         if self.attention != "space":
             tokens = tokens + resize_in_time(self.time_embed, num_frames)[:, :, None]
@@ -186,12 +207,13 @@ class VideoEncoder(nn.Module):
         return cls, tokens, size, origins
 
     def _finish(self, cls: Tensor, tokens: Tensor, size: Tensor, origins: Tensor | None) -> EncodedVideo:
+        # In the output the class token is number 0, so origins move up by one; -1 still means dropped.
         if origins is not None:
             origins = torch.where(origins < 0, -1, origins + 1)
         return EncodedVideo(self.norm(torch.cat([cls, tokens], dim=1)), F.pad(size, (1, 0), value=1.0), origins)
 
     def capped(self, num_frames: int, num_patches: int) -> list[str]:
-        """What of the schedule a video of this size cannot hold, one line an axis; empty when it holds all of it."""
+        """Where a video of this size cannot hold the schedule, one line per axis; empty if it fits."""
         held_by = {"frames": (num_frames, 1), "patches": (num_patches, 0), "tokens": (num_frames * num_patches, 0)}
         lines = []
         for axis, schedule in self.schedules.items():
@@ -202,11 +224,11 @@ class VideoEncoder(nn.Module):
 
     @torch.no_grad()
     def fold_for_inference(self, dtype: torch.dtype | None = None) -> "VideoEncoder":
-        """Prepare for nothing but inference on the device it is on, in place; returns itself.
+        """Prepare for inference only, on the current device, in place; returns itself.
 
-        `temporal_attn.proj` and `temporal_fc` become one linear layer, for good. On a CPU the weights are packed to
-        compute in `dtype`: where autocast will be on its format, by default the weights' own. Outputs stay equal to
-        1e-5 in float32. The folded encoder no longer trains, and neither loads nor makes checkpoints.
+        `temporal_attn.proj` and `temporal_fc` become one linear layer for good. On a CPU the weights are packed to
+        compute in `dtype`, by default their own. Under autocast, pass its dtype. Outputs stay equal to 1e-5 in
+        float32. The folded encoder can no longer be trained, and can neither load nor make checkpoints.
         """
         dtype = dtype or self.cls_token.dtype
         for block in self.blocks:
