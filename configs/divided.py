@@ -1,19 +1,19 @@
-"""Schedules of token aggregation for encoders with divided attention: frames leave, and then patches of each frame."""
+"""Aggregation schedules for encoders with divided attention: frames leave, and then patches of each frame."""
 
 from configs.model import AggregationConfig
 from configs.schedule import blocks_from_amount, blocks_from_keep, check_capacity, keep_per_axis
 
 REDUCERS = ("none", "geometry", "importance", "prune", "saliency")
-"""Those that divided attention can do; saliency merges patches alone."""
+"""The reducers for divided attention; saliency merges only patches."""
 
 
 def divided_schedules(
     settings: AggregationConfig, depth: int, num_frames: int, num_patches: int
 ) -> dict[str, tuple[int, ...]]:
-    """How many `frames` and `patches` leave in each block of an encoder; 0s where nothing does.
+    """How many `frames` and `patches` leave in each block of an encoder; 0 where nothing does.
 
-    ValueError, which begins with the key, for a reducer of joint attention, an axis that it leaves alone, and more than
-    the axis holds.
+    A ValueError that begins with the key refuses a reducer of joint attention, an amount for an axis that the reducer
+    does not touch, and an amount that the axis cannot hold.
     """
     if settings.reducer not in REDUCERS:
         raise ValueError(

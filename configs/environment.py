@@ -1,7 +1,7 @@
-"""Whether this Python can run the project at all; answered in one line, before anything else is imported.
+"""Check whether this Python can run the project, before anything else is imported.
 
-Every entry point imports `configs` or `scripts` first, and both ask. Nothing here may be newer than Python 3.6, or come
-from a package.
+Every entry point imports `configs` or `scripts` first, and both run the check. This file may use nothing newer than
+Python 3.6 and no package, so that an old or bare Python gets a clear message instead of a traceback.
 """
 
 import sys
@@ -24,7 +24,7 @@ NEEDED = (
     "tqdm",
     "tensorboard",
 )
-"""Modules that no command can do without; whatever else requirements.txt names serves a single command or the tests."""
+"""Modules that every command needs; the rest of requirements.txt serves a single command or the tests."""
 
 
 def check_environment(version: tuple = sys.version_info[:2]) -> None:
@@ -41,7 +41,7 @@ def check_environment(version: tuple = sys.version_info[:2]) -> None:
 
 
 def is_installed(name: str) -> bool:
-    """Whether `import NAME` would find something; nothing is imported but the packages above it."""
+    """Whether `import NAME` would find a module; imports only its parent packages."""
     try:
         return find_spec(name) is not None
     except ModuleNotFoundError:
@@ -49,7 +49,7 @@ def is_installed(name: str) -> bool:
 
 
 def remedy() -> str:
-    """What to do: set up, or use what is set up already."""
+    """What to do: set up the environment, or use the one that exists."""
     root = Path(__file__).resolve().parent.parent
     activate = f"run `. {root / '.venv' / 'bin' / 'activate'}`, or use {root / '.venv' / 'bin' / 'python'}"
     if (root / ".venv" / "requirements.installed").exists():

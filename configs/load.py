@@ -1,8 +1,8 @@
-"""Reads YAML into the frozen dataclasses of `configs/schema.py`, and writes them back.
+"""Read YAML into the frozen dataclasses of `configs/schema.py`, and write them back.
 
-A configuration is made of layers, each put on the ones before: defaults, the files under `base:`, the file itself, the
-`a.b=c` of the command line. Every layer is checked alone, so that an error names the file it comes from. All errors are
-`ValueError`s of one line: the file (or "command line"), the dotted key, what was found and what is expected.
+A configuration is built from layers, each overriding the ones before: defaults, the files under `base:`, the file
+itself, and `a.b=c` on the command line. Every layer is checked alone, so that an error names the file it comes from.
+Every error is a one-line `ValueError`: the file (or "command line"), the dotted key, what was found, what is expected.
 """
 
 import json
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 EVALUATED_AS_TRAINED = ("model", "video", "aggregation")
-"""The sections that an evaluation takes from the checkpoint's own configuration."""
+"""Sections that an evaluation takes from the checkpoint's own configuration."""
 
 
 def load(config_class: type[Config], path: Path, overrides: list[str]) -> Config:
-    """The configuration in the YAML file `path`, over its bases and under `overrides` of the form `a.b=c`."""
+    """Load the YAML file `path` on top of its bases, then apply `overrides` of the form `a.b=c`."""
     data = apply_overrides(_read_layers(config_class, path), overrides, config_class)
     return from_dict(config_class, data, f"{path} with {' '.join(overrides)}" if overrides else str(path), overrides)
 
@@ -38,20 +38,24 @@ def load_to_evaluate(
     overrides: list[str],
     local: Path | None = None,
 ) -> Config:
-    """The configuration to evaluate the `checkpoint=` of `overrides` with: the checkpoint's own model and input.
+    """The configuration to evaluate a checkpoint, which keeps its own model, input and aggregation.
 
-    The file `path` says the rest (data, evaluation); without it the checkpoint's own configuration says that too. A
-    file whose purpose is another input or aggregation than was trained lists those sections under `evaluate_with:`.
-    Over all stand the overrides. A checkpoint that is a lone file has no configuration: then `path` says everything.
-    `local` is the checkpoint's path on this machine, if it is named by an address.
+    The file `path` gives the rest (data, evaluation); without it the checkpoint's own configuration gives that too. To
+    evaluate with another input or aggregation, a file lists those sections under `evaluate_with:`. Overrides win over
+    both. A checkpoint without a config.yaml beside it takes everything from `path`. `local` is the checkpoint's path on
+    this machine, if `checkpoint=` is an address.
     """
     data = _read_layers(config_class, path) if path is not None else {}
     checkpoint = checkpoint_to_evaluate(config_class, path, overrides)
     local = local or Path(checkpoint)
     if not local.exists():
         raise ValueError(f"command line: checkpoint: {checkpoint} does not exist")
+
     folder = local if local.is_dir() else local.parent
     trained = folder / "config.yaml"
+
+    # With a file of its own, an evaluation takes only what describes the model from the checkpoint; without one, all
+    # of its settings, provided that they are for the same task.
     if trained.exists():
         own = _read_file(trained)
         if path is not None:
@@ -64,16 +68,17 @@ def load_to_evaluate(
                 f"{trained}: is of {shown(own.get('task'))}; {use}say with --config what to evaluate it on"
             )
         else:
-            # What was trained from is not what is evaluated, and its folder is not to be written to.
+            # The training run's own `checkpoint` and `output_dir` mean nothing to its evaluation.
             own = {**own, "checkpoint": None, "output_dir": None}
         data = {**data, **check(config_class, own, str(trained))}
     elif path is None:
         raise ValueError(f"{checkpoint}: has no config.yaml beside it; say with --config what it is of")
+
     return from_dict(config_class, apply_overrides(data, overrides, config_class), str(path or trained), overrides)
 
 
 def checkpoint_to_evaluate(config_class: type[Config], path: Path | None, overrides: list[str]) -> str:
-    """The path or address of the checkpoint that `overrides`, or else the file `path`, names; ValueError if none."""
+    """The path or address of the checkpoint named by `overrides`, or else by the file `path`; ValueError if none is."""
     data = _read_layers(config_class, path) if path is not None else {}
     checkpoint = _parse_overrides(overrides).get("checkpoint") or data.get("checkpoint")
     if checkpoint is None:
@@ -82,7 +87,7 @@ def checkpoint_to_evaluate(config_class: type[Config], path: Path | None, overri
 
 
 def load_any(config_classes: Sequence[type[Config]], path: Path, overrides: list[str]) -> Config:
-    """The configuration in `path` of whichever of the classes has the `task` that the file, or a base of it, names."""
+    """Load `path` into the class whose `task` the file, or one of its bases, names."""
     own = _read_file(path)
     layers = [*(_read_file(base) for base in _base_paths(own.get("base", []), path)), own]
     task = next((layer["task"] for layer in reversed(layers) if "task" in layer), None)
@@ -93,9 +98,9 @@ def load_any(config_classes: Sequence[type[Config]], path: Path, overrides: list
 
 
 def from_dict(config_class: type[Config], data: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:
-    """The configuration whose nested keys are `data`; errors begin with `source`.
+    """Build the configuration from the nested keys `data`; errors begin with `source`.
 
-    An error about a key that `overrides` set begins with "command line".
+    An error about a key that `overrides` set begins with "command line" instead.
     """
     missing: list[str] = []
     completed = complete(config_class, check(config_class, data, source), missing)
@@ -110,12 +115,12 @@ def from_dict(config_class: type[Config], data: dict[str, Any], source: str, ove
 
 
 def to_dict(config: "DataclassInstance") -> dict[str, Any]:
-    """All settings as nested plain values, which JSON and YAML can hold and `from_dict` reads back."""
-    return dict(json.loads(json.dumps(asdict(config))))  # through JSON, which makes tuples lists
+    """All settings as nested plain values for JSON and YAML, which `from_dict` reads back."""
+    return dict(json.loads(json.dumps(asdict(config))))  # through JSON, which turns tuples into lists
 
 
 def dump(config: "DataclassInstance", path: Path) -> None:
-    """Write all settings as a YAML file that `load` reads back to an equal configuration."""
+    """Write all settings as a YAML file; `load` reads it back to an equal configuration."""
     yaml = _yaml()
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
@@ -124,24 +129,26 @@ def dump(config: "DataclassInstance", path: Path) -> None:
 
 
 def apply_overrides(data: dict[str, Any], overrides: list[str], config_class: type[Config]) -> dict[str, Any]:
-    """`data` with every `a.b=c` of `overrides` put on it, values read as YAML; their order does not matter."""
+    """`data` with every `a.b=c` of `overrides` applied; values are YAML, and the order does not matter."""
     layer = check(config_class, _parse_overrides(overrides), "command line", data)
     return merge(config_class, data, layer)
 
 
 def _parse_overrides(overrides: list[str]) -> dict[str, Any]:
-    """The `a.b=c` of a command line as nested dictionaries; whether such settings exist is not looked at."""
+    """The `a.b=c` of a command line as nested dictionaries; does not check that such settings exist."""
     layer: dict[str, Any] = {}
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
             raise ValueError(f"command line: {override!r}: expected KEY=VALUE, such as optim.lr=1e-5")
+
         *sections, name = key.split(".")
         section = layer
         for part in sections:
             section = section.setdefault(part, {})
             if not isinstance(section, dict):
                 raise ValueError(f"command line: {key}: {part} is a value, not a section")
+
         if name in section:
             raise ValueError(f"command line: {key}: given twice")
         section[name] = _parse(text, f"command line: {key}")
@@ -179,22 +186,24 @@ def _read_file(path: Path) -> dict[Any, Any]:
 
 
 def _read_layers(config_class: type, path: Path) -> dict[str, Any]:
-    """The values of a file over those of its bases; keys and types are checked, missing keys are not."""
+    """Merge a file onto its bases; checks keys and types, but not for missing keys."""
     own = _read_file(path)
     refuse_other_task(getattr(config_class, "task", None), own, path)
-    _evaluated_with(own, path)  # refused here as well, so that training finds the mistake
+    _evaluated_with(own, path)  # check it here too, so that training also finds a mistake
+
     data: dict[str, Any] = {}
     for base in _base_paths(own.get("base", []), path):
         layer = _read_file(base)
         if "base" in layer:
             raise ValueError(f"{base}: base: a base cannot have a base of its own; list both in {path}")
         data = merge(config_class, data, check(config_class, layer, str(base), data))
+
     settings = {name: value for name, value in own.items() if name not in ("base", "evaluate_with")}
     return merge(config_class, data, check(config_class, settings, str(path), data))
 
 
 def _evaluated_with(own: dict[Any, Any], path: Path) -> list[str]:
-    """The sections that a file, with its bases, puts over those of the checkpoint it evaluates."""
+    """The sections that replace the evaluated checkpoint's own, as the file lists them under `evaluate_with`."""
     names, allowed = own.get("evaluate_with", []), ("video", "aggregation")
     if not isinstance(names, list) or not all(name in allowed for name in names):
         raise ValueError(f"{path}: evaluate_with: found {shown(names)}, expected a list of {' and '.join(allowed)}")

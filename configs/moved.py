@@ -1,4 +1,4 @@
-"""Where configuration files lie now that used to lie elsewhere, for the error message about a missing file."""
+"""New paths of configuration files that moved, for the error message about a missing file."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ MOVED_FOLDERS = {
     "vqa": "testa/vqa",
     "caption": "testa/caption",
 }
-"""Folders below `configs/`, from the time when TESTA was the only system."""
+"""Old folders below `configs/`, from when TESTA was the only system, and their new places."""
 OF_ALL_TASKS = "testa"
-"""The folder of the bases and recipes that lay in `configs/` itself."""
+"""The new folder of the bases and recipes that used to lie in `configs/` itself."""
 
 
 def new_path(path: Path) -> Path | None:
-    """Today's path of the configuration file that used to be at `path`; None if it has not moved."""
+    """The current path of the configuration file that used to be at `path`; None if it did not move."""
     if "configs" not in path.parts:
         return None
 
@@ -22,6 +22,7 @@ def new_path(path: Path) -> Path | None:
     root = Path(*path.parts[: position + 1])
     folder, *rest = path.relative_to(root).parts or ("",)
 
+    # A file in a subfolder moved with its folder; a file in `configs/` itself moved to TESTA's folder.
     moved = root / MOVED_FOLDERS.get(folder, "") if rest else root / OF_ALL_TASKS / folder
     moved = moved.joinpath(*rest)
     return moved if moved != path and moved.is_file() else None

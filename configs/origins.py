@@ -10,18 +10,18 @@ from configs.load import EVALUATED_AS_TRAINED
 
 DEFAULT, COMMAND_LINE = "default", "command line"
 NO_SETTINGS = ("base", "evaluate_with")
-"""Keys of a file that say how it is read."""
+"""Keys that say how a file is read; they are no settings."""
 
 
 class Layer(NamedTuple):
-    """What one source sets, by dotted key."""
+    """The settings of one source, by dotted key."""
 
     source: str
     settings: dict[str, Any]
 
 
 def file_layers(path: Path) -> list[Layer]:
-    """The bases of a configuration file, and the file itself, lowest first. The file has been loaded without errors."""
+    """The bases of a configuration file and the file itself, lowest layer first. The file must load without errors."""
     own = _read(path)
     bases = own.get("base", [])
     names = [bases] if isinstance(bases, str) else bases
@@ -30,11 +30,11 @@ def file_layers(path: Path) -> list[Layer]:
 
 
 def checkpoint_layer(checkpoint: Path, path: Path | None) -> Layer | None:
-    """What an evaluation takes from a checkpoint's own configuration; None if there is none.
+    """The settings that an evaluation takes from a checkpoint's own configuration; None if it has none.
 
     Args:
-        path: the evaluation's own file, which says everything but the model and its input; None if the checkpoint's
-            configuration says that too.
+        path: the evaluation's own file, which gives everything but the model and its input; None if the checkpoint's
+            configuration gives that too.
     """
     trained = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "config.yaml"
     if not trained.is_file():
@@ -49,15 +49,16 @@ def checkpoint_layer(checkpoint: Path, path: Path | None) -> Layer | None:
 
 
 def command_line_layer(overrides: list[str]) -> Layer:
-    """What `key=value` on the command line sets."""
+    """The settings of `key=value` on the command line."""
     pairs = (override.partition("=") for override in overrides)
     return Layer(COMMAND_LINE, {key: YAML(typ="safe", pure=True).load(text) for key, _, text in pairs})
 
 
 def origins(settings: dict[str, Any], layers: list[Layer]) -> dict[str, str]:
-    """The source of each setting, by dotted key: the highest layer that sets it to this value, or "default".
+    """The source of each setting, by dotted key: the highest layer that sets it, or "default".
 
-    A lower layer's value does not always reach the configuration: another reducer drops the amounts of the one before.
+    It is "default" if the layer's value did not reach the configuration: a new reducer, for instance, drops the amounts
+    that a lower layer set.
     """
     found = {}
     for key, value in flattened(settings).items():
@@ -68,7 +69,7 @@ def origins(settings: dict[str, Any], layers: list[Layer]) -> dict[str, str]:
 
 
 def flattened(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted key, in their order."""
+    """Flatten nested settings to dotted keys, in order."""
     flat: dict[str, Any] = {}
     for name, value in section.items():
         if not prefix and name in NO_SETTINGS:

@@ -1,11 +1,11 @@
-"""Per-block schedules of token aggregation, as plain integers: how many tokens leave each axis in each block."""
+"""Per-block aggregation schedules as plain integers: how many tokens leave each axis in each block."""
 
 import math
 from collections.abc import Sequence
 
 
 def blocks_from_amount(amount: int | tuple[int, ...], depth: int, name: str) -> tuple[int, ...]:
-    """One number a block from a scalar or a list; `ValueError` naming the key if a list has another length."""
+    """Expand a scalar or a list to one number a block; a `ValueError` names the key if the list has another length."""
     if isinstance(amount, int):
         return (amount,) * depth
     if len(amount) != depth:
@@ -14,9 +14,9 @@ def blocks_from_amount(amount: int | tuple[int, ...], depth: int, name: str) -> 
 
 
 def blocks_from_tokens(amount: int | float | Sequence[int | float], depth: int, name: str) -> tuple[int | float, ...]:
-    """One number a block, of tokens or a share of them: a scalar for all, or a list whose missing blocks are 0.
+    """Expand to one number a block, a count of tokens or a share: a scalar for all blocks, or a list padded with 0.
 
-    `ValueError` naming the key if a list is longer, or a number neither whole nor below 1.
+    A `ValueError` names the key if a list is too long, or if a number is negative or a share is not below 1.
     """
     amounts = (amount,) * depth if isinstance(amount, int | float) else tuple(amount)
     if len(amounts) > depth:
@@ -28,10 +28,12 @@ def blocks_from_tokens(amount: int | float | Sequence[int | float], depth: int, 
 
 
 def blocks_from_keep(share: float, tokens: int, protected: int, depth: int, name: str) -> tuple[int, ...]:
-    """Spread evenly over the blocks what has to leave so that `share` of `tokens` (rounded) is left at the end."""
+    """Spread the tokens that leave evenly over the blocks, so that `share` of `tokens` (rounded) remains at the end."""
     leaving = tokens - max(1, round(share * tokens))
+    # Round the cumulative count, not each block's: the total is exact and blocks differ by at most 1.
     reached = [leaving * block // depth for block in range(depth + 1)]
     schedule = tuple(after - before for before, after in zip(reached[:-1], reached[1:], strict=True))
+
     if held_schedule(schedule, tokens, protected) != schedule:
         raise ValueError(
             f"{name}: {leaving} of {tokens} tokens cannot leave evenly in {depth} blocks, since at most half may leave "
@@ -41,27 +43,27 @@ def blocks_from_keep(share: float, tokens: int, protected: int, depth: int, name
 
 
 def keep_per_axis(share: float, axes: int) -> float:
-    """The share of one axis when all axes together keep `share`, each the same."""
+    """The share that each of `axes` keeps, all alike, so that together they keep `share`: its root."""
     return math.exp(math.log(share) / axes)
 
 
 def capacity(tokens: int, protected: int) -> int:
-    """At most how many of `tokens` may leave in one block: half of all but the protected, rounded down.
+    """The most tokens that may leave in one block: half of the unprotected ones, rounded down.
 
-    T frames hold (T - 1) // 2, since the reference counts one as protected (`protected=1`); L patches hold L // 2,
-    the class token being kept apart (`protected=0`).
+    At most (T - 1) // 2 of T frames leave, since the reference protects one (`protected=1`); at most L // 2 of L
+    patches, since the class token is kept apart (`protected=0`).
     """
     return max(0, (tokens - protected) // 2)
 
 
 def num_leaving(amount: int | float, tokens: int, protected: int) -> int:
-    """How many of `tokens` leave in one block: an amount, or a share below 1 of them rounded down, capped."""
+    """How many of `tokens` leave in one block: a count, or a share rounded down, capped at `capacity`."""
     wanted = amount if isinstance(amount, int) else int(tokens * amount)
     return min(wanted, capacity(tokens, protected))
 
 
 def held_schedule(schedule: Sequence[int | float], tokens: int, protected: int) -> tuple[int, ...]:
-    """The schedule as an axis of `tokens` can hold it: each block's number capped at what may leave there."""
+    """The schedule that an axis of `tokens` can follow: each block's number, capped at what may leave there."""
     held = []
     for amount in schedule:
         held.append(num_leaving(amount, tokens, protected))
@@ -70,7 +72,7 @@ def held_schedule(schedule: Sequence[int | float], tokens: int, protected: int) 
 
 
 def check_capacity(schedule: Sequence[int | float], tokens: int, protected: int, name: str, unit: str) -> None:
-    """`ValueError` if some block of `schedule` takes more than an axis of `tokens` holds there."""
+    """Raise a `ValueError` if a block of `schedule` takes more than may leave an axis of `tokens` there."""
     for block, amount in enumerate(schedule):
         most = capacity(tokens, protected)
         wanted = amount if isinstance(amount, int) else int(tokens * amount)

@@ -1,4 +1,4 @@
-"""One YAML value as the type of its field, and both in words for the error when it does not fit."""
+"""Convert one YAML value to the type of its field, and describe both in words for error messages."""
 
 import json
 import math
@@ -9,11 +9,11 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 
 class WrongTypeError(Exception):
-    """A value is not what its field's type says."""
+    """A value does not fit its field's type."""
 
 
 def convert(expected: Any, value: Any) -> Any:
-    """`value` as the type `expected`: lists become tuples, whole numbers floats; nothing else is changed."""
+    """`value` as the type `expected`: lists become tuples, whole numbers become floats where a float is due."""
     kind, members = get_origin(expected), get_args(expected)
     if expected is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
@@ -50,17 +50,17 @@ def described(expected: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as YAML would have it, on one line."""
+    """A value on one line, as YAML would show it."""
     return "nothing" if value is MISSING else json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
 
 
 def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
-    """One line `key: a -> b` for every setting in which the results of two `to_dict` differ."""
+    """One line `key: a -> b` for every setting that differs between two results of `to_dict`."""
     return [f"{key}: {left} -> {right}" for key, (left, right) in changes(a, b, prefix).items()]
 
 
 def changes(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> dict[str, tuple[str, str]]:
-    """The settings in which the results of two `to_dict` differ: key -> both values, as they are shown to users."""
+    """The settings that differ between two results of `to_dict`: key -> both values, as users see them."""
     found: dict[str, tuple[str, str]] = {}
     for name in {**a, **b}:
         key, left, right = f"{prefix}{name}", a.get(name, MISSING), b.get(name, MISSING)
@@ -72,13 +72,14 @@ def changes(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> dict[str,
 
 
 def remedy(key: str, names: list[str]) -> str:
-    """Which of `names` the unknown `key` means.
+    """Suggest which of `names` the unknown `key` means.
 
-    One of the same initials in its section (`lr` for `learning_rate`), one much like it, a namesake elsewhere, the
-    nearest.
+    In this order: a sibling with the same initials (`lr` for `learning_rate`), a similar sibling, the same name in
+    another section, the nearest sibling, the nearest name anywhere.
     """
     if key in names:  # "optim.lr: 1" in a file
         return f"write it inside its section: {': {'.join(key.split('.'))}: ...{'}' * key.count('.')}"
+
     section, _, leaf = key.rpartition(".")
     siblings = {name.rpartition(".")[2]: name for name in names if name.rpartition(".")[0] == section}
     initials = [siblings[name] for name in siblings if name == _initials(leaf) or leaf == _initials(name)]
@@ -86,6 +87,7 @@ def remedy(key: str, names: list[str]) -> str:
     namesakes = [name for name in names if name.rpartition(".")[2] == leaf]
     nearest = [siblings[name] for name in get_close_matches(leaf, siblings, n=1, cutoff=0)]
     anywhere = get_close_matches(key, names, n=1, cutoff=0)
+
     return f"did you mean {(initials or similar or namesakes or nearest or anywhere)[0]}?"
 
 

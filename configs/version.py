@@ -1,3 +1,3 @@
-"""This project's version, in the one place that code reads it from; CITATION.cff and CHANGELOG.md name the same."""
+"""The project's version, which all code reads from here; CITATION.cff and CHANGELOG.md must name the same."""
 
 VERSION = "0.5.0"

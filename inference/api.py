@@ -1,12 +1,11 @@
-"""A trained checkpoint as one object: videos and texts go in, embeddings, matches, answers and captions come out.
+"""A trained checkpoint as one object: it turns videos and texts into embeddings, matches, answers and captions.
 
     model = load_model("outputs/didemo/checkpoint_best", "aggregation.keep=0.25")
     cosines = model.encode_text(["a dog runs", "a man sings"]) @ model.encode_video("video.mp4")
 
-Frames, sampling, image size, pixel mean, aggregation and tokenizer are the checkpoint's own, so what comes out equals
-what training's evaluation computes. Nothing here is a collective: each process may use its object alone.
+Frames, sampling, image size, pixel mean, aggregation and tokenizer come from the checkpoint, so results equal those of
+training's evaluation. Nothing here is a collective: each process may use its object alone.
 
-Of the folder `models` this file alone stands above the tasks, whose models it builds; only scripts import it.
 Shapes: V videos, P texts, E width of the shared space, N video tokens, D width, T frames, L patches a frame.
 """
 
@@ -39,23 +38,23 @@ from tasks.vqa import QUESTION_TOKENS, AnswerList, VqaTask, padded
 logger = logging.getLogger(__name__)
 VIDEOS_AT_ONCE = 8
 PRETRAINED_CAPTION: dict[str, Any] = {"method": "beam", "num_beams": 3, "min_tokens": 1, "max_tokens": 64}
-"""How a pre-trained checkpoint writes, which says nothing of it itself; as `VisionLanguageModel.generate` does."""
+"""How a pre-trained checkpoint generates, as it records no settings; like `VisionLanguageModel.generate`."""
 
 
 class Match(NamedTuple):
-    """What the matching head says of a video and a text: the logit that reranking adds to the cosine, and in (0, 1)."""
+    """The matching head's verdict on a video and a text: the logit of a match, and its probability in (0, 1)."""
 
     logit: float
     probability: float
 
 
 class EncodedTokens(NamedTuple):
-    """One video as the encoder leaves it, on the CPU.
+    """The encoder's output for one video, on the CPU.
 
     Attributes:
         tokens: (N, D), the class token first.
         size: (N,) float32, how many original cells each token holds.
-        origins: (T, L) int64, for every original cell the index in `tokens` of the token that holds it; -1: dropped.
+        origins: (T, L) int64, for each original cell the index in `tokens` of the token that holds it; -1 if dropped.
         frames: (T, 3, H, W) uint8, the pixels that were encoded.
     """
 
@@ -66,12 +65,12 @@ class EncodedTokens(NamedTuple):
 
 
 class TrainedModel:
-    """A checkpoint that is ready to be used; made by `load_model`.
+    """A checkpoint that is ready to use; `load_model` makes one.
 
-    A method that the checkpoint was not trained for raises ValueError, as does a video that cannot be read.
+    Methods raise ValueError if the checkpoint was not trained for them, or if a video cannot be read.
 
     Attributes:
-        config: the settings it is used with.
+        config: the settings in use.
         model, tokenizer: the modules themselves, folded for inference.
         abilities: the methods that work.
     """
@@ -91,10 +90,10 @@ class TrainedModel:
         *,
         return_tokens: bool = False,
     ) -> Tensor | VideoFeatures:
-        """Embeddings (V, E), of unit length, float32, on the CPU; (E,) of a single path. Images are still videos.
+        """Embeddings (V, E), unit length, float32, on the CPU; (E,) for a single path. An image is a still video.
 
-        `start` and `end` choose a part, in seconds; of a list, numbers for all or lists of numbers or None. With
-        `return_tokens` the embeddings come with the tokens, (V, N, D) or (N, D), that matching and decoders attend to.
+        `start` and `end` choose a part, in seconds; for a list of videos, one number for all or a list with a number or
+        None for each. `return_tokens` adds the tokens, (V, N, D) or (N, D), that matching and decoders attend to.
         """
         self._require("encode_video")
         embeddings, tokens = [], []
@@ -104,22 +103,23 @@ class TrainedModel:
             embeddings.append(features.embedding.cpu())
             if return_tokens:
                 tokens.append(features.tokens.cpu())
+
         first = 0 if isinstance(videos, Video) else slice(None)
         embedding = torch.cat(embeddings)[first]
         return VideoFeatures(torch.cat(tokens)[first], embedding) if return_tokens else embedding
 
     def encode_text(self, texts: str | Sequence[str]) -> Tensor:
-        """Embeddings (P, E), of unit length, float32, on the CPU; (E,) of a single text."""
+        """Embeddings (P, E), unit length, float32, on the CPU; (E,) for a single text."""
         self._require("encode_text")
         with self.computing():
             rows = [self.model.encode_text(*part).embedding.cpu() for part in self._tokenized(texts)]
         return torch.cat(rows)[0 if isinstance(texts, str) else slice(None)]
 
     def words_read(self, text: str, *, question: bool = False) -> tuple[int, int]:
-        """How many words of a text the model reads before it is cut, and how many the text has.
+        """How many words of a text the model reads, and how many the text has.
 
-        Whatever cuts it counts: `data.max_words`, `data.max_tokens`, the positions of the text encoder, and the limits
-        of a question where it is one. The last word may be read in part.
+        Every limit counts: `data.max_words`, `data.max_tokens`, the text encoder's positions, and for a question its
+        own limits. The last word may be read in part.
         """
         clean, max_tokens = clean_up(self.config), QUESTION_TOKENS if question else None
         ends = [word.end() for word in re.finditer(r"\S+", text)]
@@ -128,7 +128,7 @@ class TrainedModel:
             ids, mask = self.task.tokenize([clean(part)], max_tokens)
             return ids[mask.bool()].tolist()
 
-        # The fewest first words that are read as the whole text is; what follows was cut, or is removed by cleaning.
+        # Binary search for the shortest prefix with the whole text's ids; the rest was cut, or removed by cleaning.
         whole = ids_of(text)
         fewest = bisect_left(ends, True, key=lambda end: ids_of(text[:end]) == whole)
         rest = text[ends[fewest] :]
@@ -141,7 +141,7 @@ class TrainedModel:
         start: float | None = None,
         end: float | None = None,
     ) -> Match | list[Match]:
-        """Whether each text describes the video, which may be encoded already, as the matching head sees it."""
+        """Ask the matching head whether each text describes the video, which may be encoded already."""
         self._require("match")
         encoded = video if isinstance(video, EncodedTokens) else self.encode_tokens(video, start, end)
         logits = self.match_logits(encoded, texts)
@@ -165,10 +165,10 @@ class TrainedModel:
         *,
         answers: Sequence[str] | None = None,
     ) -> str | list[str]:
-        """The answer to each question about a video, which is encoded once.
+        """The answer to each question about a video; the video is encoded once.
 
-        Ranked are the answers of the checkpoint's training, or the given `answers`; with evaluation.inference=generate
-        answers are written.
+        The answers from training are ranked, or the given `answers`; with evaluation.inference=generate the decoder
+        writes the answer.
         """
         self._require("answer")
         task = self.task
@@ -183,9 +183,9 @@ class TrainedModel:
         return given[0] if isinstance(questions, str) else given
 
     def caption(self, videos: Video | Sequence[Video], start: Seconds = None, end: Seconds = None) -> str | list[str]:
-        """What is seen in each video, written as the `evaluation` section says; `start` and `end` as in `encode_video`.
+        """A caption for each video, generated as the `evaluation` section says; `start` and `end` as in `encode_video`.
 
-        Nucleus sampling draws from the seed and the place in the list.
+        Nucleus sampling depends on the seed and on the video's position in the list.
         """
         self._require("caption")
         written: list[str] = []
@@ -196,7 +196,7 @@ class TrainedModel:
         return written[0] if isinstance(videos, Video) else written
 
     def encode_tokens(self, video: Video, start: float | None = None, end: float | None = None) -> EncodedTokens:
-        """The tokens of one video, with the cells each of them holds and the frames that were shown."""
+        """The tokens of one video, with the cells that each token holds and the frames that were encoded."""
         frames = self.read_video(video, start, end)
         with self.computing():
             encoded = self.model.trace_video(frames.unsqueeze(0).to(self.device))
@@ -204,7 +204,7 @@ class TrainedModel:
         return EncodedTokens(encoded.tokens[0].cpu(), encoded.size[0].cpu(), encoded.origins[0].cpu(), frames)
 
     def encode_pixels(self, video_BTCHW: Tensor) -> "PixelFeatures":
-        """Encode frames as `read_video` gives them, uint8 (B, T, 3, H, W); what comes out stays on the device."""
+        """Encode frames from `read_video`, uint8 (B, T, 3, H, W); the result stays on the device."""
         video_BTCHW = video_BTCHW.to(self.device, non_blocking=True)
         with self.computing():
             if "encode_video" not in self.abilities:
@@ -213,12 +213,12 @@ class TrainedModel:
             return PixelFeatures(features.tokens, features.embedding)
 
     def read_video(self, video: Video, start: float | None = None, end: float | None = None) -> Tensor:
-        """The frames (T, 3, H, W), uint8, that the encoder is shown of a video, an image, or a part of a video."""
+        """The frames (T, 3, H, W), uint8, that the encoder gets from a video, an image, or a part of a video."""
         return next(self._pixels(video, start, end))[1][0]
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Compute as training's evaluation does: in its precision, without gradients."""
+        """Compute as in training's evaluation: in the same precision, without gradients."""
         with torch.no_grad(), autocast(self.device, self.precision):
             yield
 
@@ -235,7 +235,7 @@ class TrainedModel:
             yield list(part), batch["clip"].pixels
 
     def _tokenized(self, texts: str | Sequence[str], max_tokens: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Ids and mask of the texts, cleaned as in training, some at a time."""
+        """Ids and mask of the texts, cleaned as in training, in batches."""
         given = [texts] if isinstance(texts, str) else list(texts)
         check_texts(given, "text")
         clean = clean_up(self.config)
@@ -244,7 +244,7 @@ class TrainedModel:
             yield self.task.tokenize(cleaned[first : first + TEXTS_AT_ONCE], max_tokens)
 
     def _answers(self, given: Sequence[str] | None) -> AnswerList | None:
-        """What is ranked; None where answers are written."""
+        """The answers to rank; None if the decoder writes them."""
         task = self.task
         assert isinstance(task, VqaTask)
         if task.evaluation.inference == "generate":
@@ -284,7 +284,7 @@ class TrainedModel:
 
 
 def check_texts(texts: Sequence[str], name: str) -> None:
-    """ValueError, as of a manifest's line, if there are none, or one has no words or cannot be used."""
+    """Refuse texts as a manifest would: a ValueError if there are none, or if one has no words or is unusable."""
     if not texts:
         raise ValueError(f"no {name}s are given; give at least one")
     for position, text in enumerate(texts):
@@ -294,7 +294,7 @@ def check_texts(texts: Sequence[str], name: str) -> None:
 
 
 class PixelFeatures(NamedTuple):
-    """Tokens (B, N, D), and embeddings (B, E) where the checkpoint has any."""
+    """Tokens (B, N, D), and embeddings (B, E) if the checkpoint was trained for them."""
 
     tokens: Tensor
     embedding: Tensor | None
@@ -307,29 +307,32 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: Literal["auto"] | Precision | None = None,
 ) -> TrainedModel:
-    """Load a checkpoint of any task: a folder such as checkpoint_best, an `hf://` address of one, or one found already.
+    """Load a checkpoint of any task: a folder such as checkpoint_best, an `hf://` address, or a `Checkpoint`.
 
     Args:
-        overrides: settings over the checkpoint's own, such as "aggregation.keep=0.25"; not those of training.
-        config: a YAML file that says what weights without a config.yaml are of, such as TESTA's own files.
-        device: by default this process's GPU, or the CPU of a machine without.
+        overrides: settings that replace the checkpoint's own, such as "aggregation.keep=0.25"; no training settings.
+        config: the YAML file for weights without a config.yaml beside them, such as TESTA's published files.
+        device: by default this process's GPU, or the CPU if there is none.
         dtype: fp32, bf16, fp16 or auto; by default the checkpoint's `train.precision`.
 
     Raises:
-        ValueError: there is no such checkpoint, or a setting does not fit it.
+        ValueError: the checkpoint does not exist, or a setting does not fit it.
     """
     where = choose_device() if device is None else torch.device(device)
     if where.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device: {device} is not there; leave it out, or give cpu")
     check_gpu_is_supported(where)
+
     checkpoint = source if isinstance(source, Checkpoint) else Checkpoint.find(str(source))
     settings = settings_to_use(checkpoint, list(overrides), config)
+
     if dtype is None and settings.train.precision == "fp16" and where.type == "cpu":
         logger.info("fp32 in place of fp16, in which it was trained and which needs a GPU")
         dtype = "fp32"
     if dtype is not None:
         settings = replace(settings, train=replace(settings.train, precision=dtype))
     precision = resolve_precision(settings.train.precision, where)
+
     task = trained_task(settings, where)
     task.fold_for_inference(DTYPES[precision])
     return TrainedModel(task, checkpoint, precision)

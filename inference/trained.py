@@ -1,4 +1,4 @@
-"""A checkpoint as the task it was trained for, to be used and not trained: its settings, its parts, what it can do."""
+"""Load a checkpoint for use, not for training: its settings, its task with weights, and its abilities."""
 
 import json
 import pkgutil
@@ -27,20 +27,21 @@ CAN_DO = {
     "caption": "one fine-tuned by train_caption.py, or pre-trained with cap",
     "encode_tokens": "any",
 }
-"""What is asked of a checkpoint, by the names of `inference.api.TrainedModel`, and which checkpoints can do it."""
+"""Methods of `inference.api.TrainedModel`, and which checkpoints can do each."""
 
 
 def settings_to_use(checkpoint: Checkpoint, overrides: list[str], config: Path | None) -> TaskConfig:
-    """The configuration of a checkpoint under `key=value` settings, without what only training needs.
+    """A checkpoint's configuration with `key=value` overrides applied, and without what only training needs.
 
-    The file `config` says what weights are of that have no config.yaml beside them. ValueError, in one line, for what
-    is not there or does not fit.
+    The file `config` describes weights that have no config.yaml beside them. A one-line ValueError says what is missing
+    or does not fit.
     """
     for override in overrides:
         if override.partition("=")[0].partition(".")[0] not in OVERRIDABLE:
             raise ValueError(
                 f"{override}: has no effect on a checkpoint that is only used; give {', '.join(OVERRIDABLE)}"
             )
+
     if not checkpoint.weights.exists():
         inside = sorted(str(path.parent) for path in checkpoint.path.glob(f"*/{WEIGHTS}"))
         raise ValueError(
@@ -52,18 +53,20 @@ def settings_to_use(checkpoint: Checkpoint, overrides: list[str], config: Path |
         raise ValueError(
             f"{checkpoint.source}: has no {CONFIG} beside it; give with config the YAML file that it was trained by"
         )
+
     told = load_any(CONFIG_CLASSES, trained, []) if config is None else load_any(CONFIG_CLASSES, config, overrides)
-    # Quoted, as a path may hold what YAML has a meaning for.
+    # Quoted, because a path may contain characters with a meaning in YAML.
     asked = [f"checkpoint={json.dumps(str(checkpoint.path))}", *overrides]
     settings = load_to_evaluate(type(told), config, asked)
+
     if isinstance(settings, CaptionConfig):
-        # Nothing is scored, and this metric needs no Java.
+        # Nothing is scored here, and this metric never needs Java.
         settings = replace(settings, evaluation=replace(settings.evaluation, best_metric="cider"))
     return replace(settings, train=replace(settings.train, workers=0, compile=False, activation_checkpointing="none"))
 
 
 def trained_task(settings: TaskConfig, device: torch.device) -> VideoTextTask:
-    """The task with the weights of `settings.checkpoint`, on the device; without the twin that only training needs."""
+    """The task with the weights of `settings.checkpoint`, on the device, without the twin that only training needs."""
     task: VideoTextTask = pkgutil.resolve_name(TASKS[settings.task].use)(settings, device)
     if type(task) is VideoTextTask:
         task.start_from_checkpoint()
@@ -71,16 +74,17 @@ def trained_task(settings: TaskConfig, device: torch.device) -> VideoTextTask:
 
 
 def abilities_of(settings: TaskConfig) -> tuple[str, ...]:
-    """What of CAN_DO a model is trained for."""
+    """The entries of CAN_DO that a model was trained for."""
     taught = settings.objective.teaches | {"encode_tokens"}
     return tuple(name for name in CAN_DO if name in taught)
 
 
 def records_of(videos: Video | Sequence[Video], start: Seconds, end: Seconds) -> list[VideoTextRecord]:
-    """The videos, or parts of them, as records without a text; ValueError for times that are none."""
+    """The videos, or parts of them, as records without a text; ValueError for invalid times."""
     listed = [videos] if isinstance(videos, Video) else list(videos)
     if not listed:
         raise ValueError("no videos are given; give at least one")
+
     records = []
     for video, first, last in zip(listed, _each(start, len(listed)), _each(end, len(listed)), strict=True):
         path = str(Path(video).absolute())

@@ -1,10 +1,10 @@
-"""What people are told when a model does not read the whole of their text."""
+"""Tell users when a model does not read their whole text."""
 
 from inference.api import TrainedModel
 
 
 def unread_words(model: TrainedModel, text: str, *, question: bool = False) -> str | None:
-    """A sentence that says how much of a text the model reads; None if it reads all of it."""
+    """A sentence that says how much of a text the model reads; None if it reads the whole text."""
     read, words = model.words_read(text, question=question)
     if read == words:
         return None

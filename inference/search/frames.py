@@ -1,4 +1,4 @@
-"""Which moments of a video are most like a text."""
+"""Find the moments of a video that match a text best."""
 
 import numpy as np
 import torch
@@ -20,22 +20,27 @@ def best_frames(
     text_embedding: Tensor,
     most: int,
 ) -> tuple[tuple[float, float], ...]:
-    """(seconds, similarity) of the `most` frames of an encoded video that match a text (E,) best, the best first.
+    """(seconds, similarity) of the `most` frames that match a text (E,) best, best first.
 
-    A frame's similarity is the mean over its patches of the cosine of the text with each patch's token, projected to
-    the shared space (`grounded`). That is a hint and no score: in training texts meet the mean of all tokens, never one
-    token alone. Seconds count from the video's first frame. Of frames that became the same tokens, and of those that a
-    short video repeats, the best or first one stands for all. ValueError if the file does not say
+    A frame's similarity is the mean, over its patches, of the cosine between the text and the patch's token, projected
+    to the shared space (`grounded`). It is a hint, not a score: training compares texts with the mean of all tokens,
+    never with a single one. Seconds count from the video's first frame. Frames that merged into the same tokens, and
+    frames that a short video repeats, appear once, as the best or first of them. ValueError if the file does not say
     when its frames are shown.
     """
     with model.computing():
         cosine = grounded(model.model, encoded, text_embedding)
+
     try:
         seconds = video_text(model.config, records_of(video, start, end), training=False).frame_times(0)
     except DecodeError as error:
         raise ValueError(f"{video}: its frames have no times ({error.reason}); give another file") from error
-    held = ~np.isnan(cosine)  # what was dropped has no token
+
+    # Average each frame's cosines over the patches that still have a token.
+    held = ~np.isnan(cosine)
     similarity = np.where(held, cosine, 0.0).sum(axis=1) / held.sum(axis=1).clip(min=1)
+
+    # From the best frame down, skip frames that show a moment or hold tokens already chosen.
     chosen: list[int] = []
     for frame in np.argsort(-similarity, kind="stable").tolist():
         is_new = not any(
@@ -44,4 +49,5 @@ def best_frames(
         )
         if held[frame].any() and is_new and len(chosen) < most:
             chosen.append(frame)
+
     return tuple((float(seconds[frame]), float(similarity[frame])) for frame in chosen)

@@ -1,8 +1,8 @@
-"""The folder that videos are searched in: one that `inference.features` fills, and what its checkpoint is.
+"""The index that videos are searched in: a feature folder, plus the checkpoint that encodes queries.
 
-search.json    checkpoint, config file and settings that a query is encoded by
+search.json    checkpoint, config file and settings that encode a query
 
-All else is as `inference/features/folder.py` says.
+`inference/features/folder.py` describes all other files.
 """
 
 from functools import cached_property
@@ -26,17 +26,17 @@ from tasks.metrics.retrieval import shortlist
 SEARCH = "search.json"
 ARRAYS = ("embeddings",)
 ROWS_AT_ONCE = 8192
-"""Embeddings that are held in float64 at once: 17 MB of 256 numbers each."""
+"""Embeddings converted to float64 at a time: 17 MB at width 256."""
 
 
 class VideoIndex:
-    """Videos and their embeddings, which stay on the disk until they are searched.
+    """Videos and their embeddings, which stay on disk until a search reads them.
 
     Attributes:
-        folder: where they are.
-        clips: the videos, or parts of videos, each with the state its file was in.
+        folder: the folder of the index.
+        clips: the videos, or parts of videos, each with its file's size and modification time when it was encoded.
         embeddings: (V, E) float32, of unit length, one for each of `clips`; memory-mapped.
-        checkpoint, config, overrides: what `inference.api.load_model` is given to encode a query.
+        checkpoint, config, overrides: arguments for `inference.api.load_model`, to encode a query.
     """
 
     def __init__(self, folder: Path, clips: list[Clip], embeddings: NDArray, search: dict[str, Any]) -> None:
@@ -48,16 +48,17 @@ class VideoIndex:
 
     @cached_property
     def failed(self) -> dict[str, str]:
-        """Videos that are not in the index because they could not be read, and why, by their paths."""
+        """The reason for each video, by path, that is missing from the index because it could not be read."""
         indexed = {clip.video for clip in self.clips}
         return {row["video"]: row["reason"] for row in read_failed(self.folder) if row["video"] not in indexed}
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """The index in a folder; ValueError if there is none, or it is damaged."""
+        """Open the index in a folder; ValueError if there is none, or if it is damaged."""
         whole = find_folder(folder / FEATURES)
         if whole is None or not (folder / SEARCH).is_file():
             raise ValueError(f"{folder}: holds no index; make one with python -m scripts.search index VIDEOS")
+
         try:
             embeddings = np.load(whole / "embeddings.npy", mmap_mode="r")
             clips = read_clips(whole / INDEX)
@@ -67,16 +68,18 @@ class VideoIndex:
             raise ValueError(
                 f"{whole}: is damaged ({error}); remove it and give the same index command again"
             ) from error
+
         return cls(folder, clips, embeddings, read_json(folder / SEARCH))
 
     @staticmethod
     def update(request: ExtractionRequest) -> dict[str, Any]:
-        """Make the index `request.out`, or bring it up to date with its videos, as `features.extract.run` does.
+        """Create the index `request.out`, or update it to the current videos, with `features.extract.run`.
 
-        New and changed files are encoded, removed ones leave. Returns the counts. A collective of all processes.
+        New and changed files are encoded; removed files leave the index. Returns the counts. A collective of all
+        processes.
 
         Raises:
-            ValueError: the checkpoint has no embeddings, or the index is of another checkpoint, setting or source.
+            ValueError: the checkpoint has no embeddings, or the index belongs to another checkpoint, setting or source.
         """
         overrides = list(request.overrides)
         checkpoint = Checkpoint.find(request.checkpoint)
@@ -86,6 +89,7 @@ class VideoIndex:
                 f"{request.checkpoint}: a checkpoint of {settings.task} has no embeddings to search by; give "
                 f"{CAN_DO['encode_video']}"
             )
+
         noted = request.out / SEARCH
         made_with = read_json(noted)["overrides"] if noted.is_file() else overrides
         if sorted(made_with) != sorted(overrides):
@@ -93,6 +97,7 @@ class VideoIndex:
                 f"{request.out}: was made with {' '.join(made_with) or 'no settings'} over the checkpoint's own, not "
                 f"with {' '.join(overrides) or 'none'}; give the same, or name another folder"
             )
+
         counts = run(request, checkpoint)
         is_local = not request.checkpoint.startswith(SCHEME)
         search = {
@@ -100,13 +105,14 @@ class VideoIndex:
             "config": None if request.config is None else str(request.config.resolve()),
             "overrides": overrides,
         }
+
         done_by_main(lambda: write_json(noted, search))
         return counts
 
     def check_model(self, model: TrainedModel) -> None:
-        """ValueError, naming what differs, unless a model has the weights and settings that the videos were encoded by.
+        """Raise a ValueError, naming what differs, unless the model's weights and settings encoded the videos.
 
-        Precision may differ: an index may be made on a GPU and searched on a CPU. Videos may be elsewhere by now.
+        Precision may differ: an index may be made on a GPU and searched on a CPU. The videos may have moved.
         """
         noted = read_json(self.folder / EXTRACTION)
         given = ExtractionRequest(checkpoint=model.source, source=Path(noted["source"]), out=self.folder)
@@ -120,9 +126,9 @@ class VideoIndex:
             )
 
     def search(self, text_embedding: NDArray, most: int) -> tuple[NDArray, NDArray]:
-        """Rows (k,) of the `most` nearest videos, the nearest first, and their cosines (k,) float32 with a text (E,).
+        """The rows (k,) of the `most` nearest videos, nearest first, and their cosines (k,) float32 with a text (E,).
 
-        Exact: all videos are compared, with sums in float64 as `tasks.metrics.retrieval.Direction` takes them.
+        The search is exact: it compares all videos, with float64 sums as in `tasks.metrics.retrieval.Direction`.
         """
         query = text_embedding.astype(np.float64)
         tiles = range(0, len(self.embeddings), ROWS_AT_ONCE)

@@ -1,19 +1,19 @@
-"""An absolute scale for cosines: how probable it is that a text describes a video.
+"""An absolute scale for cosines: the probability that a text describes a video.
 
-A cosine alone says little: 0.3 is a match for one checkpoint and noise for another. Contrastive training calibrates its
-softmax instead: cosines divided by the learned temperature are the logits of which text of a batch is the video's. Here
-the rest of that batch is a fixed list of captions, shown the videos of the index. The result depends on the checkpoint,
-the index and the cosine alone, not on what else was found, so searches can be compared. It is an estimate: best for
-checkpoints trained on videos and English of every kind; the matching head, where there is one, is the better judge.
+A cosine alone says little: 0.3 is a match for one checkpoint and noise for another. Contrastive training calibrates a
+softmax instead: cosines divided by the learned temperature are the logits of which text in a batch belongs to the
+video. Here a fixed list of everyday captions plays the rest of the batch, compared with the videos of the index. The
+result depends only on the checkpoint, the index and the cosine, not on other hits, so searches can be compared. It is
+an estimate, best for checkpoints trained on varied videos and English; a matching head, if there is one, judges better.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 MATCHES = 0.5
-"""A video of a smaller probability is more likely not what the text describes."""
+"""Below this probability a video is more likely no match."""
 MAY_DESCRIBE = 3
-"""The captions nearest to a video are left out, as some may describe it."""
+"""So many of the captions nearest to each video are left out, because they may describe it."""
 EVERYDAY_CAPTIONS = (
     "a man rides a bicycle down a mountain trail",
     "two women are talking in a kitchen",
@@ -80,20 +80,20 @@ EVERYDAY_CAPTIONS = (
     "clouds move over a city in time lapse",
     "someone walks a dog along the beach",
 )
-"""What happens in videos of many kinds."""
+"""Captions of common scenes in many kinds of videos."""
 
 
 def even_cosine(everyday_cosine: NDArray, temperature: float) -> float:
-    """The cosine at which it is as likely as not that a text describes a video.
+    """The cosine at which the probability that a text describes a video is 0.5.
 
-    There its logit equals what everyday captions have together, on average over the videos.
+    There exp(cosine / temperature) equals the sum of the same over the everyday captions, averaged over the videos.
 
     Args:
-        everyday_cosine: (V, N) of EVERYDAY_CAPTIONS with each video; the MAY_DESCRIBE largest of each are left out.
-        temperature: what the checkpoint learned to divide cosines by.
+        everyday_cosine: (V, N), each video with EVERYDAY_CAPTIONS; the MAY_DESCRIBE largest per video are left out.
+        temperature: the divisor of cosines that the checkpoint learned.
     """
     others = np.sort(everyday_cosine, axis=1)[:, : everyday_cosine.shape[1] - MAY_DESCRIBE].astype(np.float64)
-    # Less the largest, so that a small temperature overflows nothing.
+    # Subtract the largest, so that a small temperature cannot overflow.
     largest = float(others.max())
     together = np.exp((others - largest) / temperature).sum(axis=1)
     return largest + temperature * float(np.log(together.mean()))
@@ -102,6 +102,6 @@ def even_cosine(everyday_cosine: NDArray, temperature: float) -> float:
 def probability_of_cosine(cosine: NDArray, even: float, temperature: float) -> NDArray:
     """The probability (V,) that a text describes each of V videos, rather than an everyday caption.
 
-    It grows with the cosine (V,), is 0.5 at `even_cosine`, and is as steep as the temperature says.
+    It grows with the cosine (V,) and is 0.5 at `even_cosine`; a smaller temperature makes it steeper.
     """
     return 0.5 + 0.5 * np.tanh((cosine.astype(np.float64) - even) / (2 * temperature))

@@ -1,4 +1,4 @@
-"""Videos that are nearest to a text: by cosine of embeddings, the best of them in the order of the matching head."""
+"""Find the videos nearest to a text: rank by cosine, then rerank the best ones with the matching head."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -23,21 +23,21 @@ from tasks.reranking_rules import Rule, rule_named
 logger = logging.getLogger(__name__)
 BEST_FRAMES = 3
 VIDEOS_MEASURED = 1024
-"""Of larger indices so many videos, at even steps, decide which cosine means a match."""
+"""In larger indices, this many evenly spaced videos decide which cosine means a match."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A video, or the part of one from `start` to `end` in seconds, that was found.
+    """One search result: a video, or the part of it from `start` to `end` in seconds.
 
     Attributes:
         score: by the rule that evaluation reranks with (`evaluation.rerank_rule`), or the cosine if it was not matched.
         cosine: of the embeddings of text and video.
-        match_logit: what the matching head says; None where the video was not reranked.
-        probability: that the text describes it, on a scale that other videos and texts share: by the matching head,
-            or, where no video was reranked, by the cosine (`inference.search.scale`); None where neither is known.
-        frames: (seconds from the beginning of the file, similarity) of the frames that match best, the best first.
-        problem: why the file could not be read now, in one line; it has neither logit nor frames then.
+        match_logit: the matching head's logit; None if the video was not reranked.
+        probability: that the text describes the video, on a scale shared by all videos and texts: from the matching
+            head, or from the cosine if no video was reranked (`inference.search.scale`); None if neither is known.
+        frames: (seconds from the start of the file, similarity) of the best matching frames, best first.
+        problem: one line saying why the file could not be read; it then has neither logit nor frames.
     """
 
     video: str
@@ -52,13 +52,13 @@ class Hit:
 
 
 RERANK_RULE = "logit_plus_cosine"
-"""For a checkpoint whose task has no evaluation."""
+"""The rule for checkpoints whose task has no evaluation."""
 
 
 class Searcher:
-    """An index with the model that its videos were encoded by.
+    """An index with the model that encoded its videos.
 
-    Raises ValueError for a model of other weights or settings.
+    Raises ValueError for a model with other weights or settings.
     """
 
     def __init__(self, index: VideoIndex, model: TrainedModel) -> None:
@@ -67,7 +67,7 @@ class Searcher:
 
     @classmethod
     def open(cls, folder: Path, checkpoint: str | None = None) -> Self:
-        """The index in a folder and its own checkpoint; `checkpoint` says where that went if it was moved."""
+        """Open the index in a folder with its own checkpoint; `checkpoint` gives the new place of one that moved."""
         index = VideoIndex.open(folder)
         if checkpoint is None and not (index.checkpoint.startswith(SCHEME) or Path(index.checkpoint).exists()):
             raise ValueError(f"{folder}: its checkpoint {index.checkpoint} is gone; say with --checkpoint where it is")
@@ -87,7 +87,7 @@ class Searcher:
         frames: int = BEST_FRAMES,
         check: Callable[[], None] = lambda: None,
     ) -> list[Hit]:
-        """The `top` videos for a text, the best first.
+        """The `top` videos for a text, best first.
 
         All videos are ranked by cosine, and the first `rerank` of them again by the rule that the checkpoint is
         evaluated with. A file that cannot be read keeps the place that its cosine gave it, and says its `problem`.
@@ -111,18 +111,21 @@ class Searcher:
             )
         if top < 1 or rerank < 0 or frames < 0:
             raise ValueError("top, rerank and frames: must be 1 or more, 0 or more, and 0 or more")
+
         embedding = self.model.encode_text(text)
         assert isinstance(embedding, Tensor)
         hits = self._nearest(embedding, max(top, rerank), with_probability=not rerank)
         read = self._each_read(hits[:rerank], Asked(text, embedding, frames, check), "reranking")
         matched = in_order(self._rescored(read))
+
         rest = hits[rerank:top]
         if frames:
             rest = self._each_read(rest, Asked(None, embedding, frames, check), "frames")
+
         return (matched + rest)[:top]
 
     def unread(self, text: str) -> str | None:
-        """A sentence for people if the model does not read the whole text; None if it does."""
+        """A sentence for the user if the model does not read the whole text; None if it does."""
         return unread_words(self.model, text)
 
     def _nearest(self, embedding: Tensor, most: int, with_probability: bool) -> list[Hit]:
@@ -146,19 +149,19 @@ class Searcher:
 
     @cached_property
     def _even_cosine(self) -> float:
-        """`even_cosine` of the index, measured on some of its videos."""
+        """The `even_cosine` of the index, measured on a sample of its videos."""
         step = -(-len(self.index.embeddings) // VIDEOS_MEASURED)
         everyday = self.model.encode_text(EVERYDAY_CAPTIONS).numpy()
         return even_cosine(self.index.embeddings[::step] @ everyday.T, self._temperature)
 
     def _each_read(self, hits: Sequence[Hit], asked: "Asked", description: str) -> list[Hit]:
-        """The hits with what is asked of each, or with its problem if the file cannot be read."""
+        """The hits with what was asked of them, or with a `problem` if the file cannot be read."""
         looked = []
         for hit in progress_bar(hits, description):
             asked.check()
             try:
                 looked.append(self._read(hit, asked))
-            except ValueError as error:  # all else that is wrong was refused before
+            except ValueError as error:  # only an unreadable file is left: all other errors were raised before
                 logger.warning("%s", error)
                 looked.append(replace(hit, problem=str(error)))
         return looked
@@ -181,7 +184,7 @@ class Searcher:
         return rule_named(getattr(evaluation, "rerank_rule", RERANK_RULE))
 
     def _rescored(self, hits: Sequence[Hit]) -> list[Hit]:
-        """The hits with scores by the rule in the place of what it takes from a pair's logits."""
+        """Turn the value that the rule took from each pair's logits into the rule's score."""
         matched = [hit for hit in hits if hit.match_logit is not None]
         if not matched:
             return list(hits)
@@ -198,7 +201,7 @@ class Searcher:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of a video: its best `frames` by `embedding`, and how well `text`, if there is one, matches it.
+    """What to find out about a video: its best `frames` for `embedding`, and how well `text`, if given, matches it.
 
     `check` is called before each video, and may raise to end the search.
     """
@@ -210,17 +213,17 @@ class Asked:
 
 
 def best_probability(hits: Sequence[Hit]) -> float | None:
-    """The largest probability of some hits; None where it is known of none."""
+    """The largest probability among the hits; None if no hit has one."""
     return max((hit.probability for hit in hits if hit.probability is not None), default=None)
 
 
 def nothing_matches(hits: Sequence[Hit]) -> bool:
-    """Whether each of some hits is more likely no match."""
+    """Whether every hit is more likely no match."""
     best = best_probability(hits)
     return best is not None and best < MATCHES
 
 
 def in_order(hits: Sequence[Hit]) -> list[Hit]:
-    """Hits by score; those that were not matched stay where they are."""
+    """Sort the hits by score; hits without a matching logit keep their places."""
     matched = iter(sorted((hit for hit in hits if hit.match_logit is not None), key=lambda hit: -hit.score))
     return [hit if hit.match_logit is None else next(matched) for hit in hits]
