@@ -1,8 +1,8 @@
-"""Indices on disk: a file of millions of pairs is parsed once, and every process maps the arrays that came of it.
+"""Indices on disk: a file of millions of pairs is parsed once into arrays, which every process then maps.
 
-An index lies beside its file as `FILE.index/`, or, where nothing can be written there, in the user's cache folder. It
-counts for the size and the time of change its file, and others that belong to it, had; another state of them, or an
-index that is not whole, is built anew, and said.
+The index lies beside its source file as `FILE.index/`, or, if nothing can be written there, in the user's cache folder.
+It is valid while the source file, and the shards it names, keep their sizes and modification times. If one of them
+changes, or the index is incomplete, it is rebuilt, and the log says so.
 """
 
 import fcntl
@@ -28,29 +28,33 @@ from datasets.pairs import COLUMNS, META, PairTable, encode
 
 logger = logging.getLogger(__name__)
 FORMAT = 3
-"""Changes when the arrays do, or what a parser makes of a file."""
+"""Raise it when the arrays change, or when a parser reads a file differently: older indices are then rebuilt."""
 
 ROWS_AT_ONCE = 1 << 16
 TABLE = "table"
 ABANDONED = 24 * 3600
-"""Seconds after which what was being built is no longer."""
+"""Seconds after which an unfinished index counts as left behind by a process that died."""
 
 
 def open_table(path: Path, parse: RowParser, media: Path, shards: Sequence[Path] = ()) -> PairTable:
-    """The pairs of a file, mapped from its index, which is built if there is none.
+    """Map the pairs of a file from its index; build the index first if there is none.
 
-    `shards` are the files it speaks of whose state matters too.
+    `shards` are the files that `path` names: the index is rebuilt when one of them changes, too.
 
-    Several processes may ask at once: one builds, the others wait for it. ValueError as `parse` raises it, for a file
-    without a pair, and where no index can be written.
+    Several processes may call this at once: one builds, the others wait for it. ValueError if `parse` raises it, if
+    the file holds no pair, or if no index can be written.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; data.sources and data.manifest name files, relative ones in data.root")
+
+    # Read before writing: an index may lie in either folder.
     folders = (path.with_name(f"{path.name}.index"), _cache_folder(path))
     for folder in folders:
         table = _try_open(folder, path, media, shards)
         if table is not None:
             return table
+
+    # Build it in the first folder that takes files.
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +74,7 @@ def open_table(path: Path, parse: RowParser, media: Path, shards: Sequence[Path]
 
 
 def _stamp(path: Path, shards: Sequence[Path]) -> dict[str, Any]:
-    """What an index is of."""
+    """The state of the files that an index was built from; another stamp means that the index is out of date."""
     status = path.stat()
     stamp = {"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "format": FORMAT}
     if shards:
@@ -92,7 +96,7 @@ def _cache_folder(path: Path) -> Path:
 
 
 def _try_open(folder: Path, path: Path, media: Path, shards: Sequence[Path]) -> PairTable | None:
-    """The table of an index if it is there and whole and of the file as it is; says why if it is not."""
+    """The table of an index that is complete and up to date, else None; the log says why an index is not used."""
     if not (folder / TABLE).is_dir():
         return None
     stamp = _stamp(path, shards)
@@ -105,25 +109,28 @@ def _try_open(folder: Path, path: Path, media: Path, shards: Sequence[Path]) -> 
 
 @contextmanager
 def _locked(lock: BinaryIO, folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder; it ends with the process, however that ends."""
+    """Hold the lock of a folder. The kernel releases it when the process ends, even if it is killed."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as error:
-        # Then several processes may build, each its own, and the last one's stays.
+        # Some network file systems have no locks: then each process builds its own index, and the last one stays.
         logger.warning("%s: files cannot be locked there (%s)", folder, error)
     yield
 
 
 def _build(path: Path, parse: RowParser, folder: Path, shards: Sequence[Path]) -> None:
-    """Write the index of a file beside its place and rename it into that."""
+    """Write the index of a file under a temporary name, then rename it, so that no process ever sees half of one."""
     begun, stamp = time.monotonic(), _stamp(path, shards)
     new = folder / f"building-{os.uname().nodename}-{os.getpid()}"
-    for left in folder.glob("building-*"):  # by a process that was killed; where locks do nothing one may be at it
+
+    # Remove what killed processes left behind, but only if it is old: without locks, another may still be building.
+    for left in folder.glob("building-*"):
         if time.time() - left.stat().st_mtime > ABANDONED:
             shutil.rmtree(left, ignore_errors=True)
     old = new.with_name(f"{new.name}-old")
-    for left in (new, old):  # numbers of processes come again
+    for left in (new, old):  # process ids are reused
         shutil.rmtree(left, ignore_errors=True)
+
     try:
         new.mkdir()
         writer = _write_columns(path, parse, new)
@@ -131,8 +138,10 @@ def _build(path: Path, parse: RowParser, folder: Path, shards: Sequence[Path]) -
             raise ValueError(
                 f"{path}: no pair in it ({writer.left_out} without words); check that it is the right file"
             )
+
         if _stamp(path, shards) != stamp:
             raise ValueError(f"{path}: changed while it was read; start again when it is complete")
+
         meta = {
             "stamp": stamp,
             "lengths": writer.lengths,
@@ -140,6 +149,8 @@ def _build(path: Path, parse: RowParser, folder: Path, shards: Sequence[Path]) -
             "digest": writer.digest.hexdigest(),
         }
         (new / META).write_text(json.dumps(meta))
+
+        # A folder cannot replace another in one step: move the old index away, then the new one into its place.
         with suppress(FileNotFoundError):
             (folder / TABLE).rename(old)
         new.rename(folder / TABLE)
@@ -148,15 +159,16 @@ def _build(path: Path, parse: RowParser, folder: Path, shards: Sequence[Path]) -
         raise ValueError(f"{path}: its index cannot be written to {folder} ({error}); make room there") from None
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
     seconds = time.monotonic() - begun
     logger.info("%s: indexed %d pairs in %.0f s, %d rows left out", path, writer.num_texts, seconds, writer.left_out)
 
 
 @dataclass
 class _Columns:
-    """The arrays of an index as they grow: what of them is not written yet, and how much is.
+    """The arrays of an index while they grow: the rows not written yet, and the lengths already written.
 
-    A video none of whose captions has words is left out and counted.
+    A video without a caption that has words is skipped and counted in `left_out`.
     """
 
     files: dict[str, BufferedWriter]
@@ -182,19 +194,23 @@ class _Columns:
         if not row.captions:
             self.left_out += 1
             return
+
         self.paths.append(encode(row.video))
         self.spans.append((row.start, row.end))
         if row.place is not None:
             self._add_place(row.place)
+
         for text in row.captions:
             self.texts.append(encode(text))
             self.text_video.append(self.num_videos)
+
         self.num_videos += 1
         self.num_texts += len(row.captions)
         if len(self.paths) >= ROWS_AT_ONCE:
             self.write()
 
     def _add_place(self, place: Place) -> None:
+        # The rows of one shard follow each other, so its name is stored once.
         if place.shard != self.last_shard:
             self.last_shard = place.shard
             self.shards.append(encode(place.shard))
@@ -203,15 +219,18 @@ class _Columns:
         self.members.append((self.num_shards - 1, place.offset, place.size))
 
     def write(self) -> None:
-        """Write what has gathered."""
+        """Append the gathered rows to the files and forget them."""
+        # Strings of all rows stand back to back in one array of bytes; a second array says where each ends.
         for name, strings in (("path", self.paths), ("text", self.texts), ("shard", self.shards)):
             ends = self.lengths[f"{name}_bytes"] + np.cumsum([len(item) for item in strings], dtype=np.int64)
             self._append(f"{name}_bytes", np.frombuffer(b"".join(strings), np.uint8))
             self._append(f"{name}_ends", ends)
+
         self._append("text_video", np.array(self.text_video, np.int64))
         self._append("spans", np.array(self.spans, np.float64).ravel())  # None: nan
         self._append("members", np.array(self.members, np.int64).ravel())
         self._append("shard_states", np.array(self.shard_states, np.int64).ravel())
+
         self._clear()
 
     def _append(self, name: str, values: np.ndarray) -> None:
@@ -222,10 +241,10 @@ class _Columns:
 
 
 def _write_columns(path: Path, parse: RowParser, folder: Path) -> _Columns:
-    """Parse a file into the arrays of an index, a piece at a time."""
+    """Parse a file into the arrays of an index, `ROWS_AT_ONCE` rows at a time."""
     with path.open("rb") as file, _opened(folder) as files:
         columns = _Columns(files)
-        # disable=None: no bar where the output is no terminal
+        # disable=None: show a bar only in a terminal.
         with tqdm(
             total=path.stat().st_size, desc=f"indexing {path.name}", unit="B", unit_scale=True, disable=None
         ) as bar:
@@ -239,7 +258,7 @@ def _write_columns(path: Path, parse: RowParser, folder: Path) -> _Columns:
 
 @contextmanager
 def _opened(folder: Path) -> Iterator[dict[str, BufferedWriter]]:
-    """A file for each array, open for writing."""
+    """Open a file for each array, by the name of the array; all are closed at the end."""
     files = {name: (folder / f"{name}.bin").open("wb") for name in COLUMNS}
     try:
         yield files

@@ -1,4 +1,4 @@
-"""What worker processes read: they say it on a board in shared memory, so that it is known of who hangs or dies."""
+"""Which file each worker is reading, on a board in shared memory, so that the trainer knows who hangs on what."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ LONGEST_PATH = 8192
 
 
 class Reading(NamedTuple):
-    """What a worker process reads, "" for nothing, and the `time.monotonic_ns` at which it began."""
+    """The file that a worker process is reading ("" for none), and the `time.monotonic_ns` at which it began."""
 
     process: int
     path: str
@@ -24,11 +24,11 @@ class Reading(NamedTuple):
 
 
 class Board:
-    """A line for each worker process, in memory shared with it, on which it says what it reads."""
+    """One line per worker, in shared memory: the worker writes which file it is reading, the trainer looks."""
 
     def __init__(self, workers: int) -> None:
         try:
-            # The process, and since when it reads, 0 for nothing.
+            # Columns: the process id, and the time since which it is reading, 0 while it reads nothing.
             self._state = torch.zeros(workers, 2, dtype=torch.int64).share_memory_()
             self._paths = torch.zeros(workers, LONGEST_PATH, dtype=torch.uint8).share_memory_()
         except RuntimeError as error:
@@ -37,29 +37,31 @@ class Board:
             ) from None
 
     def enter(self, worker: int) -> None:
-        """Say who has the line."""
+        """Write which process owns the line."""
         self._state[worker, 0] = os.getpid()
 
     def begin(self, worker: int, path: str) -> None:
-        """Say what is read from now on; the time comes last, as it is what makes the line count."""
+        """Write which file is read from now on. The time is written last, because it makes the line valid."""
         name = torch.frombuffer(bytearray(os.fsencode(path)), dtype=torch.uint8)
         self._paths[worker, : len(name)] = name
         self._paths[worker, len(name) :] = 0
         self._state[worker, 1] = time.monotonic_ns()
 
     def end(self, worker: int) -> None:
-        """Say that nothing is read."""
+        """Mark the line as reading nothing."""
         self._state[worker, 1] = 0
 
     def readings(self) -> list[Reading]:
-        """The lines of all workers that have begun to work."""
+        """The lines of all workers that have started."""
         found = []
         for state, name in zip(self._state, self._paths, strict=True):
             process, since = state.tolist()
             path = os.fsdecode(name.numpy().tobytes().rstrip(b"\0")) if since else ""
-            # Another file by now: what was read was of two lines.
+
+            # The worker opened another file while we copied: the path may mix both, so drop it.
             if int(state[1]) != since:
                 since, path = 0, ""
+
             if process:
                 found.append(Reading(process, path, since))
         return found
@@ -67,14 +69,14 @@ class Board:
 
 @dataclass(frozen=True)
 class Line:
-    """One worker's line of the board, for the data set that reads in it."""
+    """One worker's line of the board, for the dataset in that worker."""
 
     board: Board
     worker: int
 
     @contextmanager
     def reading(self, path: str) -> Iterator[None]:
-        """Have the path on the board meanwhile."""
+        """Keep the path on the board while the block runs."""
         self.board.begin(self.worker, path)
         try:
             yield
@@ -83,11 +85,12 @@ class Line:
 
 
 def begin_work(board: Board, worker: int) -> None:
-    """What each worker process does first, so that its data set writes to the board."""
-    # Forked processes have the trainer's handlers. Slurm warns all processes of a job, and a terminal sends Ctrl-C to
-    # all of them: the trainer alone acts on it. (torch sees to SIGTERM, which ends a worker.)
+    """Prepare a worker process: ignore signals meant for the trainer, and connect its dataset to the board."""
+    # A forked worker inherits the trainer's handlers. Slurm sends its warning, and a terminal Ctrl-C, to all processes
+    # of a job, but only the trainer should act on it. (torch handles SIGTERM, which ends a worker.)
     for number in (signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+
     board.enter(worker)
     information = get_worker_info()
     assert information is not None, "in a worker process"

@@ -1,7 +1,7 @@
-"""Batches that come although a file holds its reader for ever or a reader dies: torch's DataLoader, watched.
+"""A DataLoader that survives workers which hang on a file, or die.
 
-What a batch holds follows from its number alone, so whenever something goes wrong the worker processes are ended and
-others begin with the first batch that has not been handed out.
+The contents of a batch follow from its number alone. So when something goes wrong, the loader ends all its workers and
+starts new ones at the first batch that has not been delivered.
 """
 
 import logging
@@ -24,25 +24,25 @@ from datasets.reading import Board, Line, Reading, begin_work
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-"""How often the processes are looked at while a batch is waited for."""
+"""How often the workers are checked while the trainer waits for a batch."""
 MAX_RESTARTS = 20
-"""So many times worker processes begin anew without a single batch from them; then something else is wrong."""
+"""Restarts in a row without a single batch; after them the cause is not one bad file, and the loader raises."""
 
 
 class WatchedData(Protocol):
-    """A data set whose videos can be left out, and that says on a board what it reads."""
+    """A dataset that can exclude videos, and that reports on a board which file it is reading."""
 
     def __getitem__(self, item: Any) -> Any: ...
 
     def watch(self, line: Line) -> None:
-        """Have on this line whatever is read."""
+        """Report on this line which file is being read."""
 
     def exclude(self, reasons: Mapping[str, str]) -> bool:
-        """Open these paths no more, each for a reason; whether any of them is new."""
+        """Stop opening these paths, each for a reason; returns whether any of them is new."""
 
 
 class BatchLists(Sampler[list[Any]], ABC):
-    """The items of each batch, from the first on that has not been `delivered`."""
+    """The items of each batch, starting at the first that has not been `delivered`."""
 
     delivered = 0
 
@@ -51,17 +51,17 @@ class BatchLists(Sampler[list[Any]], ABC):
 
     @abstractmethod
     def after(self, batches: int) -> Iterator[list[Any]]:
-        """The lists from this batch on; the same whenever it is asked."""
+        """The lists from this batch on; every call gives the same."""
 
 
 class WatchedLoader:
-    """The batches that `lists` names; going through them once more begins anew.
+    """Loads the batches that `lists` names; each new iteration starts with the first of them.
 
-    A video that is not read within `sample_timeout` seconds, or that a second process dies of, is excluded, as
-    `data.exclude` says, and named in a warning; processes that are gone are replaced. Nothing of that changes another
-    batch. With no workers nothing is watched. `persistent` workers live on when the batches are at their end.
+    A video is excluded with `data.exclude`, and the log names it, if a worker cannot read it within `sample_timeout`
+    seconds or if a second worker dies while reading it. Dead workers are replaced. No other batch changes. With
+    `workers=0`, nothing is watched. `persistent` workers stay alive after the last batch.
 
-    Errors of `data` are raised as they come; ValueError if processes begin anew 20 times without a batch.
+    Errors raised by `data` are passed on; ValueError if the workers are restarted 20 times without a batch.
     """
 
     def __init__(
@@ -76,8 +76,10 @@ class WatchedLoader:
     ) -> None:
         self.data, self.lists, self._collate = data, lists, collate
         self.workers, self.sample_timeout, self.persistent = workers, sample_timeout, persistent and workers > 0
+
         self._loader: DataLoader | None = None
         self._iterator: Iterator[Any] | None = None
+
         self._board = Board(workers)
         self._deaths: Counter[str] = Counter()
         self._late: set[Reading] = set()
@@ -91,7 +93,7 @@ class WatchedLoader:
         self.lists.delivered = 0
         if self._outdated or not self.persistent:
             self._end_workers()
-        self._start()  # now, so that they read while the trainer does something else
+        self._start()  # now, so that workers read ahead while the trainer does something else
         return iter(self._next, None)
 
     def _next(self) -> Any | None:
@@ -113,16 +115,18 @@ class WatchedLoader:
                 self.lists.delivered += 1
                 self._restarts = 0
                 return batch
-            # Out here, where the error, and with it the iterator, is let go.
+
+            # Outside `except`: there the error's traceback would still hold the iterator, and workers could not end.
             self._look_after_workers(died=not waited_in_vain)
 
     def exclude(self, reasons: Mapping[str, str]) -> None:
-        """Open these paths no more, from the next time on that the batches begin."""
+        """Stop opening these paths, starting with the next iteration."""
         self._outdated |= self.data.exclude(reasons)
 
     def _start(self) -> None:
-        """Have workers read from the first batch that has not been delivered; those that live on, if there are any."""
-        # torch's own handler would raise wherever the trainer is when a worker dies, in the middle of a backward pass.
+        """Let the workers read from the first batch not delivered yet; persistent workers are reused."""
+        # torch installs a SIGCHLD handler that raises when a worker dies, perhaps in the middle of a backward pass. We
+        # find dead workers ourselves, so we put the old handler back.
         before = signal.getsignal(signal.SIGCHLD)
         try:
             if self._loader is None:
@@ -136,8 +140,9 @@ class WatchedLoader:
         finally:
             if before is not None and threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGCHLD, before)
+
+        # Persistent workers may be busy with batches that nobody wants any more, or may have died.
         if self._iterator is None:
-            # Those that lived on are busy with batches nobody has asked for, or did not live on.
             self._begin_anew()
 
     def _new_loader(self) -> DataLoader:
@@ -151,16 +156,16 @@ class WatchedLoader:
             pin_memory=torch.cuda.is_available(),
             timeout=min(POLL_SECONDS, self.sample_timeout) if self.workers else 0,
             worker_init_fn=partial(begin_work, self._board),
-            # Its own, so that beginning an epoch, or beginning it again after a stop, draws nothing from torch's.
+            # Its own generator: starting an epoch, or restarting it, must not draw from torch's global one.
             generator=torch.Generator(),
         )
 
     def _end_workers(self) -> None:
-        """torch ends the processes when nobody has their iterator; it waits for what they read, for some seconds."""
+        """Drop the iterator: torch then ends its workers, waiting some seconds for what they are reading."""
         self._iterator = self._loader = None
 
     def _begin_anew(self) -> None:
-        """End the workers; others start when the next batch is asked for. ValueError if that never helps."""
+        """End the workers; new ones start at the next request for a batch. ValueError after MAX_RESTARTS in a row."""
         self._end_workers()
         self._restarts += 1
         if self._restarts > MAX_RESTARTS:
@@ -170,43 +175,49 @@ class WatchedLoader:
             )
 
     def _is_of_a_death(self, error: Exception) -> bool:
-        """Whether it comes from a process that is gone, and not from the data."""
+        """Whether a dead worker caused the error, rather than the data."""
         if not self.workers:
             return False
         if str(error).startswith("DataLoader worker (pid"):
             return True
-        time.sleep(0.1)  # what is killed closes its connections a moment before it is gone
+        time.sleep(0.1)  # a killed process closes its connections a moment before it disappears
         alive = {child.pid for child in multiprocessing.active_children()}
         return any(reading.process not in alive for reading in self._board.readings())
 
     def _look_after_workers(self, died: bool) -> None:
-        """End what hangs, exclude what was read then, and begin anew if need be; `died` if a process is known to be."""
+        """Kill hung workers, exclude what they read, and restart if needed; `died` if a worker is known to be dead."""
         now, alive = time.monotonic_ns(), {child.pid for child in multiprocessing.active_children()}
         readings = self._board.readings()
+
         dead = [reading for reading in readings if reading.process not in alive]
         late = {
             reading
             for reading in readings
             if reading.path and reading not in dead and now - reading.since > self.sample_timeout * 1e9
         }
-        # Not at first sight: if the whole job was held up, all are late and go on at once.
+
+        # Only those late twice in a row: after the whole job was suspended, all look late once and then continue.
         hung, self._late = late & self._late, late
+
         for reading in dead:
             self._mourn(reading)
         for reading in hung:
             self._give_up(reading.path, f"not read within {self.sample_timeout:g} seconds")
         for reading in readings:
-            # Those that have begun with the same file a moment later, too.
+            # Also kill workers that opened the same file a little later: they will hang as well.
             if reading.path in {other.path for other in hung} and reading not in dead:
                 os.kill(reading.process, signal.SIGKILL)
+
+        # No batch and nobody reading: workers that do nothing for too long are restarted as well.
         if any(reading.path for reading in readings):
             self._heard = now
         silent = now - self._heard > self.sample_timeout * 1e9
+
         if dead or died or hung or silent:
             self._begin_anew()
 
     def _mourn(self, reading: Reading) -> None:
-        """Say that a process died; what it read is read once more, but not a third time."""
+        """Log a dead worker. The video it was reading gets a second try; it is excluded after a second death."""
         if not reading.path:
             logger.error("worker process %d died while it read nothing; another takes its place", reading.process)
             return
