@@ -1,4 +1,4 @@
-"""Batches: an order that follows from (seed, epoch) alone, cut into the rows of each rank."""
+"""Batches: the order follows from (seed, epoch) alone, and each rank takes its rows of every batch."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -11,18 +11,21 @@ from datasets.watching import BatchLists, WatchedLoader
 
 Batch = dict[str, Any]
 SAMPLE_TIMEOUT = 120.0
-"""Seconds; what `train.sample_timeout` is by default."""
+"""Seconds; the default of `train.sample_timeout`."""
 
 
 class TrainLoader:
-    """Micro-batches of one rank; neither the number of workers nor that of ranks changes what a step sees.
+    """Micro-batches of one rank; a step sees the same rows with any number of workers and ranks.
 
-    `batch_size` is that of one optimizer step over all ranks, unless a source of a mixture has its own, and
-    `accumulate` cuts it into as many slices. In each, the rows of all ranks one after the other are those one process
-    would get. Workers live on from epoch to epoch. What does not fill a last batch is left out of its epoch.
-    A video that is not read within `sample_timeout` seconds, or that ends its worker twice, is excluded: replaced like
-    one that cannot be read, by a row that follows from (seed, epoch, draw) and from what is excluded.
-    ValueError if sizes do not divide, or if the data, or a source with batches of its own, do not fill a single batch.
+    `batch_size` counts the rows of one optimizer step over all ranks; a source of a mixture may set its own.
+    `accumulate` cuts a batch into that many micro-batches. The rows of all ranks in a micro-batch, one after the other,
+    are the rows that a single process would get. Workers stay alive between epochs. An incomplete last batch is
+    dropped.
+
+    A video is excluded if it is not read within `sample_timeout` seconds, or if it kills two workers. Like an
+    unreadable one, it is replaced by another row, which follows from (seed, epoch, draw) and the excluded videos.
+
+    ValueError if sizes do not divide, or if the data, or a source with its own batches, do not fill a single batch.
     """
 
     def __init__(
@@ -46,12 +49,12 @@ class TrainLoader:
         )
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """The micro-batches of an epoch from a step on; the iterator of the epoch before ends."""
+        """The micro-batches of an epoch, starting at a step; ends the iterator of the previous epoch."""
         self._batches.epoch, self._batches.first_step = epoch, first_step
         return iter(self._loader)
 
     def exclude(self, videos: Iterable[str]) -> None:
-        """Open these files no more, from the next epoch on that begins: they hung or ended a worker elsewhere."""
+        """Stop opening these files from the next epoch on: they hung or killed a worker of another process."""
         self._loader.exclude(dict.fromkeys(videos, "hung, or ended a worker, in another process of this run"))
 
 
@@ -71,7 +74,7 @@ def _check_sizes(mixture: Mixture, batch_size: int, accumulate: int, world_size:
                 "processes"
             )
 
-        # A source that does not end the epoch begins again as often as it has to, but not within a batch.
+        # A source that does not end the epoch restarts as often as needed, but never within a batch.
         ends_epoch = mixture.order == "shuffled" or number == mixture.epoch_source
         if not ends_epoch and size > len(source.data):
             raise ValueError(
@@ -85,7 +88,7 @@ def _check_sizes(mixture: Mixture, batch_size: int, accumulate: int, world_size:
 
 
 class _RankBatches(BatchLists):
-    """Lists of items of one rank, a list a micro-batch, for the epoch that `epoch` and `first_step` name."""
+    """The items of one rank, one list per micro-batch, for `epoch` from `first_step` on."""
 
     def __init__(
         self, mixture: Mixture, batch_size: int, accumulate: int, seed: int, rank: int, world_size: int
@@ -96,11 +99,13 @@ class _RankBatches(BatchLists):
 
     def after(self, batches: int) -> Iterator[list[Item]]:
         """The lists from this micro-batch on, counted from `first_step`."""
+        # Full steps can be skipped without computing them; the micro-batches of the first one are dropped.
         steps, parts = divmod(batches, self.accumulate)
         return islice(self._of_epoch(self.epoch, self.first_step + steps), parts, None)
 
     def _of_epoch(self, epoch: int, first_step: int) -> Iterator[list[Item]]:
         for items in self.mixture.steps(self.batch_size, self.seed, epoch, first_step):
+            # A batch is laid out by micro-batch, then by rank.
             rows = len(items) // (self.accumulate * self.world_size)
             for part in range(self.accumulate):
                 start = (part * self.world_size + self.rank) * rows
@@ -131,10 +136,10 @@ def evaluation_loader(
     workers: int,
     sample_timeout: float = SAMPLE_TIMEOUT,
 ) -> WatchedLoader:
-    """Every video once over all ranks: those at rank, rank + world_size, ...; `batch_size` is that of one process.
+    """Every video once over all ranks: those at rank, rank + world_size, ...; `batch_size` is per process.
 
-    The last batch may be smaller, and a rank may have none. What is not read within `sample_timeout` seconds, or ends
-    its worker twice, counts as unreadable.
+    The last batch may be smaller, and a rank may have no batch. A video that is not read within `sample_timeout`
+    seconds, or that kills two workers, counts as unreadable.
     """
     share = _Share(len(dataset), batch_size, rank, world_size)
     return WatchedLoader(dataset, share, collate, workers=workers, sample_timeout=sample_timeout)

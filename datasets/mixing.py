@@ -1,7 +1,7 @@
-"""Several sets of pairs as one to train on: which rows an epoch shows, in which order, and in whose batches.
+"""Training on several sets of pairs: which rows an epoch shows, in which order, and in which batches.
 
-All of it follows from (seed, epoch), the sizes of the sets and of their batches; neither ranks nor workers are known.
-So any step of any epoch can be computed alone, and a resumed run sees what an uninterrupted one sees.
+Everything follows from (seed, epoch) and the sizes of the sets and batches; ranks and workers play no role. So any step
+of any epoch can be computed on its own, and a resumed run sees the same rows as an uninterrupted one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from datasets.video_text import VideoTextDataset
 
 
 class Item(NamedTuple):
-    """One sample of one epoch: the row of a source, and the number that its randomness follows from."""
+    """One sample of one epoch: the row of a source, and the number that seeds its random choices."""
 
     epoch: int
     source: int
@@ -34,9 +34,9 @@ class Source:
 
     Attributes:
         name: its file, for errors.
-        weight: how often an epoch shows each row. Of a fraction, each epoch shows as many rows as that makes, other
-            ones every time until all have been seen.
-        batch_size: rows of one optimizer step over all processes, where batches are of one source.
+        weight: how often an epoch shows each row. With a fraction, an epoch shows that share of the rows, and each
+            epoch takes other rows until all have been seen.
+        batch_size: rows of one optimizer step over all processes, if each batch comes from one source.
     """
 
     name: str
@@ -46,20 +46,22 @@ class Source:
 
     @cached_property
     def rows_per_epoch(self) -> int:
-        """How many rows an epoch shows, where no other source ends it."""
+        """How many rows an epoch shows, unless another source ends the epoch."""
         return round(self.weight * len(self.data))
 
     def rows(self, seed: int, epoch: int, number: int, count: int) -> NDArray:
-        """(count,) the rows of an epoch, in no order that matters; `number` is that of the source.
+        """(count,) the rows of an epoch, in no order that matters; `number` is the position of the source.
 
-        Every epoch shows as many. They are cut, one after the other, out of an endless row of permutations, so that no
-        row is shown more than once more often than another.
+        Every epoch shows `count` rows. Think of an endless sequence of permutations of all rows, one per lap: an epoch
+        takes its next piece. So two rows are never shown a number of times that differs by more than one.
         """
         first, left, pieces = epoch * count, count, [np.empty(0, np.int64)]
         while left:
-            # Each lap goes once through all rows.
+            # Where this epoch's next piece begins: the lap, and the position in it.
             lap, start = divmod(first, len(self.data))
             length = min(left, len(self.data) - start)
+
+            # The order within an epoch does not matter here, so a whole lap needs no permutation.
             if length == len(self.data):
                 pieces.append(np.arange(length))
             else:
@@ -71,13 +73,13 @@ class Source:
 
 
 class Mixture(Dataset):
-    """Sources whose samples share batches (`sample`), or that have batches of their own (`batch`).
+    """Several sources, whose samples share batches (`mixing="sample"`) or fill their own (`mixing="batch"`).
 
     Args:
-        order: of batches of their own: `shuffled` in proportion to how many each source has in an epoch, or in `turns`,
-            one of each source after the other.
-        epoch_source: where they take turns, the source whose rows an epoch shows once, or as often as its weight says.
-            The others show as many batches, and begin again whenever they are at their end.
+        order: the order of the sources' own batches: `shuffled`, in proportion to how many batches each source has in
+            an epoch, or in `turns`, one batch of each source after the other.
+        epoch_source: with `turns`, the source that ends the epoch: its rows are shown once, or as often as its weight
+            says. The others show the same number of batches, and restart when they run out of rows.
     """
 
     def __init__(
@@ -105,16 +107,16 @@ class Mixture(Dataset):
         return replace(sample, source=item.source) if self.mixing == "batch" else sample
 
     def watch(self, line: Line) -> None:
-        """Have on this line of a worker's which file is read."""
+        """Report on this line of a worker which file is being read."""
         for source in self.sources:
             source.data.watch(line)
 
     def exclude(self, reasons: Mapping[str, str]) -> bool:
-        """Open these paths no more, each for a reason, in whichever source; whether any of them is new."""
+        """Stop opening these paths in every source, each for a reason; returns whether any of them is new."""
         return any([source.data.exclude(reasons) for source in self.sources])
 
     def batch_sizes(self, default: int) -> list[int]:
-        """The rows of an optimizer step of each source where batches are of one source; else of any step."""
+        """The rows of an optimizer step: for each source if it has its own batches, else one number for all."""
         return [source.batch_size or default for source in self.sources] if self.mixing == "batch" else [default]
 
     def rows_shown(self, default: int) -> list[int]:
@@ -131,17 +133,17 @@ class Mixture(Dataset):
         ]
 
     def steps_per_epoch(self, default: int) -> list[int]:
-        """The whole batches of an epoch, of each source where batches are of one source; `default` as above."""
+        """The full batches of an epoch: for each source if it has its own batches, else in all; `default` as above."""
         shown = self.rows_shown(default) if self.mixing == "batch" else [len(self)]
         return [rows // size for rows, size in zip(shown, self.batch_sizes(default), strict=True)]
 
     def steps(self, default: int, seed: int, epoch: int, first_step: int) -> Iterator[list[Item]]:
-        """The items of each optimizer step of an epoch from one on; what does not fill a batch is left out."""
+        """The items of each optimizer step of an epoch, from `first_step` on; an incomplete batch is dropped."""
         shown, sizes, counts = self.rows_shown(default), self.batch_sizes(default), self.steps_per_epoch(default)
         rows = [source.rows(seed, epoch, number, shown[number]) for number, source in enumerate(self.sources)]
 
-        # Places of the epoch: those of the first source, of the second, and so on. Samples that share batches are
-        # shuffled together, others source by source.
+        # Number the epoch's samples: first all samples of the first source, then of the second, and so on. Samples that
+        # share batches are shuffled together, the others within their source.
         starts = np.cumsum([0, *shown])
         bounds = starts.tolist() if self.mixing == "batch" else [0, int(starts[-1])]
         orders = [
@@ -149,11 +151,14 @@ class Mixture(Dataset):
             for number, stop in enumerate(bounds[1:])
         ]
 
+        # `done` counts the batches that each source has already given: what makes a resume cheap.
         turns = self._turns(counts, seed, epoch)
         done = np.bincount(turns[:first_step], minlength=len(counts))
         for turn in turns[first_step:]:
             places = orders[turn][done[turn] * sizes[turn] : (done[turn] + 1) * sizes[turn]]
             done[turn] += 1
+
+            # Find the source of each sample from its number.
             owners = np.searchsorted(starts, places, side="right") - 1
             yield [
                 Item(epoch, owner, int(rows[owner][place - starts[owner]]), place)
@@ -161,7 +166,7 @@ class Mixture(Dataset):
             ]
 
     def _turns(self, counts: Sequence[int], seed: int, epoch: int) -> NDArray:
-        """Whose batch each step of an epoch has, given how many each source has."""
+        """The source of each step of an epoch, given the number of batches of each source."""
         if self.order == "turns":
             return np.tile(np.arange(len(counts)), counts[self.epoch_source])
         turns = np.repeat(np.arange(len(counts)), counts)

@@ -1,7 +1,7 @@
-"""Pairs of videos and texts as a few arrays, so that millions of them cost their bytes and are shared by all workers.
+"""Pairs of videos and texts in a few arrays: millions of pairs take no more than their bytes, shared by all workers.
 
-Worker processes share arrays with their parent; lists they would copy page by page, as every look at a string writes
-its reference count. Arrays that lie on disk are shared by all processes of a machine.
+Forked workers share the arrays of their parent. They would copy lists page by page, because reading a Python string
+writes its reference count. Arrays on disk are mapped, and shared by all processes of a machine.
 """
 
 import json
@@ -31,9 +31,9 @@ COLUMNS: dict[str, str] = {
 }
 """The arrays of a table and their types.
 
-`spans` is (videos, 2), nan where no time is given. `members` is (videos, 3) where videos are parts of tar files: the
-number of the file, where in it the video begins, and its size; `shard_states` (shards, 2) is the size of each of these
-files and its time of change in ns. Both are empty where videos are files. The others are flat.
+`spans` is (videos, 2), nan where no time is given. `members` is (videos, 3) for videos in tar files: the number of
+the tar file, the byte at which the video begins, and its size; `shard_states` (shards, 2) holds the size of each tar
+file and its modification time in ns. Both are empty if videos are files. The others are flat.
 """
 WIDTHS = {"spans": 2, "members": 3, "shard_states": 2}
 
@@ -41,7 +41,7 @@ META = "meta.json"
 
 
 class PackedTexts:
-    """Many strings in two arrays: their UTF-8 bytes one after the other, and where each ends."""
+    """Many strings in two arrays: their UTF-8 bytes back to back, and the position where each ends."""
 
     def __init__(self, text_bytes: NDArray, ends: NDArray) -> None:
         self.bytes, self.ends = text_bytes, ends
@@ -64,7 +64,7 @@ class PackedTexts:
 
 
 def encode(text: str) -> bytes:
-    """UTF-8; "surrogatepass", because JSON may spell what UTF-8 cannot."""
+    """Encode as UTF-8; "surrogatepass", because JSON can hold lone surrogates, which UTF-8 cannot."""
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -76,9 +76,9 @@ class PairTable:
         columns: the arrays by the names of COLUMNS.
         media: the folder that relative paths of videos, or of the tar files that hold them, are in.
         left_out: how many rows of the file had no caption with words.
-        folder, stamp: where an index lies, and of which file it is; None in memory. With them an index is pickled, not
-            with its arrays.
-        known_digest: what the index says of its `digest`; None in memory.
+        folder, stamp: where the index lies, and the state of its source file; None in memory. A table from an index is
+            pickled as these two, without its arrays.
+        known_digest: the `digest` stored in the index; None in memory.
     """
 
     columns: dict[str, NDArray]
@@ -90,10 +90,10 @@ class PairTable:
 
     @classmethod
     def of(cls, records: Sequence[VideoTextRecord] | Sequence[QuestionRecord]) -> "PairTable":
-        """The table of records, in memory.
+        """Make a table in memory.
 
-        Of captions, each record is a video and its captions stand together. Of questions, record number i is text
-        number i, and those about the same part of the same video share it.
+        A record with captions is one video, and its captions are neighbours. With questions, record i is text i, and
+        questions about the same part of the same video share that video.
         """
         questions = [record for record in records if isinstance(record, QuestionRecord)]
         if questions:
@@ -102,6 +102,7 @@ class PairTable:
             keys = [(record.video, record.start, record.end) for record in questions]
             text_video = [places.setdefault(key, len(places)) for key in keys]
             return cls._in_memory(list(places), [record.question for record in questions], text_video)
+
         captioned = [record for record in records if isinstance(record, VideoTextRecord)]
         return cls._in_memory(
             [(record.video, record.start, record.end) for record in captioned],
@@ -133,7 +134,7 @@ class PairTable:
     def open(cls, folder: Path, stamp: dict[str, Any], media: str) -> "PairTable":
         """Map the arrays of an index on disk.
 
-        ValueError, saying why, if it is not the index of what `stamp` describes or its files are not whole.
+        ValueError, with the reason, if the index does not match `stamp` or its files are incomplete.
         """
         try:
             meta = json.loads((folder / META).read_bytes())
@@ -141,20 +142,24 @@ class PairTable:
             raise ValueError(f"{folder / META} cannot be read ({error})") from None
         if not isinstance(meta, dict) or meta.get("stamp") != stamp:
             raise ValueError(f"{folder} is of another state of the file")
+
         lengths, left_out, digest = meta.get("lengths"), meta.get("left_out"), meta.get("digest")
         if not isinstance(lengths, dict) or lengths.keys() != COLUMNS.keys():
             raise ValueError(f"{folder / META} is not whole")
         if not isinstance(left_out, int) or not isinstance(digest, str):
             raise ValueError(f"{folder / META} is not whole")
+
+        # The length of a file tells whether it was written to its end.
         columns: dict[str, NDArray[Any]] = {}
         for name, kind in COLUMNS.items():
             path, length = folder / f"{name}.bin", lengths[name]
             if not path.is_file() or path.stat().st_size != length * np.dtype(kind).itemsize:
                 raise ValueError(f"{path} is not as long as it was written")
-            # What is empty cannot be mapped.
+            # An empty file cannot be mapped.
             columns[name] = np.memmap(path, kind, "r") if length else np.empty(0, kind)
         for name, width in WIDTHS.items():
             columns[name] = columns[name].reshape(-1, width)
+
         table = cls(columns, media, left_out, folder, stamp, digest)
         for texts, name in ((table.paths, "path"), (table.texts, "text"), (table.shards, "shard")):
             if len(texts) and texts.ends[-1] != len(texts.bytes):
@@ -171,7 +176,7 @@ class PairTable:
 
     @property
     def digest(self) -> str:
-        """Tells this table from one of other videos, texts or times, or of another order (`datasets.digest`)."""
+        """Identifies the contents: other videos, texts, times or another order give another (`datasets.digest`)."""
         return self.known_digest or table_digest(self.columns)
 
     @property
@@ -181,7 +186,7 @@ class PairTable:
 
     @property
     def paths(self) -> PackedTexts:
-        """The video of each position as the file names it."""
+        """The path of each video as the file gives it."""
         return PackedTexts(self.columns["path_bytes"], self.columns["path_ends"])
 
     @property
@@ -200,7 +205,7 @@ class PairTable:
         return self.columns["text_video"]
 
     def path(self, video: int) -> str:
-        """Where a video lies, as people say it: the path of its file, or of its tar file with the name in it behind."""
+        """A readable path of a video: its file, or its tar file followed by its name in there."""
         return str(self.file(video))
 
     def file(self, video: int) -> str | ShardMember:

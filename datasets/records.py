@@ -1,4 +1,4 @@
-"""What every annotation file becomes: records, one a video or a part of one."""
+"""Records, into which every annotation file is read: one per video, or per part of a video."""
 
 import os
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from datasets.text import check_text
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 SINGLE_ANSWER_WEIGHT = 0.2
-"""The weight of the answer where a dataset gives one a question, as in the reference: one annotator of five."""
+"""The weight of an answer if a dataset has one per question. As in the reference: one annotator of five."""
 
 
 class ShardMember(NamedTuple):
-    """A video or an image that is the part of a tar file from byte `offset` on.
+    """A video or an image inside a tar file: `size` bytes from byte `offset` on.
 
-    `shard_state` is the size of the tar file and its time of change (ns) when it was looked for. As a text it is what
-    a person understands: the path of the tar file, a slash, the name in it.
+    `shard_state` is the size and modification time (ns) of the tar file when it was indexed. `str` gives a readable
+    path: the tar file, a slash, the name in it.
     """
 
     shard: str
@@ -34,7 +34,7 @@ class ShardMember(NamedTuple):
 class VideoTextRecord:
     """A video, or its part from `start` to `end` in seconds, and the captions that describe it.
 
-    `video` is an absolute path; a path of an image stands for a still clip.
+    `video` is an absolute path; the path of an image stands for a still clip.
     """
 
     video: str
@@ -45,9 +45,9 @@ class VideoTextRecord:
 
 @dataclass(frozen=True)
 class QuestionRecord:
-    """A question about a video, or about its part from `start` to `end` in seconds, and the answers it was given.
+    """A question about a video, or about its part from `start` to `end` in seconds, and its answers.
 
-    `weights` are those of the answers in the training loss, `kind` is the dataset's own type of question in words.
+    `weights` weigh the answers in the training loss; `kind` is the dataset's own type of question in words.
     `question_id` is unique in its file. `video` is as in `VideoTextRecord`.
     """
 
@@ -65,7 +65,7 @@ class QuestionRecord:
 class LabelRecord:
     """A video and the number of its class, from 0.
 
-    `group` is what the video was cut from, where that is known: videos of one group belong into one split.
+    `group` names the longer video it was cut from, if known: videos of one group belong in one split.
     """
 
     video: str
@@ -84,7 +84,7 @@ class ChoiceRecord:
 
 @dataclass(frozen=True)
 class LabelledVideos:
-    """One part of a set of classified videos; `classes` are the names by number, the rest as in `Annotations`."""
+    """One split of a set of classified videos; `classes` are the names by number, the rest as in `Annotations`."""
 
     records: list[LabelRecord]
     classes: tuple[str, ...]
@@ -98,13 +98,13 @@ Record = TypeVar("Record", VideoTextRecord, QuestionRecord)
 
 @dataclass(frozen=True)
 class Annotations(Generic[Record]):
-    """One part of a dataset, as its files describe it; whether the videos are there is not looked at.
+    """One split of a dataset, as its files describe it; whether the videos exist is not checked.
 
-    `split` is the honest name of the part: ActivityNet Captions' "test" is read from its validation set and called
-    "val_1". `source` says in words which format was found in which files, and what was left out. Where the authors keep
-    to themselves which caption belongs to which video, `labelled` is False, and a record holds what one row holds.
-    `names` are what the files call the video of each record, which the path of the file that was found does not keep.
-    `video_list` is the list of videos that the records were restricted to, if they were.
+    `split` is the honest name: ActivityNet Captions' "test" is read from its validation set and called "val_1".
+    `source` says in words which format was found in which files, and what was left out. `labelled` is False if the
+    authors have not published which caption belongs to which video; a record then just holds one row. `names` are the
+    names of the videos in the annotation files, which the paths on disk do not keep. `video_list` is the list of videos
+    that the records were restricted to, if any.
     """
 
     records: list[Record]
@@ -117,19 +117,19 @@ class Annotations(Generic[Record]):
 
 
 def is_image(path: str) -> bool:
-    """Whether the file is taken as a still clip, which its suffix decides."""
+    """Whether the file is read as a still clip; its suffix decides."""
     return path.lower().endswith(IMAGE_SUFFIXES)
 
 
 def check_video_path(path: str) -> None:
-    """ValueError if no file can have this path, or if it is relative and leaves the folder it is relative to.
+    """ValueError if no file can have this path, or if it is relative and leaves its folder.
 
-    An absolute path is taken as it is: whoever writes it says which file is meant.
+    An absolute path is accepted as it is.
     """
     if not path:
         raise ValueError("video is ''; write the path of a video or an image")
     check_text(path, "video")
-    # Looking for dots first spares the millions of paths that have none.
+    # Normalising is slow, and there are millions of paths: only look closer at those with "..".
     if os.pardir in path and os.path.normpath(path).split(os.sep)[0] == os.pardir:
         raise ValueError(
             f"video {path!r} leaves the folder of videos; set data.videos to a folder that holds all videos, and write "
@@ -138,10 +138,10 @@ def check_video_path(path: str) -> None:
 
 
 def split_missing(records: Sequence[Record], videos: Path) -> tuple[list[Record], list[Record]]:
-    """Split the records into those whose file is there and those whose file is not, both in order.
+    """Split the records into those whose file exists and those whose file is missing, both in order.
 
-    `videos` is the folder the error names: ValueError if no file at all is there. What the system will not look at, as
-    a name that is too long, is not there.
+    ValueError, naming the folder `videos`, if no file exists at all. A path that the system rejects, such as one that
+    is too long, counts as missing.
     """
     there = {path: os.path.isfile(path) for path in {record.video for record in records}}
     present = [record for record in records if there[record.video]]

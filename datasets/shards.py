@@ -1,7 +1,7 @@
-"""Tar shards in webdataset's layout, with an index in the form of its `wids`: videos are read where they lie in them.
+"""Tar shards in webdataset's layout, with an index in `wids` format: videos are read in place, nothing is unpacked.
 
-Members whose names are alike up to the first dot of the last part, and that stand together, are one sample: a video or
-an image, and its captions as `caption` of a `.json` or as the text of a `.txt`. Nothing is ever unpacked to disk.
+Neighbouring members with the same key (the name up to the first dot after the last slash) are one sample: a video or an
+image, and its captions, either under `caption` in a `.json` or as the text of a `.txt`.
 """
 
 import json
@@ -36,7 +36,7 @@ MEDIA_SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
 
 @dataclass(frozen=True)
 class Shard:
-    """A tar file as an index names it, where it lies, and how many samples and bytes the index says it has."""
+    """A tar file: its name in the index, its path, and the numbers of samples and bytes that the index gives."""
 
     name: str
     path: Path
@@ -46,7 +46,7 @@ class Shard:
 
 @dataclass
 class _Sample:
-    """What the members of one key have said so far."""
+    """The members of one key that have been read so far."""
 
     key: str
     media: tarfile.TarInfo | None = None
@@ -62,7 +62,7 @@ def is_index(path: Path) -> bool:
 
 
 def read_index(path: Path) -> list[Shard]:
-    """The shards of an index in its order; relative ones lie beside it. ValueError for what is not as `wids` has it."""
+    """The shards of an index, in order; relative names are resolved beside it. ValueError if it is no `wids` index."""
     try:
         index = strict_json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -76,9 +76,11 @@ def read_index(path: Path) -> list[Shard]:
         )
     if index.get("datasets"):
         raise ValueError(f"{path}: names other indices under 'datasets'; write each as an entry of data.sources")
+
     entries = index.get("shardlist")
     if not isinstance(entries, list) or not entries:
         raise ValueError(f'{path}: no shards; shardlist is a list of {{"url": ..., "nsamples": ...}}')
+
     shards = [_shard(entry, f"{path}: shardlist[{number}]", path.parent) for number, entry in enumerate(entries)]
     if len({shard.name for shard in shards}) != len(shards):
         raise ValueError(f"{path}: names a shard twice; give the source a weight instead")
@@ -86,7 +88,7 @@ def read_index(path: Path) -> list[Shard]:
 
 
 def write_index(path: Path, shards: Sequence[Shard]) -> None:
-    """Write an index as `wids` and `read_index` read it; a file that is there is replaced in one step."""
+    """Write an index as `wids` and `read_index` read it; an existing file is replaced in one step."""
     entries = [{"url": shard.name, "nsamples": shard.num_samples, "filesize": shard.size} for shard in shards]
     index = {"__kind__": KIND, "wids_version": VERSION, "shardlist": entries}
     new = path.with_name(f"{path.name}.new")
@@ -95,7 +97,7 @@ def write_index(path: Path, shards: Sequence[Shard]) -> None:
 
 
 def find_shards(folder: Path) -> list[Shard]:
-    """All `.tar` files of a folder, sorted, with the numbers of their samples; ValueError if none is there."""
+    """All `.tar` files of a folder, sorted, with their numbers of samples; ValueError if there is none."""
     paths = sorted(folder.glob("*.tar"))
     if not paths:
         raise ValueError(f"{folder}: no .tar file in it; name the folder that holds the shards")
@@ -104,10 +106,10 @@ def find_shards(folder: Path) -> list[Shard]:
 
 
 def rows(path: Path, file: BinaryIO) -> Iterator[SourceRow]:
-    """The samples of an index's shards in order; those without a caption, or without a video, have no captions.
+    """The samples of all shards of an index, in order; samples without a caption or a video get no captions.
 
-    ValueError with shard and member for a shard that is damaged, compressed or not as the index says, and for members
-    that would lie outside or are no files.
+    ValueError, naming shard and member, if a shard is damaged, compressed or does not match the index, or if a member
+    is not a regular file or its path leaves the shard.
     """
     for shard in tqdm(read_index(path), desc=f"indexing {path.name}", unit="shard", disable=None):
         status = shard.path.stat()
@@ -115,6 +117,7 @@ def rows(path: Path, file: BinaryIO) -> Iterator[SourceRow]:
             raise ValueError(
                 f"{shard.path}: {status.st_size} bytes where {path} says {shard.size}; get the shard again"
             )
+
         state, found, without = (status.st_size, status.st_mtime_ns), 0, []
         for sample in _samples(shard.path):
             found += 1
@@ -123,11 +126,13 @@ def rows(path: Path, file: BinaryIO) -> Iterator[SourceRow]:
                 yield SourceRow(sample.key, ())
             else:
                 yield _row(shard, sample, sample.media, state)
+
         if found != shard.num_samples:
             raise ValueError(
                 f"{shard.path}: {found} samples where {path} says {shard.num_samples}; get the shard again, or delete "
                 "the index, which scripts.index_pairs FOLDER writes again"
             )
+
         if without:
             logger.warning(
                 "%s: %d samples without a video or an image are left out, the first is %s",
@@ -136,7 +141,7 @@ def rows(path: Path, file: BinaryIO) -> Iterator[SourceRow]:
 
 
 def split_key(name: str) -> tuple[str, str]:
-    """Key and suffix of a member: what is before and after the first dot of the last part; folders stay in the key."""
+    """Key and suffix: the parts before and after the first dot of the file name; folders stay in the key."""
     folder, slash, last = name.rpartition("/")
     stem, _, suffix = last.partition(".")
     return f"{folder}{slash}{stem}", suffix
@@ -156,7 +161,7 @@ def _shard(entry: Any, place: str, folder: Path) -> Shard:
 
 
 def _samples(path: Path) -> Iterator[_Sample]:
-    """What the members of a tar file say, sample by sample; bytes of videos are not looked at."""
+    """Group the members of a tar file into samples; the bytes of videos are not read."""
     current: _Sample | None = None
     for tar, member in _members(path):
         key, suffix = split_key(member.name)
@@ -164,18 +169,20 @@ def _samples(path: Path) -> Iterator[_Sample]:
             if current is not None:
                 yield current
             current = _Sample(key)
+
         try:
             _add(current, member, suffix, tar)
         except tarfile.TarError as error:
             raise ValueError(f"{path}: damaged in {member.name} ({error}); get the shard again") from None
         except ValueError as error:
             raise ValueError(f"{path}/{member.name}: {error}") from None
+
     if current is not None:
         yield current
 
 
 def _members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """The files in a tar file in order; ValueError for a damaged one, and for members that are no files inside it."""
+    """The files in a tar file in order; ValueError if it is damaged or a member is not a file inside it."""
     with path.open("rb") as file:
         _refuse_compressed(path, file.read(8))
         end, last = 0, "its beginning"
@@ -185,14 +192,16 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
                 for member in tar:
                     _check_member(path, member)
                     end, last = member.offset_data + -(-member.size // BLOCK) * BLOCK, member.name
-                    # webdataset skips these too: they are about the shard, not of a sample.
+                    # Names such as `__meta__` describe the shard, not a sample: webdataset skips them too.
                     meta = any(part.startswith("__") and part.endswith("__") for part in member.name.split("/"))
                     if member.isfile() and not meta:
                         yield tar, member
-                    tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+                    tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all in memory
         except (tarfile.TarError, OSError, EOFError) as error:
             raise ValueError(f"{path}: damaged after {last} ({error}); get the shard again") from None
-        # tarfile takes a header it cannot read for the end, and does not miss the end itself.
+
+        # tarfile stops at a header it cannot read as if the file ended there, and does not notice a missing end. So
+        # check both: the end marker has to be there, and only zeros may follow the last member.
         file.seek(end)
         if len(file.read(BLOCK)) < BLOCK:
             raise ValueError(f"{path}: cut off after {last}; get the shard again")
@@ -222,7 +231,7 @@ def _check_member(path: Path, member: tarfile.TarInfo) -> None:
 
 
 def _add(sample: _Sample, member: tarfile.TarInfo, suffix: str, tar: tarfile.TarFile) -> None:
-    """Note a member of a sample. ValueError, without its name, for what does not belong there."""
+    """Add a member to its sample. ValueError, without the name of the member, if it does not belong there."""
     if member.name.lower().endswith(MEDIA_SUFFIXES):
         if sample.media is not None:
             raise ValueError(f"a second video or image of its sample, beside {sample.media.name}; leave one")
@@ -230,11 +239,13 @@ def _add(sample: _Sample, member: tarfile.TarInfo, suffix: str, tar: tarfile.Tar
     elif suffix in ("json", "txt"):
         if member.size > LONGEST_TEXT:
             raise ValueError(f"{member.size} bytes are no captions; leave it out of the shard")
+
         file = tar.extractfile(member)
         assert file is not None, "a regular file"
         content = file.read()
         if (sample.text if suffix == "txt" else sample.fields) is not None:
             raise ValueError("stands twice in its sample; write the shard again")
+
         if suffix == "txt":
             sample.text = _decoded(content)
             return
@@ -269,5 +280,6 @@ def _row(shard: Shard, sample: _Sample, media: tarfile.TarInfo, state: tuple[int
     except ValueError as error:
         suffix = "txt" if caption is sample.text else "json"
         raise ValueError(f"{shard.path}/{sample.key}.{suffix}: {error}") from None
+
     place = Place(shard.name, media.offset_data, media.size, state)
     return SourceRow(media.name, captions, row["start"], row["end"], place)

@@ -1,4 +1,4 @@
-"""Files of pairs to pre-train on, by the suffix of their names."""
+"""Files of pairs for pre-training; the suffix decides how a file is read."""
 
 import os
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ FILES_LOOKED_FOR = 1000
 
 
 def open_source(path: Path, media: Path) -> PairTable:
-    """The pairs of a file, whose relative paths are in `media`; whether all of those are there is not checked.
+    """Open the pairs of a file; relative paths are in `media`. Whether the videos exist is not checked.
 
-    `.jsonl` is a manifest, `.csv` WebVid's table, `.json` a list of paths and captions or an index of shards, which
-    hold their videos themselves, `.tsv` captions and images. ValueError for another suffix, and with file and row for
-    what is not as its format says.
+    `.jsonl` is a manifest, `.csv` WebVid's table, `.tsv` a table of captions and images. `.json` is a list of paths and
+    captions, or an index of shards, which contain their videos. ValueError for another suffix, and, naming file and
+    row, for anything that does not fit the format.
     """
     if holds_its_videos(path):
         found = [shard.path for shard in shards.read_index(path)]
@@ -32,20 +32,20 @@ def open_source(path: Path, media: Path) -> PairTable:
 
 
 def holds_its_videos(path: Path) -> bool:
-    """Whether a file of pairs is an index of shards, for which no folder of videos has a meaning."""
+    """Whether a file of pairs is an index of shards, which needs no folder of videos."""
     return path.suffix == ".json" and path.is_file() and shards.is_index(path)
 
 
 def is_there(table: PairTable, video: int) -> bool:
-    """Whether the file of a video is there, or the shard that holds it."""
+    """Whether the file of a video exists, or the shard that holds it."""
     file = table.file(video)
-    return os.path.isfile(file.shard if isinstance(file, ShardMember) else file)  # no error, whatever the name
+    return os.path.isfile(file.shard if isinstance(file, ShardMember) else file)  # never raises, whatever the name
 
 
 def missing_of_some(path: Path, table: PairTable) -> tuple[int, int]:
-    """How many of evenly spread videos or images of a file are not there, and how many were looked for.
+    """Look for about a thousand evenly spread videos or images of a file: how many are missing, and how many checked.
 
-    ValueError if not one is. All of millions would take long; what is missing is replaced when its turn comes.
+    ValueError if all are missing. Checking millions would take long; missing ones are replaced during training.
     """
     step = -(-table.num_videos // FILES_LOOKED_FOR)
     videos = range(0, table.num_videos, step)

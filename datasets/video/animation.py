@@ -1,4 +1,4 @@
-"""Animated WebP, which FFmpeg does not read: through Pillow, in order."""
+"""Animated WebP, which FFmpeg does not read: decoded by Pillow, in order."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from datasets.video.files import DecodeError, one_line, opened_by_pillow
 from datasets.video.frame_list import FrameList
 
 SHORTEST_MS = 10
-"""A frame without a duration would have the time of the next one."""
+"""The least duration of a frame: without one, a frame and the next would have the same time."""
 
 
 def list_animation(file: str | ShardMember) -> FrameList:
@@ -25,6 +25,7 @@ def list_animation(file: str | ShardMember) -> FrameList:
                 durations.append(max(image.info.get("duration", 0), SHORTEST_MS) / 1000)
     except PILLOW_ERRORS as error:
         raise DecodeError(str(file), f"Pillow: {one_line(error)}") from None
+
     ends = np.cumsum(durations)
     reason = "FFmpeg does not read animated WebP"
     return FrameList(ends - durations, float(ends[-1]), decoded=True, reason=reason)
@@ -53,7 +54,7 @@ def read_animation(
 
 
 def animation_still(file: str | ShardMember, second: float) -> Image.Image:
-    """The frame on screen after so many seconds, the last one if it is over. DecodeError as above."""
+    """The frame on screen at this second, or the last one if the animation is over. DecodeError as above."""
     frames = list_animation(file)
     first, _ = frames.part(min(second, float(frames.times[-1])), None)
     try:

@@ -1,4 +1,4 @@
-"""What the first bytes of packets say about frames: parsed here because demuxers do not report it.
+"""What the bytes of a packet say about its frames: parsed here because demuxers do not report it.
 
 The layouts are those of ITU-T H.264 (7.3) and H.265 (7.3), RFC 6386 (VP8), the VP9 bitstream specification, and
 ISO/IEC 14496-2 (MPEG-4 part 2).
@@ -12,7 +12,7 @@ HEVC_BLA, HEVC_RANDOM_ACCESS = range(16, 19), range(16, 22)
 HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 MPEG4_PICTURE = b"\x00\x00\x01\xb6"
 SHORTEST_MPEG4_PICTURE = 10
-"""A picture of fewer bytes may say that nothing is coded, and then no frame comes of it."""
+"""A shorter picture may say that nothing is coded, and then the decoder returns no frame for it."""
 WHOLE_KEYS = {
     *("vp8", "vp9", "av1", "libdav1d", "mpeg4", "mpeg1video", "mpeg2video", "h263", "flv", "flv1", "theora"),
     *(
@@ -29,26 +29,27 @@ WHOLE_KEYS = {
         "ffvhuff",
     ),
 }
-"""Codecs whose key frames need nothing that came before them."""
+"""Codecs whose key frames need no earlier frame."""
 
 
 def one_picture(codec: str, data: bytes) -> bool | None:
-    """Whether the packet becomes one frame (True) or none (False); None where the bytes do not tell."""
+    """Whether the packet gives one frame (True) or none (False); None if the bytes do not tell."""
     if codec == "vp8":
         return bool(data[0] & 0x10)
     if codec == "vp9":
-        # Two bits of marker, two of profile, "show existing", and "show" after the bit of the frame's type.
-        # A superframe ends with a marker, and holds one shown frame.
+        # First byte: two marker bits, two profile bits, "show existing frame", the frame type, "show frame". Profile 3
+        # has one bit more. A superframe ends with a marker byte, and contains one shown frame.
         shown = data[0] & 0x08 or data[0] & 0x02 if data[0] & 0x30 != 0x30 else data[0] & 0x04 or data[0] & 0x01
         return True if shown or data[-1] & 0xE0 == 0xC0 else False
     if codec == "mpeg4":
+        # DivX packs a B-frame into the packet of the frame before: then there is more than one picture header.
         packed = data.count(MPEG4_PICTURE) != 1
         return None if packed or len(data) < SHORTEST_MPEG4_PICTURE else True
     return True
 
 
 def starts_clean(codec: str, data: bytes, extradata: bytes | None) -> bool:
-    """Whether decoding may begin with this key packet: all frames shown after it are then as in the whole video."""
+    """Whether decoding may begin with this key packet: all frames shown after it then come out as usual."""
     if codec == "h264":
         return _h264_starts_clean(data, extradata)
     if codec == "hevc":
@@ -57,31 +58,35 @@ def starts_clean(codec: str, data: bytes, extradata: bytes | None) -> bool:
 
 
 def breaks_link(codec: str, data: bytes, extradata: bytes | None) -> bool:
-    """Whether the leading pictures of this key packet refer to frames that are gone, so that no decoder shows them."""
+    """Whether leading pictures of this key packet refer to frames that were cut away: no decoder shows them."""
     return codec == "hevc" and any(_hevc_type(unit) in HEVC_BLA for unit in units(codec, data, extradata))
 
 
 def may_code_fields(codec: str, data: bytes, extradata: bytes | None) -> bool:
-    """Whether two packets may make one frame: H.264 with fields, or without a parameter set that excludes them."""
+    """Whether two packets may make one frame: H.264, unless all its parameter sets exclude fields."""
     if codec != "h264":
         return False
+
+    # Parameter sets are in the header of the container, in `avcC` form or between start codes, and in the packets.
     parameter_sets = []
     if extradata and extradata[0] == 1 and len(extradata) > 8:
         parameter_sets = [extradata[8 : 8 + int.from_bytes(extradata[6:8], "big")]]
     elif extradata:
         parameter_sets = [unit for unit in _between_start_codes(extradata) if unit[0] & 31 == H264_SPS]
     parameter_sets += [unit for unit in units(codec, data, extradata) if unit[0] & 31 == H264_SPS]
+
     try:
         return not parameter_sets or not all(_frames_only(unit) for unit in parameter_sets)
-    except IndexError:  # it ends too early
+    except IndexError:  # a parameter set is cut off
         return True
 
 
 def units(codec: str, data: bytes, extradata: bytes | None) -> Iterator[bytes]:
-    """The NAL units of a packet of H.264 or HEVC: after their lengths, as in mp4, or between start codes."""
+    """The NAL units of an H.264 or HEVC packet, each preceded by its length, as in mp4, or by a start code."""
     if not extradata or extradata[0] != 1:
         yield from _between_start_codes(data)
         return
+
     length_bytes = (extradata[4 if codec == "h264" else 21] & 3) + 1
     position = 0
     while position + length_bytes < len(data):
@@ -104,7 +109,7 @@ def _hevc_type(unit: bytes) -> int:
 
 
 def _h264_starts_clean(data: bytes, extradata: bytes | None) -> bool:
-    """An IDR picture, or a recovery point that is reached at once: intra refresh takes some frames to get there."""
+    """Whether there is an IDR picture or an immediate recovery point; intra refresh needs several frames to recover."""
     for unit in units("h264", data, extradata):
         kind = unit[0] & 31
         if kind == H264_IDR:
@@ -115,7 +120,7 @@ def _h264_starts_clean(data: bytes, extradata: bytes | None) -> bool:
 
 
 def _recovers_at_once(messages: bytes) -> bool:
-    """Whether a recovery point of zero frames is among the SEI messages."""
+    """Whether the SEI messages contain a recovery point with a count of zero frames."""
     position = 0
     while position + 2 < len(messages):
         kind, position = _sei_number(messages, position)
@@ -127,6 +132,7 @@ def _recovers_at_once(messages: bytes) -> bool:
 
 
 def _sei_number(messages: bytes, position: int) -> tuple[int, int]:
+    """A type or size, and the position after it: bytes of 255 are added up until a smaller one ends the number."""
     total = 0
     while position < len(messages) and messages[position] == 255:
         total, position = total + 255, position + 1
@@ -134,15 +140,21 @@ def _sei_number(messages: bytes, position: int) -> tuple[int, int]:
 
 
 def _without_emulation(unit: bytes) -> bytes:
+    """Remove the bytes that keep the payload from looking like a start code."""
     return unit.replace(b"\x00\x00\x03", b"\x00\x00")
 
 
 def _frames_only(parameter_set: bytes) -> bool:
-    """`frame_mbs_only_flag` of an H.264 sequence parameter set."""
+    """`frame_mbs_only_flag` of an H.264 sequence parameter set (7.3.2.1.1).
+
+    The fields before it have variable lengths, so all of them have to be read.
+    """
     bits = _Bits(_without_emulation(parameter_set[1:]))
     profile = bits.read(8)
-    bits.read(16)
-    bits.golomb()
+    bits.read(16)  # constraint flags and level
+    bits.golomb()  # seq_parameter_set_id
+
+    # High profiles: chroma format, bit depths, and perhaps scaling matrices.
     if profile in HIGH_PROFILES:
         chroma = bits.golomb()
         if chroma == 3:
@@ -152,7 +164,9 @@ def _frames_only(parameter_set: bytes) -> bool:
             for number in range(8 if chroma != 3 else 12):
                 if bits.read(1):
                     bits.skip_scaling_list(16 if number < 6 else 64)
-    bits.golomb()
+
+    # How the order of display is coded.
+    bits.golomb()  # log2_max_frame_num
     order = bits.golomb()
     if order == 0:
         bits.golomb()
@@ -161,12 +175,14 @@ def _frames_only(parameter_set: bytes) -> bool:
         bits.golomb(), bits.golomb()
         for _ in range(bits.golomb()):
             bits.golomb()
+
+    # Number of reference frames, gaps in frame numbers, width and height; then the flag.
     bits.golomb(), bits.read(1), bits.golomb(), bits.golomb()
     return bool(bits.read(1))
 
 
 class _Bits:
-    """Bits of a parameter set from the first on; IndexError after the last."""
+    """Reads the bits of a parameter set in order; IndexError after the last."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._position = data, 0
@@ -180,13 +196,14 @@ class _Bits:
         return value
 
     def golomb(self) -> int:
-        """An unsigned exponential-Golomb number."""
+        """Read an unsigned exponential-Golomb number: n zeros, then n + 1 bits that hold the number plus one."""
         zeros = 0
         while not self.read(1):
             zeros += 1
         return (1 << zeros) - 1 + self.read(zeros)
 
     def skip_scaling_list(self, size: int) -> None:
+        """Skip `size` scales: signed differences, until a scale of zero says that the rest repeats."""
         last = following = 8
         for _ in range(size):
             if following:

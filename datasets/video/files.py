@@ -23,7 +23,7 @@ class DecodeError(Exception):
 
 
 class Source(NamedTuple):
-    """A file's name for people, what FFmpeg opens, and the file's state: equal states mean equal contents."""
+    """A file: its readable name, the address that FFmpeg opens, and its state. Equal states mean equal contents."""
 
     name: str
     address: str
@@ -31,7 +31,7 @@ class Source(NamedTuple):
 
 
 def source_of(file: str | ShardMember) -> Source:
-    """The address and state of a file. DecodeError if nothing is there to read."""
+    """The address and state of a file. DecodeError if it does not exist or is empty."""
     path = str(file)
     if isinstance(file, ShardMember):
         _check_shard(file)
@@ -41,8 +41,11 @@ def source_of(file: str | ShardMember) -> Source:
         if not stat.S_ISREG(status.st_mode):
             raise DecodeError(path, "not a file")
         size, state = status.st_size, (status.st_size, status.st_mtime_ns)
+
     if not size:
         raise DecodeError(path, "the file is empty")
+
+    # FFmpeg's subfile protocol reads a range of bytes of another file.
     if isinstance(file, ShardMember):
         address = f"subfile,,start,{file.offset},end,{file.offset + file.size},,:{file.shard}"
         return Source(path, address, state)
@@ -66,19 +69,19 @@ def one_line(error: Exception) -> str:
 
 
 def warn_once(kind: str, message: str) -> None:
-    """Warn of the first file of a kind: a data set of such files would fill the log."""
+    """Warn only about the first file of a kind: a dataset full of them would flood the log."""
     if kind not in _warned:
         _warned.add(kind)
         logger.warning("%s; further files of this kind are not named", message)
 
 
 def _status(path: str, named: str, missing: str) -> os.stat_result:
-    """`os.stat`, with a DecodeError of `named` where it fails."""
+    """Call `os.stat`; if it fails, raise a DecodeError for the file `named`."""
     try:
         return os.stat(path)
     except FileNotFoundError:
         raise DecodeError(named, missing) from None
-    except OSError as error:  # a name too long, a folder that may not be entered, storage that is gone
+    except OSError as error:  # the name is too long, the folder is not accessible, the storage is gone
         raise DecodeError(named, one_line(error)) from None
 
 

@@ -1,8 +1,8 @@
-"""Which frames a video has and when they are shown: from its packets where these tell, else by decoding it once.
+"""Which frames a video has and when they are shown: from its packets if possible, else by decoding it once.
 
-The frames of a file are those that FFmpeg returns when the best video stream is decoded from the beginning, in that
-order. Listing the packets costs a fraction of decoding them, but only in some containers does a packet stand for a
-frame: `FrameList.reason` says what was found.
+The frames of a file are the frames that FFmpeg returns, in order, when it decodes the best video stream from the
+beginning. Listing packets costs a fraction of decoding them, but only in some containers is each packet one frame.
+`FrameList.reason` says how the list was made.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from datasets.video import bitstream
 STAMPED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv")
 """Containers that store the time and the boundaries of every packet."""
 LISTED_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg4", "mjpeg", "prores")
-"""Codecs of which `bitstream.one_picture` knows how many frames a packet makes."""
+"""Codecs for which `bitstream.one_picture` knows how many frames a packet gives."""
 MOST_DAMAGED = 0.02
 """A video is refused if a larger share of its frames is damaged, or cannot be decoded; one always may."""
 
@@ -29,11 +29,11 @@ MOST_DAMAGED = 0.02
 class FrameList:
     """The frames of a video.
 
-    `times` (N,) are seconds from the first frame, and the last one is shown until `length` seconds. `stamps` (N,) are
-    the frames' time stamps in ticks; None where they do not identify the frames, which are then found by counting.
-    `sizes` and `packet_stamps` (P,) identify the packets in the order of decoding, and `starts` are the positions of
-    those at which decoding may begin. `reason` says in words where the list comes from. `first_stamp` is that of the
-    first frame; None where times follow from the frame rate.
+    `times` (N,) are seconds from the first frame; the last frame is shown until `length` seconds. `stamps` (N,) are the
+    time stamps of the frames in ticks; None if they do not identify the frames, which then have to be counted. `sizes`
+    and `packet_stamps` (P,) identify the packets, in decoding order; `starts` are the positions of packets at which
+    decoding may begin. `reason` says in words how the list was made. `first_stamp` is the time stamp of the first
+    frame; None if the times follow from the frame rate.
     """
 
     times: np.ndarray
@@ -50,16 +50,16 @@ class FrameList:
         return len(self.times)
 
     def counted(self, doubt: str) -> "FrameList":
-        """The same list for a reader that counts frames, as their time stamps do not identify them."""
+        """The same list for a reader that has to count frames, because time stamps do not identify them."""
         return FrameList(self.times, self.length, self.decoded, f"{self.reason}; {doubt}", first_stamp=self.first_stamp)
 
     def part(self, start: float | None, end: float | None) -> tuple[int, int]:
-        """The first frame of the part from `start` to `end` seconds and the one after its last.
+        """The index of the first frame from `start` to `end` seconds, and the index after the last.
 
-        The part begins with the frame that is on screen at `start`, so it is never empty. ValueError if the video is
-        over by then.
+        The part begins with the frame that is on screen at `start`, so it is never empty. ValueError if the video ends
+        before `start`.
         """
-        # Times are rounded to ticks, so what is less than a millisecond apart is one moment.
+        # Times are rounded to ticks, so times less than a millisecond apart count as equal.
         if start and start >= max(self.length, self.times[-1]) - 1e-3:
             raise ValueError(f"start {start} s lies behind the end of the video, which is {self.length:.2f} s long")
         first = max(int(np.searchsorted(self.times, (start or 0.0) + 1e-3, side="right")) - 1, 0)
@@ -69,7 +69,7 @@ class FrameList:
 
 @dataclass
 class _Packets:
-    """What is noted of the packets, in the order of decoding; `shown` is None where the packet does not tell."""
+    """What we know of the packets, in decoding order; `shown` is None if the packet does not tell."""
 
     stream: VideoStream
     stamps: list[int | None] = field(default_factory=list)
@@ -85,7 +85,7 @@ class _Packets:
         self.codec, self.extradata = self.stream.codec_context.name, self.stream.codec_context.extradata
 
     def add(self, packet: av.Packet) -> None:
-        """Note a packet that is not empty."""
+        """Add a packet that is not empty."""
         codec, extradata = self.codec, self.extradata
         position = len(self.stamps)
         self.stamps.append(packet.pts)
@@ -94,10 +94,13 @@ class _Packets:
         self.discarded.append(packet.is_discard)
         if packet.pts is not None and not packet.is_discard:
             self.end = max(self.end, packet.pts + (packet.duration or 0))
+
         if packet.is_corrupt:
             self.doubt = self.doubt or "a packet is damaged"
         if position == 0 and not packet.is_keyframe:
             self.doubt = "it begins within a group of pictures"
+
+        # Copying the bytes of every packet is slow: look only at those that may tell something.
         needs_bytes = packet.is_keyframe or codec in ("vp8", "vp9", "mpeg4")
         if not needs_bytes:
             self.shown.append(True)
@@ -106,6 +109,7 @@ class _Packets:
         self.shown.append(bitstream.one_picture(codec, data))
         if not packet.is_keyframe:
             return
+
         if bitstream.starts_clean(codec, data, extradata):
             self.starts.append(position)
         if position == 0 and bitstream.may_code_fields(codec, data, extradata):
@@ -116,24 +120,25 @@ class _Packets:
 
 def video_stream(container: InputContainer) -> VideoStream:
     """The container's best video stream. ValueError if it has none that can be decoded."""
-    # The first may be a preview, and the best one a cover where there is only sound.
+    # The first stream may be a preview. In a file with sound only, the best one is the picture of the cover.
     stream = container.streams.best("video")
     if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
         raise ValueError("no video stream")
     if stream.codec_context is None:
         raise ValueError("no decoder for its codec")
-    # By default FFmpeg starts threads, which a forked worker does not have: it would wait for them for ever.
+    # By default FFmpeg starts threads. A forked worker does not inherit them and would wait for them forever.
     stream.codec_context.thread_count = 1
     return stream
 
 
 def from_packets(container: InputContainer, stream: VideoStream) -> FrameList | str:
-    """List the frames of a container at its beginning without decoding; why it is not possible, where it is not."""
+    """List the frames without decoding, or return why that is impossible. The container must be at its beginning."""
     codec = stream.codec_context.name
     if container.format.name not in STAMPED_CONTAINERS:
         return f"{container.format.name} does not store the time of every frame"
     if codec not in LISTED_CODECS:
         return f"packets of {codec} do not tell how many frames they hold"
+
     packets = _Packets(stream)
     for packet in container.demux(stream):
         if packet.size:
@@ -141,6 +146,8 @@ def from_packets(container: InputContainer, stream: VideoStream) -> FrameList | 
     doubt = packets.doubt or _doubt(packets)
     if doubt:
         return doubt
+
+    # Packets come in decoding order; frames are shown in the order of their time stamps.
     stamps = [
         stamp
         for stamp, is_discarded, is_shown in zip(packets.stamps, packets.discarded, packets.shown, strict=True)
@@ -153,9 +160,9 @@ def from_packets(container: InputContainer, stream: VideoStream) -> FrameList | 
 def by_decoding(
     container: InputContainer, stream: VideoStream, doubt: str, beat: Callable[[], None] = lambda: None
 ) -> FrameList:
-    """List the frames of a container at its beginning by decoding all of it; `beat` is called for each frame.
+    """List the frames by decoding the whole container from its beginning; `beat` is called for each frame.
 
-    ValueError if no frame comes, or too much is damaged.
+    ValueError if there is no frame, or too much is damaged.
     """
     packets, stamps = _Packets(stream), []
     for frame in decode_in_order(container, stream, packets.add):
@@ -169,9 +176,9 @@ def by_decoding(
 def decode_in_order(
     container: InputContainer, stream: VideoStream, note: Callable[[av.Packet], None] = lambda packet: None
 ) -> Iterator[VideoFrame]:
-    """All frames from the beginning, and a call of `note` for each packet; frames that cannot be decoded are left out.
+    """Decode all frames from the beginning, calling `note` for each packet; skip frames that cannot be decoded.
 
-    ValueError at the end where too much is damaged.
+    ValueError at the end if too much was damaged.
     """
     packets = shown = damaged = 0
     for packet in container.demux(stream):
@@ -183,10 +190,12 @@ def decode_in_order(
         except av.FFmpegError:
             damaged += 1
             continue
+
         for frame in frames:
             shown += 1
             damaged += frame.is_corrupt
             yield frame
+
     if not shown:
         raise ValueError("no frames")
     if damaged > max(1, MOST_DAMAGED * packets):
@@ -202,18 +211,21 @@ def _doubt(packets: _Packets) -> str:
         return "times are missing or repeated"
     if None in packets.shown:
         return "packets hold more frames than one, or none"
+
+    # An edit list may discard frames at the beginning or the end, but not between others.
     shown = np.array([s for s, off in zip(stamps, packets.discarded, strict=True) if not off], np.int64)
     hidden = np.array([s for s, off in zip(stamps, packets.discarded, strict=True) if off], np.int64)
     if not len(shown):
         return "no frame is shown"
     if len(hidden) and ((hidden > shown.min()) & (hidden < shown.max())).any():
         return "frames are discarded between others"
-    # MPEG-4 holds a frame back while it waits for another, and what it does at the end depends on the file.
+
+    # With B-frames, MPEG-4 holds a frame back until the next one comes; the end then differs from file to file.
     if packets.codec == "mpeg4" and stamps != sorted(stamps):
         return "it has B-frames of MPEG-4"
     if 0 not in packets.starts:
         return "its first frames may refer to earlier ones"
-    # Leading pictures of the first key frame refer to what is not there.
+    # Leading pictures of the first key frame refer to frames that do not exist.
     if (shown < stamps[0]).any():
         return "it begins with pictures that refer to earlier ones"
     return ""
@@ -229,15 +241,20 @@ def _assemble(
 ) -> FrameList:
     known = [stamp for stamp in stamps if stamp is not None]
     ticks = np.array(known, np.int64)
+
+    # Without a usable time for every frame, spread the frames evenly by the frame rate.
     if stream.time_base is None or len(known) < len(stamps) or (np.diff(ticks) <= 0).any():
         rate = stream.average_rate or stream.guessed_rate
         if not rate:
             raise ValueError("neither times nor a frame rate")
         times = np.arange(len(stamps)) / float(rate)
         return FrameList(times, len(stamps) / float(rate), decoded, f"{reason}; times follow from the frame rate")
+
     time_base = float(stream.time_base)
     times = (ticks - ticks[0]) * time_base
     length = max((packets.end - known[0]) * time_base, *_track_ends(container, stream, known[0] * time_base))
+
+    # A reader may seek only if time stamps identify the packets, and stay the same after a seek.
     packet_stamps = [stamp for stamp in packets.stamps if stamp is not None]
     is_unique = len(set(packet_stamps)) == len(packets.stamps) and set(known) <= set(packet_stamps)
     if not (is_unique and packets.starts and _times_are_stored(container, packets)):
@@ -256,17 +273,17 @@ def _assemble(
 
 
 def _track_ends(container: InputContainer, stream: VideoStream, first: float) -> Iterator[float]:
-    """When the stream and the container say that they end, in seconds after the first frame, which is at `first`."""
+    """The ends that the stream and the container state, in seconds after the first frame, which is at `first`."""
     yield 0.0
     if stream.duration and stream.time_base:
         yield ((stream.start_time or 0) + stream.duration) * float(stream.time_base) - first
     if container.duration and container.duration > 0:
-        # Matroska stores the time of the end; elsewhere FFmpeg reports the time from the beginning.
+        # For Matroska the duration is the time of the end; for others it counts from the start time.
         is_end = container.format.name == "matroska,webm"
         begin = 0 if is_end else container.start_time or 0
         yield (begin + container.duration) / av.time_base - first
 
 
 def _times_are_stored(container: InputContainer, packets: _Packets) -> bool:
-    """Whether a packet has the same time stamp after a seek; AVI stores the order of decoding alone."""
+    """Whether a packet has the same time stamp after a seek; AVI stores only the decoding order."""
     return container.format.name != "avi" or packets.stamps == packets.decode_stamps

@@ -1,4 +1,4 @@
-"""Decoded frames as small RGB pictures, upright, of standard dynamic range."""
+"""Decoded frames as small RGB pictures: upright, in standard dynamic range."""
 
 import av
 import numpy as np
@@ -9,12 +9,12 @@ from av.video.reformatter import ColorTrc, VideoReformatter
 from datasets.video.files import warn_once
 
 HDR: dict[int, str] = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
-"""Transfer functions of high dynamic range; read as if they were standard, pictures are flat and pale."""
+"""Transfer functions of high dynamic range; without tone mapping, such pictures look flat and pale."""
 TONE_MAPPING = "out_transfer=bt709:out_primaries=bt709:out_color_matrix=bt709:intent=perceptual"
 
 
 class Shrinker:
-    """Resizes frames to `width` x `height`. One for all frames of a video, as each new one computes tables."""
+    """Resizes frames to `width` x `height`. Use one for all frames of a video: each new one computes tables."""
 
     def __init__(self, path: str, width: int, height: int) -> None:
         self._path, self._width, self._height = path, width, height
@@ -23,9 +23,9 @@ class Shrinker:
         self._graph_input: tuple[int, int, str] | None = None
 
     def shrink(self, frame: VideoFrame) -> np.ndarray:
-        """(H, W, 3) uint8, resized bilinearly and then turned upright, which swaps height and width of some.
+        """(H, W, 3) uint8, resized bilinearly, then rotated upright, which may swap height and width.
 
-        HDR is tone-mapped where FFmpeg can, with a warning either way.
+        HDR is tone-mapped if this FFmpeg can do it; a warning is logged either way.
         """
         hdr = HDR.get(frame.color_trc)
         small = None if hdr is None else self._tone_mapped(frame, hdr)
@@ -36,7 +36,7 @@ class Shrinker:
         return np.rot90(small.to_ndarray(), frame.rotation // 90)
 
     def _tone_mapped(self, frame: VideoFrame, hdr: str) -> VideoFrame | None:
-        """The small frame; None where this FFmpeg does not map tones."""
+        """The small frame, tone-mapped; None if this FFmpeg cannot do that."""
         try:
             graph = self._graph_for(frame)
             graph.push(frame)
@@ -51,15 +51,18 @@ class Shrinker:
         return small
 
     def _graph_for(self, frame: VideoFrame) -> Graph:
+        # A filter graph is made for one size and format; make another when these change.
         shape = (frame.width, frame.height, frame.format.name)
         if self._graph is None or shape != self._graph_input:
             graph = Graph()
             graph.threads = 1
+
             source = graph.add_buffer(
                 width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
             )
             scale = graph.add("scale", f"w={self._width}:h={self._height}:flags=bilinear:{TONE_MAPPING}")
             to_rgb, sink = graph.add("format", "rgb24"), graph.add("buffersink")
+
             source.link_to(scale)
             scale.link_to(to_rgb)
             to_rgb.link_to(sink)

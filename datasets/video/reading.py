@@ -1,4 +1,4 @@
-"""Frames of a video by their number: by seeking where the frame list allows it, else by decoding in order."""
+"""Read frames of a video by index: by seeking if the frame list allows it, else by decoding in order."""
 
 import threading
 from collections import OrderedDict, deque
@@ -15,15 +15,15 @@ from datasets.video.files import Source
 from datasets.video.frame_list import FrameList, decode_in_order, video_stream
 
 CACHED_PACKETS = 2_000_000
-"""Packets and frames of all lists that a process keeps: about 60 MB."""
+"""How many packets and frames, over all its lists, a process keeps: about 60 MB."""
 
 
 class NotAsListed(Exception):
-    """The file does not give the frames that its list says; it has to be listed by decoding."""
+    """The file does not give the frames that its list promises; it has to be listed by decoding."""
 
 
 class ListCache:
-    """The frame lists of the files read last, by address and state."""
+    """Caches the frame lists of recently read files, by address and state; safe to use from several threads."""
 
     def __init__(self, most: int = CACHED_PACKETS) -> None:
         self._lists: OrderedDict[Source, FrameList] = OrderedDict()
@@ -31,7 +31,7 @@ class ListCache:
         self._lock = threading.Lock()
 
     def get(self, source: Source) -> FrameList | None:
-        """The list of a file in this state; None if it is not kept."""
+        """The list of a file in this state; None if it is not cached."""
         with self._lock:
             found = self._lists.get(source)
             if found is not None:
@@ -39,7 +39,7 @@ class ListCache:
             return found
 
     def put(self, source: Source, frames: FrameList) -> None:
-        """Keep a list, and let go of those not used for longest."""
+        """Cache a list, and drop the least recently used ones."""
         with self._lock:
             self._drop(source)
             self._lists[source] = frames
@@ -59,8 +59,8 @@ def _weight(frames: FrameList) -> int:
 
 @contextmanager
 def opened(source: Source) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The file and its video stream. Errors as PyAV raises them, and ValueError."""
-    # What the metadata say is not needed, and those of old cameras have encodings that nobody can name.
+    """Open the file and its video stream. Raises PyAV's errors, and ValueError if there is no video."""
+    # We do not need metadata, and old cameras write them in unknown encodings.
     with av.open(source.address, metadata_errors="ignore") as container:
         yield container, video_stream(container)
 
@@ -68,7 +68,7 @@ def opened(source: Source) -> Iterator[tuple[InputContainer, VideoStream]]:
 def frames_at(
     container: InputContainer, stream: VideoStream, frames: FrameList, wanted: np.ndarray
 ) -> Iterator[VideoFrame]:
-    """The frames of the sorted, distinct indices `wanted`. NotAsListed if the file does not hold what the list says.
+    """The frames of the sorted, distinct indices `wanted`. NotAsListed if the file does not match the list.
 
     Without time stamps in the list, the container must be at its beginning.
     """
@@ -77,6 +77,8 @@ def frames_at(
         for index in wanted:
             yield seeker.frame(int(index))
         return
+
+    # Time stamps do not identify the frames: count them from the beginning.
     remaining = iter(wanted.tolist())
     index = next(remaining)
     for number, frame in enumerate(decode_in_order(container, stream)):
@@ -89,30 +91,37 @@ def frames_at(
 
 
 class _Seeker:
-    """Finds frames by their time stamps, and checks that all that is read on the way is as listed."""
+    """Finds frames by their time stamps.
+
+    To get a frame, it seeks to a key frame before it and decodes from there. It checks every packet and frame on the
+    way against the list, since a seek may end in the wrong place.
+    """
 
     def __init__(self, container: InputContainer, stream: VideoStream, frames: FrameList) -> None:
         assert frames.stamps is not None
         self._container, self._stream, self._frames, self._stamps = container, stream, frames, frames.stamps
         self._start_stamps = frames.packet_stamps[frames.starts]
         self._packets: Iterator[av.Packet] = iter(())
-        self._position: int | None = None  # in the list, of the next packet to decode
+        self._position: int | None = None  # position in the list of the next packet to decode
         self._pending: deque[tuple[int, VideoFrame]] = deque()
-        self._begin = 0  # the time stamp of the key frame that was last gone to
-        self._next = 0  # the number of the frame that comes out of the decoder next
+        self._begin = 0  # time stamp of the key frame of the last seek
+        self._next = 0  # index of the next frame out of the decoder
 
     def frame(self, index: int) -> VideoFrame:
-        """The frame of this index, not smaller than in the call before."""
+        """The frame with this index, which must not be smaller than in the previous call."""
         stamp = int(self._stamps[index])
-        # Pictures that lead a key frame are shown before it but decoded after: they belong to the key frame before.
+        # Leading pictures are shown before their key frame but decoded after it, so start at the key frame before them.
         before = np.flatnonzero(self._start_stamps <= stamp)
         if not len(before):
             raise NotAsListed("a frame comes before the first key frame")
         start = int(before[-1])
-        # Decoding goes on from where it is, unless that key frame is still ahead.
+
+        # Continue decoding from the current position, unless a seek gets us closer to the frame.
         if self._position is None or self._frames.starts[start] > self._position:
             self._seek(start)
         found = self._decode_until(stamp)
+
+        # The frame may depend on an earlier key frame: try the one before, then the first.
         for earlier in (max(start - 1, 0), 0):
             if found is not None:
                 break
@@ -123,7 +132,7 @@ class _Seeker:
         return found
 
     def _seek(self, start: int) -> None:
-        """Go to a key frame at or before the start of this number."""
+        """Seek to a key frame at or before this start."""
         self._pending.clear()
         limit = int(self._frames.starts[start])
         step, target = 1, start
@@ -136,11 +145,11 @@ class _Seeker:
                 return
             if not target:
                 raise NotAsListed("no key frame can be reached")
-            # The container went too far, as where only some key frames are in its index.
+            # The seek went too far, for example because the container indexes only some key frames: aim further back.
             target, step = max(target - step, 0), 2 * step
 
     def _first_start(self, limit: int) -> int | None:
-        """Read on to the first start; its position, and its packet decoded next. None if it lies behind `limit`."""
+        """Read up to the first start, whose packet is decoded next; its position, or None if that is after `limit`."""
         for packet in self._packets:
             if packet.pts is None or not packet.is_keyframe:
                 continue
@@ -155,6 +164,7 @@ class _Seeker:
         return None
 
     def _decode_until(self, stamp: int) -> VideoFrame | None:
+        """Decode until the frame with this time stamp; None if a later frame or the end comes first."""
         while True:
             while self._pending:
                 next_stamp, frame = self._pending[0]
@@ -163,6 +173,7 @@ class _Seeker:
                 self._pending.popleft()
                 if next_stamp == stamp:
                     return frame
+
             packet = next(self._packets, None)
             if packet is None:
                 return None
@@ -175,7 +186,7 @@ class _Seeker:
                 self._check_frame(frame)
 
     def _check_packet(self, packet: av.Packet) -> None:
-        if not packet.size:  # the end, which flushes the decoder
+        if not packet.size:  # the end of the file: an empty packet flushes the decoder
             return
         position = self._position
         assert position is not None
@@ -188,12 +199,12 @@ class _Seeker:
         self._position = position + 1
 
     def _check_frame(self, frame: VideoFrame) -> None:
-        """Keep a frame that came out of the decoder. NotAsListed unless it is the next one of the list."""
+        """Keep a decoded frame. NotAsListed unless it is the next one in the list."""
         stamps = self._stamps
         if frame.pts is None:
             raise NotAsListed("a frame has no time")
         if frame.pts < self._begin:
-            return  # it leads the key frame, and refers to frames from before it that were not decoded
+            return  # a leading picture, which refers to frames before the key frame that were not decoded
         if self._next == len(stamps) or stamps[self._next] != frame.pts:
             raise NotAsListed("other frames come than are listed")
         self._next += 1
