@@ -1,7 +1,7 @@
-"""Start a model, and its momentum twin, from a file of weights, whoever made it.
+"""Start a model, and its momentum twin, from a file of weights of any known kind.
 
-A model takes from a file the parts that it has itself, and of those everything. All else in the file is left and named
-in the report. Which files there are, and how a part is made to fit, is the system's to say: `WeightFormats`.
+A model takes every part that it has itself, and each of them whole. The report lists what else is in the file. Each
+system defines which files it reads and how it fits a part to the model: `WeightFormats`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,12 +20,12 @@ TWIN_IS_COPY = "the momentum twin is a copy of the model"
 
 
 class WeightFormats(Protocol):
-    """What a system knows of files that start its models.
+    """What a system knows about the files that its models start from.
 
     Attributes:
         adapters: modules with `matches(names)` and `read(tensors) -> Stored`, asked in this order.
-        known_files: "no ..." for the error of a file that none of them knows.
-        found_in, otherwise_found_in: which files have a part that another lacks, by part, and for all other parts.
+        known_files: "no ...", for the error about a file that no adapter knows.
+        found_in, otherwise_found_in: the files that have a missing part, by part, and for all other parts.
     """
 
     @property
@@ -50,13 +50,13 @@ class WeightFormats(Protocol):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of a file.
+    """What was loaded from a file.
 
     Attributes:
-        source, kind: the file, and what it is in words.
-        taken: how many tensors each part of the model, or of the twin, got from it.
-        notes: what was made of them: resized, copied, left fresh.
-        left: why names of the file were not taken, and those names.
+        source, kind: the file, and its kind in words.
+        taken: how many tensors each part of the model or twin took.
+        notes: what was resized, copied or left fresh.
+        left: the names that were not taken, by reason.
     """
 
     source: str
@@ -66,7 +66,7 @@ class LoadReport:
     left: dict[str, list[str]]
 
     def lines(self) -> list[str]:
-        """The report for a log, one thing a line."""
+        """The lines to log."""
         taken = ", ".join(f"{part} ({count})" for part, count in self.taken.items())
         return [
             f"weights from {self.source} ({self.kind}): {taken}",
@@ -83,15 +83,15 @@ def load_into(
     formats: WeightFormats,
     twin: MomentumTwin | None = None,
 ) -> LoadReport:
-    """Put the weights of a file into `model` and `twin`; a twin that the file has not starts as the model's copy.
+    """Load a file into `model` and `twin`. If the file has no twin, the twin starts as a copy of the model.
 
     Args:
-        tensors: as `engine.checkpoint_folder.read_weights` gives them.
-        source: what the file is called in the report and in errors.
+        tensors: as `engine.checkpoint_folder.read_weights` returns them.
+        source: the file's name in the report and in errors.
 
     Raises:
-        ValueError: the file is of no known kind, lacks a part that the model has, or has in such a part anything
-            missing, unexpected or of another shape; all of that is listed, and nothing is loaded.
+        ValueError: the file is of no known kind or lacks a part of the model, or such a part has a tensor that is
+            missing, unexpected or of another shape. The message lists all of them, and nothing is loaded.
     """
     fitted, report = fit(model, tensors, source, formats=formats, twin=twin)
     _load(model, fitted)
@@ -110,7 +110,8 @@ def fit(
     formats: WeightFormats,
     twin: MomentumTwin | None = None,
 ) -> tuple[dict[str, Tensor], LoadReport]:
-    """What `load_into` would load, by the names of model and twin, which may be on the meta device."""
+    """What `load_into` would load, under the names of model and twin, which may be on the meta device."""
+    # Fit every part of the model, and of the twin if the file has any of its parts.
     stored = read_stored(tensors, source, formats)
     parts = _Parts(stored, formats)
     for module in (model, twin):
@@ -124,9 +125,13 @@ def fit(
             except ValueError as error:
                 raise ValueError(f"{source}: {error}") from error
     parts.refuse_if_wrong(source)
+
+    # Ties are settled after all parts are known, since they cross the border between parts.
     notes = [*parts.notes, *_settle_ties(model, parts.fitted)]
     if twin is not None and not parts.fitted.keys() >= twin.state_dict().keys():
         notes.append(TWIN_IS_COPY)
+
+    # Report the parts that only the file has.
     left: dict[str, list[str]] = {}
     for name in stored.weights:
         if part_of(name) not in parts.taken:
@@ -136,7 +141,7 @@ def fit(
 
 
 def read_stored(tensors: Mapping[str, Tensor], source: str, formats: WeightFormats) -> Stored:
-    """What the adapter for this kind of file makes of it; `ValueError` if there is none."""
+    """Read a file with the adapter for its kind; `ValueError` if there is none."""
     adapter = next((adapter for adapter in formats.adapters if adapter.matches(tensors)), None)
     if adapter is None:
         some = ", ".join(list(tensors)[:3]) or "nothing"
@@ -148,7 +153,7 @@ def read_stored(tensors: Mapping[str, Tensor], source: str, formats: WeightForma
 
 
 class _Parts:
-    """Gathers, part by part, what a file has for a model and what is wrong with it."""
+    """Collects, part by part, the weights for a model and the errors in them."""
 
     def __init__(self, stored: Stored, formats: WeightFormats) -> None:
         self.stored, self.formats = stored, formats
@@ -162,6 +167,8 @@ class _Parts:
     def fit(self, part: str, state: Mapping[str, Tensor]) -> None:
         own = {name: tensor for name, tensor in state.items() if part_of(name) == part}
         found = {name: tensor for name, tensor in self.stored.weights.items() if part_of(name) == part}
+
+        # A part that the file lacks stays fresh if such files hold an encoder alone, and is an error otherwise.
         if not found and self.stored.rest_is_fresh:
             self.notes.append(f"{part} is not in the file and keeps its fresh weights")
             return
@@ -169,6 +176,8 @@ class _Parts:
             remedy = self.formats.found_in.get(part.removesuffix(TWIN_SUFFIX), self.formats.otherwise_found_in)
             self.missing.append(f"{part}: missing as a whole ({self.stored.kind}); start from {remedy}")
             return
+
+        # Errors are collected, so that the user sees all of them at once.
         self.taken[part] = len(found)
         found = self._fit_part(part, found, own)
         self._compare(found, own)
@@ -200,7 +209,7 @@ class _Parts:
 
 
 def _remedy(name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
-    """What to do about another vocabulary."""
+    """What to do if the vocabularies differ."""
     if not name.endswith("word_embeddings.weight") or shape[0] == wanted[0]:
         return ""
     if shape[0] == wanted[0] - 2:
@@ -213,13 +222,15 @@ def _within(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _settle_ties(model: nn.Module, fitted: dict[str, Tensor]) -> list[str]:
-    """Where several names are one tensor of the model, the last one's value for all, which is the decoder's.
+    """Give all names of a tied tensor the value of the last, the decoder's; changes `fitted`.
 
-    The reference ties a pre-training model's text encoder to its decoder in the same way. Returns what that changed.
+    The reference ties the text encoder to the decoder in pre-training in the same way. Returns a note on what changed.
     """
+    # Group the names by the parameter they stand for.
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
+
     changed = []
     for tied in names.values():
         last = tied[-1]
@@ -229,6 +240,7 @@ def _settle_ties(model: nn.Module, fitted: dict[str, Tensor]) -> list[str]:
             if not torch.equal(fitted[name], fitted[last]):
                 changed.append(name)
             fitted[name] = fitted[last]
+
     if not changed:
         return []
     return [

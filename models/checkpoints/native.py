@@ -18,7 +18,7 @@ def matches(names: Iterable[str]) -> bool:
 
 
 def read(tensors: Mapping[str, Tensor]) -> Stored:
-    """Model and twin without their prefixes; the queue, whose entries belong to a training set, is left."""
+    """Model and twin without their prefixes. Skips the queue, whose entries belong to a training set."""
     weights: dict[str, Tensor] = {}
     left: dict[str, list[str]] = {}
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""What an adapter makes of somebody's file: its weights under our names, and what of it are no weights."""
+"""What an adapter reads from a file: its weights under our names, and what else the file holds."""
 
 import re
 from collections import Counter
@@ -15,11 +15,11 @@ class Stored:
     """A file's weights under the names of the model, and of its `MomentumTwin` for parts that end in `_m`.
 
     Attributes:
-        kind: what file it is, in words.
+        kind: the kind of file, in words.
         weights: the tensors that a model could take.
-        left: why some names of the file are not among them, and those names.
-        rest_is_fresh: True for a file of an encoder alone: what it has not keeps the model's fresh weights.
-        note: what a user of such a file has to know; empty if there is nothing.
+        left: the names that are not among them, by reason.
+        rest_is_fresh: True for a file that holds an encoder alone: the other parts of the model keep fresh weights.
+        note: what a user of such a file must know; may be empty.
     """
 
     kind: str
@@ -31,7 +31,7 @@ class Stored:
 
 @dataclass
 class FittedPart:
-    """Weights for one part of a model, what was done to them, and names that it has no use for with the reason."""
+    """Weights for one part of a model, notes on what changed, and the names it does not use, by reason."""
 
     weights: dict[str, Tensor]
     notes: list[str] = field(default_factory=list)
@@ -44,7 +44,7 @@ def part_of(name: str) -> str:
 
 
 def grouped(names: Iterable[str]) -> list[str]:
-    """Names with `*` for every number, each once with how often it occurs; whole parts by their name alone.
+    """Names with `*` for every number, each listed once, with its count if above 1.
 
     Example: `["a.0.b", "a.1.b", "c"]` gives `["a.*.b (2)", "c"]`.
     """

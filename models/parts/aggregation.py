@@ -18,11 +18,11 @@ from models.parts.sharpness import saliency
 
 Order = Literal["reference", "sorted"]
 SIMILARITIES_AT_ONCE = 2**22
-"""Of one sample, before the best is taken: 32 MB in float64."""
+"""Similarities of one sample that exist at a time while matches are sought: 32 MB in float64."""
 
 
 class MergePlan(NamedTuple):
-    """Which tokens of one axis stay, and where those that leave go. All indices int64, without gradient.
+    """Which tokens of one axis stay, and where the others go. All indices are int64, without gradient.
 
     Attributes:
         keep: (..., N - r) position of each token that stays, in output order.
@@ -38,7 +38,7 @@ class MergePlan(NamedTuple):
 
 
 class AggregationStep(NamedTuple):
-    """What one axis of one block did, for those who ask to look at it.
+    """What one axis of one block did, for inspection.
 
     Attributes:
         axis: `time`, `space` or `joint`.
@@ -67,11 +67,13 @@ def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
 
 def best_match(key_a: Tensor, key_b: Tensor) -> tuple[Tensor, Tensor]:
     """For each row of key_a (..., N, K) its highest cosine with a row of key_b, and which row; of ties the first."""
+    # Compare a few rows at a time, since the whole matrix of a long video would be large.
     parts = []
     for rows in key_a.split(max(1, SIMILARITIES_AT_ONCE // key_b.shape[-2]), dim=-2):
         similarity = cosine_similarity(rows, key_b)
         match = similarity.argmax(dim=-1, keepdim=True)
         parts.append((similarity.gather(-1, match).squeeze(-1), match.squeeze(-1)))
+
     if len(parts) == 1:
         return parts[0]
     scores, matches = zip(*parts, strict=True)
@@ -79,18 +81,23 @@ def best_match(key_a: Tensor, key_b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def vote(score: Tensor, match: Tensor, candidates: int) -> tuple[Tensor, Tensor]:
-    """One score and match a frame from those of its patches, (B, L, N) to (B, N): the most frequent value of each.
+    """Let the patches of each frame vote on its match and its score, (B, L, N) to (B, N).
 
-    Of equally frequent values the smallest wins, so where all scores differ a frame is judged by its worst patch. This
-    is the released TESTA's rule; the paper's is the mean key (`frame_match: mean`).
+    The most frequent value wins; ties go to the smallest, so if all scores differ, the worst patch decides. This is the
+    rule of the released TESTA; the paper uses the mean key (`frame_match: mean`). Returns score and match.
     """
+    # Matches are small integers: count the votes for each candidate.
     count = torch.zeros(*match.shape[::2], candidates, dtype=torch.int64, device=match.device)
     count = count.scatter_add(-1, match.transpose(1, 2), torch.ones_like(match).transpose(1, 2))
+
+    # Scores are floats: in sorted order, equal scores form runs. `run_length` counts up along each run, so its
+    # first maximum ends the longest run, whose score is the mode.
     ascending = score.transpose(1, 2).sort(dim=-1).values
     position = torch.arange(ascending.shape[-1], device=score.device)
     starts = torch.cat([torch.ones_like(ascending[..., :1], dtype=torch.bool), ascending.diff(dim=-1) != 0], dim=-1)
     run_length = position - torch.where(starts, position, 0).cummax(dim=-1).values
     longest = run_length.argmax(dim=-1, keepdim=True)
+
     return ascending.gather(-1, longest).squeeze(-1), count.argmax(dim=-1)
 
 
@@ -102,28 +109,33 @@ def plan_bipartite(score: Tensor, match: Tensor, r: int, in_a: Tensor, in_b: Ten
         match: (..., len(in_a)) its match, an index into `in_b`.
         r: how many leave, at most len(in_a).
         in_a, in_b: positions of the two sets, ascending.
-        order: `reference` puts what is left of A before B; `sorted` keeps all tokens in their order.
+        order: `reference` puts the rest of A before B; `sorted` keeps all tokens in their order.
     """
+    # The best matched tokens of A leave. The sort is stable: equal scores leave in order of index.
     ranking = score.argsort(dim=-1, descending=True, stable=True)
     source, left_of_a = in_a[ranking[..., :r]], in_a[ranking[..., r:].sort(dim=-1).values]
+
     keep = torch.cat([left_of_a, in_b.expand(*match.shape[:-1], -1)], dim=-1)
     if order == "sorted":
         keep = keep.sort(dim=-1).values
+
+    # Each destination moves to its place in the output.
     position = in_b[match.gather(-1, ranking[..., :r])]
     slots = output_slots(keep, len(in_a) + len(in_b))
     return MergePlan(keep, source, slots.gather(-1, position))
 
 
 def plan_by_importance(importance: Tensor, r: int, key: Tensor | None) -> MergePlan:
-    """Take out the r tokens of least `importance` (..., N): merged into the most similar rest, or dropped without key.
+    """Remove the r least important tokens (..., N): merge them into the most similar others, or drop them without key.
 
-    Equation 1 of TESTA. The rest keep their order; of equally important tokens those of smaller index stay.
+    Equation 1 of TESTA. The others keep their order; of equally important tokens, the smaller index stays.
     """
     ranking = importance.argsort(dim=-1, descending=True, stable=True)
     remaining = importance.shape[-1] - r
     keep, source = ranking[..., :remaining].sort(dim=-1).values, ranking[..., remaining:].sort(dim=-1).values
     if key is None:
         return MergePlan(keep, source, None)
+
     _, match = best_match(_take(key, source), _take(key, keep))
     return MergePlan(keep, source, match)
 
@@ -131,25 +143,29 @@ def plan_by_importance(importance: Tensor, r: int, key: Tensor | None) -> MergeP
 def merge(tokens: Tensor, size: Tensor, plan: MergePlan) -> tuple[Tensor, Tensor]:
     """Size-weighted mean of tokens (..., N, *, D) along the plan's axis, and the summed size (..., N, *).
 
-    What a source brings along, its size and so its part in the mean, is multiplied by the plan's weight; a plan with
-    weights has nothing between its axis and D. The plan's leading dimensions are those of `tokens`; what lies between
-    its axis and D follows it unchanged (all patches of a frame). A token that nothing merges into stays equal to the
-    bit.
+    The plan's weight scales the size that a source brings along, and so its share of the mean; a plan with weights has
+    no dimension between its axis and D. The plan has the leading dimensions of `tokens`; what lies between its axis and
+    D follows it unchanged (all patches of a frame). A token that nothing merges into keeps its exact bits.
     """
+    # Flatten the plan's axis and all dimensions before it into rows, so that one index selects a token.
     num_tokens, leading = tokens.shape[plan.keep.ndim - 1], plan.keep.shape
     rows, row_sizes = tokens.flatten(0, plan.keep.ndim - 1), size.flatten(0, plan.keep.ndim - 1)
     if plan.weight is not None:
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))  # as the reference
+
     keep = _row_numbers(plan.keep, num_tokens)
     kept, kept_size = rows.index_select(0, keep), row_sizes.index_select(0, keep)
+
+    # Add each source to its destination. Several sources may share one: `index_add_` sums them up.
     if plan.destination is not None:
         source, destination = _row_numbers(plan.source, num_tokens), _row_numbers(plan.destination, leading[-1])
         moved_size = row_sizes.index_select(0, source)
         if plan.weight is not None:
             moved_size = moved_size * plan.weight.flatten()
         kept_size.index_add_(0, destination, moved_size)
+
         share = (moved_size / kept_size.index_select(0, destination)).to(tokens.dtype).unsqueeze(-1)
-        # The weighted mean as steps from the token that stays towards those it takes in: only these are touched.
+        # Write the weighted mean as a step from the token that stays towards each source: other tokens keep still.
         step = (rows.index_select(0, source) - kept.index_select(0, destination)) * share
         kept.index_add_(0, destination, step)
     return kept.to(tokens.dtype).unflatten(0, leading), kept_size.unflatten(0, leading)
@@ -162,7 +178,7 @@ def unmerge(tokens: Tensor, origins: Tensor) -> Tensor:
 
 
 def output_slots(keep: Tensor, num_tokens: int) -> Tensor:
-    """The place in the output of each of `num_tokens` positions, (..., N); -1 for those that are not kept."""
+    """The place in the output of each of `num_tokens` positions, (..., N); -1 where a token leaves."""
     slots = torch.full((*keep.shape[:-1], num_tokens), -1, dtype=torch.int64, device=keep.device)
     return slots.scatter(-1, keep, torch.arange(keep.shape[-1], device=keep.device).expand_as(keep))
 
@@ -175,16 +191,21 @@ def follow(origins: Tensor, plan: MergePlan, num_tokens: int, inner: int) -> Ten
         plan: along an axis of `num_tokens`, with the dimensions outside that axis leading.
         inner: number of tokens inside one step of the axis: L when frames merge, 1 when patches do.
     """
+    # Where each position of the axis ends up: in its own slot, in its destination's, or nowhere (-1).
     slots = output_slots(plan.keep, num_tokens)
     if plan.destination is not None:
         destination = plan.destination
         if plan.weight is not None:
             destination = destination.masked_fill(plan.weight == 0, -1)  # nothing of it is left
         slots = slots.scatter(-1, plan.source, destination)
+
+    # Split each flat index into its step on the axis and its offset inside that step, and move the step.
+    # `step // num_tokens` indexes the dimensions before the axis, whose length shrinks to that of `keep`.
     held = origins.clamp(min=0).flatten(1)
     step, offset = held // inner, held % inner
     slot = slots.flatten(1).gather(1, step)
     moved = (step // num_tokens * plan.keep.shape[-1] + slot) * inner + offset
+
     return torch.where((origins.flatten(1) < 0) | (slot < 0), -1, moved).view_as(origins)
 
 
@@ -194,7 +215,7 @@ def _take(values: Tensor, index: Tensor) -> Tensor:
 
 
 def _row_numbers(index: Tensor, num_tokens: int) -> Tensor:
-    """An index (..., M) along an axis of `num_tokens` as the flat (M',) one into that axis and all before it."""
+    """Turn an index (..., M) along an axis of `num_tokens` into a flat one (M',) over that axis and all before it."""
     outer = torch.arange(math.prod(index.shape[:-1]), device=index.device).view(*index.shape[:-1], 1)
     return (index + outer * num_tokens).flatten()
 
@@ -205,11 +226,11 @@ class TokenAggregator(nn.Module):
     Args:
         reducer: `geometry`, `importance`, `prune`, `tome` or `saliency`; see docs/ARCHITECTURE.md for the table.
         axis: `time` merges frames, `space` patches within a frame, `joint` patches of all frames.
-        r: how many tokens leave, or below 1 which share of them, capped at what the axis holds; 0 leaves the block as
-            it was, to the bit.
+        r: how many tokens leave, or below 1 their share, capped at what the axis holds; 0 leaves the block's output
+            unchanged to the bit.
         frame_match: how the patches of a frame agree, for geometry in time.
         order: of the output, for geometry.
-        after_class_token: whether patches and joint tokens are counted from 1, after a class token that never leaves.
+        after_class_token: whether patches and joint tokens are numbered from 1, after a class token that never leaves.
     """
 
     def __init__(
@@ -227,7 +248,7 @@ class TokenAggregator(nn.Module):
 
     @property
     def needs(self) -> Needs:
-        """What attention has to return for `plan`: with r = 0 nothing, so that it takes its fast path."""
+        """What attention must return for `plan`: nothing if r = 0, so that it takes its fast path."""
         if self.r == 0 or self.reducer == "none":
             return "nothing"
         if self.reducer == "saliency":
@@ -235,7 +256,7 @@ class TokenAggregator(nn.Module):
         return "probabilities" if self.reducer in ("importance", "prune") else "key"
 
     def num_leaving(self, num_tokens: int) -> int:
-        """How many of `num_tokens` really leave: r, or as many as the axis holds."""
+        """How many of `num_tokens` leave: r, capped at what the axis holds."""
         return num_leaving(self.r, num_tokens, protected=int(self.axis == "time"))
 
     @torch.no_grad()
@@ -249,30 +270,38 @@ class TokenAggregator(nn.Module):
         r = self.num_leaving(num_tokens)
         if self.reducer == "none" or r == 0:
             return None
+
+        # By importance: the least important tokens leave; there are no sets.
         key, importance = attended.key, attended.importance
         if self.reducer in ("importance", "prune"):
             assert key is not None and importance is not None
             if self.axis == "time":
                 key, importance = key.mean(dim=1), importance.mean(dim=1)
             return plan_by_importance(importance, r, key if self.reducer == "importance" else None)
+
+        # By similarity: split the tokens into sets A and B, and merge the best matched of A.
         if self.reducer == "saliency":
             key = features
         assert key is not None
-        # Tokens alternate from an even one. Where patches and joint tokens are counted with the class token as number
-        # 0, an even one that never leaves, set A is their odd indices when it is kept apart.
+
+        # The sets alternate: A has the even numbers. If the class token is number 0, the first patch is number 1, so A
+        # starts at the second patch.
         positions = torch.arange(num_tokens, device=key.device)
         first = int(self.after_class_token and self.axis != "time")
         in_a, in_b = positions[first::2], positions[1 - first :: 2]
+
         by_patch = self.axis == "time" and self.frame_match == "vote"
         if self.axis == "time" and not by_patch:
             key = key.mean(dim=1)
+
         score, match = best_match(key[..., first::2, :], key[..., 1 - first :: 2, :])
         if by_patch:
             score, match = vote(score, match, len(in_b))
         plan = plan_bipartite(score, match, r, in_a, in_b, self.order)
+
         if self.reducer == "saliency":
             assert attended.sharpness is not None
-            # Over the whole clip, so that within frames those with little to see lose more of what they have.
+            # Saliency is relative to the whole clip, so a frame with little to see loses more.
             weight = saliency(attended.sharpness.flatten(1)).view_as(attended.sharpness)
             plan = plan._replace(weight=weight.gather(-1, plan.source))
         return plan
@@ -285,7 +314,7 @@ def note_step(
     plan: MergePlan,
     origins: Tensor | None,
 ) -> None:
-    """Add to `steps`, if anybody looks, what an aggregator did: what it compared, its plan, the origins after it."""
+    """Append to `steps`, unless None, what an aggregator did: what it compared, its plan, the origins after it."""
     if steps is not None:
         assert origins is not None
         steps.append(AggregationStep(aggregator.axis, compared.detach(), plan, origins))

@@ -1,7 +1,7 @@
-"""The text encoder and decoder: BLIP's mixed BERT, which also attends to video tokens where it is given any.
+"""The text encoder and decoder: BLIP's mixed BERT, which also attends to video tokens if it is given any.
 
-Own code over `transformers`' BlipTextModel, which loads the same keys: that one ignores the mask of the
-cross-attention, writes out all attention scores, and projects the context again in every call. Tested equal to it.
+We do not use `transformers`' BlipTextModel, although it loads the same keys: it ignores the mask of the
+cross-attention, materialises all attention scores, and projects the context again in every call. Tests compare the two.
 Shapes: B batch, S text tokens, N context tokens, D width, H heads, K head width, V vocabulary.
 """
 
@@ -55,16 +55,19 @@ class TextLayer(nn.Module):
         packing: Packing | None = None,
         first_only: bool = False,
     ) -> tuple[Tensor, KeysValues]:
-        """The next hidden states, and the own keys and values with those of the `past` before them.
+        """The next hidden states, and this layer's keys and values, appended to the `past`.
 
-        `hidden` is (B, S, D), or (R, D) of a packing; with `first_only` the next states are of first tokens (B, 1, D).
+        `hidden` is (B, S, D), or (R, D) with a packing. `first_only` returns first tokens alone (B, 1, D).
         """
         own = self.attention.project(hidden, packing)
         if past is not None:
             own = KeysValues(*(torch.cat(pair, dim=2) for pair in zip(past, own, strict=True)))
+
+        # All tokens are attended to, but only the first one of each text attends: no padding is left to skip.
         if first_only:
             hidden = hidden[:, :1] if packing is None else hidden[packing.first_P, None]
             packing = None
+
         hidden = self.attention(hidden, (Share(len(own.keys), own, mask),), packing)
         if context:
             hidden = self.crossattention(hidden, context, packing)
@@ -82,7 +85,7 @@ class Embeddings(nn.Module):
         self.dropout = nn.Dropout(text.dropout)
 
     def forward(self, ids_BS: Tensor, first_position: int) -> Tensor:
-        """Embeddings (B, S, D) of words of which the first stands at `first_position`."""
+        """Embeddings (B, S, D) of words, the first of them at `first_position`."""
         end = first_position + ids_BS.shape[1]
         if end > self.position_embeddings.num_embeddings:
             most = self.position_embeddings.num_embeddings
@@ -109,13 +112,13 @@ class TextEncoder(nn.Module):
         self.apply(initialise)
 
     def projections(self, context_VND: Tensor, about: Tensor | None = None) -> Iterator[KeysValues]:
-        """Keys and values of contexts for each layer, made when that is reached; with `about`, of its rows."""
+        """Yield each layer's keys and values of contexts, projected when it is reached; `about` selects rows."""
         for layer in self.encoder.layer:
             projected = cast(TextLayer, layer).crossattention.project(context_VND)
             yield projected if about is None else projected.rows(about)
 
     def project(self, context_VND: Tensor) -> list[KeysValues]:
-        """Those of all layers at once, for contexts that are attended to more than once."""
+        """Keys and values for all layers at once, for contexts that are attended to more than once."""
         return list(self.projections(context_VND))
 
     def forward(
@@ -145,7 +148,7 @@ class TextEncoder(nn.Module):
         causal: bool,
         past: list[KeysValues] | None,
     ) -> tuple[Tensor, list[KeysValues]]:
-        """The same for ids that follow a `past`, and the past that the next ids follow; `mask` covers both."""
+        """Like `forward` for ids that follow a `past`; also returns the extended past. `mask` covers both."""
         before = 0 if past is None else past[0].keys.shape[2]
         hidden = self.embeddings(ids, before)
         seen = _seen(ids, mask, before, causal)
@@ -159,14 +162,15 @@ class TextEncoder(nn.Module):
     def first_states(self, ids: Tensor, mask: Tensor, context: Iterable[Sequence[Share]] | None = None) -> Tensor:
         """The last hidden state (B, D) of each text's first token, which is all that contrast and matching read.
 
-        Equal to that of `forward` without what does not reach it: in the last layer the other tokens are only attended
-        to, and in evaluation no work is done for padding. In training the padding stays, since counting the real tokens
-        would have the host wait for the device in every step.
+        Equals `forward` at that token, without the work that does not reach it: in the last layer the other tokens are
+        only attended to, and evaluation skips padding. Training keeps the padding, since counting the real tokens makes
+        the host wait for the device in every step.
         """
         packing = None if self.training else Packing.of(mask)
         hidden = self.embeddings(ids, 0)
         if packing is not None:
             hidden = packing.pack(hidden)
+
         seen, last = _seen(ids, mask, 0, causal=False), len(self.encoder.layer) - 1
         each = self._shares(len(ids), None, None) if context is None else context
         for index, (layer, shares) in enumerate(zip(self.encoder.layer, each, strict=True)):
@@ -193,7 +197,7 @@ def _seen(ids: Tensor, mask: Tensor | None, before: int, causal: bool) -> Tensor
 
 
 class Transform(nn.Module):
-    """What stands between the last hidden state and the vocabulary."""
+    """The layer between the last hidden state and the vocabulary."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -201,7 +205,7 @@ class Transform(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, eps=NORM_EPS)
 
     def forward(self, hidden_BSD: Tensor) -> Tensor:
-        """States (B, S, D) to compare with the word embeddings."""
+        """States (B, S, D) that are compared with the word embeddings."""
         return self.LayerNorm(F.gelu(self.dense(hidden_BSD)))
 
 
@@ -221,7 +225,7 @@ class Predictions(nn.Module):
 
 
 class TextDecoder(nn.Module):
-    """The same BERT read from left to right, and a head that predicts the next word."""
+    """The same BERT with causal attention, and a head that predicts the next word."""
 
     def __init__(self, text: TextConfig, context_width: int) -> None:
         super().__init__()

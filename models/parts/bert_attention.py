@@ -1,4 +1,4 @@
-"""Attention of texts to themselves and to contexts that they share, over padded texts or over real tokens alone.
+"""Attention of texts to themselves and to shared contexts, over padded texts or over real tokens alone.
 
 Shapes: P texts, S tokens, R real tokens of all texts, V contexts, N context tokens, D width, H heads, K head width.
 """
@@ -30,10 +30,10 @@ class KeysValues(NamedTuple):
 
 
 class Memory:
-    """What texts attend to of some videos: the keys and values of each layer of the text tower.
+    """What texts attend to in videos: keys and values for each layer of the text tower.
 
     Args:
-        layers: all of them, or an iterator that makes each when it is reached, which can be used once.
+        layers: a list, or an iterator that makes each layer when it is reached and can be used once.
     """
 
     def __init__(self, layers: Iterable[KeysValues]) -> None:
@@ -45,9 +45,9 @@ class Memory:
 
 
 class Share(NamedTuple):
-    """What `texts` consecutive texts attend to: each row of `of` serves equally many of them, in their order.
+    """What `texts` consecutive texts attend to: each row of `of` serves the same number of them, in order.
 
-    `mask` is bool, True where a key may be seen, of a shape that spreads to (V, H, texts / V * S, N).
+    `mask` is bool, True where a key may be seen, of a shape that broadcasts to (V, H, texts / V * S, N).
     """
 
     texts: int
@@ -56,11 +56,11 @@ class Share(NamedTuple):
 
 
 class Packing(NamedTuple):
-    """Where the real tokens of padded texts (P, S) stand, for what need not be done for padding.
+    """Where the real tokens of padded texts (P, S) are, to skip work on padding.
 
     Attributes:
         places_R: rows of the flattened texts that are real, in order; the last may be repeated.
-        first_P: of each text, which of these is its first token.
+        first_P: for each text, the position of its first token among these.
     """
 
     places_R: Tensor
@@ -70,10 +70,10 @@ class Packing(NamedTuple):
 
     @classmethod
     def of(cls, mask_PS: Tensor) -> "Packing | None":
-        """None where nothing is padding. Waits for the device, so it is not for training steps.
+        """Find the real tokens; None if there is no padding. Waits for the device, so do not use it in training steps.
 
-        Without gradient the last place stands several times, for up to a sixteenth more rows than are real: kernels are
-        made, and memory is kept, for each number of rows, so there should be few.
+        Without gradient the last place is repeated, which adds up to a sixteenth more rows. Each distinct number of
+        rows costs a kernel and memory, so rounding keeps their number low.
         """
         if bool(mask_PS.all()):
             return None
@@ -126,7 +126,7 @@ class TextAttention(nn.Module):
         self.output = ResidualOutput(text.width, text.width, text.dropout)
 
     def project(self, tokens: Tensor, packing: Packing | None = None) -> KeysValues:
-        """What tokens (V, N, D), or the real ones (R, D) of a packing, are attended by."""
+        """Keys and values of tokens (V, N, D), or of the real tokens (R, D) of a packing."""
         keys, values = self.self.key(tokens), self.self.value(tokens)
         if packing is not None:
             keys, values = packing.pad(keys), packing.pad(values)
@@ -135,25 +135,31 @@ class TextAttention(nn.Module):
     def forward(self, hidden: Tensor, shares: Sequence[Share], packing: Packing | None = None) -> Tensor:
         """The next states of texts (P, S, D), or of their real tokens (R, D), that attend to the shares in turn."""
         query = self.self.query(hidden)
-        # Texts that all share one row need not be told apart.
+
+        # Attention needs to know which token belongs to which text, so it takes padded texts, unless all share one row.
         apart = packing is not None and not (len(shares) == 1 and len(shares[0].of.keys) == 1)
         if packing is not None and apart:
             query = packing.pad(query)
+
+        # Each share serves the next `texts` texts.
         if len(shares) == 1:
             attended = self._attend(query, shares[0])
         else:
             parts = query.split([share.texts for share in shares])
             attended = torch.cat([self._attend(part, share) for part, share in zip(parts, shares, strict=True)])
+
         if packing is not None and apart:
             attended = packing.pack(attended)
         return self.output(attended, hidden)
 
     def _attend(self, query: Tensor, share: Share) -> Tensor:
-        """Texts of one row are one long text to it, so its keys and values are neither repeated nor read again."""
+        """Join the texts of a row into one long text, so that its keys and values are neither copied nor read twice."""
         keys, values = share.of
         assert share.texts % len(keys) == 0, f"{len(keys)} contexts do not share {share.texts} texts evenly"
         dropout = self.dropout if self.training else 0.0
         long = self._heads(query.reshape(len(keys), -1, query.shape[-1]))
+
+        # On a CPU, torch's own attention with dropout keeps three floats a score for the backward pass.
         if dropout and not query.is_cuda:
             attended = DroppedAttention.apply(long, keys, values, share.mask, dropout)
         elif share.mask is None or not query.is_cuda:
@@ -162,6 +168,7 @@ class TextAttention(nn.Module):
             # cuDNN's kernel, first choice on Hopper, is wrong for some lengths when there is a mask.
             with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
                 attended = F.scaled_dot_product_attention(long, keys, values, attn_mask=share.mask, dropout_p=dropout)
+
         return attended.transpose(1, 2).reshape(query.shape)
 
     def _heads(self, projected: Tensor) -> Tensor:

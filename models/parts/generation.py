@@ -15,7 +15,7 @@ NEVER = -1e9
 
 
 class StepDecoder(Protocol):
-    """What can be asked, token by token, which word follows; see `TextDecoder.step`."""
+    """Predicts the next word, token by token; see `TextDecoder.step`."""
 
     def step(
         self, ids: Tensor, context: list[KeysValues], context_mask: Tensor | None, past: list[KeysValues] | None
@@ -38,43 +38,56 @@ def beam_search(
 ) -> Tensor:
     """The likeliest text found for each context, per token: ids (B, S), [DEC] first, padded with 0 after [SEP].
 
-    Keeps the `num_beams` likeliest unfinished texts, and as many finished ones by mean log-likelihood; a context is
-    done when no unfinished text could still enter the latter.
+    Keeps the `num_beams` likeliest unfinished texts, and as many finished ones, ranked by mean log-likelihood. A
+    context is done when no unfinished text can still enter the finished ones.
     """
     batch, device = context[0].keys.shape[0], context[0].keys.device
     rows = torch.arange(batch, device=device)[:, None]
     running = torch.full((batch, num_beams, max_tokens + 1), 0, dtype=torch.int64, device=device)
     running[..., 0] = start_id
     best_half = torch.arange(2 * num_beams, device=device) < num_beams
-    # All beams begin alike: only the first counts until they part.
+
+    # All beams start with the same text: only the first counts until they differ.
     running_score = torch.full((batch, num_beams), NEVER, device=device)
     running_score[:, 0] = 0
+
+    # The finished texts, and the contexts that are done.
     finished, finished_score = running.clone(), torch.full((batch, num_beams), NEVER, device=device)
     closed = torch.zeros((batch, 1), dtype=torch.bool, device=device)
+
     newest, past = running[..., :1].flatten(0, 1), None
     for written in range(1, max_tokens + 1):
+        # Score the next word of every beam; no text ends before `min_tokens`.
         logits, past = decoder.step(newest, context, context_mask, past)
         word_score = logits.float().log_softmax(dim=-1).unflatten(0, (batch, num_beams))
         if written <= min_tokens:
             word_score[..., end_id] = -torch.inf
+
         vocabulary = word_score.shape[-1]
-        # Twice as many as beams, so that as many as beams are left if all the others end here.
+        # Take twice as many candidates as beams: even if half of them end here, enough are left to fill the beams.
         score, flat = (running_score[..., None] + word_score).flatten(1).topk(2 * num_beams, dim=1)
         parent, word = flat // vocabulary, flat % vocabulary
         texts = running[rows, parent]
         texts[..., written] = word
         ends = word == end_id
-        # At the longest length all count as finished; an end in the second half is worse than every running beam.
+
+        # Candidates that end enter the finished texts, as do all at the longest length. Ends in the second
+        # half stay out: `num_beams` candidates are better.
         enters = (ends | (written == max_tokens)) & best_half & ~closed
         pool_score = torch.cat([finished_score, torch.where(enters, score / written, NEVER)], dim=1)
         finished_score, chosen = pool_score.topk(num_beams, dim=1)
         finished = torch.cat([finished, texts], dim=1)[rows, chosen]
+
+        # The best candidates that have not ended are the next beams.
         running_score, chosen = torch.where(ends, NEVER, score).topk(num_beams, dim=1)
         running = texts[rows, chosen]
-        # Once closed a context stays closed: what others of its batch still wait for must not change its text.
+
+        # A closed context stays closed: its text must not depend on how long the rest of the batch runs.
         closed = closed | (running_score[:, :1] / written <= finished_score[:, -1:])
         if bool(closed.all()):
             break
+
+        # Reorder the cache so that each beam finds the keys and values of its own text.
         parent = (parent.gather(1, chosen) + rows * num_beams).flatten()
         past = [KeysValues(*(part[parent] for part in layer)) for layer in past]
         newest = running[..., written : written + 1].flatten(0, 1)
@@ -93,25 +106,31 @@ def nucleus_sampling(
     top_p: float,
     min_tokens: int,
 ) -> Tensor:
-    """A text for each context, each word drawn from the likeliest ones that together hold `top_p`: ids (B, S).
+    """Write a text for each context, each word drawn from the likeliest that together hold `top_p`: ids (B, S).
 
     `noise` (B, max_tokens), uniform in [0, 1), decides every draw, so that a text depends on its own row alone.
     """
     batch, max_tokens = noise.shape
     texts = torch.zeros((batch, max_tokens + 1), dtype=torch.int64, device=noise.device)
     texts[:, 0] = start_id
+
     done, past = torch.zeros(batch, dtype=torch.bool, device=noise.device), None
     for written in range(1, max_tokens + 1):
         logits, past = decoder.step(texts[:, written - 1 : written], context, context_mask, past)
         if written <= min_tokens:
             logits[:, end_id] = -torch.inf
+
+        # The nucleus: the likeliest words, up to and including the one that brings their sum to `top_p`.
         likelihood, word = logits.double().softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
         held = likelihood.cumsum(dim=-1)
         inside = held - likelihood < top_p
         size = inside.sum(dim=-1, keepdim=True)
-        # The word in whose share of the nucleus the noise falls; rounding may not push it out of the nucleus.
+
+        # Invert the cumulative distribution: draw the word in whose share of the nucleus the noise falls. Rounding
+        # must not push the word out of the nucleus.
         drawn = (held <= noise[:, written - 1 : written] * held.gather(1, size - 1)).sum(dim=-1, keepdim=True)
         texts[:, written] = torch.where(done, 0, word.gather(1, drawn.minimum(size - 1)).squeeze(1))
+
         done = done | (texts[:, written] == end_id)
         if bool(done.all()):
             break
@@ -119,5 +138,5 @@ def nucleus_sampling(
 
 
 def _trim(texts: Tensor) -> Tensor:
-    """Without the columns that are padding in every text."""
+    """Cut the columns that are padding in every text."""
     return texts[:, : int((texts != 0).any(dim=0).nonzero().max()) + 1]
