@@ -1,4 +1,4 @@
-"""The sections that say where videos and texts are, and which of them a run trains, chooses and reports on."""
+"""The data sections: where videos and texts are, and which of them train, choose and test a model."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,11 +15,11 @@ Dataset = Literal[
 ]
 CleanUp = Literal["none", "caption", "question", "no_punctuation"]
 QUESTION_DATASETS = ("activitynet_qa", "msrvtt_qa")
-"""Those that hold questions and answers; the others hold captions."""
+"""Datasets of questions and answers; the others hold captions."""
 MANIFESTS = ("manifest", "eval_manifest", "test_manifest")
 SPLITS = ("train_split", "eval_split", "test_split")
 LISTS = ("train_list", "eval_list", "test_list")
-"""Files that restrict the split of the same part."""
+"""Video lists; each restricts the split of the same part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,8 @@ class SourceConfig:
 
     The suffix of `file` says its format: `.jsonl` is a manifest, `.csv` WebVid's table, `.tsv` captions and images, and
     `.json` a list of paths and captions, or an index of tar shards. An epoch shows each row `weight` times.
-    `num_frames`, `image_size` and `batch_size` are the video section's and the train section's unless given, and
-    `losses` those of the objective; giving any takes `data.mixing: batch`.
+    `num_frames` and `image_size` default to the video section, `batch_size` to the train section, `losses` to the
+    objective; setting any of them needs `data.mixing: batch`.
     """
 
     file: str
@@ -53,23 +53,25 @@ class SourceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where the pairs are: manifests of one's own, a public dataset's own files, or several sources to pre-train on.
+    """Where the data are: your own manifests, a public dataset's own files, or several sources for pre-training.
 
-    `dataset: manifest` reads JSONL files, relative ones in `root`; any other name reads that dataset's files below
-    `root` and takes splits instead. A file below `root` with a video's name a line (`train_list`, `eval_list`,
-    `test_list`) restricts a split to these videos, and results name it. Training is on `manifest` or `train_split`;
-    evaluation in between, which chooses the best weights, on `eval_manifest` or `eval_split`; the result that counts is
-    of `test_manifest` or `test_split`. Without the last it is that of the evaluation set, and without that, of the
-    training set, and says so.
-    A relative `video` is looked for in `videos` (by default `<root>/videos`). `clean_up` names what is done to texts:
-    `caption` and `question` are TESTA's rules, by default those of the task; `no_punctuation` is UMT's; `none` leaves
-    them as they are written, as does `clean_captions: false`. `caption` keeps `max_words` words. Texts are cut to
-    `max_tokens` word pieces ([CLS] and [SEP] counted).
-    `cache: memory` keeps decoded clips of small sets, up to `cache_gb`.
-    With `sources`, `mixing: sample` shuffles all rows into the same batches, and `mixing: batch` makes batches, each an
-    optimizer step, of one source. `order: shuffled` then draws whose batch is next, each source in proportion to its
-    batches; `order: turns` takes one of each source again and again, in the order of the list. The source with the file
-    `epoch_source`, by default the first, then ends the epoch; the others begin again whenever they are at their end.
+    `dataset: manifest` reads JSONL files, relative ones in `root`. Any other name reads that dataset's files below
+    `root` and takes splits instead. `train_list`, `eval_list` and `test_list` are files below `root` with one video
+    name a line; each restricts its split to these videos, and results name it.
+
+    `manifest` or `train_split` is trained on. `eval_manifest` or `eval_split` is evaluated during training and chooses
+    the best weights. `test_manifest` or `test_split` gives the final result; without it the evaluation set does, and
+    without that the training set, which the log then says.
+
+    A relative `video` is in `videos` (by default `<root>/videos`). `clean_up` chooses how texts are cleaned: `caption`
+    and `question` are TESTA's rules, and the task's rule is the default; `no_punctuation` is UMT's; `none` leaves texts
+    unchanged, as does `clean_captions: false`. `caption` keeps `max_words` words. Texts are cut to `max_tokens` word
+    pieces, including [CLS] and [SEP]. `cache: memory` keeps decoded clips of small sets, up to `cache_gb`.
+
+    With `sources`, `mixing: sample` shuffles all rows into the same batches; with `mixing: batch` each optimizer step
+    takes its batch from one source. `order: shuffled` then draws the next source in proportion to its batches, and
+    `order: turns` takes one batch from each source in turn, in the order of the list. There the source with the file
+    `epoch_source`, by default the first, ends the epoch; the others start over whenever they run out.
     """
 
     root: str
@@ -108,13 +110,15 @@ class DataConfig:
             raise ValueError(
                 f"data.max_words: has no effect with data.clean_up {self.clean_up}; cut with data.max_tokens"
             )
+
         if self.cache == "none" and self.cache_gb != 2.0:
             raise ValueError("data.cache_gb: has no effect unless data.cache is memory")
+
         self._refuse_what_is_not_read()
 
     @property
     def test_is_apart(self) -> bool:
-        """Whether the result that counts is of other videos than those the best weights are chosen on."""
+        """Whether the final result comes from a set of its own, not from the set that chose the best weights."""
         return (self.test_manifest if self.dataset == "manifest" else self.test_split) is not None
 
     def _refuse_what_is_not_read(self) -> None:
@@ -127,17 +131,22 @@ class DataConfig:
                 MANIFESTS,
                 f"data.dataset {self.dataset}, which is read by train_split, eval_split, test_split",
             )
+
         for name in unread:
             if getattr(self, name) != getattr(type(self), name):
                 raise ValueError(f"data.{name}: has no effect with {why}")
+
         for part in ("eval", "test"):
             if getattr(self, f"{part}_list") is not None and getattr(self, f"{part}_split") is None:
                 raise ValueError(f"data.{part}_list: has no effect without data.{part}_split, which it restricts")
+
         if self.sources and self.dataset != "manifest":
             raise ValueError("data.dataset: has no effect with data.sources; remove one of them")
         if self.mixing == "batch" and not self.sources:
             raise ValueError("data.mixing: has no effect without data.sources")
         self._check_turns()
+
+        # Samples of one batch must have one shape and one set of losses.
         for position, source in enumerate(self.sources if self.mixing == "sample" else ()):
             for name in ("num_frames", "image_size", "batch_size", "losses"):
                 if getattr(source, name) is not None:
@@ -146,7 +155,7 @@ class DataConfig:
                     )
 
     def _check_turns(self) -> None:
-        """Refuse an order of sources that cannot be, or settings without effect on it."""
+        """Refuse an impossible order of sources, and settings that have no effect on it."""
         if self.order == "shuffled":
             if self.epoch_source is not None:
                 raise ValueError("data.epoch_source: has no effect unless data.order is turns")
@@ -166,5 +175,5 @@ class DataConfig:
 
     @property
     def epoch_source_position(self) -> int:
-        """Which of the sources ends an epoch where they take turns."""
+        """The position of the source that ends an epoch when sources take turns."""
         return 0 if self.epoch_source is None else [source.file for source in self.sources].index(self.epoch_source)

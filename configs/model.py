@@ -1,4 +1,4 @@
-"""Sections that describe a model whatever its system: its input, its token aggregation, a BERT tower.
+"""Sections that describe a model of any system: its input, its token aggregation, a BERT tower.
 
 `configs/schema.py` says how sections and their checks work. A system's own `model` section is in `configs/models/`.
 """
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 Amount = int | tuple[int, ...]
-"""How many tokens leave per block: the same number in each, or one number a block."""
+"""How many tokens leave per block: one number for all blocks, or a list with one a block."""
 TokenAmount = int | float | tuple[int | float, ...]
-"""The same of joint tokens; with saliency missing blocks are 0, and a number below 1 is a share of what is left."""
+"""The same for joint tokens; with saliency missing blocks are 0, and a float is a share of the remaining tokens."""
 
 AMOUNTS = ("frames_per_block", "patches_per_block", "tokens_per_block")
 
-# Which settings of `aggregation` mean something for which reducer; any other is refused.
+# The `aggregation` settings that each reducer uses; all others are refused.
 REDUCER_SETTINGS: dict[str, tuple[str, ...]] = {
     "none": (),
     "geometry": ("frames_per_block", "patches_per_block", "keep", "frame_match", "order"),
@@ -25,7 +25,7 @@ REDUCER_SETTINGS: dict[str, tuple[str, ...]] = {
 
 
 def check_positive(section: str, settings: object, *names: str) -> None:
-    """Refuse those of a section's sizes that are less than 1."""
+    """Refuse the named settings of a section if they are less than 1."""
     for name in names:
         if getattr(settings, name) < 1:
             raise ValueError(f"{section}.{name}: {getattr(settings, name)} is less than 1")
@@ -33,10 +33,10 @@ def check_positive(section: str, settings: object, *names: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class AggregationConfig:
-    """Which tokens merge, and how many; may be changed at evaluation on any checkpoint.
+    """Which tokens merge, and how many; can be changed on any checkpoint at evaluation.
 
-    `keep` is the share of patch tokens left at the end, spread evenly over axes and blocks; it replaces the amounts.
-    Saliency merges joint tokens, or within frames the patches of divided attention.
+    `keep` is the share of patch tokens that remain at the end, spread evenly over axes and blocks; it replaces the
+    amounts. Saliency merges joint tokens, or, with divided attention, patches within each frame.
     `frame_match` and `order` belong to geometry. `proportional_attention` adds log(size) to attention's keys and
     `weighted_pooling` weighs the pooled feature by size; both are off in every released TESTA number.
     """
@@ -60,6 +60,7 @@ class AggregationConfig:
                     f"aggregation.{name}: {value} has no effect with reducer {self.reducer!r}, "
                     f"{_remedy_for_reducer(self.reducer, name)}"
                 )
+
         for name in AMOUNTS:
             amount = getattr(self, name)
             amounts = (amount,) if isinstance(amount, int | float) else (*amount, 0)
@@ -67,11 +68,13 @@ class AggregationConfig:
                 raise ValueError(f"aggregation.{name}: {amount} is negative; 0 leaves that axis alone")
             if self.reducer != "saliency" and any(isinstance(one, float) for one in amounts):
                 raise ValueError(f"aggregation.{name}: {amount} is no whole number; shares are for reducer 'saliency'")
+
         if self.keep is not None:
             if not 0 < self.keep <= 1:
                 raise ValueError(f"aggregation.keep: {self.keep} is not a share in (0, 1]")
             if any(getattr(self, name) != 0 for name in AMOUNTS):
                 raise ValueError("aggregation.keep: give either keep or the numbers per block, not both")
+
         if self.reducer in ("none", "prune") and (self.proportional_attention or self.weighted_pooling):
             name = "proportional_attention" if self.proportional_attention else "weighted_pooling"
             raise ValueError(f"aggregation.{name}: has no effect with reducer {self.reducer!r}: every size stays 1")
@@ -80,10 +83,10 @@ class AggregationConfig:
 
     @staticmethod
     def inherited(lower: dict, higher: dict) -> dict:
-        """What of a lower layer's section stands once a higher layer (a file over its base, an override) is put on it.
+        """The settings of a lower layer that survive a higher layer (a file over its base, an override).
 
-        A new reducer drops the inherited settings that mean nothing to it, and `keep` and the numbers per block drop
-        each other, so `aggregation.reducer=none` alone switches a checkpoint's aggregation off.
+        A new reducer drops the inherited settings that it does not use, so `aggregation.reducer=none` alone switches
+        off a checkpoint's aggregation. `keep` and the amounts per block drop each other.
         """
         kept = dict(lower)
         reducer = higher.get("reducer", lower.get("reducer", "none"))
@@ -92,15 +95,17 @@ class AggregationConfig:
             own += () if reducer in ("none", "prune") else ("weighted_pooling",)
             own += () if reducer in ("none", "prune", "saliency") else ("proportional_attention",)
             kept = {name: value for name, value in kept.items() if name in own}
+
         if higher.get("keep") is not None:
             kept = {name: value for name, value in kept.items() if name not in AMOUNTS}
         if any(name in higher for name in AMOUNTS):
             kept.pop("keep", None)
+
         return kept
 
 
 def _remedy_for_reducer(reducer: str, setting: str) -> str:
-    """What to give in place of, or beside, a setting that the reducer has no use for."""
+    """What to give instead of, or besides, a setting that the reducer does not use."""
     if allowed := REDUCER_SETTINGS[reducer]:
         return f"which takes {', '.join(allowed)}"
     first, *others = (name for name, settings in REDUCER_SETTINGS.items() if setting in settings)
@@ -109,7 +114,7 @@ def _remedy_for_reducer(reducer: str, setting: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class TextTowerConfig:
-    """What tasks read of any system's `model.text`: where its vocabulary comes from, and how long a text may be."""
+    """The part of `model.text` that all systems share: where the vocabulary comes from, and how long a text may be."""
 
     tokenizer: str
     vocab_size: int
@@ -120,8 +125,8 @@ class TextTowerConfig:
 class TextConfig(TextTowerConfig):
     """The BERT towers. Defaults are bert-base-uncased with [DEC] and [ENC] added.
 
-    `tokenizer` is a folder, a hub name, or `from_data`: a small WordPiece vocabulary of at most `vocab_size` entries
-    made from the training captions and kept in every checkpoint.
+    `tokenizer` is a folder, a hub name, or `from_data`: a small WordPiece vocabulary of at most `vocab_size` entries,
+    learned from the training captions and saved in every checkpoint.
     """
 
     tokenizer: str = "bert-base-uncased"
@@ -150,12 +155,15 @@ Interpolation = Literal["ffmpeg", "nearest", "bilinear", "bicubic", "bicubic_ali
 class VideoConfig:
     """How a video becomes the encoder's input: frames, pixels, and which frames.
 
-    Frames are squashed to `image_size`, or (`fit: crop`) their shorter side is resized to `resize` pixels and the
-    middle cut out. `interpolation: ffmpeg` squashes while it decodes, bilinearly; the others are PIL's, and
-    `bicubic_aliased` is without antialiasing. `augment` is what training draws once a clip: true is TESTA's
-    pre-training, which squashes to `resize` pixels, crops, and applies two operations; `crop` cuts at a random place
-    instead of the middle (TVTSv2); `resized_crop` squashes half to all of the area and mirrors (UMT).
-    Pixels are normalised to `pixel_mean` and `pixel_std` of a scale from 0 to 1, by default CLIP's and BLIP's.
+    Frames are squashed to `image_size`. With `fit: crop` the shorter side is resized to `resize` pixels and the centre
+    is cut out instead. `interpolation: ffmpeg` resizes bilinearly while decoding; the others are PIL's, and
+    `bicubic_aliased` has no antialiasing.
+
+    `augment` is drawn once a clip in training. `true` is TESTA's pre-training: squash to `resize` pixels, crop, apply
+    two operations. `crop` cuts at a random place instead of the centre (TVTSv2). `resized_crop` squashes a crop of half
+    to all of the area, and mirrors (UMT).
+
+    Pixels from 0 to 1 are normalised by `pixel_mean` and `pixel_std`, by default CLIP's and BLIP's.
     """
 
     num_frames: int = 32
@@ -177,7 +185,7 @@ class VideoConfig:
         self._check_framing()
 
     def _check_framing(self) -> None:
-        """Refuse a rule of framing that cannot be, or a setting without effect."""
+        """Refuse impossible framing, and settings that have no effect on it."""
         resizes = self.augment is True or self.fit == "crop"
         if resizes and self.resize < self.image_size:
             raise ValueError(f"video.resize: {self.resize} is less than the crop, video.image_size {self.image_size}")

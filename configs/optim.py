@@ -1,4 +1,4 @@
-"""The section of the optimizer: rates, their schedule, decay, groups of parameters, and what is frozen."""
+"""The optimizer section: learning rates, schedule, weight decay, parameter groups, frozen parameters."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterGroupConfig:
-    """Parameters with a learning rate or a weight decay of their own.
+    """Parameters with their own learning rate or weight decay.
 
     `names` are patterns, as in `optim.freeze`. `lr` replaces `optim.lr`, or `lr_scale` multiplies it; warm-up, schedule
     and `min_lr` scale with it. `weight_decay` replaces `optim.weight_decay`; `optim.decay` still says what decays.
@@ -18,7 +18,7 @@ class ParameterGroupConfig:
     weight_decay: float | None = None
 
     def __post_init__(self) -> None:
-        # Errors begin with the key alone: a section of a list does not know its place.
+        # Errors begin with the bare key: a section inside a list does not know its position.
         if not self.names or not all(self.names):
             raise ValueError(
                 f"names: {list(self.names)} must be at least one prefix or pattern, and none of them empty"
@@ -36,7 +36,7 @@ class ParameterGroupConfig:
             raise ValueError(f"weight_decay: {self.weight_decay} is negative")
 
     def rate_factor(self, lr: float) -> float:
-        """How many times `lr`, that of `optim.lr`, the group's rate is."""
+        """The group's rate as a multiple of `lr`, the value of `optim.lr`."""
         if self.lr is not None:
             return self.lr / lr
         return 1.0 if self.lr_scale is None else self.lr_scale
@@ -44,14 +44,15 @@ class ParameterGroupConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW with linear warm-up, over `warmup_steps` steps or `warmup_ratio` of the run, and a falling rate after it.
+    """AdamW with linear warm-up, over `warmup_steps` steps or `warmup_ratio` of the run, then a falling rate.
 
-    `schedule` is a cosine; or exponential: times `decay_rate` every epoch; or step: times `decay_rate` at the end of
-    each epoch in `milestones`, counted from 1. None falls below `min_lr`. `update: epoch` holds the cosine's rate for
-    an epoch, as the reference does. `decay: all` lets norms, biases and embeddings decay too. `layer_decay` < 1 lowers
-    the rate towards the input. `freeze` lists prefixes of parameter names, such as `visual_encoder` or
-    `text_encoder.embeddings`; where they hold a `*`, patterns, such as `*.norm1`. Each parameter belongs to the first
-    of `groups` that names it.
+    `schedule` is `cosine`; `exponential`, which multiplies by `decay_rate` every epoch; or `step`, which multiplies by
+    `decay_rate` at the end of each epoch in `milestones`, counted from 1. No rate falls below `min_lr`.
+    `update: epoch` holds the cosine's rate constant within an epoch, as the reference does. `decay: all` also decays
+    norms, biases and embeddings. `layer_decay` < 1 lowers the rate towards the input.
+
+    `freeze` lists prefixes of parameter names, such as `visual_encoder` or `text_encoder.embeddings`, or patterns with
+    a `*`, such as `*.norm1`. Each parameter belongs to the first of `groups` that names it.
     """
 
     lr: float
@@ -112,7 +113,7 @@ class OptimConfig:
 
 
 def check_milestones(optim: OptimConfig, max_epochs: int) -> None:
-    """Refuse milestones that no epoch of the run follows."""
+    """Refuse milestones in or after the last epoch, which have no effect."""
     late = [epoch for epoch in optim.milestones if epoch >= max_epochs]
     if late:
         raise ValueError(

@@ -1,7 +1,7 @@
-"""Nested dictionaries to the typed sections of a configuration: known keys, right types, layers, defaults.
+"""Turn nested dictionaries into typed configuration sections: check keys and types, merge layers, fill in defaults.
 
-A section is a frozen dataclass. Which class a section has may depend on a `name` in it: the field of such a section
-holds, as metadata, a table from names to classes (see `chosen_by_name`), so `model: {name: umt}` takes UMT's settings.
+A section is a frozen dataclass. Its class may depend on a `name` in it: the field of such a section holds, as metadata,
+a table from names to classes (see `chosen_by_name`), so `model: {name: umt}` takes UMT's settings.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ BY_NAME = "classes_by_name"
 
 
 def chosen_by_name(classes: Mapping[str, type], default: Any) -> Any:
-    """A dataclass field for a section whose class `name` chooses.
+    """A dataclass field for a section whose class depends on its `name`.
 
     Args:
         classes: the section's class for each name.
@@ -29,9 +29,9 @@ def chosen_by_name(classes: Mapping[str, type], default: Any) -> Any:
 
 
 def classes_of(config_class: type, *layers: Mapping[Any, Any], source: str = "") -> dict[str, type]:
-    """The class of each section of `config_class` that a name chooses; of several layers the last name counts.
+    """The class of each section of `config_class` that is chosen by name; the name in the last layer wins.
 
-    `ValueError` for a name that the table does not have.
+    `ValueError` for a name that is not in the table.
     """
     chosen = {}
     for item in fields(config_class):
@@ -47,7 +47,7 @@ def classes_of(config_class: type, *layers: Mapping[Any, Any], source: str = "")
 
 
 def _name_in(item: Field, *layers: Mapping[Any, Any]) -> Any:
-    """The name of a section in the last layer that gives one, else the default's."""
+    """The name of a section in the last layer that gives one, else the default name."""
     sections = [layer.get(item.name) for layer in reversed(layers)]
     names = [section["name"] for section in sections if isinstance(section, dict) and "name" in section]
     return names[0] if names else _default_name(item)
@@ -63,9 +63,9 @@ def _default_name(item: Field) -> Any:
 
 
 def check(config_class: type, layer: dict[Any, Any], source: str, lower: Mapping[Any, Any] | None = None) -> dict:
-    """`layer`, which may lack keys, once every key is known; its values are converted to their fields' types.
+    """Check that every key of `layer` exists, and convert its values to their fields' types; keys may be missing.
 
-    `lower` are the layers below it, which may name the class of a section. Errors begin with `source`.
+    `lower` holds the layers below, which may name the class of a section. Errors begin with `source`.
     """
     chosen = classes_of(config_class, lower or {}, layer, source=source)
 
@@ -95,10 +95,10 @@ def check(config_class: type, layer: dict[Any, Any], source: str, lower: Mapping
 
 
 def merge(section: type, lower: dict[str, Any], higher: dict[str, Any]) -> dict[str, Any]:
-    """A section's values with those of a higher layer put on them, nested sections key by key, lists as a whole.
+    """Merge a higher layer onto a section's values: nested sections key by key, lists as a whole.
 
-    A section class may have a static `inherited(lower, higher)` that says what of `lower` stands. A section that the
-    higher layer gives another name starts from nothing, as its old settings mean nothing to the new class.
+    A section class may have a static `inherited(lower, higher)` that returns the part of `lower` to keep. If the higher
+    layer gives a section another name, its old settings are dropped: they mean nothing to the new class.
     """
     if hasattr(section, "inherited"):
         lower = section.inherited(lower, higher)
@@ -115,7 +115,7 @@ def merge(section: type, lower: dict[str, Any], higher: dict[str, Any]) -> dict[
 
 
 def complete(section: type, values: dict[str, Any], missing: list[str], prefix: str = "") -> dict[str, Any]:
-    """`values` over the defaults of nested sections; appends the dotted keys without value or default to `missing`."""
+    """Fill in the defaults of nested sections; appends dotted keys with neither value nor default to `missing`."""
     completed = dict(values)
     types = field_types(section, classes_of(section, values))
     for item in fields(section):
@@ -134,7 +134,7 @@ def complete(section: type, values: dict[str, Any], missing: list[str], prefix: 
 
 
 def _default_values(item: Field, section: type) -> dict[str, Any]:
-    """The default values of a nested section; those of another class than the default's are that class's own."""
+    """The default values of a nested section; a class other than the default's brings its own defaults."""
     if item.default_factory is MISSING:
         return {}
     default = item.default_factory()
@@ -142,7 +142,7 @@ def _default_values(item: Field, section: type) -> dict[str, Any]:
 
 
 def construct(section: type[Config], values: dict[str, Any], prefix: str = "") -> Config:
-    """The section with these values, complete and of the right types, and all sections inside it."""
+    """Build the section, and all sections inside it, from values that are complete and have the right types."""
     types = field_types(section, classes_of(section, values))
     built = dict(values)
     for name, value in values.items():
@@ -155,7 +155,7 @@ def construct(section: type[Config], values: dict[str, Any], prefix: str = "") -
 
 
 def _construct_item(section: type[Config], values: dict[str, Any], prefix: str) -> Config:
-    """A section of a list, which does not know its place in it: its errors begin with its own keys."""
+    """Build a section inside a list. It does not know its position, so the prefix is added to its errors here."""
     try:
         return construct(section, values)
     except ValueError as error:
@@ -163,7 +163,7 @@ def _construct_item(section: type[Config], values: dict[str, Any], prefix: str) 
 
 
 def field_types(section: type, chosen: Mapping[str, type] | None = None) -> dict[str, Any]:
-    """The type of each field; `chosen` are the classes of sections that a name chooses."""
+    """The type of each field; `chosen` gives the classes of sections that are chosen by name."""
     hints = get_type_hints(section)
     return {item.name: hints[item.name] for item in fields(section)} | dict(chosen or {})
 

@@ -1,4 +1,4 @@
-"""The sections that say how a model is trained: the loop and the losses. The optimizer's is in `configs/optim.py`."""
+"""The sections for training: the loop and the losses. The optimizer section is in `configs/optim.py`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,12 +6,16 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The loop. `batch_size` is that of one optimizer step over all processes; `accumulate` cuts it into that many
-    forward passes. `precision: auto` is bf16 on GPUs from sm_80 on, fp16 with loss scaling on older ones, fp32 on CPUs.
-    `eval_every` is in epochs, `save_every` and `log_every` in steps; a checkpoint is written after every epoch anyway,
-    and `keep_checkpoints` of them are kept. A video that is not read within `sample_timeout` seconds counts as
-    unreadable, where `workers` read it; a process that has not come further for `stall_timeout` seconds ends the run.
-    Steps whose loss or gradient is not finite are left out; more than `max_skipped` one after the other end the run.
+    """The training loop.
+
+    `batch_size` counts one optimizer step over all processes; `accumulate` cuts it into that many forward passes.
+    `precision: auto` is bf16 on GPUs from sm_80 on, fp16 with loss scaling on older ones, fp32 on CPUs. `eval_every` is
+    in epochs, `save_every` and `log_every` in steps. Every epoch ends with a checkpoint; the last `keep_checkpoints`
+    are kept.
+
+    A video that `workers` cannot read within `sample_timeout` seconds counts as unreadable. The run ends if a process
+    makes no progress for `stall_timeout` seconds. Steps with a loss or gradient that is not finite are skipped; more
+    than `max_skipped` in a row end the run.
     """
 
     batch_size: int
@@ -61,8 +65,8 @@ class PairObjectiveConfig:
     """The base of all `objective` sections that train on pairs of videos and texts.
 
     Attributes:
-        name: by which `configs.schema.PAIR_OBJECTIVES` and `tasks.objectives.table.OBJECTIVES` find its parts.
-        losses: by name, of which a source of data may take some.
+        name: the key in `configs.schema.PAIR_OBJECTIVES` and `tasks.objectives.table.OBJECTIVES`.
+        losses: the names of the losses; a data source may choose some of them.
     """
 
     name: str
@@ -74,7 +78,7 @@ class PairObjectiveConfig:
         raise NotImplementedError
 
     def check(self, train: TrainConfig) -> None:
-        """Refuse settings that the losses cannot be computed with: ValueError that begins with the dotted key."""
+        """Refuse settings that the losses cannot work with, by a ValueError that begins with the dotted key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +123,7 @@ class ObjectiveConfig(PairObjectiveConfig):
         return frozenset[str]().union(*(abilities[loss] for loss in self.losses))
 
     def check(self, train: TrainConfig) -> None:
-        """Refuse what the losses cannot be taken of."""
+        """Refuse batches and settings that the losses cannot work with."""
         if "vtm" in self.losses and train.batch_size // train.accumulate < 2:
             raise ValueError(
                 "train.batch_size: matching needs a second sample as negative; make it 2 or more, or leave out 'vtm'"
@@ -158,8 +162,8 @@ class DecoderObjectiveConfig(TextObjectiveConfig):
 class AnsweringObjectiveConfig(TextObjectiveConfig):
     """The cross-entropy of answers.
 
-    `questions: one` makes each question a sample with its video, as the reference does; `all` makes each video one,
-    which is encoded once for all of its questions: `train.batch_size` then counts videos.
+    With `questions: one` a sample is a question with its video, as in the reference. With `all` a sample is a video,
+    encoded once for all of its questions; `train.batch_size` then counts videos.
     """
 
     name: Literal["answers"] = "answers"

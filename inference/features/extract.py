@@ -1,4 +1,4 @@
-"""Encode many videos into a feature folder, on several processes, and continue where an earlier run ended."""
+"""Encode many videos into a feature folder, on several processes; a later run resumes where an earlier one stopped."""
 
 import hashlib
 import time
@@ -34,10 +34,10 @@ class ExtractionRequest:
         source: a video or an image, a folder of them, a manifest, or a file of pairs.
         checkpoint: a checkpoint folder, a file, or an `hf://` address.
         out: the feature folder.
-        config: the YAML file of weights that have no config.yaml beside them.
-        videos: the folder of relative paths in a list; by default `videos` beside the list.
-        tokens: whether to keep all tokens of each video too.
-        overrides: `key=value` settings over the checkpoint's own.
+        config: the YAML file for weights without a config.yaml beside them.
+        videos: where a list's relative paths start; by default the folder `videos` beside the list.
+        tokens: whether to keep all tokens of each video as well.
+        overrides: `key=value` settings that replace the checkpoint's own.
     """
 
     source: Path
@@ -53,7 +53,7 @@ class ExtractionRequest:
 
 
 def arrays_of(model: TrainedModel, tokens: bool) -> tuple[str, ...]:
-    """What is kept of each video. ValueError if that is nothing."""
+    """The names of the arrays to keep; ValueError if there are none."""
     has_embeddings = "encode_video" in model.abilities
     if not (has_embeddings or tokens):
         raise ValueError(
@@ -64,7 +64,7 @@ def arrays_of(model: TrainedModel, tokens: bool) -> tuple[str, ...]:
 
 
 def extraction_of(model: TrainedModel, request: ExtractionRequest, arrays: tuple[str, ...]) -> dict[str, Any]:
-    """What the features are of, as extraction.json says it."""
+    """Where the features come from, as extraction.json records it."""
     with model.checkpoint.weights.open("rb") as weights:
         digest = hashlib.file_digest(weights, "sha256").hexdigest()
     settings = to_dict(model.config)
@@ -82,7 +82,7 @@ def extraction_of(model: TrainedModel, request: ExtractionRequest, arrays: tuple
 def extract(
     model: TrainedModel, clips: list[Clip], folder: FeatureFolder, batch_size: int, workers: int
 ) -> dict[str, str]:
-    """Encode this process's share of the clips into parts; why a file could not be read, by its path."""
+    """Encode this process's share of the clips into parts; returns why files could not be read, by path."""
     records = [VideoTextRecord(clip.video, ("",), clip.start, clip.end) for clip in clips]
     loader = evaluation_loader(
         video_text(model.config, records, training=False),
@@ -92,6 +92,7 @@ def extract(
         workers=workers,
         sample_timeout=SAMPLE_TIMEOUT,
     )
+
     writer = PartWriter(folder)
     reasons: dict[str, str] = {}
     for batch in progress_bar(loader, "batches of videos"):
@@ -103,35 +104,45 @@ def extract(
                 found["embeddings"] = features.embedding
             kept = {name: found[name].float().cpu().numpy() for name in folder.arrays}
             writer.add([clips[position] for position in batch["index"].tolist()], kept)
+
     writer.write()
     return reasons
 
 
 def run(request: ExtractionRequest, checkpoint: Checkpoint | None = None) -> dict[str, Any]:
-    """Extract what is asked for and return the counts. A collective of all processes.
+    """Extract the requested features and return the counts. A collective of all processes.
 
-    `checkpoint` is that of the request, if the caller has found it already.
+    `checkpoint` is the request's checkpoint, if the caller has already found it.
     """
     begun = time.monotonic()
     clips = done_by_main(lambda: clips_of(request.source, request.videos))
+
     found = checkpoint or request.checkpoint
     model = load_model(found, *request.overrides, config=request.config, dtype=request.dtype)
     if model.device.type == "cpu":
         keep_freed_memory()
+
     arrays = arrays_of(model, request.tokens)
     folder = FeatureFolder(request.out, arrays)
+
+    # The main process alone holds the lock and touches the folder's metadata; all processes encode.
     with ExitStack() as held:
         done_by_main(lambda: held.enter_context(only_writer(folder.out)))
         done_by_main(lambda: folder.begin(extraction_of(model, request, arrays)))
+
+        # Skip clips that an earlier run encoded.
         done = done_by_main(lambda: set(folder.places()))
         left = [clip for clip in clips if clip not in done]
         reasons: dict[str, str] = {}
         for part in gather_objects(extract(model, left, folder, request.batch_size, request.workers) if left else {}):
             reasons |= part
+
         failed = done_by_main(lambda: folder.finish(clips, reasons))
+
     if len(failed) == len(clips):
         first = f"{failed[0]['video']}: {failed[0]['reason']}"
         raise ValueError(f"{request.source}: none of its {len(clips)} videos can be read (the first is {first})")
+
     return {
         "out": str(request.out),
         "videos": len(clips),
@@ -144,7 +155,7 @@ def run(request: ExtractionRequest, checkpoint: Checkpoint | None = None) -> dic
 
 
 def summary(counts: dict[str, Any]) -> str:
-    """The counts of `run` as people read them."""
+    """The counts of `run` in a sentence."""
     out = Path(counts["out"])
     failed = f" (see {out / FAILED})" if counts["failed"] else ""
     return (

@@ -1,12 +1,12 @@
-"""The folder that features are written to, by several processes and in several runs, and never half.
+"""The folder that holds features; several processes and runs can write to it, and no write is left half done.
 
-extraction.json           what the features are of: source, checkpoint, settings
-parts/                    what is encoded and not yet in its place: arrays of some clips each, and their .jsonl
+extraction.json           where the features come from: source, checkpoint, settings
+parts/                    features not yet merged: arrays of some clips each, and their .jsonl
 features/embeddings.npy   (V, E) float32, unit length
 features/tokens.npy       (V, N, D), with --tokens
 features/index.jsonl      a line a row: row, video, start, end, size and mtime_ns of the file
-features/SHA256SUMS       of these files
-failed.jsonl              what could not be read in the last run, and why; the next one tries it again
+features/SHA256SUMS       checksums of these files
+failed.jsonl              what the last run could not read, and why; the next run tries again
 """
 
 import json
@@ -28,46 +28,49 @@ from inference.features.sources import Clip
 
 EXTRACTION, PARTS, FEATURES, INDEX, FAILED = "extraction.json", "parts", "features", "index.jsonl", "failed.jsonl"
 PART_BYTES, PART_SECONDS = 64 * 2**20, 30.0
-"""A part is written when it is so large or so old: what a run that is ended loses at most."""
+"""A part is written at this size or age: the most that a killed run loses."""
 ROWS_AT_ONCE = 256
 
 
 class Place(NamedTuple):
-    """Where a clip's features lie: the path of the arrays without their names, and the row in them."""
+    """Where a clip's features are: the path prefix of the arrays, and the row in them."""
 
     prefix: str
     row: int
 
 
 class FeatureFolder:
-    """What is in the folder `out`; the methods but `begin` and `finish` are for all processes.
+    """The feature folder `out`; any process may call its methods, except `begin` and `finish`.
 
     Args:
-        arrays: the names of what is kept of each clip, of `embeddings` and `tokens`.
+        arrays: the names of the arrays kept for each clip: `embeddings`, `tokens`, or both.
     """
 
     def __init__(self, out: Path, arrays: tuple[str, ...]) -> None:
         self.out, self.arrays = out, arrays
 
     def begin(self, extraction: dict[str, Any]) -> None:
-        """Note what the features are of; ValueError, naming it, if those that are there are of something else."""
+        """Record where the features come from; ValueError, naming what differs, if existing ones do not match."""
         noted = self.out / EXTRACTION
         if not noted.is_file():
             strange = sorted(path.name for path in self.out.iterdir() if not path.name.startswith("."))
             if strange:
                 raise ValueError(f"{self.out}: holds {strange[0]}, but no {EXTRACTION}; name a new folder")
             write_json(noted, extraction)
+
         found = differences(_compared(read_json(noted)), _compared(extraction))
         if found:
             raise ValueError(
                 f"{self.out}: holds other features than asked for ({'; '.join(found)}); name another folder"
             )
+
+        # A run that was killed while it replaced the folder left it under a temporary name: restore it.
         whole = find_folder(self.out / FEATURES)
         if whole is not None:
-            whole.rename(self.out / FEATURES)  # of a run that was killed before it put the new ones into their place
+            whole.rename(self.out / FEATURES)
 
     def places(self) -> dict[Clip, Place]:
-        """Where the features of each clip are that has any."""
+        """Where the features of each encoded clip are."""
         whole = self.out / FEATURES
         lists = [(whole / INDEX, f"{whole}/")] if whole.exists() else []
         lists += [(path, f"{path.with_suffix('')}.") for path in sorted((self.out / PARTS).glob("*.jsonl"))]
@@ -77,16 +80,19 @@ class FeatureFolder:
         return found
 
     def finish(self, clips: list[Clip], reasons: dict[str, str]) -> list[dict[str, Any]]:
-        """Put the features of `clips`, in their order, into one place; returns the lines of those without any.
+        """Merge the features of `clips`, in order, into one folder; returns the lines of clips without features.
 
-        `reasons` says of a file why it could not be read. What is of other clips, or of earlier states of their files,
-        is left out.
+        `reasons` says why a file could not be read, by path. Features of other clips, or of earlier versions of a file,
+        are dropped.
         """
         places = self.places()
         kept = [clip for clip in clips if clip in places]
         failed = [{**clip.row, "reason": reasons[clip.video]} for clip in clips if clip not in places]
+
+        # Merge only if the merged arrays do not already hold exactly these clips in this order.
         if kept and [clip for clip, place in places.items() if place.prefix.endswith("/")] != kept:
             self._merge(kept, [places[clip] for clip in kept])
+
         shutil.rmtree(self.out / PARTS, ignore_errors=True)
         with replacing_file(self.out / FAILED) as temporary:
             write_lines(failed, temporary)
@@ -96,6 +102,8 @@ class FeatureFolder:
         rows_of: dict[str, list[int]] = {}
         for row, place in enumerate(places):
             rows_of.setdefault(place.prefix, []).append(row)
+
+        # Copy part by part, through memory maps, so that the features never have to fit in memory.
         with replacing_folder(self.out / FEATURES) as folder:
             for name in self.arrays:
                 whole: np.memmap | None = None
@@ -105,11 +113,14 @@ class FeatureFolder:
                         shape = (len(clips), *part.shape[1:])
                         self._check_room(part[0].nbytes * len(clips))
                         whole = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", part.dtype, shape)
+
                     for first in range(0, len(rows), ROWS_AT_ONCE):
                         some = rows[first : first + ROWS_AT_ONCE]
                         whole[some] = part[[places[row].row for row in some]]
+
                 assert whole is not None, "there are clips"
                 whole.flush()
+
             write_lines(({"row": row, **clip.row} for row, clip in enumerate(clips)), folder / INDEX)
 
     def _check_room(self, needed: int) -> None:
@@ -122,7 +133,7 @@ class FeatureFolder:
 
 
 class PartWriter:
-    """Gathers the features of one process, and writes them to the folder part by part; a context manager."""
+    """Gathers the features of one process and writes them to the folder part by part."""
 
     def __init__(self, folder: FeatureFolder) -> None:
         self.parts, self.arrays = folder.out / PARTS, folder.arrays
@@ -131,7 +142,7 @@ class PartWriter:
         self._begun = time.monotonic()
 
     def add(self, clips: list[Clip], features: dict[str, NDArray]) -> None:
-        """Keep the rows of each array, one a clip."""
+        """Gather features, one row per clip in each array; writes a part when it is large or old enough."""
         self._clips += clips
         self._batches.append(features)
         held = sum(array.nbytes for batch in self._batches for array in batch.values())
@@ -139,7 +150,7 @@ class PartWriter:
             self.write()
 
     def write(self) -> None:
-        """Put what is gathered on the disk; it counts once its .jsonl is there."""
+        """Write the gathered features as a part; it becomes valid when its .jsonl is written, last."""
         if self._clips:
             self.parts.mkdir(exist_ok=True)
             part = self.parts / uuid.uuid4().hex
@@ -152,17 +163,17 @@ class PartWriter:
 
 
 def read_clips(path: Path) -> list[Clip]:
-    """What each row is of, as an index.jsonl, or a part's, says it."""
+    """The clip of each row, from index.jsonl or from a part's .jsonl."""
     records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     return [Clip(*(record[item.name] for item in fields(Clip))) for record in records]
 
 
 def read_failed(out: Path) -> list[dict[str, Any]]:
-    """What the last run could not read: a line a clip, with its `reason`; none where no run has ended yet."""
+    """What the last run could not read, one entry a clip with its `reason`; empty if no run has finished yet."""
     path = out / FAILED
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
 def _compared(extraction: dict[str, Any]) -> dict[str, Any]:
-    """What has to be equal: weights may have been moved, but not changed."""
+    """The entries that must be equal: the checkpoint may have moved, but its weights may not change."""
     return {name: value for name, value in extraction.items() if name != "checkpoint"}

@@ -1,4 +1,4 @@
-"""What features are extracted of: the clips that a video, a folder, a manifest or a file of pairs names, each once."""
+"""Find the clips to extract features from: in a video, a folder, a manifest or a file of pairs, each clip once."""
 
 import json
 import os
@@ -15,9 +15,9 @@ from datasets.sources import PARSERS, holds_its_videos, open_source
 
 @dataclass(frozen=True)
 class Clip:
-    """A video, an image, or the part of a video from `start` to `end` in seconds, in the state its file is in.
+    """A video, an image, or the part of a video from `start` to `end` in seconds, with the state of its file.
 
-    `size` is in bytes, `mtime_ns` the time of change; both are None of a file that is not there.
+    `size` is in bytes, `mtime_ns` is the modification time; both are None if the file does not exist.
     """
 
     video: str
@@ -28,15 +28,15 @@ class Clip:
 
     @property
     def row(self) -> dict[str, Any]:
-        """As a line of index.jsonl has it."""
+        """The clip as a line of index.jsonl."""
         return asdict(self)
 
 
 def clips_of(source: Path, videos: Path | None) -> list[Clip]:
-    """The clips that `source` names, in its order; in a folder, subfolders too, in that of their paths.
+    """The clips that `source` names, in its order; a folder is searched with its subfolders, sorted by path.
 
-    Relative paths in a file are looked for in `videos`, by default the folder `videos` beside it. ValueError for what
-    is not there, what names no video, and what is not as its format says.
+    Relative paths in a file start from `videos`, by default the folder `videos` beside it. ValueError if the source
+    does not exist, names no video, or breaks its format.
     """
     if source.is_dir():
         paths = _videos_below(source)
@@ -52,8 +52,10 @@ def clips_of(source: Path, videos: Path | None) -> list[Clip]:
     else:
         known = ", ".join((*PARSERS, *VIDEO_SUFFIXES))
         raise ValueError(f"{source}: no format for {source.suffix or 'no suffix'!r}; known are {known} and images")
+
     if videos is not None and (source.is_dir() or _is_visual(source.name)):
         raise ValueError(f"--videos: has no effect on {source}, which is no list of videos; leave it out")
+
     clips = [_clip(*clip) for clip in dict.fromkeys(named)]
     if all(clip.size is None for clip in clips):
         raise ValueError(
@@ -75,7 +77,7 @@ def _named_by(source: Path, videos: Path) -> list[tuple[str, float | None, float
 
 
 def _asks(source: Path) -> bool:
-    """Whether the first line of a manifest is a question; what is no JSON the manifest's own reader refuses."""
+    """Whether the first line of a manifest is a question; the manifest's own reader will refuse invalid JSON."""
     with source.open("rb") as lines:
         first = next((line for line in lines if line.strip()), b"{}")
     try:
@@ -85,7 +87,7 @@ def _asks(source: Path) -> bool:
 
 
 def _videos_below(folder: Path) -> list[str]:
-    """Absolute paths of all videos and images but hidden ones; links to folders are followed."""
+    """Absolute paths of all videos and images, hidden files excluded; follows links to folders."""
     return sorted(path for path in files_below(folder.absolute()) if _is_visual(os.path.basename(path)))
 
 

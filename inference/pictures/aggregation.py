@@ -1,4 +1,4 @@
-"""Trace how a checkpoint aggregates the tokens of a video, and draw it."""
+"""Trace how a checkpoint aggregates the tokens of a video, and draw the trace."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ FRAMES_A_SECOND = 4
 
 
 class _BlocksBegun(list):
-    """What each block does, and a bar of how many have begun, as encoding takes a while on a CPU."""
+    """The list of each block's steps, with a progress bar over blocks, because encoding is slow on a CPU."""
 
     def __init__(self, progress: tqdm) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class _BlocksBegun(list):
 
 
 def trace_of(model: TrainedModel, video: str, start: float | None, end: float | None) -> Trace:
-    """A video as the checkpoint sees and encodes it."""
+    """Read a video as the checkpoint samples it, and trace its encoding."""
     frames = model.read_video(video, start, end).to(model.device)
     with model.computing(), tqdm(total=model.model.num_blocks, desc="encoding", unit="block") as progress:
         return trace_video(model.model, frames, _BlocksBegun(progress))
@@ -53,7 +53,7 @@ def similarity_of(model: TrainedModel, trace: Trace, text: str) -> NDArray[np.fl
 def write_pictures(
     trace: Trace, out: Path, name: str, text: str | None, similarity: NDArray[np.float64] | None
 ) -> None:
-    """Draw all pictures and the video of a trace into a folder; `similarity` is that of `text`."""
+    """Draw all pictures and the video of a trace into a folder; `similarity` (T, L) belongs to `text`."""
     left = len(np.unique(trace.origins[trace.origins >= 0]))
     title = f"{name}: {trace.origins.size} patches of {len(trace.frames)} frames become {left} tokens"
     pictures: dict[str, Callable[[], Figure]] = {
@@ -63,10 +63,12 @@ def write_pictures(
     }
     if similarity is not None:
         pictures["grounding"] = lambda: draw_grounding(trace, similarity, f"{name}: “{text}”")
+
     out.mkdir(parents=True, exist_ok=True)
     with tqdm(total=len(pictures) + 1, desc="pictures", unit="file") as progress:
         for stem, draw in pictures.items():
             write_figure(draw(), out / f"{stem}.png")
             progress.update()
+
         write_video(out / "regions.mp4", film(trace, similarity), FRAMES_A_SECOND)
         progress.update()

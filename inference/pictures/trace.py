@@ -1,4 +1,4 @@
-"""What the encoder does to one video, block by block: which cells are one token, and how similar those are that merge.
+"""Trace one video through the encoder: after each block, which cells share a token and how similar merged tokens are.
 
 A cell is one patch of one frame. Shapes: T frames, L patches a frame, N tokens, D width, K head width.
 """
@@ -20,8 +20,8 @@ class Similarity(NamedTuple):
     """Mean cosines between the keys of one axis of one block, counted from 1.
 
     Attributes:
-        merged: of the tokens that leave with those they merge into; None where they are dropped.
-        others: of all other pairs: of frames (by the mean key of a frame), of patches of a frame, or of all tokens.
+        merged: between tokens that leave and the tokens they merge into; None if they are dropped.
+        others: between all other pairs: frames (by their mean key), patches of one frame, or all tokens.
     """
 
     block: int
@@ -31,16 +31,16 @@ class Similarity(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """One video on its way through the encoder, on the CPU.
+    """The trace of one video through the encoder, on the CPU.
 
     Attributes:
-        frames: (T, H, W, 3) uint8, what the encoder was shown.
+        frames: (T, H, W, 3) uint8, the frames that were encoded.
         grid: rows and columns of patches.
         blocks: after each block (T, L) int64: cells with the same number are one token, -1 is dropped.
         merges_frames: whether whole frames merge; joint attention merges cells of all frames.
         similarities: one for each axis of each block where something leaves.
-        tokens: (N, D), what comes out, class token first.
-        origins: (T, L) int64, the place in `tokens` of each cell's token, -1 for a dropped one.
+        tokens: (N, D), the encoder's output, class token first.
+        origins: (T, L) int64, the index in `tokens` of each cell's token, -1 if it was dropped.
     """
 
     frames: NDArray[np.uint8]
@@ -53,9 +53,10 @@ class Trace(NamedTuple):
 
 
 def trace_video(model: Trainable, frames_TCHW: Tensor, steps: list[list[AggregationStep]] | None = None) -> Trace:
-    """Encode uint8 frames (T, 3, H, W), which lie on the model's device, and keep what its encoder does.
+    """Encode uint8 frames (T, 3, H, W), on the model's device, and record what the encoder does.
 
-    `steps`, an empty list, gets what each block does as soon as it begins. ValueError if nothing merges or is dropped.
+    `steps`, an empty list, receives each block's steps as soon as the block begins. ValueError if nothing merges or is
+    dropped.
     """
     steps = [] if steps is None else steps
     with torch.no_grad():
@@ -65,12 +66,16 @@ def trace_video(model: Trainable, frames_TCHW: Tensor, steps: list[list[Aggregat
             "nothing merges in this model, so there is nothing to show; add for instance aggregation.reducer=geometry "
             "aggregation.frames_per_block=1 aggregation.patches_per_block=4"
         )
+
     assert encoded.origins is not None
     origins = encoded.origins[0].cpu().numpy()
+
+    # A block without steps leaves the tokens as they were.
     blocks, held = [], np.arange(origins.size).reshape(origins.shape)
     for of_block in steps:
         held = of_block[-1].origins[0].cpu().numpy() if of_block else held
         blocks.append(held)
+
     return Trace(
         frames=frames_TCHW.permute(0, 2, 3, 1).cpu().numpy(),
         grid=(frames_TCHW.shape[-2] // model.patch_size, frames_TCHW.shape[-1] // model.patch_size),
@@ -83,15 +88,18 @@ def trace_video(model: Trainable, frames_TCHW: Tensor, steps: list[list[Aggregat
 
 
 def similarity(block: int, step: AggregationStep) -> Similarity:
-    """How similar the tokens are that a step merges, and all other pairs of its axis."""
+    """The mean similarity of the pairs that a step merges, and of all other pairs on its axis."""
     key = step.key.mean(dim=1) if step.axis == "time" else step.key
     unit = F.normalize(key.double(), dim=-1)
     num_tokens = unit.shape[-2]
-    # Of all pairs at once: the square of a sum holds every pair twice, and each token with itself.
+
+    # Sum over all pairs without a pairwise matrix: |sum x|^2 counts every pair twice, plus each token with itself.
     total = float((unit.sum(dim=-2).square().sum() - unit.square().sum()) / 2)
     pairs = unit[..., 0, 0].numel() * num_tokens * (num_tokens - 1) // 2
+
     if step.plan.destination is None:
         return Similarity(block, step.axis, None, total / pairs)
+
     target = step.plan.keep.gather(-1, step.plan.destination)
     left, right = (torch.take_along_dim(unit, index.unsqueeze(-1), dim=-2) for index in (step.plan.source, target))
     merged = (left * right).sum(dim=-1)
@@ -100,7 +108,7 @@ def similarity(block: int, step: AggregationStep) -> Similarity:
 
 
 def grounded(model: DualEncoder, encoded: Trace | EncodedTokens, text_embedding: Tensor) -> NDArray[np.float64]:
-    """Cosine (T, L) of a text (E,) with the token of each cell, projected to the shared space; NaN where dropped."""
+    """The cosine (T, L) of a text (E,) with each cell's token, projected to the shared space; NaN if dropped."""
     device, origins = next(cast(nn.Module, model).parameters()).device, np.asarray(encoded.origins)
     with torch.no_grad():
         regions = model.project_tokens(encoded.tokens.to(device)).cpu()
