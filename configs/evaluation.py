@@ -9,12 +9,12 @@ SameCaptions = Literal["apart", "together"]
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """Retrieval evaluation: the `rerank` best of each direction are rescored by matching (0: cosine alone).
+    """Retrieval evaluation: matching rescores the `rerank` best candidates of each query (0: rank by cosine alone).
 
-    `rerank_rule` says how, by a name of `tasks.reranking_rules.RULES`: `logit_plus_cosine` is TESTA's. A video is
-    matched with `rerank_batch_size` texts at a time; all it has are seldom more than twice `rerank`.
-    `same_captions` is for captions that several videos share word for word: `apart` makes each a query that looks for
-    its own video; `together` makes them one query that finds any of these videos (Something-Something V2's protocol).
+    `rerank_rule` names a rule in `tasks.reranking_rules.RULES`; `logit_plus_cosine` is TESTA's. A video is matched with
+    `rerank_batch_size` texts at a time, and rarely with more than twice `rerank` in all. `same_captions` is for
+    captions that several videos share word for word: `apart` makes each a query for its own video; `together` makes
+    them one query that may find any of these videos (Something-Something V2's protocol).
     """
 
     batch_size: int = 8
@@ -40,16 +40,16 @@ class EvaluationConfig:
 
 
 RANKING, GENERATING = ("answers", "shortlist"), ("num_beams", "max_tokens")
-"""Settings of `AnsweringConfig` that mean something for one way of inference alone."""
+"""Settings of `AnsweringConfig` that apply to only one kind of inference."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnsweringConfig:
     """Evaluation of question answering: `rank` a list of answers, or `generate` one by beam search.
 
-    `answers: train` lists those of the training split; `answers: evaluated_split` those of the questions that are
-    evaluated, which is the release's protocol and gives the answers away. The `shortlist` likeliest by first word are
-    ranked. `batch_size` counts videos.
+    `answers: train` ranks the answers of the training split. `answers: evaluated_split` ranks the answers of the
+    evaluated questions, which is the release's protocol and gives the answers away. The first word preselects the
+    `shortlist` likeliest answers. `batch_size` counts videos.
     """
 
     batch_size: int = 8
@@ -74,7 +74,7 @@ class AnsweringConfig:
 
     @staticmethod
     def inherited(lower: dict, higher: dict) -> dict:
-        """What of a lower layer's section stands once a higher one is put on it: what its inference has a use for."""
+        """The settings of a lower layer that survive a higher one: those that its kind of inference uses."""
         inference = higher.get("inference", lower.get("inference", "rank"))
         dropped = RANKING if inference == "generate" else GENERATING
         return {name: value for name, value in lower.items() if name not in dropped}
@@ -82,11 +82,11 @@ class AnsweringConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptioningConfig:
-    """Evaluation of captioning: `beam` search, or `nucleus` sampling from the words that together hold `top_p`.
+    """Evaluation of captioning: `beam` search, or `nucleus` sampling from the likeliest words with total mass `top_p`.
 
     A caption has at most `max_tokens` word pieces, by default as many as the longest training caption. `best_metric`
-    chooses the checkpoint. A `_plain` one needs no Java; where Java does not run when training begins, the others are
-    read as their `_plain` form.
+    chooses the checkpoint. A `_plain` metric needs no Java. If Java does not run when training begins, the other
+    metrics fall back to their `_plain` form.
     """
 
     batch_size: int = 8

@@ -1,14 +1,14 @@
 """The typed sections of every configuration file: one frozen dataclass a section, one a task.
 
-The YAML that fills them is read in `configs/load.py`. Checks that need only one section live in that section's
-`__post_init__`; checks that need several live in the task's. A check raises `ValueError`, whose text begins with the
-dotted key it is about, so that the loader can add the file it came from.
+`configs/load.py` reads the YAML that fills them. A check of one section is in that section's `__post_init__`; a check
+of several sections is in the task's. A check raises a `ValueError` that begins with the dotted key, so that the loader
+can add the file it came from.
 """
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple
 
-# Some are only passed on: importers need not know in which of the files a section is.
+# Some are only re-exported, so that importers need not know which file holds a section.
 from configs.data import QUESTION_DATASETS, DataConfig, SourceConfig as SourceConfig
 from configs.evaluation import AnsweringConfig, CaptioningConfig, EvaluationConfig
 from configs.model import AggregationConfig, TextConfig as TextConfig, VideoConfig
@@ -39,11 +39,11 @@ class RunConfig:
     """What every task shares. `checkpoint` is a file or folder the weights start from, or the one to evaluate."""
 
     reads_questions: ClassVar[bool] = False
-    """Whether the task's data are questions and answers, not captions."""
+    """Whether the task reads questions and answers, not captions."""
     is_evaluated: ClassVar[bool] = True
     """Whether training chooses its best weights by an evaluation."""
     positives: ClassVar[Literal["row", "index"]] = "index"
-    """Which pairs are positives in contrast: each row's own, or all of one video."""
+    """The positives of the contrastive loss: each row's own pair, or all pairs of one video."""
 
     task: str
 
@@ -61,11 +61,14 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed: {self.seed} is not from 0 to 2^32 - 1")
+
+        # Only a shell expands ~: refuse it here, or a folder named ~ would be created.
         paths = {"checkpoint": self.checkpoint, "output_dir": self.output_dir}
         paths |= {f"data.{name}": getattr(self.data, name) for name in ("root", "videos")}
         for name, path in paths.items():
             if path is not None and path.startswith("~/"):
                 raise ValueError(f"{name}: {path} begins with ~/, which only a shell spells out; write the whole path")
+
         self.model.check(self.video, self.aggregation)
         check_milestones(self.optim, self.train.max_epochs)
 
@@ -106,6 +109,7 @@ class RetrievalConfig(RunConfig):
         super().__post_init__()
         self.objective.check(self.train)
         check_pairs(self)
+
         if "caption" in self.objective.teaches:
             raise ValueError("objective.losses: retrieval has no decoder to caption with; leave 'cap' to pre-training")
         if "match" not in self.objective.teaches and self.evaluation.rerank:
@@ -149,7 +153,7 @@ class CaptionConfig(RunConfig):
 
 
 def check_pairs(config: RunConfig) -> None:
-    """Refuse data that are no pairs of a video and captions, in one set."""
+    """Refuse data other than one set of videos with captions."""
     _refuse_sources(config)
     if config.data.dataset in QUESTION_DATASETS:
         raise ValueError(f"data.dataset: {config.data.dataset} has questions, not captions; use train_vqa.py")
@@ -164,7 +168,7 @@ TaskConfig = PretrainConfig | RetrievalConfig | VqaConfig | CaptionConfig
 
 
 class TaskEntry(NamedTuple):
-    """A task: its configuration and, as "module:Class", what trains and evaluates it and what uses its checkpoints."""
+    """A task: its configuration, and as "module:Class" what trains and evaluates it and what uses its checkpoints."""
 
     config: type[TaskConfig]
     task: str
@@ -172,7 +176,7 @@ class TaskEntry(NamedTuple):
     script: str
 
 
-# Using a checkpoint of pairs needs no objective, whose twin and queue only training has.
+# Using a checkpoint trained on pairs needs no objective: only training has the twin and the queue.
 TASKS: dict[str, TaskEntry] = {
     "pretrain": TaskEntry(PretrainConfig, "tasks.pretrain:PretrainTask", "tasks.base:VideoTextTask", "pretrain.py"),
     "retrieval": TaskEntry(
@@ -181,6 +185,6 @@ TASKS: dict[str, TaskEntry] = {
     "vqa": TaskEntry(VqaConfig, "tasks.vqa:VqaTask", "tasks.vqa:VqaTask", "train_vqa.py"),
     "caption": TaskEntry(CaptionConfig, "tasks.caption:CaptionTask", "tasks.caption:CaptionTask", "train_caption.py"),
 }
-"""By `task` of a configuration."""
+"""The tasks, by the `task` of a configuration."""
 CONFIG_CLASSES: tuple[type[TaskConfig], ...] = tuple(entry.config for entry in TASKS.values())
-"""One a task; `configs.load.load_any` tells them apart by the `task` of a file."""
+"""One class per task; `configs.load.load_any` picks one by the `task` of a file."""

@@ -22,7 +22,7 @@ def chosen_by_name(classes: Mapping[str, type], default: Any) -> Any:
 
     Args:
         classes: the section's class for each name.
-        default: makes the section where a file says nothing; its `name` also counts where the file's section gives
+        default: makes the section if a file has none; its `name` also applies if the file's section gives
             none.
     """
     return field(default_factory=default, metadata={BY_NAME: classes})

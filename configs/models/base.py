@@ -1,4 +1,4 @@
-"""What every system's `model` section has."""
+"""The base class of every system's `model` section."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ class ModelConfig:
     """The base of all `model` sections.
 
     Attributes:
-        name: the system, by which `configs.schema.MODELS` and `models.systems.SYSTEMS` find its parts.
-        embed_dim: width of the space that videos and texts share.
+        name: the system, a key in `configs.schema.MODELS` and `models.systems.SYSTEMS`.
+        embed_dim: the width of the space that videos and texts share.
         text: the text towers.
     """
 
@@ -20,9 +20,9 @@ class ModelConfig:
     text: TextTowerConfig
 
     def check(self, video: VideoConfig, aggregation: AggregationConfig) -> None:
-        """Refuse an input or a reducer that the model cannot take: ValueError that begins with the dotted key."""
+        """Refuse an input or a reducer that the model cannot take, by a ValueError that begins with the dotted key."""
         raise NotImplementedError
 
     def check_clip(self, num_frames: int, image_size: int, video: VideoConfig) -> None:
-        """Refuse clips of other sizes than `video` says: ValueError that names what does not fit."""
+        """Refuse clip sizes other than those of `video` that do not fit; the ValueError names what does not fit."""
         raise NotImplementedError

@@ -25,8 +25,8 @@ ATTENTION_REDUCERS: dict[str, tuple[str, ...]] = {
 class TestaConfig(ModelConfig):
     """The video encoder (ViT-B/16 by default), the text towers, and the size of the space they share.
 
-    `init` is how fresh weights are drawn: `vit` as the reference does, small and without effect of time, for a start
-    from image weights; `scratch` for a narrow model that is trained from nothing.
+    `init` says how fresh weights are drawn. `vit` is the reference's way, small and with temporal attention that has no
+    effect at first, to start from image weights. `scratch` is for a narrow model trained from nothing.
     """
 
     name: Literal["testa"] = "testa"
@@ -54,21 +54,24 @@ class TestaConfig(ModelConfig):
             raise ValueError("model.temporal_scaling: has no effect without divided attention")
 
     def check(self, video: VideoConfig, aggregation: AggregationConfig) -> None:
-        """Refuse patches that do not fit, a reducer of another attention, an axis that holds too little."""
+        """Refuse patches that do not tile, a reducer for other attention, and amounts that an axis cannot hold."""
         if video.image_size % self.patch_size:
             raise ValueError(
                 f"video.image_size: {video.image_size} is no multiple of model.patch_size {self.patch_size}"
             )
+
         if aggregation.reducer not in ATTENTION_REDUCERS[self.attention]:
             takes = ", ".join(ATTENTION_REDUCERS[self.attention])
             raise ValueError(
                 f"aggregation.reducer: {aggregation.reducer!r} does not go with {self.attention} attention, "
                 f"which takes {takes}"
             )
+
         if aggregation.reducer == "saliency":
             idle = "patches_per_block" if self.attention == "joint" else "tokens_per_block"
             if getattr(aggregation, idle) != 0:
                 raise ValueError(f"aggregation.{idle}: has no effect with {self.attention} attention; leave it out")
+
         schedules = block_schedules(self, video, aggregation)
         if self.temporal_scaling and any(schedules["frames"]):
             raise ValueError(
@@ -76,7 +79,7 @@ class TestaConfig(ModelConfig):
             )
 
     def check_clip(self, num_frames: int, image_size: int, video: VideoConfig) -> None:
-        """Refuse clips of other sizes than `video` says, such as those of one source of pre-training."""
+        """Refuse clips whose size differs from `video` and does not fit, such as a pre-training source's."""
         if image_size % self.patch_size:
             raise ValueError(f"image_size {image_size} is no multiple of model.patch_size {self.patch_size}")
         if self.temporal_scaling and num_frames != video.num_frames:
@@ -86,21 +89,24 @@ class TestaConfig(ModelConfig):
 def block_schedules(
     model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig
 ) -> dict[str, tuple[int, ...]]:
-    """How many frames, patches (divided attention) and tokens (joint) leave in each block; 0s where nothing does."""
+    """How many frames, patches (divided attention) and tokens (joint) leave in each block; 0 where nothing does."""
     patches = (video.image_size // model.patch_size) ** 2
-    # (axis, what it holds at first, how many of them the reference protects)
+    # (axis, how much it holds at first, how many of these the reference protects)
     divided = (("frames", video.num_frames, 1), ("patches", patches, 0), ("tokens", 0, 0))
     joint = (("frames", 0, 1), ("patches", 0, 0), ("tokens", video.num_frames * patches, 0))
     axes = list(joint if model.attention == "joint" else divided)
     if aggregation.reducer == "saliency":
-        axes[0] = ("frames", 0, 1)  # it merges none
+        axes[0] = ("frames", 0, 1)  # saliency merges no frames
+
+    # `keep` spreads one share over all axes that can merge.
     share = None
     if aggregation.keep is not None:
-        # A single frame cannot merge in time: then space alone keeps the share.
+        # A single frame cannot merge in time: then space alone has to reach the share.
         merging = sum(held > 1 for _, held, _ in axes)
         if not merging:
             raise ValueError("aggregation.keep: one frame of one patch has nothing to merge")
         share = keep_per_axis(aggregation.keep, merging)
+
     schedules: dict[str, tuple[int, ...]] = {}
     for axis, held, protected in axes:
         if share is not None and held > 1:
@@ -114,11 +120,12 @@ def block_schedules(
                 continue
             schedules[axis] = blocks_from_amount(amount, model.depth, name)
             check_capacity(schedules[axis], held, protected, name, axis)
+
     return schedules
 
 
 def as_testa(model: ModelConfig) -> TestaConfig:
-    """A `model` section as TESTA's, for what is made for TESTA alone; ValueError for another system's."""
+    """A `model` section as TESTA's, for code that supports only TESTA; ValueError for another system."""
     if not isinstance(model, TestaConfig):
         raise ValueError(f"model.name: this is made for {TestaConfig.name} alone, not for {model.name}")
     return model

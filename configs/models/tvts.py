@@ -1,4 +1,4 @@
-"""TVTSv2's `model` section: CLIP's towers, the image tower with attention over time."""
+"""TVTSv2's `model` section: CLIP's towers, with attention over time added to the image tower."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,10 +10,10 @@ from configs.models.base import ModelConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ClipTextConfig(TextTowerConfig):
-    """CLIP's text tower, of B/32 and B/16 by default; its last `trained_blocks` blocks are trained.
+    """CLIP's text tower, by default the one of B/32 and B/16; only its last `trained_blocks` blocks are trained.
 
     `tokenizer` is OpenAI's vocabulary file, a folder with it, `open_clip_torch` for the package that ships it, or
-    `from_data`: at most `vocab_size` tokens, learned from the training captions and kept in every checkpoint.
+    `from_data`: at most `vocab_size` tokens, learned from the training captions and saved in every checkpoint.
     """
 
     tokenizer: str = "open_clip_torch"
@@ -38,9 +38,9 @@ class ClipTextConfig(TextTowerConfig):
 class TvtsConfig(ModelConfig):
     """The video tower (B/16 by default), the text tower, and the sorting head of pre-training.
 
-    `activation` is `quick_gelu` for OpenAI's weights, `gelu` for OpenCLIP's. `raw_patches` leaves patch tokens without
-    the last norm and keeps the class token from the sorting head, as H/14 does. `mask_ratio` is the share of patches
-    hidden in pre-training, the same places in every frame of a clip.
+    `activation` is `quick_gelu` for OpenAI's weights, `gelu` for OpenCLIP's. With `raw_patches` patch tokens skip the
+    last norm and the sorting head does not see the class token, as in H/14. `mask_ratio` is the share of patches hidden
+    in pre-training, at the same places in every frame of a clip.
     """
 
     name: Literal["tvts"] = "tvts"
@@ -69,14 +69,14 @@ class TvtsConfig(ModelConfig):
             raise ValueError(f"model.mask_ratio: {self.mask_ratio} is not a share in [0, 1)")
 
     def check(self, video: VideoConfig, aggregation: AggregationConfig) -> None:
-        """Refuse patches that do not fit, a reducer of joint attention, an axis that holds too little."""
+        """Refuse patches that do not tile, a reducer for joint attention, and amounts that an axis cannot hold."""
         self._check_size("video.image_size:", video.image_size)
         if aggregation.weighted_pooling:
             raise ValueError("aggregation.weighted_pooling: has no effect here: the embedding is the class token's")
         divided_schedules(aggregation, self.depth, video.num_frames, (video.image_size // self.patch_size) ** 2)
 
     def check_clip(self, num_frames: int, image_size: int, video: VideoConfig) -> None:
-        """Refuse frames that patches do not tile; any number of frames fits."""
+        """Refuse images that patches do not tile; any number of frames fits."""
         self._check_size("image_size", image_size)
 
     def _check_size(self, setting: str, image_size: int) -> None:

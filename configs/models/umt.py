@@ -12,9 +12,9 @@ REDUCERS = ("none", "tome", "saliency")
 
 @dataclass(frozen=True, kw_only=True)
 class SplitTextConfig(TextConfig):
-    """BERT cut in two: layers below `fusion_layer` read text alone, the others also attend to the video.
+    """BERT split in two: layers below `fusion_layer` read only text, the others also attend to the video.
 
-    Defaults are bert-base-uncased, as in UMT's B/16; L/16 has bert-large-uncased (24 layers, fusion_layer 19).
+    The defaults are bert-base-uncased, as in UMT's B/16; L/16 uses bert-large-uncased (24 layers, fusion_layer 19).
     """
 
     vocab_size: int = 30522
@@ -37,9 +37,10 @@ class SplitTextConfig(TextConfig):
 class UMTConfig(ModelConfig):
     """The video encoder (B/16 by default), the text encoder, and the size of the space they share.
 
-    `pooling` makes a video's embedding: `frames` pools each frame alone, as UMT was trained, and a similarity is the
-    mean over frames; `all` is one mean of all tokens, which a reducer needs. `checkpoint_frames` is the length of the
-    position table that the weights were trained with, if it is not `video.num_frames`; it is interpolated in time.
+    `pooling` says how a video's embedding is made. `frames` pools each frame alone, as in UMT's training, and a
+    similarity is the mean over frames. `all` takes the mean of all tokens, which a reducer needs. `checkpoint_frames`
+    is the length of the position table in the weights, if it differs from `video.num_frames`; the table is then
+    interpolated in time.
     """
 
     name: Literal["umt"] = "umt"
@@ -64,11 +65,12 @@ class UMTConfig(ModelConfig):
             raise ValueError(f"model.heads: {self.heads} does not divide model.width {self.width}")
 
     def check(self, video: VideoConfig, aggregation: AggregationConfig) -> None:
-        """Refuse patches that do not fit, a reducer that it has not, or a reducer with frames' pooling."""
+        """Refuse patches that do not tile the image, a reducer that UMT lacks, and a reducer with pooling by frame."""
         if video.image_size % self.patch_size:
             raise ValueError(
                 f"video.image_size: {video.image_size} is no multiple of model.patch_size {self.patch_size}"
             )
+
         if aggregation.reducer not in REDUCERS:
             raise ValueError(
                 f"aggregation.reducer: {aggregation.reducer!r} does not go with attention over space and time at once; "
@@ -78,12 +80,13 @@ class UMTConfig(ModelConfig):
             raise ValueError("aggregation.patches_per_block: tokens of all frames merge here; set tokens_per_block")
         if aggregation.weighted_pooling:
             raise ValueError("aggregation.weighted_pooling: UMT's models pool by the plain mean; leave it out")
+
         schedule = token_schedule(self, video, aggregation)
         if any(schedule) and self.pooling == "frames":
             raise ValueError("model.pooling: frames has no meaning once tokens of several frames merge; set it to all")
 
     def check_clip(self, num_frames: int, image_size: int, video: VideoConfig) -> None:
-        """Refuse clips of another size than the table of positions is made for; any number of frames fits."""
+        """Refuse image sizes that the position table is not made for; any number of frames fits."""
         if image_size != video.image_size:
             raise ValueError(
                 f"image_size {image_size} is not video.image_size {video.image_size}, which positions need"
@@ -91,7 +94,7 @@ class UMTConfig(ModelConfig):
 
 
 def token_schedule(model: UMTConfig, video: VideoConfig, aggregation: AggregationConfig) -> tuple[int | float, ...]:
-    """What leaves in each block, as a number of tokens or a share of those that reach it."""
+    """What leaves in each block: a number of tokens, or a share of the tokens that reach it."""
     num_tokens = video.num_frames * (video.image_size // model.patch_size) ** 2
     if aggregation.reducer == "none":
         return (0,) * model.depth
