@@ -191,10 +191,13 @@ class VideoConfig:
             raise ValueError(f"video.resize: {self.resize} is less than the crop, video.image_size {self.image_size}")
         if not resizes and self.resize != 256:
             raise ValueError("video.resize: has no effect unless video.augment is true or video.fit is crop")
+
         if self.augment is True and self.fit == "crop":
             raise ValueError("video.fit: crop does not go with video.augment true, which squashes; leave one of them")
         if self.augment == "crop" and self.fit != "crop":
             raise ValueError("video.augment: crop cuts what video.fit crop resizes; set video.fit=crop")
+
+        # ffmpeg resizes while it decodes, so it cannot deliver the whole frame that a crop is cut from.
         if self.interpolation == "ffmpeg" and (self.fit == "crop" or self.augment == "resized_crop"):
             key = "fit" if self.fit == "crop" else "augment"
             raise ValueError(

@@ -118,6 +118,7 @@ def complete(section: type, values: dict[str, Any], missing: list[str], prefix: 
     """Fill in the defaults of nested sections; appends dotted keys with neither value nor default to `missing`."""
     completed = dict(values)
     types = field_types(section, classes_of(section, values))
+
     for item in fields(section):
         if is_section(types[item.name]):
             default = _default_values(item, types[item.name])
@@ -130,6 +131,7 @@ def complete(section: type, values: dict[str, Any], missing: list[str], prefix: 
             ]
         elif item.name not in values and item.default is MISSING and item.default_factory is MISSING:
             missing.append(f"{prefix}{item.name}")
+
     return completed
 
 

@@ -38,6 +38,7 @@ class TrainConfig:
         for name in ("batch_size", "max_epochs", "accumulate", "eval_every", "log_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name}: {getattr(self, name)} is less than 1")
+
         if self.save_every is not None and self.save_every < 1:
             raise ValueError(f"train.save_every: {self.save_every} is less than 1; null saves after every epoch only")
         if self.workers < 0:
@@ -47,6 +48,7 @@ class TrainConfig:
                 raise ValueError(f"train.{name}: {getattr(self, name)} seconds leave no time to read anything")
         if self.max_skipped < 0:
             raise ValueError(f"train.max_skipped: {self.max_skipped} is negative; 0 leaves out no step")
+
         if self.batch_size % self.accumulate:
             raise ValueError(f"train.accumulate: {self.accumulate} does not divide train.batch_size {self.batch_size}")
         if self.compile and self.activation_checkpointing == "offload":
@@ -106,6 +108,7 @@ class ObjectiveConfig(PairObjectiveConfig):
             raise ValueError(f"objective.losses: {list(self.losses)} must name each loss once, and at least one")
         if self.queue_size < 0:
             raise ValueError(f"objective.queue_size: {self.queue_size} is negative; 0 is no queue")
+
         if not 0 <= self.momentum < 1:
             raise ValueError(f"objective.momentum: {self.momentum} is not in [0, 1); 0 is no twin")
         if not 0 <= self.alpha <= 1:

@@ -19,18 +19,23 @@ def convert(expected: Any, value: Any) -> Any:
         return float(value)
     if expected in (str, int, bool, NoneType) and type(value) is expected:  # not isinstance: a bool is no int here
         return value
+
     if kind is Literal and value in members:
         return value
+
     if kind is tuple and isinstance(value, list | tuple):
         kinds = members[:1] * len(value) if members[-1] is Ellipsis else members
         if len(kinds) == len(value):
             return tuple(map(convert, kinds, value))
+
+    # The first member that fits wins.
     if kind in (Union, UnionType):
         for member in members:
             try:
                 return convert(member, value)
             except WrongTypeError:
                 continue
+
     raise WrongTypeError
 
 

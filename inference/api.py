@@ -3,7 +3,7 @@
     model = load_model("outputs/didemo/checkpoint_best", "aggregation.keep=0.25")
     cosines = model.encode_text(["a dog runs", "a man sings"]) @ model.encode_video("video.mp4")
 
-Frames, sampling, image size, pixel mean, aggregation and tokenizer come from the checkpoint, so results equal those of
+Frames, sampling, image size, pixel mean, aggregation and tokenizer come from the checkpoint, so results match
 training's evaluation. Nothing here is a collective: each process may use its object alone.
 
 Shapes: V videos, P texts, E width of the shared space, N video tokens, D width, T frames, L patches a frame.

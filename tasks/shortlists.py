@@ -19,8 +19,8 @@ class Shortlists:
         self.chosen = (of_texts, of_videos)
         self.logits = tuple(np.full(chosen.shape, np.nan, np.float32) for chosen in self.chosen)
 
-        # An inverted index of `of_texts`: `_places` lists flat positions in it video by video, and `_ends[v]` is where
-        # those of video v end.
+        # An inverted index of `of_texts`: `_places` lists flat positions in it video by video, and video v's positions
+        # end before `_ends[v]`.
         self._places = np.argsort(of_texts, axis=None, kind="stable")
         self._ends = np.bincount(of_texts.ravel(), minlength=len(of_videos)).cumsum()
 

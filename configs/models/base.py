@@ -24,5 +24,5 @@ class ModelConfig:
         raise NotImplementedError
 
     def check_clip(self, num_frames: int, image_size: int, video: VideoConfig) -> None:
-        """Refuse clip sizes other than those of `video` that do not fit; the ValueError names what does not fit."""
+        """Refuse clip sizes that differ from `video` and do not fit; the ValueError names what does not fit."""
         raise NotImplementedError

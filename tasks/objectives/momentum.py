@@ -60,6 +60,7 @@ class MomentumObjective(nn.Module):
         objective = self.objective
         if rows > 1:
             return
+
         if "vtm" in objective.losses and objective.negatives == "same_rank":
             raise ValueError(
                 "objective.negatives: same_rank leaves a micro-batch of one row a process no negative; make "
