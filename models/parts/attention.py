@@ -1,8 +1,8 @@
-"""Multi-head self-attention that hands out, when asked, the keys or the attention each token receives.
+"""Multi-head self-attention that also returns, when asked, keys or the attention that each token receives.
 
 Shapes: B batch, N tokens that attend to each other, G groups side by side that do not, D width, H heads, K = D / H head
-width. Attention over frames has N frames and G patches, attention within a frame N patches and one group: nothing has
-to be moved for either.
+width. Attention over frames has N frames and G patches, attention within a frame N patches and one group: neither
+needs to move data.
 """
 
 from typing import Literal, NamedTuple
@@ -33,7 +33,7 @@ class Attended(NamedTuple):
     sharpness: Tensor | None = None
 
     def of_tokens(self, num_class_tokens: int) -> "Attended":
-        """Of one group of tokens that begins with class tokens: what reducers read of the others, (B, N, ...)."""
+        """Drop the class tokens that start a single group: what reducers read about the others, (B, N, ...)."""
         key, importance = (
             None if part is None else part[:, 0, num_class_tokens:] for part in (self.key, self.importance)
         )
@@ -67,6 +67,8 @@ class Attention(nn.Module):
         query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in self._project(tokens_BNGD))
         if needs == "sharpness":
             return _attend_sharply(query, key, value, key_bias_BGN, num_class_tokens)
+
+        # Pick the fastest way to the context that also yields what is needed.
         importance = None
         if needs == "probabilities":
             context, importance = _attend_with_probabilities(query, key, value, key_bias_BGN)
@@ -78,6 +80,7 @@ class Attention(nn.Module):
             context = attend_in_tiles(queries, keys, values, bias).flatten(2).unsqueeze(2)
         else:
             context = _attend(query, key, value, key_bias_BGN)
+
         mean_key = None if needs == "nothing" else key.detach().mean(dim=3).transpose(1, 2)
         return Attended(context, mean_key, importance)
 
@@ -88,17 +91,19 @@ class Attention(nn.Module):
         assert isinstance(self.qkv, nn.Linear)
         if tokens_BNGD.shape[2] == 1:
             return self.qkv(tokens_BNGD).chunk(3, dim=-1)
-        # Groups and heads can be seen as one dimension only where nothing lies between them: so no fused product.
+        # A view of groups and heads as one dimension needs them adjacent in memory, which a fused product prevents.
         weights, biases = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
         return tuple(F.linear(tokens_BNGD, weight, bias) for weight, bias in zip(weights, biases, strict=True))
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, key_bias_BGN: Tensor | None) -> Tensor:
-    """Context (B, N, G, D) of queries, keys, values (B, N, G, H, K); for kernels groups and heads are one dimension."""
+    """Context (B, N, G, D) of queries, keys, values (B, N, G, H, K); kernels see groups and heads as one dimension."""
     queries, keys, values = (part.flatten(2, 3).transpose(1, 2) for part in (query, key, value))  # each B (G H) N K
+
     bias = None
     if key_bias_BGN is not None:
         bias = key_bias_BGN.detach().to(query.dtype).repeat_interleave(query.shape[3], dim=1)[:, :, None, :]
+
     if bias is None or not query.is_cuda:
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
     else:
@@ -113,11 +118,11 @@ def _attend_sharply(
 ) -> Attended:
     """Context and sharpness of one group.
 
-    In one pass where nothing but the map of all tokens is needed, without gradient; else the fused kernel gives the
-    former.
+    One pass computes both if there is no gradient and no class token; otherwise a fused kernel computes the context.
     """
     assert query.shape[2] == 1, "sharpness is of tokens in one group"
     queries, keys, values = (part.squeeze(2) for part in (query, key, value))
+
     if torch.is_grad_enabled() or num_class_tokens:
         context = _attend(query, key, value, key_bias_BGN)
         sharp = sharpness(queries[:, num_class_tokens:].detach(), keys[:, num_class_tokens:].detach())
@@ -141,13 +146,16 @@ def _is_faster_by_head(query: Tensor, key_bias_BGN: Tensor | None) -> bool:
 
 
 def _attend_by_head(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The same as `_attend`, one head of many sequences after the other, so that scores stay in the cache."""
+    """Like `_attend`, but one head of many sequences at a time, so that scores stay in the cache."""
     context = torch.empty_like(query, memory_format=torch.contiguous_format)
+
+    # With one group, all sequences of the batch go together; otherwise the groups of one row do.
     if query.shape[2] == 1:
         parts = [tuple(part[:, :, 0] for part in (query, key, value, context))]
     else:
         rows = range(len(query))
         parts = [tuple(part[row].transpose(0, 1) for part in (query, key, value, context)) for row in rows]
+
     scale = query.shape[-1] ** -0.5
     for queries, keys, values, contexts in parts:  # sequences, N, H, K
         scores = query.new_empty(len(queries), queries.shape[1], keys.shape[1])
@@ -162,17 +170,20 @@ def _attend_by_head(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def _attend_with_probabilities(
     query: Tensor, key: Tensor, value: Tensor, key_bias_BGN: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Attention with its probabilities written out, and how much of it each token receives from the others (B, G, N).
+    """Attention with explicit probabilities, and how much of it each token receives from the others (B, G, N).
 
     Equation 1 of TESTA: the mean over heads, summed over queries, without what a token gives itself.
     """
-    # Contiguous, or equal tokens would not tie: products round by how the matrices lie in memory.
+    # Contiguous, so that equal tokens tie: how products round depends on the memory layout.
     query, key, value = (part.permute(0, 2, 3, 1, 4).contiguous() for part in (query, key, value))  # each B G H N K
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if key_bias_BGN is not None:
         scores = scores + key_bias_BGN.detach().to(query.dtype)[:, :, None, None, :]
     probabilities = scores.softmax(dim=-1, dtype=torch.float32)
+
+    # Sum over queries what each key receives, less the diagonal: what a token gives itself.
     given = probabilities.detach().mean(dim=2)
     importance = given.sum(dim=-2) - given.diagonal(dim1=-2, dim2=-1)
+
     context = probabilities.to(value.dtype) @ value
     return context.permute(0, 3, 1, 2, 4).flatten(3), importance

@@ -1,13 +1,13 @@
-"""What encoding one video costs, counted and not measured."""
+"""The cost of encoding one video, counted, not measured."""
 
 from typing import NamedTuple
 
 
 class Cost(NamedTuple):
-    """Giga multiply-accumulates of one video, as the paper counts and as executed, and what is left.
+    """Giga multiply-accumulates of one video, as the paper counts and as executed, and what is left of the video.
 
-    That is frames and patches (None for joint), and all tokens. `gmacs_without_matching` leaves out the similarities of
-    tokens, for a system whose authors count so.
+    What is left is counted in frames and patches (None for joint) and in tokens. `gmacs_without_matching` omits the
+    similarities of tokens, for a system whose authors count this way.
     """
 
     gmacs: float

@@ -12,10 +12,10 @@ from models.parts.losses import without_autocast
 
 
 class DroppedAttention(torch.autograd.Function):
-    """softmax(QK' / sqrt(K))V with each probability zeroed at the rate `dropout` and the others scaled up by as much.
+    """softmax(QK' / sqrt(K))V with probabilities zeroed at the rate `dropout`, the others divided by 1 - `dropout`.
 
-    Equal to `scaled_dot_product_attention` given the same draws. It keeps one byte a score, which of them were dropped,
-    and scores once more in backward, as fused kernels do. At least in float32, as torch's own.
+    Equal to `scaled_dot_product_attention` given the same draws. It keeps one byte a score, to know what was dropped,
+    and computes the scores again in backward, as fused kernels do. At least in float32, as torch's own.
     """
 
     @staticmethod
@@ -38,7 +38,8 @@ class DroppedAttention(torch.autograd.Function):
         with without_autocast(query.device):
             probabilities = _scores(query, keys, mask).sub_(normaliser).exp_()
             gradient = gradients[0].to(probabilities.dtype)
-            # What a softmax subtracts: the mean of its gradient by its probabilities, which is this product.
+
+            # The gradient of a softmax subtracts its mean under the probabilities, which equals this product.
             mean = (gradient * attended).sum(dim=-1, keepdim=True)
             gradient = gradient / (1 - ctx.dropout)
             of_scores = (gradient @ values.to(gradient.dtype).transpose(-1, -2)).mul_(kept).sub_(mean)

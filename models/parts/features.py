@@ -1,4 +1,4 @@
-"""What towers make of videos and texts. Shapes: B batch, N video tokens, D width, E width of the shared space."""
+"""The outputs of video and text towers. Shapes: B batch, N video tokens, D width, E width of the shared space."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from torch import Tensor
 class VideoFeatures(NamedTuple):
     """Tokens (B, N, D) for cross-attention and the embedding (B, E), float32.
 
-    A similarity is the dot product of two embeddings; they need not have length 1, so nothing normalises them again.
+    A similarity is the dot product of two embeddings. They need not have length 1, so never normalise them again.
     """
 
     tokens: Tensor
@@ -22,7 +22,7 @@ class TextFeatures(NamedTuple):
 
 
 class EncodedVideo(NamedTuple):
-    """What a video encoder makes of a video.
+    """The output of a video encoder.
 
     Attributes:
         tokens: (B, 1 + N, D) class token, then the tokens that are left, frame by frame (divided) or patch by patch

@@ -36,8 +36,8 @@ def contrastive(similarity: Tensor, momentum_similarity: Tensor, positives: Tens
 def selection_noise(seed: int, step: int, part: int, rows: int) -> Tensor:
     """Gumbel noise (2, rows, rows) for drawing negatives, a function of the seed, the step and its part alone.
 
-    Drawn for the rows of all processes on the CPU, so that each process cuts out its own and no count of processes, or
-    kind of device, changes it.
+    Drawn on the CPU for the rows of all processes. Each process takes its own, so neither the number of processes nor
+    the device changes it.
     """
     mixed = (seed * 1_000_003 + step) * 1_009 + part
     generator = torch.Generator().manual_seed(mixed % (2**63))
@@ -47,7 +47,7 @@ def selection_noise(seed: int, step: int, part: int, rows: int) -> Tensor:
 
 @torch.no_grad()
 def draw_negatives(similarity: Tensor, positives: Tensor, noise: Tensor, floor: float) -> tuple[Tensor, Tensor]:
-    """For each row one column that is no positive, drawn with probability softmax(similarity) + floor.
+    """Draw one column for each row, not a positive, with probability proportional to softmax(similarity) + floor.
 
     Args:
         similarity: (B, G), divided by the temperature.
@@ -61,6 +61,8 @@ def draw_negatives(similarity: Tensor, positives: Tensor, noise: Tensor, floor: 
     log_weight = similarity.float().log_softmax(dim=1)
     if floor > 0:
         log_weight = (log_weight.exp() + floor).log()
+
+    # The Gumbel-max trick: the largest log-weight plus noise is a draw from the weights.
     drawn = (log_weight + noise).masked_fill(positives, -torch.inf).argmax(dim=1)
     return drawn, ~positives.all(dim=1)
 

@@ -14,7 +14,7 @@ NO_INDEX = -100
 class MomentumTwin(nn.Module):
     """A copy of the parts that make embeddings; it follows the trained ones slowly and takes no gradient.
 
-    Its embeddings are the contrastive keys and soft targets. Parts have the model's names with `_m` behind them.
+    Its embeddings are the contrastive keys and soft targets. Parts have the model's names with the suffix `_m`.
     """
 
     def __init__(self, model: Twinnable, momentum: float) -> None:
@@ -30,7 +30,7 @@ class MomentumTwin(nn.Module):
 
     @property
     def parts(self) -> dict[str, nn.Module]:
-        """The copies by the names of the parts that they are copies of."""
+        """The copies, by the names of the originals."""
         return {name: getattr(self, f"{name}_m") for name in self.names}
 
     def copy_from(self, model: Twinnable) -> None:
@@ -55,7 +55,7 @@ class MomentumTwin(nn.Module):
 
 
 class FeatureQueue(nn.Module):
-    """The last `size` momentum features of videos and texts, and which sample each pair is of.
+    """The last `size` momentum features of videos and texts, and the sample that each pair belongs to.
 
     Starts with random unit vectors that belong to no sample (index -100). Every rank holds the same.
     """
@@ -77,7 +77,7 @@ class FeatureQueue(nn.Module):
     def push(self, video: Tensor, text: Tensor, index: Tensor) -> None:
         """Overwrite the oldest entries with a batch (G, E), (G, E), (G,) of all ranks; wraps, whatever its size.
 
-        A batch with any feature that is not finite leaves the entries as they are: its step is left out.
+        A batch with a feature that is not finite leaves the entries unchanged, since its step is skipped.
         """
         size = len(self.index)
         if size == 0:
@@ -85,6 +85,8 @@ class FeatureQueue(nn.Module):
         kept = min(size, len(index))  # of a batch larger than the queue only the last entries survive
         first = self.pointer + len(index) - kept
         slots = (first + torch.arange(kept, device=index.device)) % size
+
+        # Choose by `where` instead of `if`: the host need not wait for the device.
         is_finite = video.isfinite().all() & text.isfinite().all()
         for queue, new in ((self.video, video), (self.text, text), (self.index, index)):
             queue[slots] = torch.where(is_finite, new[len(new) - kept :].to(queue.dtype), queue[slots])

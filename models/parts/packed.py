@@ -9,10 +9,10 @@ Activation = Literal["none", "gelu", "swish"]
 
 
 class PackedLinear(nn.Module):
-    """`nn.Linear` of weights (out, in) that are packed once, here, and an activation in the same pass if asked.
+    """`nn.Linear` with weights (out, in) packed once, at construction, and an optional activation in the same pass.
 
-    Computes in the weights' dtype, whatever autocast says. Neither trained nor stored: it has no parameters. For inputs
-    of few different sizes, as videos are and texts are not: oneDNN keeps a megabyte of code for each size it has met.
+    Computes in the weights' dtype, whatever autocast says. It has no parameters, so it is neither trained nor stored.
+    Use it for inputs of few sizes, such as videos but not texts: oneDNN keeps a megabyte of code for each size.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, activation: Activation = "none") -> None:
@@ -28,7 +28,7 @@ class PackedLinear(nn.Module):
 
 
 def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Rows (Q, K) times rows (N, K), and a bias (N,) on top: (Q, N), where `can_pack` allows it."""
+    """Rows (Q, K) times rows (N, K), plus a bias (N,): (Q, N). Only if `can_pack` allows it."""
     return torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
 
 
@@ -46,6 +46,6 @@ def packed(layer: nn.Linear, dtype: torch.dtype, activation: Activation = "none"
 
 
 def packed_parts(layer: nn.Linear, parts: int, dtype: torch.dtype) -> nn.ModuleList:
-    """A linear layer as that many, each of an equal share of its outputs, packed."""
+    """Split a linear layer into `parts` packed ones, each with an equal share of its outputs."""
     shares = zip(layer.weight.to(dtype).chunk(parts), layer.bias.to(dtype).chunk(parts), strict=True)
     return nn.ModuleList(PackedLinear(weight, bias) for weight, bias in shares)

@@ -1,4 +1,4 @@
-"""How a system names the weights that were published for it; its room lists them in `published.py`."""
+"""How to describe published weights; each system lists its own in `published.py`."""
 
 from typing import NamedTuple
 
@@ -8,10 +8,10 @@ class Published(NamedTuple):
 
     Attributes:
         name: the file's name.
-        size: the model it is of.
+        size: the model it belongs to.
         purpose: what it was trained for, or what training starts from it.
         source: an address that `checkpoint=` takes (`hf://OWNER/REPO/FILE`), or a page to download it from.
-        licence: of the release; "not stated" where the release names none.
+        licence: of the release; "not stated" if the release names none.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Sharpness of attention, and the saliency that follows from it: which tokens are background (vid-TLDR, CVPR 2024).
 
-A query that looks at few keys attends sharply; one that looks everywhere is background. The attention map is never
-written out whole: it exists for a tile of queries at a time.
+A query that looks at few keys attends sharply; one that looks everywhere is background. The whole attention map
+never exists: only a tile of queries at a time.
 Shapes: B batch, N tokens, H heads, K head width.
 """
 
@@ -34,12 +34,13 @@ def attend_with_sharpness(
 ) -> tuple[Tensor, Tensor]:
     """Context (B, N, H, K) and sharpness (B, N) in one pass, without gradient.
 
-    With sizes the context is that of scores with log(size) added to each key, and the sharpness, as in the paper, that
-    of the scores alone. The probabilities of the former are those of the latter times size, normalised again: so the
-    values are multiplied by size, and a column of sizes beside them sums up the normaliser.
+    With sizes, the context uses scores with log(size) added to each key, but the sharpness, as in the paper, uses the
+    plain scores. One softmax serves both: adding log(size) multiplies a probability by size before normalising. So the
+    values are multiplied by size, and a column of sizes beside them sums up to the normaliser.
     """
     if suits_tiles(query_BNHK):
         return attend_in_tiles_with_sharpness(query_BNHK, key_BNHK, value_BNHK, size_BN)
+
     queries, keys, values = _by_head(query_BNHK), key_BNHK.permute(0, 2, 3, 1).contiguous(), _by_head(value_BNHK)
     if size_BN is not None:
         size = size_BN[:, None, :, None].to(values.dtype).expand(-1, values.shape[1], -1, -1)
@@ -62,9 +63,10 @@ def attend_with_sharpness(
 def saliency(sharpness_BN: Tensor) -> Tensor:
     """Weights (B, N) in [0, 1]: 0 for tokens less sharp than the mean of their sample, 1 for the sharpest.
 
-    Departs from the reference, which has NaN here: where all tokens are equally sharp none is background, and all
+    Departs from the reference, which has NaN here: where all tokens are equally sharp, none is background and all
     weights are 1.
     """
+    # Scale the sharpness so that the mean becomes 0 and the maximum 1. Where all are alike, there is no scale.
     mean = sharpness_BN.mean(dim=-1, keepdim=True)
     spread = sharpness_BN.amax(dim=-1, keepdim=True) - mean
     alike = spread <= SMALLEST_SPREAD * sharpness_BN.abs().amax(dim=-1, keepdim=True)
@@ -81,12 +83,14 @@ def _at_least_float32(tensor: Tensor) -> torch.dtype:
 
 
 def _tiles(query_BNHK: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Rows of the batch and queries whose scores exist together: several rows only where they fit in whole."""
+    """Yield slices of the batch and of queries whose scores fit in a tile; several rows only if they fit whole."""
     batch, num_tokens, heads, _ = query_BNHK.shape
     most = TILE_BYTES.get(query_BNHK.device.type, TILE_BYTES["other"])
     bytes_per_query = heads * num_tokens * 4
+
     num_rows = min(batch, max(1, most // (bytes_per_query * num_tokens)))
     num_queries = max(1, most // (num_rows * bytes_per_query))
+
     for row in range(0, batch, num_rows):
         for first in range(0, num_tokens, num_queries):
             yield slice(row, row + num_rows), slice(first, first + num_queries)

@@ -17,7 +17,7 @@ def sinusoid(num_positions: int, width: int) -> Tensor:
 
 
 def interpolated_in_time(table_TLD: Tensor, num_frames: int) -> Tensor:
-    """The table of T frames as one of `num_frames`, linear along time and with frames taken as intervals of it."""
+    """Resize a table of T frames to `num_frames`, linearly along time, with each frame as an interval of time."""
     if len(table_TLD) == num_frames:
         return table_TLD
     frames = F.interpolate(rearrange(table_TLD, "T L D -> L D T"), size=num_frames, mode="linear")

@@ -1,6 +1,6 @@
 """Text to WordPiece ids and back.
 
-BLIP's models have two more tokens: [DEC] starts a caption, [ENC] a text that sees video.
+BLIP's models add two tokens: [DEC] starts a caption, [ENC] a text that attends to video.
 """
 
 import re
@@ -55,9 +55,9 @@ class TextTokenizer:
         return [text.strip() for text in self._tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     def written(self, ids: Tensor) -> list[str]:
-        """The same as people write: no space before punctuation, nor within `don't`, `t-shirt` and `3.5`.
+        """Decode as people write: no space before punctuation, or within `don't`, `t-shirt` and `3.5`.
 
-        What was a word of its own before such a mark cannot be told from one that was not.
+        Ids do not store spaces, so a mark that did stand apart is joined too.
         """
         return [join_marks(text) for text in self.decode(ids)]
 
@@ -67,7 +67,7 @@ class TextTokenizer:
 
 
 def join_marks(text: str) -> str:
-    """Put punctuation that WordPiece sets apart back to the words it belongs to."""
+    """Join punctuation, which WordPiece splits off, with the words it belongs to."""
     text = re.sub(r" ([.,!?;:%)\]}])", r"\1", text)
     text = re.sub(r"([(\[{$#]) ", r"\1", text)
     text = re.sub(r"(?<=\w) ' (?=(?:s|t|m|d|ll|re|ve)\b)", "'", text)
@@ -76,7 +76,7 @@ def join_marks(text: str) -> str:
 
 
 def load_tokenizer(folder: str, added: tuple[str, ...] = BLIP_TOKENS) -> TextTokenizer:
-    """Load from a folder of this machine; code that lies in it never runs, and nothing is fetched."""
+    """Load from a local folder; never runs code from it, and downloads nothing."""
     if not any((Path(folder) / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
         raise ValueError(f"model.text.tokenizer: {folder} holds neither tokenizer.json nor vocab.txt")
     try:
@@ -90,12 +90,15 @@ def load_tokenizer(folder: str, added: tuple[str, ...] = BLIP_TOKENS) -> TextTok
 def make_tokenizer(texts: Iterable[str], vocab_size: int, added: tuple[str, ...] = BLIP_TOKENS) -> TextTokenizer:
     """A WordPiece tokenizer of at most `vocab_size` entries: the characters of `texts`, then their commonest words.
 
-    Words that find no room are spelled; equal counts are settled alphabetically, so equal texts give equal ids.
+    Other words are spelled in characters. Equal counts are ordered alphabetically, so equal texts give equal ids.
     """
+    # Count the words, split as BERT splits them.
     normalizer, pre_tokenizer = BertNormalizer(lowercase=True), BertPreTokenizer()
     words: Counter[str] = Counter()
     for text in texts:
         words.update(word for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text)))
+
+    # Every character gets two entries, at the start of a word and inside it, so that any word can be spelled.
     characters = sorted({character for word in words for character in word})
     pieces = [*SPECIAL, *characters, *(f"##{character}" for character in characters)]
     room = vocab_size - len(pieces) - len(added)
@@ -103,8 +106,11 @@ def make_tokenizer(texts: Iterable[str], vocab_size: int, added: tuple[str, ...]
         raise ValueError(
             f"model.text.vocab_size: {vocab_size} is too few for the {len(characters)} characters of the captions"
         )
+
+    # The commonest words fill the rest.
     by_count = sorted((word for word in words if len(word) > 1), key=lambda word: (-words[word], word))
     vocabulary = {piece: index for index, piece in enumerate([*pieces, *by_count[:room]])}
+
     tokenizer = WordPieceTokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = normalizer, pre_tokenizer, decoders.WordPiece()
     tokenizer.post_processor = TemplateProcessing(
@@ -115,7 +121,7 @@ def make_tokenizer(texts: Iterable[str], vocab_size: int, added: tuple[str, ...]
 
 
 def with_first(ids: Tensor, token_id: int) -> Tensor:
-    """The ids (B, S) with another first token; the given ones are left as they are."""
+    """A copy of ids (B, S) with another first token."""
     return torch.cat([torch.full_like(ids[:, :1], token_id), ids[:, 1:]], dim=1)
 
 

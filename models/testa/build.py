@@ -1,4 +1,4 @@
-"""TESTA's model for each task: which parts it has, and how a configuration makes it."""
+"""TESTA's model for each task: its parts, and how to build it from a configuration."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,11 +31,11 @@ PARTS: dict[str, Parts] = {
 
 
 def build_model(config: TaskConfig, tokenizer: Any) -> VisionLanguageModel:
-    """The configured task's model with fresh weights; of the tokenizer only its special ids are used."""
+    """Build the configured task's model with fresh weights; uses only the special ids of the tokenizer."""
     assert isinstance(config.model, TestaConfig)
     parts, objective = PARTS[config.task], config.objective
     contrasting = objective if isinstance(objective, ObjectiveConfig) else None
-    # Other systems' objectives smooth nothing.
+    # Objectives of other systems have no label smoothing.
     smoothing = objective.label_smoothing if isinstance(objective, ObjectiveConfig | TextObjectiveConfig) else 0.0
     without_decoder = contrasting is not None and "cap" not in contrasting.losses
 

@@ -1,7 +1,7 @@
 """Multiply-accumulates of the video encoder, and the tokens it leaves, without running it.
 
 The paper's convention: the encoder alone, one video, one multiply-accumulate counted as one, a LayerNorm as five per
-element; softmax, GELU, sorting, gathers and sums are not counted. What is executed is less: `temporal_attn.proj` and
+element; softmax, GELU, sorting, gathers and sums are not counted. We execute less: `temporal_attn.proj` and
 `temporal_fc` are one layer, and class tokens are not matched. Runs on the meta device, in seconds.
 """
 
@@ -23,12 +23,17 @@ def count(model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig
     with torch.device("meta"):
         encoder = VideoEncoder(model, video, aggregation).eval()
         pixels = torch.empty(1, video.num_frames, 3, video.image_size, video.image_size)
-    # The counter counts two a multiply-accumulate.
+
+    # The counter counts a multiply-accumulate as two operations.
     norms = {torch.ops.aten.native_layer_norm: lambda *shapes, **_: 2 * MACS_PER_NORM_ELEMENT * _elements(shapes[0])}
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=norms) as counter:
         encoded = encoder(pixels)
+
+    # The paper counts more than runs here: add what we save.
     executed = counter.get_total_flops() / 2
     macs = executed + _class_token_matches(encoder, video.num_frames) + _saved_by_folding(encoder, video.num_frames)
+
+    # What is left after the last block.
     frames = patches = None
     tokens = encoded.tokens.shape[1]
     if model.attention == "divided":
@@ -40,13 +45,16 @@ def count(model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig
 
 
 def _class_token_matches(encoder: VideoEncoder, num_frames: int) -> int:
-    """What the paper's count has on top: similarities of the class token, which it computes and we do not.
+    """What the paper counts in addition: similarities of the class token, which it computes and we do not.
 
-    A class token in set A, where it never leaves, is compared with all of set B wherever patches or joint tokens merge.
+    There, the class token is in set A and never leaves, but is compared with all of set B when patches or joint tokens
+    merge.
     """
     macs = 0
     patches = tokens = encoder.grid[0] * encoder.grid[1]
     tokens *= num_frames
+
+    # Follow the schedule block by block, since later blocks see fewer tokens.
     for block in encoder.blocks:
         if isinstance(block, DividedBlock):
             num_frames -= block.merge_frames.num_leaving(num_frames)
@@ -62,7 +70,7 @@ def _class_token_matches(encoder: VideoEncoder, num_frames: int) -> int:
 
 
 def _saved_by_folding(encoder: VideoEncoder, num_frames: int) -> int:
-    """What the second of two linear layers takes, less the product of the two that takes its place."""
+    """The cost of the second of two linear layers, less the cost of the matrix product that replaces it."""
     macs, patches = 0, encoder.grid[0] * encoder.grid[1]
     for block in encoder.blocks:
         if isinstance(block, DividedBlock):

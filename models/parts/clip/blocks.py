@@ -76,12 +76,13 @@ class ClipMlp(nn.Module):
 
     @torch.no_grad()
     def folded(self, dtype: torch.dtype) -> nn.Module:
-        """The same for inference on a CPU: packed layers with the activation in the first's pass; itself elsewhere.
+        """Pack for inference on a CPU, with the activation fused into the first layer; returns itself on other devices.
 
         x sigmoid(1.702 x) is swish(1.702 x) / 1.702, so QuickGELU's factor goes into the weights.
         """
         if not can_pack(self.c_fc.weight):
             return self
+
         is_quick = isinstance(self.gelu, QuickGELU)
         factor = QuickGELU.FACTOR if is_quick else 1.0
         weights = [self.c_fc.weight * factor, self.c_fc.bias * factor, self.c_proj.weight / factor, self.c_proj.bias]
@@ -92,7 +93,7 @@ class ClipMlp(nn.Module):
 
 
 class ClipBlock(nn.Module):
-    """A pre-norm block: attention, then MLP, each added to what went in."""
+    """A pre-norm block: attention, then MLP, each with a residual connection."""
 
     def __init__(self, width: int, heads: int, activation: Activation) -> None:
         super().__init__()

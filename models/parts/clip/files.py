@@ -22,10 +22,10 @@ IN_FOLDER = (
     "open_clip_pytorch_model.bin",
     "pytorch_model.bin",
 )
-"""What a folder of transformers or OpenCLIP may hold, in the order in which it is looked for."""
+"""File names that a folder of transformers or OpenCLIP may hold, in the order in which they are tried."""
 Sizes = ImageTowerSizes | TextTowerSizes
 HEAD_WIDTH = 64
-"""Of all published towers but ViT-H/14's image tower; tensors do not tell."""
+"""Head width of all published towers except ViT-H/14's image tower; tensors do not show it."""
 
 
 def read_clip(path: Path) -> dict[str, Tensor]:
@@ -61,7 +61,7 @@ def read_clip(path: Path) -> dict[str, Tensor]:
 def load_image_tower(tower: ImageTower, tensors: Mapping[str, Tensor], source: str) -> None:
     """Put the image tower of `read_clip` into `tower`.
 
-    ValueError if the file is of another model, which it names, or lacks a tensor.
+    ValueError if the file belongs to another model, which the message names, or lacks a tensor.
     """
     weights = {name.removeprefix(IMAGE): tensor for name, tensor in tensors.items() if name.startswith(IMAGE)}
     _check(weights, tower, source, "image tower")
@@ -133,7 +133,7 @@ def _check(weights: Mapping[str, Tensor], tower: ImageTower | TextTower, source:
 
 
 def _shown(sizes: Sizes) -> Sizes:
-    """The sizes with what tensors do not show, heads and activation, made equal."""
+    """The sizes that tensors show: heads and activation, which they do not show, are set to constants."""
     return replace(sizes, heads=1, activation="quick_gelu")
 
 

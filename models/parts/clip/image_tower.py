@@ -33,7 +33,7 @@ class ImageTower(nn.Module):
     """Encode images (B, 3, H, W), normalised, of any size that patches tile.
 
     Args:
-        resize: how the positional embedding is fitted to images of another size than the tower's own.
+        resize: how to fit the positional embedding to images of another size.
     """
 
     def __init__(self, sizes: ImageTowerSizes, resize: Resize = "nearest") -> None:
@@ -70,10 +70,10 @@ class ImageTower(nn.Module):
 def embed_patches(images: Tensor, kernel: Tensor, keep_BL: Tensor | None = None) -> Tensor:
     """Images (..., 3, H, W) as patch tokens (..., L, D), row by row; `kernel` is a convolution's (D, 3, P, P).
 
-    With `keep_BL`, of clips (B, T, 3, H, W) only these patches of each frame, in this order. ValueError if patches of
+    `keep_BL` selects patches in each frame of clips (B, T, 3, H, W), in this order. ValueError if patches of
     P pixels do not tile the images.
     """
-    # As a matrix product: convolutions of this kind take slower paths on several devices.
+    # Project by a matrix product: this convolution takes slower paths on several devices.
     return F.linear(cut_patches(images, kernel.shape[-1], keep_BL), kernel.flatten(1))
 
 
@@ -90,10 +90,11 @@ def cut_patches(images: Tensor, patch_size: int, keep_BL: Tensor | None = None) 
 
 
 def resize_positions(embedding: Tensor, grid: tuple[int, int], resize: Resize) -> Tensor:
-    """Fit a square positional embedding (1 + L0, D), a place for the class token first, to another grid of patches."""
+    """Fit a square positional embedding (1 + L0, D), the class token's first, to another grid of patches."""
     side = round((len(embedding) - 1) ** 0.5)
     if grid == (side, side):
         return embedding
+
     places = rearrange(embedding[1:], "(H W) D -> 1 D H W", H=side)
     if resize == "nearest":
         places = F.interpolate(places, size=grid, mode="nearest")

@@ -1,4 +1,4 @@
-"""What the same weights of CLIP are called: OpenAI's names, which are ours and OpenCLIP's, and transformers'."""
+"""The two naming schemes for CLIP's weights: OpenAI's, which OpenCLIP and we use, and transformers'."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -65,6 +65,8 @@ def to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name in names:
             found[names[name]] = tensor.T.contiguous() if name in _TRANSPOSED else tensor
             continue
+
+        # OpenAI stacks queries, keys and values in one projection; transformers has three.
         ours, theirs, index, part = _split_block_name(name, our_names=True)
         if part.startswith("attn.in_proj_"):
             kind = part.removeprefix("attn.in_proj_")
@@ -89,6 +91,8 @@ def from_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name in names:
             found[names[name]] = tensor.T.contiguous() if names[name] in _TRANSPOSED else tensor
             continue
+
+        # Stack the three projections when the first is met; the others were read with it.
         ours, theirs, index, part = _split_block_name(name, our_names=False)
         stacked = re.fullmatch(r"self_attn\.([qkv]_proj)\.(weight|bias)", part)
         if stacked is None:

@@ -29,28 +29,33 @@ class Teaching(NamedTuple):
 def teach(tower: ImageTower, video_BTCHW: Tensor, num_blocks: int = 6) -> Teaching:
     """Patch tokens after each of the last `num_blocks` blocks, through `ln_post` and the projection.
 
-    Frames are encoded one by one, and nothing is learned: the tower has to be in evaluation mode.
+    Each frame is encoded alone. Nothing is learned: the tower must be in evaluation mode.
     """
     blocks = tower.transformer.resblocks
     if not 1 <= num_blocks <= len(blocks):
         raise ValueError(f"a teacher of {len(blocks)} blocks has no last {num_blocks}")
+
+    # Frames are images to the teacher.
     batch = len(video_BTCHW)
     tokens = tower.embed(video_BTCHW.flatten(0, 1))
     outputs = []
     attention = tokens.new_empty(0)
     for index, block in enumerate(blocks):
         assert isinstance(block, ClipBlock)
+        # The mask needs the attention of the last block alone, so no other block's is computed.
         if index == len(blocks) - 1:
             attention = block.attn.received_from_first(block.ln_1(tokens))[:, 1:]
+
         tokens = block(tokens)
         if index >= len(blocks) - num_blocks:
             outputs.append(F.normalize((tower.ln_post(tokens[:, 1:]) @ tower.proj).float(), dim=-1))
+
     features = rearrange(torch.stack(outputs), "K (B T) L E -> K B T L E", B=batch)
     return Teaching(features, rearrange(attention, "(B T) L -> B T L", B=batch))
 
 
 def draw_visible(attention_BTL: Tensor, mask_ratio: float, generator: torch.Generator | None = None) -> Tensor:
-    """Draw the patches that the student sees, each frame apart, without replacement, in proportion to attention.
+    """Draw the patches that the student sees, for each frame, without replacement, in proportion to attention.
 
     L - int(L mask_ratio) patches of each frame stay visible. Returns a mask (B, T, L), True where a patch is hidden.
     """
@@ -58,6 +63,7 @@ def draw_visible(attention_BTL: Tensor, mask_ratio: float, generator: torch.Gene
     num_visible = num_patches - int(num_patches * mask_ratio)
     if not 1 <= num_visible <= num_patches:
         raise ValueError(f"mask_ratio {mask_ratio}: leaves {num_visible} of {num_patches} patches visible")
+
     rows = attention_BTL.flatten(0, 1).float()
     # A patch whose attention underflows could not be drawn, and there might be too few others.
     visible = torch.multinomial(rows.clamp(min=1e-12), num_visible, generator=generator)
@@ -66,7 +72,7 @@ def draw_visible(attention_BTL: Tensor, mask_ratio: float, generator: torch.Gene
 
 
 def visible_features(features_KBTLE: Tensor, hidden_BTL: Tensor) -> Tensor:
-    """The features of visible patches, frame by frame in order of place: (K, B, T V, E)."""
+    """The features of visible patches, frame by frame, in order of position: (K, B, T V, E)."""
     num_visible = int((~hidden_BTL[0, 0]).sum())
     # A stable sort of booleans puts the visible places first and leaves them in order.
     place = hidden_BTL.to(torch.uint8).argsort(dim=-1, stable=True)[..., :num_visible]

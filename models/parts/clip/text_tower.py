@@ -27,8 +27,8 @@ class TextTowerFeatures(NamedTuple):
 class TextTower(nn.Module):
     """Encode token ids (P, S) of at most `context` tokens.
 
-    The end token has the highest id of the vocabulary and is found by that. What follows it changes nothing, since
-    attention is causal, so texts may be padded with any id, and to any length.
+    The end token has the highest id of the vocabulary, which is how it is found. Attention is causal, so what follows
+    it changes nothing: texts may be padded with any id, to any length.
     """
 
     def __init__(self, sizes: TextTowerSizes) -> None:
@@ -57,7 +57,7 @@ class TextTower(nn.Module):
         return self.token_embedding(ids_PS) + self.positional_embedding[:length]
 
     def freeze_first_blocks(self, count: int) -> None:
-        """Leave the first `count` blocks as they are in training; all else of the tower is trained."""
+        """Freeze the first `count` blocks; the rest of the tower is trained."""
         if not 0 <= count <= self.sizes.depth:
             raise ValueError(f"cannot freeze {count} of the text tower's {self.sizes.depth} blocks")
         for block in self.transformer.resblocks[:count]:

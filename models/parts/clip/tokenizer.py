@@ -1,6 +1,6 @@
 """CLIP's tokenizer: byte-pair encoding of cleaned, lower-case text, from OpenAI's vocabulary file alone.
 
-The vocabulary is 256 bytes, the same at the end of a word, one entry a merge, and the start and end tokens. OpenCLIP's
+The vocabulary is 256 bytes, the same 256 as word ends, one entry per merge, and the start and end tokens. OpenCLIP's
 copy gives the same ids; the two differ in how they spell the start and end tokens, should a text contain those words.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 VOCABULARY_FILE = "bpe_simple_vocab_16e6.txt.gz"
 MERGES_READ = 48894
-"""Of OpenAI's file only so many merges are used, which makes 49408 tokens."""
+"""Only this many merges of OpenAI's file are used, which makes 49408 tokens."""
 OPEN_CLIP = "open_clip_torch"
 """In place of a path: the file in the Python package of this name, which need not be importable."""
 END_OF_WORD = "</w>"
@@ -164,14 +164,16 @@ def load_clip_tokenizer(source: str, spelling: Literal["openai", "openclip"] = "
 def make_clip_tokenizer(texts: Iterable[str], vocab_size: int) -> ClipTokenizer:
     """A tokenizer of at most `vocab_size` tokens whose merges are learned from `texts`.
 
-    The commonest pair of neighbouring pieces is merged, again and again; of equally common ones the first by
-    the alphabet, so equal texts give equal ids. ValueError if the bytes alone are more than `vocab_size`.
+    Repeatedly merges the commonest pair of neighbouring pieces. Equally common pairs are ordered alphabetically, so
+    equal texts give equal ids. ValueError if the bytes alone are more than `vocab_size`.
     """
     room = vocab_size - 2 * len(byte_alphabet()) - len(SPECIAL["openai"])
     if room < 0:
         raise ValueError(
             f"model.text.vocab_size: {vocab_size} is too few; CLIP's 512 bytes and 2 special tokens need 514"
         )
+
+    # Count the words, each as a tuple of its pieces, at first single bytes.
     splitter = _pre_tokenizer()
     counts: Counter[tuple[str, ...]] = Counter()
     for text in texts:
@@ -180,12 +182,15 @@ def make_clip_tokenizer(texts: Iterable[str], vocab_size: int) -> ClipTokenizer:
 
     merges: list[Merge] = []
     while len(merges) < room:
+        # Count the pairs, weighted by how often their word occurs.
         pairs: Counter[Merge] = Counter()
         for pieces, count in counts.items():
             for pair in itertools.pairwise(pieces):
                 pairs[pair] += count
         if not pairs:
             break
+
+        # Merge the commonest pair in every word.
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
         merged: Counter[tuple[str, ...]] = Counter()

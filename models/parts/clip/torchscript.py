@@ -1,4 +1,4 @@
-"""The tensors of a TorchScript archive, as OpenAI publishes CLIP, read without running anything of it.
+"""Read the tensors of a TorchScript archive, as OpenAI publishes CLIP, without running its code.
 
 Such an archive holds code and a pickle of the module tree, which `torch.load(weights_only=True)` refuses. Here every
 class that the pickle names becomes a plain record of its attributes; only tensors are made.
@@ -30,7 +30,7 @@ STORAGES = {
 
 
 class _Record:
-    """What stands in the place of an object of any class: its attributes, and nothing that could run."""
+    """Replaces an object of any class: keeps its attributes, and nothing that could run."""
 
     attributes: dict[str, Any]
 
@@ -80,6 +80,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         # Damaged content may raise anything.
         text = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path}: cannot be read as a TorchScript archive ({text}); get the file again") from error
+
     tensors = dict(_tensors_of(module, ""))
     if not tensors:
         raise ValueError(f"{path}: this TorchScript archive holds no module with weights")

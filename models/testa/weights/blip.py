@@ -1,4 +1,4 @@
-"""BLIP's files: a ViT for images and the text towers, under the names that TESTA's and our model have too.
+"""BLIP's files: an image ViT and text towers, under the names that TESTA and our model use too.
 
 `model_base.pth`, `model_base_14M.pth` and `model_base_capfilt_large.pth` hold all of pre-training (encoder, towers,
 heads, decoder, twins, queues); the fine-tunes for retrieval (384 pixels) hold no decoder, those for question answering
@@ -17,17 +17,17 @@ POSITION_IDS = "embeddings.position_ids"
 
 
 def matches(names: Iterable[str]) -> bool:
-    """Whether these are the names of one of BLIP's files, or of one that is made like them."""
+    """Whether these are the names of one of BLIP's files, or of a file like them."""
     return any(name.startswith("visual_encoder.blocks.") for name in names)
 
 
 def read(tensors: Mapping[str, Tensor]) -> Stored:
-    """The weights as they are; queues and position ids (0, 1, 2, ...) are no weights."""
+    """The weights unchanged; queues and position ids (0, 1, 2, ...) are not weights."""
     return read_named(tensors, "BLIP")
 
 
 def read_named(tensors: Mapping[str, Tensor], family: str) -> Stored:
-    """The same for any model of these names; `family` says whose it is."""
+    """Like `read`, for any model with these names; `family` names its authors' project."""
     weights: dict[str, Tensor] = {}
     left: dict[str, list[str]] = {}
     for name, tensor in tensors.items():
@@ -41,7 +41,7 @@ def read_named(tensors: Mapping[str, Tensor], family: str) -> Stored:
 
 
 def task_of(names: Iterable[str]) -> str:
-    """What a file of these parts was trained for, in words."""
+    """What a file with these parts was trained for, in words."""
     parts = {part_of(name) for name in names}
     if "text_decoder" not in parts:
         return "fine-tuned for retrieval" if "itm_head" in parts else "of an unknown task"

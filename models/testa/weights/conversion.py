@@ -1,4 +1,4 @@
-"""What converts files of TESTA and BLIP to our checkpoints and back: the piece `convert` of the table of systems."""
+"""Convert files of TESTA and BLIP to our checkpoints and back: the entry `convert` in the table of systems."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ to_reference = exchange.to_reference
 
 
 def settings_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The task of a file, and the sections of a configuration that its names and shapes tell."""
+    """The task of a file, and the configuration sections that follow from its names and shapes."""
     task = sizes.task_of(tensors)
     settings = {"task": task, "model": to_dict(sizes.model_of(tensors)), "video": to_dict(sizes.video_of(tensors))}
     if "image_queue" in tensors:
@@ -27,10 +27,10 @@ def settings_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def is_dropped(name: str) -> bool:
-    """Whether our checkpoints do without a tensor of a file, since it is counted and not learned."""
+    """Whether our checkpoints omit a tensor of a file, since it is counted and not learned."""
     return name.endswith(blip.POSITION_IDS)
 
 
 def described(model: ModelConfig) -> str:
-    """What tells models of this system apart, in words."""
+    """What distinguishes models of this system, in words."""
     return f"{as_testa(model).attention} attention"

@@ -1,6 +1,6 @@
-"""An encoder's weights made to fit another encoder: an image's to a video's, other sizes, attention of another kind.
+"""Fit an encoder's weights to another encoder: image to video, other sizes, another kind of attention.
 
-Names here are those within the encoder (`blocks.0.attn.qkv.weight`).
+Names here are relative to the encoder (`blocks.0.attn.qkv.weight`).
 """
 
 import re
@@ -21,16 +21,19 @@ PLACES = "pos_embed"
 
 
 def fit_encoder(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> FittedPart:
-    """The weights `found` as an encoder with the state `own` can take them; what still differs is the caller's to say.
+    """Make the weights `found` fit an encoder with the state `own`; the caller reports what still differs.
 
-    From an image encoder the attention over time and its norm are copies of those within frames, and `temporal_fc` and
-    the time embedding are zero, so that the model begins as the image model, frame by frame. Whatever of time `own` has
-    no use for is left. Place embeddings are resized bicubically, those of time to the nearest frame.
+    From an image encoder, the attention over time and its norm copy the attention within frames, and `temporal_fc` and
+    the time embedding are zero. So the model starts as the image model, applied to each frame. Weights for time that
+    `own` does not have are left. Position embeddings are resized bicubically, time embeddings to the nearest frame.
     """
     fitted = FittedPart(dict(found))
+    # Leave what only the file has.
     _leave(fitted, own, TEMPORAL, "attention of this model is not divided")
     _leave(fitted, own, SCALING, "model.temporal_scaling is off, so outputs differ from the file's model")
     _leave(fitted, own, re.compile(f"{TIME}$"), "attention of this model is within frames alone")
+
+    # Make what an image encoder lacks.
     is_image = not any(TEMPORAL.match(name) for name in found)
     if is_image and any(TEMPORAL.match(name) for name in own):
         fitted.weights |= _temporal_from_spatial(fitted.weights, own)
@@ -38,17 +41,21 @@ def fit_encoder(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Fitte
     if is_image and TIME in own and TIME not in found:
         fitted.weights[TIME] = torch.zeros_like(own[TIME])
         fitted.notes.append("time_embed is zero")
+
+    # A scaling of zero is a factor of 1, as tanh(0) + 1 = 1.
     scalings = [name for name in own if SCALING.match(name)]
     if scalings and not any(name in found for name in scalings):
         fitted.weights |= {name: torch.zeros_like(own[name]) for name in scalings}
         fitted.notes.append("temporal_scaling is zero, a factor of 1")
+
+    # Resize what has another size.
     for name in [PLACES, TIME, *scalings]:
         _resize(fitted, name, own)
     return fitted
 
 
 def resize_places(embedding_1ND: Tensor, num_patches: int) -> Tensor:
-    """The position embedding of a square grid resized bicubically to one of `num_patches`; the class token's stays."""
+    """Resize a square position embedding bicubically to `num_patches`; the class token's stays as it is."""
     side, wanted = round((embedding_1ND.shape[1] - 1) ** 0.5), round(num_patches**0.5)
     grid = rearrange(embedding_1ND[:, 1:].float(), "1 (H W) D -> 1 D H W", H=side)
     grid = F.interpolate(grid, size=(wanted, wanted), mode="bicubic", align_corners=False)
@@ -56,7 +63,7 @@ def resize_places(embedding_1ND: Tensor, num_patches: int) -> Tensor:
 
 
 def _leave(fitted: FittedPart, own: Mapping[str, Tensor], pattern: re.Pattern[str], reason: str) -> None:
-    """Move what only the file has of a kind from the weights to what is left."""
+    """Move weights of a kind that only the file has to `left`."""
     if any(pattern.match(name) for name in own):
         return
     names = [name for name in fitted.weights if pattern.match(name)]
@@ -83,6 +90,7 @@ def _resize(fitted: FittedPart, name: str, own: Mapping[str, Tensor]) -> None:
     given, wanted = fitted.weights[name], own[name].shape
     if given.ndim != 3 or given.shape[::2] != wanted[::2] or given.shape[1] == wanted[1]:
         return
+
     change = f"{name}: {given.shape[1]} -> {wanted[1]}"
     if name != PLACES:
         fitted.weights[name] = resize_in_time(given, wanted[1])

@@ -1,4 +1,4 @@
-"""Between the reference's names (TESTA's and BLIP's) and those of our checkpoints; every value stays as it is."""
+"""Convert between the reference's names (TESTA's and BLIP's) and our checkpoints' names; values stay unchanged."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ POSITIONS = "embeddings.position_embeddings.weight"
 
 
 def to_native(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a reference file as a task's `state_dict()` has them, without position ids.
+    """Rename the tensors of a reference file as a task's `state_dict()` names them, without position ids.
 
     Queues are (E, Q) there and (Q, E) here. `ValueError` names parts that no task here has.
     """
@@ -24,6 +24,7 @@ def to_native(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     strange = sorted({part_of(name) for name in tensors} - known)
     if strange:
         raise ValueError(f"holds parts that no task here has: {', '.join(strange)}")
+
     native: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if name in QUEUES:
@@ -31,13 +32,13 @@ def to_native(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif not name.endswith(POSITION_IDS):
             native[(TWIN if part_of(name).endswith(TWIN_SUFFIX) else MODEL) + name] = tensor
     if f"{QUEUE}video" in native:
-        # Pre-training's queue does not say whose its entries are: each pair stands alone.
+        # Pre-training's queue does not store which samples its pairs belong to: each pair counts as its own sample.
         native.setdefault(f"{QUEUE}index", torch.full((len(native[f"{QUEUE}video"]),), NO_INDEX))
     return native
 
 
 def to_reference(tensors: Mapping[str, Tensor], task: str) -> dict[str, Tensor]:
-    """The tensors of one of our checkpoints as the reference's model of `task` has them, with position ids."""
+    """Rename the tensors of our checkpoint as the reference's model of `task` names them, with position ids."""
     reference: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         own = name.removeprefix(MODEL).removeprefix(TWIN)

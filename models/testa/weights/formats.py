@@ -1,4 +1,4 @@
-"""Whose files start TESTA's models: our own, TESTA's, BLIP's and ViTs of timm."""
+"""The files that TESTA's models can start from: our own, TESTA's, BLIP's and timm's ViTs."""
 
 from collections.abc import Mapping
 from types import ModuleType
@@ -31,7 +31,7 @@ class TestaFormats:
     otherwise_found_in = PRETRAINED
 
     def fit_part(self, part: str, found: dict[str, Tensor], own: dict[str, Tensor]) -> FittedPart:
-        """The weights of a part as a part with the state `own` can take them; names are those within the part."""
+        """Make the weights `found` of a part fit the model's state `own`; names are relative to the part."""
         return fit_encoder(found, own) if part == ENCODER else FittedPart(found)
 
 

@@ -1,4 +1,4 @@
-"""What model a reference file is of, read from the names and shapes of its tensors."""
+"""Which model a reference file belongs to, read from the names and shapes of its tensors."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from configs.schema import TestaConfig, TextConfig, VideoConfig
 from models.checkpoints.stored import part_of
 
 HEAD_WIDTH = 64
-"""Of one attention head in ViT-B and BERT-base; the tensors do not tell."""
+"""Width of one attention head in ViT-B and BERT-base; tensors do not show it."""
 
 
 def task_of(tensors: Mapping[str, Tensor]) -> str:
@@ -23,7 +23,7 @@ def task_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def model_of(tensors: Mapping[str, Tensor]) -> TestaConfig:
-    """The model's sizes. One without attention over time is that of an image: `attention: space`."""
+    """The model's sizes. A model without time embedding is an image model: `attention: space`."""
     shape = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     width = shape["visual_encoder.cls_token"][2]
     attention = "joint" if "visual_encoder.time_embed" in shape else "space"
@@ -41,7 +41,7 @@ def model_of(tensors: Mapping[str, Tensor]) -> TestaConfig:
 
 
 def video_of(tensors: Mapping[str, Tensor]) -> VideoConfig:
-    """Frames of the time embedding, pixels of the position embedding, and how TESTA samples; else the defaults."""
+    """Frames from the time embedding, pixels from the position embedding, and TESTA's sampling; else the defaults."""
     patch = tensors["visual_encoder.patch_embed.proj.weight"].shape[2]
     image_size = patch * round((tensors["visual_encoder.pos_embed"].shape[1] - 1) ** 0.5)
     if "visual_encoder.time_embed" not in tensors:
