@@ -3,6 +3,7 @@
 import itertools
 import multiprocessing
 import signal
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Generic, TypeVar
 
 Job = TypeVar("Job")
@@ -59,9 +61,9 @@ def run_each(
         process = context.Process(target=_serve, args=(function, theirs), daemon=True)
         with _ctrl_c_held_back():
             process.start()
+            pool[ours] = _Worker(process, job, time.monotonic() + max(timeout, START_SECONDS))
         theirs.close()  # so that the pipe ends with the process
         ours.send(job)
-        pool[ours] = _Worker(process, job, time.monotonic() + max(timeout, START_SECONDS))
 
     def replace(connection: Connection) -> None:
         """Put a new process in the place of one that is over, if there is anything left to do."""
@@ -108,11 +110,20 @@ def run_each(
 @contextmanager
 def _ctrl_c_held_back() -> Iterator[None]:
     """Inside, Ctrl-C waits. Processes that start here never hear of it, not even while they import."""
+    held_back: list[tuple[int, FrameType | None]] = []
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    # Blocking it is what processes inherit. It is not enough for us: another thread may take the signal, and Python
+    # then interrupts this one all the same.
+    handler = signal.signal(signal.SIGINT, lambda *heard: held_back.append(heard)) if is_main_thread else None
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if is_main_thread:
+            signal.signal(signal.SIGINT, handler)
+        if held_back and callable(handler):
+            handler(*held_back[0])
 
 
 def one_line(error: BaseException) -> str:

@@ -60,7 +60,7 @@ def test_a_run_says_where_its_results_are_and_resuming_raises_no_alarm(
 
 def warnings_of_ddp() -> list[str]:
     start_distributed()
-    step = SimpleNamespace(module=nn.Linear(2, 2), device=device("cpu"))
+    step = SimpleNamespace(module=nn.Linear(2, 2), device=device("cpu"), _losses_differ=False)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = TrainingStep._distributed(cast(TrainingStep, step))

@@ -198,7 +198,7 @@ def test_missing_data_are_named_before_torch_is_imported(tmp_path: Path) -> None
 def test_a_command_runs_in_another_process_whose_status_is_heeded() -> None:
     code = "import configs.load, os; assert os.environ['HF_HUB_OFFLINE'] == '1'"
     run_command(("-c", code), reproduce.OFFLINE)
-    with pytest.raises(ValueError, match=r"^-c .*: ended with status 3; what it said is above$"):
+    with pytest.raises(ValueError, match=r"^-c .*: ended with status 3; its output is above$"):
         run_command(("-c", "raise SystemExit(3)"))
 
 

@@ -46,7 +46,9 @@ def clone(tmp_path: Path) -> Path:
 
 
 def make(clone: Path, target: str = "setup") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PATH": f"{clone.parent / 'bin'}:{os.environ['PATH']}"}
+    # A make that runs these tests leaves settings of its own, and its children say which folder they enter.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    environment = {**inherited, "PATH": f"{clone.parent / 'bin'}:{os.environ['PATH']}"}
     return subprocess.run(["make", target], cwd=clone, env=environment, capture_output=True, text=True, check=False)
 
 

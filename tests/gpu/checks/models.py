@@ -21,9 +21,11 @@ SPECIAL_IDS = {"sep_token_id": 102, "cls": 101}
 LOSSES: tuple[Literal["vtc", "vtm", "cap"], ...] = ("vtc", "vtm", "cap")
 
 
-def aggregation(size: Size, reducer: str, **settings: Any) -> AggregationConfig:
-    """The reducer with merging along all of its axes."""
+def aggregation(size: Size, reducer: str, attention: str = "divided", **settings: Any) -> AggregationConfig:
+    """The reducer with merging along all of its axes that this attention has."""
     amounts = {name: amount for name, amount in size.leaving.items() if name in REDUCER_SETTINGS[reducer]}
+    if reducer == "saliency":
+        amounts.pop("patches_per_block" if attention == "joint" else "tokens_per_block", None)
     return AggregationConfig(reducer=reducer, **amounts, **settings)  # type: ignore[arg-type]
 
 

@@ -44,7 +44,7 @@ def encoder(device: torch.device, size: Size, attention: str, reducer: str) -> F
     """The video encoder with one kind of attention and one reducer."""
     sides = []
     for where in (device, CPU):
-        own = build_model(size, where, attention, aggregation(size, reducer)).visual_encoder.train()
+        own = build_model(size, where, attention, aggregation(size, reducer, attention)).visual_encoder.train()
         sides.append(encode(own, own, clips(size, where)))
     return Finding(compare(*sides))
 
