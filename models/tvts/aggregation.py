@@ -30,7 +30,7 @@ class ClipSchedules:
 
     @property
     def proportional_attention(self) -> bool:
-        """Whether sizes are a bias of attention; where nothing merges all are 1, and their logarithm is none."""
+        """Whether log(size) is added in attention; if nothing merges, all sizes are 1 and the bias would be 0."""
         return self.settings.proportional_attention and any((*self.frames, *self.patches))
 
     def aggregator(self, axis: Literal["time", "space"], block: int) -> TokenAggregator:

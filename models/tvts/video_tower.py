@@ -115,14 +115,16 @@ class VideoTower(nn.Module):
         """Encode clips, or images (B, 3, H, W) as clips of one frame; uint8 pixels are normalised first.
 
         Args:
-            keep_BL: places of the patches that stay, for every frame of a clip the same; None keeps all.
-            return_origins: whether to follow where every original cell goes.
-            steps: a list that is given one list a block of what merges; implies `return_origins`.
+            keep_BL: positions of the patches that stay, the same in every frame of a clip; None keeps all.
+            return_origins: whether to track the token that holds each original cell.
+            steps: a list, filled with one list per block of what merges; implies `return_origins`.
         """
         if video_BTCHW.ndim == 4:
             video_BTCHW = video_BTCHW.unsqueeze(1)
         if video_BTCHW.dtype == torch.uint8:
             video_BTCHW = normalise_pixels(video_BTCHW, self.pixel_mean, self.pixel_std, self.proj.dtype)
+
+        # Each token starts with one cell, its own.
         tokens, num_frames = self._embed(video_BTCHW, keep_BL), video_BTCHW.shape[1]
         batch, num_patches = len(tokens), (tokens.shape[1] - 1) // num_frames
         size = tokens.new_ones(batch, num_frames, num_patches, dtype=torch.float32)
@@ -132,12 +134,14 @@ class VideoTower(nn.Module):
             origins = cells.expand(batch, -1, -1)
 
         state = self._through_blocks(ClipState(tokens, size, origins), steps)
+
+        # The class token is number 0 in the output, so origins move up by one; -1 still means dropped.
         origins = None if state.origins is None else torch.where(state.origins < 0, -1, state.origins + 1)
         embedding = self.ln_post(state.tokens[:, 0]) @ self.proj
         return EncodedClip(embedding, state.tokens, state.size, origins)
 
     def sequence(self, encoded: EncodedClip) -> Tensor:
-        """What the sorting head reads of a clip, (B, N, E): all tokens, or only the patches where they stay raw."""
+        """What the sorting head reads, (B, N, E): all tokens of a clip, or only its patches if they stay raw."""
         return self.project(encoded.tokens[:, 1:] if self.raw_patches else encoded.tokens)
 
     def project(self, patches: Tensor) -> Tensor:
@@ -146,10 +150,10 @@ class VideoTower(nn.Module):
 
     @torch.no_grad()
     def fold_for_inference(self, dtype: torch.dtype | None = None) -> "VideoTower":
-        """Prepare for nothing but inference on the device it is on, in place; returns itself.
+        """Prepare for inference only, on the current device, in place; returns itself.
 
         On a CPU the weights are packed to compute in `dtype`, by default their own. Outputs stay equal to 1e-5 in
-        float32. The folded tower no longer trains, and neither loads nor makes checkpoints.
+        float32. The folded tower can no longer be trained, and can neither load nor make checkpoints.
         """
         for block in self.blocks:
             assert isinstance(block, TvtsBlock)
@@ -160,7 +164,7 @@ class VideoTower(nn.Module):
         return self
 
     def capped(self, num_frames: int, num_patches: int) -> list[str]:
-        """What of the schedule a clip of this size cannot hold, one line an axis; empty when it holds all of it."""
+        """Where a clip of this size cannot hold the schedule, one line per axis; empty if it fits."""
         axes = (("frames", self.schedules.frames, num_frames, 1), ("patches", self.schedules.patches, num_patches, 0))
         lines = []
         for axis, schedule, count, protected in axes:
@@ -170,20 +174,24 @@ class VideoTower(nn.Module):
         return lines
 
     def _embed(self, video_BTCHW: Tensor, keep_BL: Tensor | None) -> Tensor:
-        """Tokens (B, 1 + T L, D) that go into the first block; only patches that stay are projected at all."""
+        """Tokens (B, 1 + T L, D) for the first block; projects only the patches that stay."""
         batch, num_frames, _, height, width = video_BTCHW.shape
         patch_size = self.image.patch_size
         position = resize_positions(
             self.positional_embedding, (height // patch_size, width // patch_size), resize="nearest"
         )
+
         if isinstance(self.conv1, nn.Conv2d):
             patches = embed_patches(video_BTCHW, self.conv1.weight, keep_BL)
         else:  # packed for inference
             patches = self.conv1(cut_patches(video_BTCHW, patch_size, keep_BL))
+
+        # Each patch adds its position, the same in all frames, and its frame's time, the same for all patches.
         place = position[1:]
         if keep_BL is not None:
             # Not `place[keep_BL]`, whose gradient adds up the clips' shared rows in no fixed order.
             place = place.index_select(0, keep_BL.flatten()).unflatten(0, keep_BL.shape).unsqueeze(1)
+
         patches = patches + place + self._time(num_frames)[:, None]
         cls = (self.class_embedding + position[0]).expand(batch, 1, -1)
         return self.ln_pre(torch.cat([cls, patches.flatten(1, 2)], dim=1))
@@ -206,15 +214,16 @@ class VideoTower(nn.Module):
         return state
 
     def _initialise_blocks(self) -> None:
-        """CLIP's scales in space; attention over time adds 0, so that the first model is CLIP frame by frame."""
+        """Use CLIP's scales in space. Attention over time adds 0, so the model starts as CLIP applied to each frame."""
         for block in self.blocks:
             assert isinstance(block, TvtsBlock)
             in_space, in_time, mlp = block.attn, block.timeattn, block.mlp
             assert isinstance(in_space.qkv, nn.Linear) and isinstance(in_space.proj, nn.Linear)
             assert isinstance(in_time.qkv, nn.Linear) and isinstance(in_time.proj, nn.Linear)
             assert isinstance(mlp, ClipMlp)
+
             initialise((in_space.qkv.weight, in_space.qkv.bias), in_space.proj, mlp, len(self.blocks))
             for zeroed in (in_time.qkv.weight, in_time.qkv.bias, in_time.proj.bias):
                 nn.init.zeros_(zeroed)
-            # Zero queries, keys and values already give 0; a zero here too would let nothing learn.
+            # Zero queries, keys and values already give 0. If this were zero too, no gradient would flow.
             nn.init.ones_(in_time.proj.weight)

@@ -80,7 +80,7 @@ class Trunk(nn.Module):
 
 
 class DistillationHead(nn.Module):
-    """From the tokens of one block to those of the teacher."""
+    """Map the tokens of one block to the teacher's."""
 
     def __init__(self, width: int, teacher_width: int) -> None:
         super().__init__()
@@ -93,11 +93,11 @@ class DistillationHead(nn.Module):
 
 
 class VideoEncoder(nn.Module):
-    """Encode videos (B, T, 3, H, W), normalised, of any number of frames.
+    """Encode normalised videos (B, T, 3, H, W) with any number of frames.
 
-    Positions are a fixed sinusoid over frames and patches in one row, made for as many frames as the weights were
-    trained with (`checkpoint_frames`, by default `video.num_frames`) and interpolated in time for others. A single
-    frame has the table of one.
+    Positions are a fixed sinusoid over the row of all frames' patches. The table has as many frames as the weights were
+    trained with (`checkpoint_frames`, by default `video.num_frames`) and is interpolated in time for other numbers. A
+    single frame uses the table's first frame.
 
     Args:
         pool_norm: False for question answering, which pools nothing and whose files have no such norm.
@@ -135,7 +135,7 @@ class VideoEncoder(nn.Module):
             self.clip_decoder = nn.ModuleList(heads)
         self.apply(_initialise)
 
-        # The table is computed and not learned, so no file holds it.
+        # The table is computed, not learned, so no file holds it.
         frames = model.checkpoint_frames or video.num_frames
         table = sinusoid(frames * self.num_patches, model.width).unflatten(0, (frames, self.num_patches))
         self.register_buffer("position", table, persistent=False)
@@ -152,14 +152,15 @@ class VideoEncoder(nn.Module):
         """Encode normalised videos; see `EncodedVideo`.
 
         Args:
-            keep_BV: indices of the tokens that are encoded at all, in pre-training; by default all are.
-            num_returned: how many of the last blocks' outputs are wanted besides.
-            steps: an empty list, which is given for each block what it merged; this needs `return_origins`.
+            keep_BV: indices of the tokens to encode, in pre-training; by default all.
+            num_returned: how many of the last blocks' outputs to return in addition.
+            steps: an empty list, filled with what each block merged; this needs `return_origins`.
         """
         assert steps is None or (return_origins and not self.training), "steps are for looking, and need origins"
         assert keep_BV is None or not return_origins, "origins are of videos that are seen whole"
         state = self._embed(video_BTCHW, keep_BV, return_origins)
 
+        # The blocks, keeping the outputs that a teacher's features are compared with.
         returned = []
         first_returned = len(self.encoder.blocks) - num_returned
         for index, block in enumerate(self.encoder.blocks):
@@ -173,15 +174,16 @@ class VideoEncoder(nn.Module):
             if index >= first_returned:
                 returned.append(state.tokens)
 
+        # Without merging no block tracks sizes: every token holds one cell.
         size = state.size
         if size is None:
             size = state.tokens.new_ones(state.tokens.shape[:2], dtype=torch.float32)
         return EncodedVideo(self.encoder.norm(state.tokens), size, state.origins, returned)
 
     def pool(self, tokens_BND: Tensor, num_frames: int) -> Tensor:
-        """Normed means (B, F, D) of tokens that `forward` returns: of each frame, or of all (F = 1).
+        """Normalised means (B, F, D) of the tokens from `forward`: one per frame, or one of all (F = 1).
 
-        Tokens of which some were left out or merged belong to no frame any more and are pooled together.
+        If some tokens were left out or merged, the rest no longer belongs to single frames and is pooled together.
         """
         assert self.pool_norm is not None, "this encoder was built without pooling"
         if self.pooling == "frames" and tokens_BND.shape[1] == num_frames * self.num_patches:
@@ -190,7 +192,7 @@ class VideoEncoder(nn.Module):
         return self.pool_norm(tokens_BND.mean(dim=1, keepdim=True))
 
     def student(self, encoded: EncodedVideo, num_frames: int, keep_BV: Tensor) -> Tensor:
-        """What the teacher is to be met with: (K, B, V, C) of the K blocks that were returned, earliest first."""
+        """What is compared with the teacher: (K, B, V, C) for the K blocks that were returned, earliest first."""
         assert len(encoded.returned) == len(self.clip_decoder), "ask forward for the blocks that learn"
         position = _rows(self._positions(num_frames).flatten(0, 1).expand(len(keep_BV), -1, -1), keep_BV)
         outputs = [
@@ -201,10 +203,10 @@ class VideoEncoder(nn.Module):
 
     @torch.no_grad()
     def fold_for_inference(self, dtype: torch.dtype | None = None) -> "VideoEncoder":
-        """Prepare for nothing but inference on the device it is on, in place; returns itself.
+        """Prepare for inference only, on the current device, in place; returns itself.
 
-        On a CPU the weights are packed to compute in `dtype`, by default their own. The folded encoder no longer
-        trains, and neither loads nor makes checkpoints.
+        On a CPU the weights are packed to compute in `dtype`, by default their own. The folded encoder
+        can no longer be trained, and can neither load nor make checkpoints.
         """
         for block in self.encoder.blocks:
             assert isinstance(block, JointSpaceTimeBlock)
@@ -218,6 +220,8 @@ class VideoEncoder(nn.Module):
                 f"frames of {height} x {width} pixels: positions are made for {self.image_size} x {self.image_size}; "
                 "set video.image_size"
             )
+
+        # Drop hidden tokens after positions are added, so that each keeps its own.
         tokens = self.encoder.patch_embed(video_BTCHW)
         tokens = (tokens + self._positions(num_frames).to(tokens.dtype)).flatten(1, 2)
         if keep_BV is not None:
@@ -230,7 +234,7 @@ class VideoEncoder(nn.Module):
         return TokenState(tokens, None, origins)
 
     def _positions(self, num_frames: int) -> Tensor:
-        """The table (T, L, D) of a video of that many frames."""
+        """The table (T, L, D) for a video with this many frames."""
         return self.position[:1] if num_frames == 1 else interpolated_in_time(self.position, num_frames)
 
 
