@@ -1,4 +1,4 @@
-"""ActivityNet Captions as the field retrieves it: one paragraph a video, of all its sentences."""
+"""ActivityNet Captions for paragraph retrieval: all sentences of a video are joined into one paragraph."""
 
 from pathlib import Path
 
@@ -6,24 +6,27 @@ from datasets.annotations.files import entries_of, items_of, json_of
 from datasets.annotations.layout import AUTHORS, RELEASE, Format, VideoFolder, check_split, choose
 from datasets.records import Annotations, VideoTextRecord
 
-# The captions of the test set were never published: the field, and the paper, report on the first validation set.
+# The test captions were never published: the field, and the paper, report on the first validation set.
 HONEST_SPLITS = {"train": "train", "val": "val_1", "test": "val_1", "val_1": "val_1", "val_2": "val_2"}
 
 
 def read(root: Path, split: str, videos: Path) -> Annotations:
     """Read the reference's `{train,val}.json` (a list of video, caption), or the authors' `{train,val_1,val_2}.json`.
 
-    The authors' are objects of (duration, timestamps, sentences) by the video's name. Both may be called `train.json`,
-    so the content decides which it is. "val" and "test" are the first validation set and come back as "val_1".
+    The authors' files map the name of a video to (duration, timestamps, sentences). Both releases have a `train.json`,
+    so the content decides which one it is. "val" and "test" are the first validation set and come back as "val_1".
     """
     check_split("activitynet_captions", split, tuple(HONEST_SPLITS))
+
     part = HONEST_SPLITS[split]
     release = {"train": "train.json", "val_1": "val.json"}
     names = dict.fromkeys(name for name in (release.get(part), f"{part}.json") if name is not None)
     found = choose("activitynet_captions", split, root, [Format("", (name,)) for name in names])
+
     path = found.paths[0]
     content = json_of(path)
     folder = VideoFolder(videos)
+
     texts: dict[str, list[str]] = {}
     if isinstance(content, dict):
         whose = AUTHORS
@@ -33,5 +36,6 @@ def read(root: Path, split: str, videos: Path) -> Annotations:
         whose = RELEASE
         for row in items_of(content, str(path)):
             texts.setdefault(row.text("video"), []).append(row.paragraph("caption"))
+
     records = [VideoTextRecord(folder.path(name), tuple(captions)) for name, captions in texts.items()]
     return Annotations(records, "activitynet_captions", part, whose + found.source, names=tuple(texts))

@@ -1,4 +1,4 @@
-"""ActivityNet-QA: ten questions a video with one answer each, of nine types."""
+"""ActivityNet-QA: ten questions per video, with one answer each, of nine types."""
 
 from pathlib import Path
 
@@ -11,21 +11,24 @@ KINDS = (
     *("motion", "spatial relationship", "temporal relationship"),
     *("yes/no", "color", "object", "location", "number", "other"),
 )
-"""The authors' types 0 to 8: three of questions, and for free questions six of answers."""
+"""The authors' types 0 to 8: three types of questions; free questions are typed by their answer, in six types."""
 
 
 def read(root: Path, split: str, videos: Path) -> Annotations:
     """Read `{split}_q.json` (video_name, question, question_id) and `{split}_a.json` (question_id, answer, type).
 
-    Videos are `v_` and the name. Departs from the reference: its validation set is a random fiftieth of this one.
+    Videos are called `v_` plus the name. Departs from the reference, whose validation set is a random fiftieth of this.
     """
     check_split("activitynet_qa", split, SPLITS)
     found = choose("activitynet_qa", split, root, (Format(AUTHORS, (f"{split}_q.json", f"{split}_a.json")),))
     questions, answers = (by_unique(items_of(json_of(path), str(path)), "question_id") for path in found.paths)
+
+    # Every question needs an answer, and every answer a question.
     for asked, given, path in ((questions, answers, found.paths[1]), (answers, questions, found.paths[0])):
         for question_id, row in asked.items():
             if question_id not in given:
                 raise ValueError(f"{row.place}: {question_id!r} is not in {path}; get both files from one place")
+
     folder = VideoFolder(videos)
     names = tuple(f"v_{row.text('video_name')}" for row in questions.values())
     records = [

@@ -9,16 +9,16 @@ from datasets.annotations.files import GET_IT_AGAIN, text_of
 
 
 class ClipPrompts(NamedTuple):
-    """The classes of a set, in order, and its templates, with `{}` where the class name stands."""
+    """The classes of a set, in order, and its templates, with `{}` in place of the class name."""
 
     classes: tuple[str, ...]
     templates: tuple[str, ...]
 
 
 def read_clip_prompts(path: Path, dataset: str) -> ClipPrompts:
-    """The prompts below the heading `## dataset`, such as UCF101 or Kinetics700; read as data, nothing is run.
+    """The prompts below the heading `## dataset`, such as UCF101 or Kinetics700; parsed as data, never executed.
 
-    ValueError lists the sets of the file if that is none of them.
+    ValueError, which lists the sets of the file, if `dataset` is not one of them.
     """
     sections = re.split(r"^## +(.+?)\s*$", text_of(path), flags=re.MULTILINE)
     by_name = dict(zip(sections[1::2], sections[2::2], strict=True))

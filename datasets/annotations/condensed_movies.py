@@ -1,4 +1,4 @@
-"""Condensed Movies: one description a clip, in the authors' tables or in those of their challenge."""
+"""Condensed Movies: one description per clip, from the authors' tables or from the tables of their challenge."""
 
 from pathlib import Path
 
@@ -14,22 +14,25 @@ CHALLENGE_TABLES = ("train_val_challf0.csv", "test_challf0.csv")
 def read(root: Path, split: str, videos: Path) -> Annotations:
     """Read the challenge's `train_val_challf0.csv` and `test_challf0.csv`, or the authors' clips, descriptions, split.
 
-    The challenge's, which the reference uses, come first: where one of its two tables is there, no part is read from
-    the authors', whose split is another, so that no clip is both trained on and tested. The challenge keeps to itself
-    which caption of its test set belongs to which clip: what stands in one row is then not a pair, and `labelled` is
-    False. The authors' tables split whole movies; clips without a description are left out, and `source` says how many.
-    Clips are `.mkv`, in one folder or in one for each year.
+    The reference uses the challenge's tables, so they take precedence. If one of the two exists, no split is read from
+    the authors' tables: these split the clips differently, and a clip could be in both training and test. The challenge
+    does not publish which test caption belongs to which clip: the clip and caption of a row are then not a pair, and
+    `labelled` is False. The authors' tables split whole movies; clips without a description are skipped, and `source`
+    says how many. Clips are `.mkv`, in one folder or in one folder per year.
     """
     check_split("condensed_movies", split, SPLITS)
+
     table = CHALLENGE_TABLES[split == "test"]
     authors = Format(AUTHORS, ("clips.csv", "descriptions.csv", "split.csv"))
     folders = (root, root / "annotations")
     is_challenge = any((folder / name).is_file() for folder in folders for name in CHALLENGE_TABLES)
     formats = (Format(CHALLENGE, (table,)), *(() if is_challenge else (authors,)))
     found = choose("condensed_movies", split, root, formats)
+
     folder = VideoFolder(videos, expected=".mkv")
     if found.format is authors:
         return _read_authors(found, split, folder)
+
     captions = _read_challenge(found.paths[0], split)
     records = [VideoTextRecord(folder.path(name), (caption,)) for name, caption in captions.items()]
     names = tuple(captions)
@@ -37,7 +40,7 @@ def read(root: Path, split: str, videos: Path) -> Annotations:
 
 
 def _read_challenge(path: Path, split: str) -> dict[str, str]:
-    """The caption of each row of a split, by the clip's name."""
+    """The captions of a split, by the name of the clip."""
     rows = by_unique(csv_of(path, ("videoid", "caption", "split")), "videoid")
     for row in rows.values():
         _check_split_of_row(row.place, row.text("split"))
@@ -52,7 +55,9 @@ def _read_authors(found: Found, split: str, folder: VideoFolder) -> Annotations:
     split_of_movie = by_unique(csv_of(split_path, ("imdbid", "split")), "imdbid")
     for row in split_of_movie.values():
         _check_split_of_row(row.place, row.text("split"))
+
     descriptions = by_unique(csv_of(descriptions_path, ("videoid", "description")), "videoid")
+
     records: dict[str, VideoTextRecord] = {}
     undescribed = 0
     for name, clip in by_unique(csv_of(clips_path, ("videoid", "imdbid")), "videoid").items():
@@ -65,6 +70,7 @@ def _read_authors(found: Found, split: str, folder: VideoFolder) -> Annotations:
             records[name] = VideoTextRecord(folder.path(name), (descriptions[name].text("description"),))
         else:
             undescribed += 1
+
     if not records:
         raise ValueError(f"{split_path}: no clip of split {split!r} has a description; {GET_IT_AGAIN}")
     source = f"{found.source}; {undescribed} clips without a description are left out"

@@ -1,4 +1,4 @@
-"""DiDeMo as the field retrieves it: one paragraph a video, of all its descriptions."""
+"""DiDeMo for paragraph retrieval: all descriptions of a video are joined into one paragraph."""
 
 from pathlib import Path
 
@@ -13,13 +13,14 @@ SPLITS = ("train", "val", "test", *(f"{split}{MERGED}" for split in ("train", "v
 def read(root: Path, split: str, videos: Path) -> Annotations:
     """Read the reference's `{split}.jsonl` (clip_name, caption), or the authors' `{split}_data.json`.
 
-    The authors describe moments: a list of (video, description, times) in which one video comes several times, not in
-    a row. As the field does, its descriptions are joined in the order of the file; the times are not used. Their names
-    keep the suffix the upload had, or a bare dot; what people have is often called `.mp4` instead, or as well.
+    The authors describe moments, in a list of (video, description, times) in which a video comes up several times, not
+    always in neighbouring items. As usual in the field, its descriptions are joined in the order of the file, and the
+    times are ignored. Names keep the suffix of the upload, or a bare dot; the files on disk are often called `.mp4`
+    instead, or as well.
 
-    Some videos stand there under two suffixes, each with descriptions of its own. They are two paragraphs here: 1094 in
-    "val" and 1037 in "test". "val_merged" and "test_merged" make one of them, which gives the 1065 and 1004 paragraphs
-    that published results are of.
+    Some videos are listed under two suffixes, each with its own descriptions. By default these are two paragraphs: 1094
+    in "val" and 1037 in "test". "val_merged" and "test_merged" join them, which gives the 1065 and 1004 paragraphs of
+    published results.
     """
     check_split("didemo", split, SPLITS)
     file = f"{split.removesuffix(MERGED)}_data.json"
@@ -27,11 +28,13 @@ def read(root: Path, split: str, videos: Path) -> Annotations:
     if not split.endswith(MERGED):
         formats.insert(0, Format(RELEASE, (f"{split}.jsonl",)))
     found = choose("didemo", split, root, formats)
+
     path = found.paths[0]
     if found.format.whose == RELEASE:
         texts = _paragraphs(path)
     else:
         texts = _joined_descriptions(path, merge=split.endswith(MERGED))
+
     folder = VideoFolder(videos)
     records = [VideoTextRecord(folder.path(name), captions) for name, captions in texts.items()]
     return Annotations(records, "didemo", split, found.source, names=tuple(texts))
@@ -45,7 +48,7 @@ def _paragraphs(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _joined_descriptions(path: Path, merge: bool) -> dict[str, tuple[str, ...]]:
-    """The paragraph of each video by the first of its names; `merge` takes names for one that differ by the suffix."""
+    """The paragraph of each video, by its first name; `merge` ignores the suffix when it compares names."""
     descriptions: dict[str, list[str]] = {}
     first_names: dict[str, str] = {}
     for row in items_of(json_of(path), str(path)):

@@ -1,4 +1,4 @@
-"""Text, JSON and CSV files as rows that know where they stand, so that every error names the file and the place."""
+"""Text, JSON and CSV files as rows that know their place, so that every error names the file and the line."""
 
 import csv
 import io
@@ -25,13 +25,13 @@ class Row:
     fields: dict[str, Any]
 
     def value(self, key: str) -> Any:
-        """What stands under `key`; ValueError if there is no such key."""
+        """The value of `key`; ValueError if there is no such key."""
         if key not in self.fields:
             raise ValueError(f"{self.place}: no key {key!r}; {GET_IT_AGAIN}")
         return self.fields[key]
 
     def text(self, key: str) -> str:
-        """The text under `key` as it is written; ValueError if it is none or blank."""
+        """The text under `key`, unchanged; ValueError if it is not a text or is blank."""
         value = self.value(key)
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"{self.place}: {key} is {reprlib.repr(value)}, not a text; {GET_IT_AGAIN}")
@@ -49,12 +49,12 @@ class Row:
 
 
 def join_sentences(sentences: Iterable[str]) -> str:
-    """One text of many, in their order, with one space between two and the white space around each left out."""
+    """Join sentences in order, with one space in between; white space around each is removed."""
     return " ".join(sentence.strip() for sentence in sentences if sentence.strip())
 
 
 def text_of(path: Path) -> str:
-    """The whole file, UTF-8 with or without a byte order mark; ValueError names the line that is something else."""
+    """The whole file, UTF-8 with or without a byte order mark; ValueError names the line that is not UTF-8."""
     content = path.read_bytes()
     try:
         text = content.decode("utf-8-sig")
@@ -67,7 +67,7 @@ def text_of(path: Path) -> str:
 
 
 def lines_of(path: Path) -> list[tuple[str, str]]:
-    """The lines that are not blank, without the white space around them, each after its place."""
+    """The lines that are not blank, stripped, as (place, line)."""
     lines = text_of(path).split("\n")
     found = [(f"{path}:{number}", line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     for place, line in found:
@@ -106,7 +106,7 @@ def entries_of(mapping: Any, place: str) -> dict[str, Row]:
 
 
 def json_lines_of(path: Path) -> list[Row]:
-    """The objects of a JSONL file, one a line; blank lines do not count."""
+    """The objects of a JSONL file, one per line; blank lines are skipped."""
     return [_row(_parse_json(line, place), place) for place, line in lines_of(path)]
 
 
@@ -119,7 +119,7 @@ def _row(value: Any, place: str) -> Row:
 
 
 def check_texts(value: Any, name: str) -> None:
-    """ValueError, which calls it `name`, if a text cannot be used (`check_text`), or one of a list of texts."""
+    """ValueError, which calls it `name`, if a text, or one in a list of texts, cannot be used (`check_text`)."""
     for text in value if isinstance(value, list) else [value]:
         if isinstance(text, str):
             check_text(text, name)
@@ -131,11 +131,11 @@ def _kind(value: Any) -> str:
 
 
 def csv_of(path: Path, columns: Sequence[str]) -> list[Row]:
-    """The rows of a table whose first line names its columns, among them `columns`; all fields are texts.
+    """The rows of a table whose first line names its columns, including `columns`; all fields are texts.
 
-    ValueError for a missing column, rows of another length than the first line, or quotes that do not end.
+    ValueError for a missing column, a row whose length differs from the first line, or an unclosed quote.
     """
-    # `newline=""` leaves line ends inside quotes to the reader.
+    # `newline=""`: the reader itself handles line ends inside quotes.
     reader = csv.reader(io.StringIO(text_of(path), newline=""), strict=True)
     rows: list[Row] = []
     names: list[str] | None = None
@@ -146,6 +146,7 @@ def csv_of(path: Path, columns: Sequence[str]) -> list[Row]:
             break
         except csv.Error as error:
             raise ValueError(f"{path}:{reader.line_num}: not CSV ({error}); {GET_IT_AGAIN}") from None
+
         place = f"{path}:{reader.line_num}"
         if not fields:
             continue
@@ -165,7 +166,7 @@ def csv_of(path: Path, columns: Sequence[str]) -> list[Row]:
 
 
 def by_unique(rows: Iterable[Row], key: str) -> dict[str, Row]:
-    """The rows by their text under `key`; ValueError names the second row of a text that two have."""
+    """The rows by their text under `key`; if two rows share a text, ValueError names the second."""
     found: dict[str, Row] = {}
     for row in rows:
         text = row.text(key)

@@ -1,4 +1,4 @@
-"""HMDB-51: 6766 clips of 51 actions, in three splits of 70 training and 30 test clips a class."""
+"""HMDB-51: 6766 clips of 51 actions, in three splits with 70 training and 30 test clips per class."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from datasets.records import LabelledVideos, LabelRecord
 
 OFFICIAL = "testTrainMulti_7030_splits"
 USES = {"unused": "0", "train": "1", "test": "2"}
-"""What the number beside a clip says about a split."""
+"""How a clip is used in a split, and the number that the authors' files write for it."""
 SPLITS = ("train", "test", *(f"{use}{number}" for use in USES for number in (1, 2, 3)))
 TABLE = "hmdb51.csv"
 RELEASE_LIST = "split_1_test_list.tsv"
@@ -21,13 +21,14 @@ RELEASE_CLASSES = "label2id.json"
 def read(root: Path, split: str, videos: Path) -> LabelledVideos:
     """Read the authors' split files, or one table of all splits (hmdb51.csv), or TVTSv2's list of split 1's test clips.
 
-    "train" and "test" are split 1; "train2" and so on may be asked for. Classes stand in the order of the alphabet, or
-    for TVTSv2's list in that of its label2id.json. Published lists of names are in two more orders, so the authors'
-    files, which name each clip's class, are read by name and not by number.
+    "train" and "test" are split 1; "train2" and so on select the others. Classes are in alphabetical order, or, with
+    TVTSv2's list, in the order of its label2id.json. Published lists of names come in two more orders, so the authors'
+    files, which name the class of each clip, are read by name and not by number.
     """
     check_split("hmdb51", split, SPLITS)
     part = split if split[-1].isdigit() else f"{split}1"
     use, number = part[:-1], int(part[-1])
+
     folder = find_folder(OFFICIAL, root)
     if folder is not None:
         clips, source = _official(folder, USES[use], number), f"{AUTHORS} ({OFFICIAL})"
@@ -45,6 +46,7 @@ def read(root: Path, split: str, videos: Path) -> LabelledVideos:
             return LabelledVideos(records, classes, "hmdb51", part, source)
         clips = _table(found.paths[0], USES[use], number)
 
+    # All clips of the table define the classes, whatever their split.
     classes = tuple(sorted({name for name, _, _ in clips}))
     files = VideoFolder(videos, expected=".avi")
     records = [LabelRecord(files.path(clip), classes.index(name)) for name, clip, chosen in clips if chosen]
@@ -59,7 +61,7 @@ def find_folder(name: str, root: Path) -> Path | None:
 
 
 def _official(folder: Path, wanted: str, number: int) -> list[tuple[str, str, bool]]:
-    """Class, clip and whether it is wanted, of all clips; a file a class."""
+    """All clips, one file per class, as (class, clip, whether the clip is in the wanted part)."""
     clips = []
     pattern = re.compile(rf"(.+)_test_split{number}\.txt")
     for path in sorted(folder.iterdir()):
@@ -77,7 +79,7 @@ def _official(folder: Path, wanted: str, number: int) -> list[tuple[str, str, bo
 
 
 def _table(path: Path, wanted: str, number: int) -> list[tuple[str, str, bool]]:
-    """The same from one table, whose labels end in `_test`."""
+    """The same from a single table, whose labels end in `_test`."""
     rows = csv_of(path, ("video_id", "label", f"split{number}"))
     return [
         (row.text("label").removesuffix("_test"), row.text("video_id"), row.text(f"split{number}").strip() == wanted)

@@ -1,7 +1,7 @@
-"""Tables of captions and images, as CC3M is spread once its images are downloaded: tab-separated, not quoted.
+"""Tables of captions and images, the common form of CC3M after the download: tab-separated, without quotes.
 
-Without a header, a line is a caption and the image's file. A header names the columns, in any order and among others.
-A file whose suffix is not an image's is taken as a video.
+Without a header, a line is a caption and the file of the image. A header names the columns, in any order; other columns
+are ignored. A file without the suffix of an image is read as a video.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ FILE_COLUMNS = ("image", "path", "file", "filepath")
 
 
 def rows(path: Path, file: BinaryIO) -> Iterator[SourceRow]:
-    """The rows of a table; a caption without words is none. ValueError for addresses, which are not files."""
+    """The rows of a table; a caption without words counts as none. ValueError for URLs, which are not files."""
     caption, image, width = 0, 1, 2
     for number, line in enumerate(text_lines(path, file), start=1):
         if not line.strip():
@@ -27,10 +27,12 @@ def rows(path: Path, file: BinaryIO) -> Iterator[SourceRow]:
                 caption, image = found
                 width = len(fields)
                 continue
+
         if len(fields) != width:
             raise ValueError(
                 f"{path}:{number}: {len(fields)} fields, not {width}; write caption and file with one tab between them"
             )
+
         name = fields[image].strip()
         if not name:
             raise ValueError(f"{path}:{number}: the file is empty; name an image or remove the line")
@@ -43,7 +45,7 @@ def rows(path: Path, file: BinaryIO) -> Iterator[SourceRow]:
 
 
 def _columns(fields: Sequence[str]) -> tuple[int, int] | None:
-    """Where a header names caption and file; None if the line is no header."""
+    """The positions of caption and file in a header; None if the line is no header."""
     names = [field.strip().lower() for field in fields]
     caption = next((names.index(name) for name in CAPTION_COLUMNS if name in names), None)
     image = next((names.index(name) for name in FILE_COLUMNS if name in names), None)

@@ -1,7 +1,7 @@
 """The reference's pre-training files: one JSON list of `{"path": video or image, "caption": text}`.
 
-The file may be called `video` or `image` too, the caption may be a list of texts, and other keys are ignored. Such a
-list is read piece by piece: as Python objects, five million of its items would take gigabytes.
+The file may be called `video` or `image` too, the caption may be a list of texts, and other keys are ignored. The
+list is parsed piece by piece, because five million items as Python objects would take gigabytes.
 """
 
 import codecs
@@ -23,7 +23,7 @@ _WHITE_SPACE = " \t\r\n"
 
 
 def rows(path: Path, file: BinaryIO) -> Iterator[SourceRow]:
-    """The items of a list; captions without words are left out of theirs. Errors name the item, counted from 1."""
+    """The rows of a list, without captions that have no words. Errors name the item, counted from 1."""
     for number, item in enumerate(items(path, file), start=1):
         try:
             yield _row(item)
@@ -50,11 +50,12 @@ def _row(item: Any) -> SourceRow:
 
 
 def items(path: Path, file: BinaryIO) -> Iterator[Any]:
-    """The items of a JSON list one after the other, in the memory that the longest takes."""
+    """Yield the items of a JSON list; needs no more memory than a piece and the longest item."""
     text = _Text(path, file)
     if text.next_character() != "[":
         raise ValueError(f"{path}: no JSON list; a file with one object a line is called .jsonl")
     text.skip(1)
+
     number = 0
     while (character := text.next_character()) != "]":
         if number:
@@ -66,13 +67,14 @@ def items(path: Path, file: BinaryIO) -> Iterator[Any]:
             text.skip(1)
         number += 1
         yield text.next_value(number)
+
     text.skip(1)
     if rest := text.next_character():
         raise ValueError(f"{path}: {rest!r} after the end of the list; a file holds one list")
 
 
 class _Text:
-    """What has been read of a file and not yet been used."""
+    """The part of a file that has been read but not yet parsed."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path, self._file = path, file
@@ -81,7 +83,7 @@ class _Text:
         self._text, self._position, self._ended = "", 0, False
 
     def next_character(self) -> str:
-        """The next character that is not white space, which stays; nothing at the end of the file."""
+        """The next character that is not white space, without consuming it; empty at the end of the file."""
         while True:
             while self._position < len(self._text) and self._text[self._position] in _WHITE_SPACE:
                 self._position += 1
@@ -91,7 +93,7 @@ class _Text:
                 return ""
 
     def skip(self, count: int) -> None:
-        """Use up so many characters."""
+        """Consume `count` characters."""
         self._position += count
 
     def next_value(self, number: int) -> Any:
@@ -104,14 +106,14 @@ class _Text:
             except RecursionError:
                 raise ValueError(f"{self._path}: item {number}: nested too deeply; an item is a flat object") from None
             except json.JSONDecodeError as error:
-                # It may go on in what is not read yet.
+                # The item may continue in the part that is not read yet.
                 if len(self._text) - self._position > LONGEST_ITEM or not self._read_on():
                     raise ValueError(f"{self._path}: item {number}: not JSON ({error.msg})") from None
             except ValueError as error:  # a key given twice, a number of thousands of digits
                 raise ValueError(f"{self._path}: item {number}: {error}") from None
 
     def _read_on(self) -> bool:
-        """Read a piece, dropping what is used up; False at the end of the file."""
+        """Read another piece and drop what is parsed; False at the end of the file."""
         if self._ended:
             return False
         data = self._file.read(PIECE)

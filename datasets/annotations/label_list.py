@@ -1,4 +1,4 @@
-"""Lists of videos with the number, or the name, of their class, with or without a header, from 0 or from 1."""
+"""Lists of videos and their classes, by number (from 0 or 1) or by name, with or without a header."""
 
 import re
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ FirstLabel = Literal["auto", 0, 1]
 
 
 class Labelled(NamedTuple):
-    """A line: where it stands, what it calls the video, and its class from 0."""
+    """A line: its place, the name of the video, and the class, counted from 0."""
 
     place: str
     name: str
@@ -19,11 +19,11 @@ class Labelled(NamedTuple):
 
 
 def read_label_list(path: Path, classes: Sequence[str], first_label: FirstLabel = "auto") -> list[Labelled]:
-    """The videos of a list: name, then class, apart by a tab, a comma or blanks.
+    """The videos of a list: name, then class, separated by a tab, a comma or blanks.
 
-    A first line whose class is neither a number nor the name of one, where those below are, is a header. Whether
-    numbers begin at 0 or 1 follows from the folders the videos lie in, where these are classes; else from a 0, or from
-    the number of classes. ValueError if it cannot be told, for a class that is not known and a number out of range.
+    The first line is a header if its class is neither a number nor a class name, while the class of the second line
+    is. Whether numbers begin at 0 or 1 follows from the folders of the videos, if these are class names; else from a 0,
+    or from the number of classes. ValueError if that stays open, for an unknown class, and for a number out of range.
     """
     rows = [(place, *_split(place, line)) for place, line in lines_of(path)]
     known = {name: number for number, name in enumerate(classes)}
@@ -33,6 +33,7 @@ def read_label_list(path: Path, classes: Sequence[str], first_label: FirstLabel 
     for place, _, text in rows:
         if not _is_label(text, known):
             raise ValueError(f"{place}: class {text!r} is neither a number nor one of the {len(classes)} classes")
+
     numbers = [int(text) for _, _, text in rows if text not in known]
     first = _first_label(path, rows, known, first_label) if numbers else 0
     labelled = []
@@ -62,12 +63,16 @@ def _is_label(text: str, known: dict[str, int]) -> bool:
 def _first_label(path: Path, rows: Sequence[tuple[str, str, str]], known: dict[str, int], wanted: FirstLabel) -> int:
     if wanted != "auto":
         return wanted
+
+    # A video in a folder `class/` tells by how much its number exceeds the position of the class.
     in_folders = [(PurePosixPath(name).parent.name, text) for _, name, text in rows if text not in known]
     offsets = {int(text) - known[folder] for folder, text in in_folders if folder in known}
     if offsets:
         if len(offsets) > 1 or not offsets <= {0, 1}:
             raise ValueError(f"{path}: its numbers contradict the folders of its videos; name another list of classes")
         return offsets.pop()
+
+    # Otherwise a 0, or a number as large as the number of classes, decides.
     numbers = [int(text) for _, text in in_folders]
     if min(numbers) <= 0:
         return 0

@@ -1,4 +1,4 @@
-"""Anybody's classified videos: a folder of `class/video`, or its `labels.csv`."""
+"""Your own classified videos: a folder of `class/video`, or a folder with a `labels.csv`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,20 +11,22 @@ TABLE = "labels.csv"
 
 
 def read(root: Path, split: str | None = None, classes: Sequence[str] | None = None) -> LabelledVideos:
-    """Read `labels.csv` (file, label, and where they are there group and split), or else one folder a class.
+    """Read `labels.csv` (file, label, and optionally group and split); without it, one folder per class.
 
     Args:
-        split: take the rows of this split alone; None takes all.
-        classes: names by number, where these are fixed, as by a trained model; by default those of the whole folder in
-            the order of the alphabet.
+        split: take only the rows of this split; None takes all.
+        classes: names by number, if a trained model fixes them; by default all classes of the folder, in alphabetical
+            order.
 
-    ValueError if there are no videos, no such split, or a class that is not among `classes`.
+    ValueError if there are no videos, no such split, or a class that is not in `classes`.
     """
     table = root / TABLE
     rows = _of_table(table) if table.is_file() else _of_folders(root)
     if not rows:
         raise ValueError(f"{root}: has neither {TABLE} nor folders of videos, one a class")
+
     known = tuple(classes) if classes is not None else tuple(sorted({row["label"] for row in rows}))
+
     if split is not None:
         splits = sorted({row["split"] for row in rows} - {""})
         rows = [row for row in rows if row["split"] == split]
@@ -38,6 +40,7 @@ def read(root: Path, split: str | None = None, classes: Sequence[str] | None = N
             listed = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
             raise ValueError(f"{row['place']}: class {row['label']!r} is not one of the {len(known)} known: {listed}")
         records.append(LabelRecord(str(root.absolute() / row["file"]), known.index(row["label"]), row["group"] or None))
+
     source = TABLE if table.is_file() else "one folder a class"
     return LabelledVideos(records, known, root.name, split or "all", source)
 

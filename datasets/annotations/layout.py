@@ -1,4 +1,4 @@
-"""How a public dataset lies on disk: which of its known files are there, and which file a video's name means."""
+"""The layout of a public dataset on disk: which of its known files exist, and which file belongs to a video name."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -15,9 +15,9 @@ VIDEO_SUFFIXES = (
 
 @dataclass(frozen=True)
 class Format:
-    """One way to lay out a part of a dataset: whose files they are, and their names, all of which it takes.
+    """One form in which a split is published: whose files they are, and their names; all of them are needed.
 
-    `split` is the honest name of what they hold; by default it is the one asked for.
+    `split` is the honest name of what they contain; by default the requested one.
     """
 
     whose: str
@@ -27,7 +27,7 @@ class Format:
 
 @dataclass(frozen=True)
 class Found:
-    """The format that was found, the paths of its files in the order of their names, and both in words."""
+    """The format that was found, the paths of its files in the order of `files`, and a description of both."""
 
     format: Format
     paths: tuple[Path, ...]
@@ -43,7 +43,7 @@ def check_split(dataset: str, split: str, splits: Sequence[str]) -> None:
 def choose(dataset: str, split: str, root: Path, formats: Sequence[Format]) -> Found:
     """The first of `formats` whose files are all in `root` or `root/annotations`.
 
-    `source` says which it is, and which others are there as well and are not read. ValueError if none is there.
+    `source` says which one it is, and which other files exist but are not read. ValueError if none is complete.
     """
     complete = [found for each in formats if (found := _find(each, root)) is not None]
     if not complete:
@@ -55,6 +55,7 @@ def choose(dataset: str, split: str, root: Path, formats: Sequence[Format]) -> F
             f"data.root: {root} (or its folder annotations) lacks the annotations of {dataset}'s {split!r}{only}; "
             f"put {wanted} there, docs/DATASETS.md says where to get them"
         )
+
     found = complete[0]
     unread = [path.name for other in complete[1:] for path in other.paths if path not in found.paths]
     also = f"; there but not read: {', '.join(dict.fromkeys(unread))}" if unread else ""
@@ -78,10 +79,10 @@ def find_file(name: str, root: Path) -> Path | None:
 
 
 class VideoFolder:
-    """The files in a folder of videos and the folders below it, listed once and found by a video's name.
+    """Finds videos by name in a folder and all folders below it, which are listed once.
 
-    A file nearer to the top counts before one further down; of files in one folder that differ by suffix, the
-    `expected` suffix counts first, then the order of VIDEO_SUFFIXES. A folder that is not there holds nothing.
+    A file nearer to the top takes precedence. Among files in one folder that differ only by suffix, the `expected`
+    suffix comes first, then the order of VIDEO_SUFFIXES. A missing folder counts as empty.
     """
 
     def __init__(self, videos: Path, expected: str = ".mp4") -> None:
@@ -89,6 +90,8 @@ class VideoFolder:
         self._expected = expected
         self._by_name: dict[str, str] = {}
         self._by_stem: dict[str, str] = {}
+
+        # The first file to take a name keeps it, so list files in their order of precedence.
         order = dict.fromkeys((expected, *VIDEO_SUFFIXES))
         rank = {suffix: position for position, suffix in enumerate(order)}
         for folder, names in _folders(self._videos):
@@ -100,16 +103,17 @@ class VideoFolder:
                     self._by_stem.setdefault(_stem(name), path)
 
     def path(self, name: str) -> str:
-        """The absolute path of the video called `name`: that file, or one that differs by the suffix of a video only.
+        """The absolute path of the video `name`: that file, or one that differs only by the suffix of a video.
 
-        `name.avi` is `name.avi`, `name.avi.mp4` or `name.mp4`, whichever is there. Of a video that is not there, the
-        path where it is expected. ValueError for a name that leaves the folder.
+        `name.avi` finds `name.avi`, `name.avi.mp4` or `name.mp4`, in this order. For a missing video, the path where it
+        is expected. ValueError for a name that leaves the folder.
         """
         if os.path.isabs(name) or os.pardir in name and os.path.normpath(name).split(os.sep)[0] == os.pardir:
             raise ValueError(
                 f"video {name!r} leaves the folder {self._videos}; correct the annotations, and set data.videos to the "
                 "folder that holds all videos"
             )
+
         spellings = [name, _stem(name)] if _suffix(name) in VIDEO_SUFFIXES or name.endswith(".") else [name]
         for spelling in spellings:
             for files in (self._by_name, self._by_stem):
@@ -119,14 +123,14 @@ class VideoFolder:
 
 
 def _folders(top: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each folder from the top down, level by level, and the names of its files; links to folders are followed."""
+    """Each folder with the names of its files, level by level from the top; links to folders are followed."""
     seen: set[str] = set()
     level = [str(top)]
     while level:
         below: list[str] = []
         for folder in level:
             real = os.path.realpath(folder)
-            # A link may lead back up.
+            # A link may lead back up: visit each folder once.
             if real in seen or not os.path.isdir(folder):
                 continue
             seen.add(real)
@@ -142,6 +146,6 @@ def _stem(name: str) -> str:
 
 
 def _suffix(name: str) -> str:
-    """The last part with its dot, in small letters; nothing where there is no dot."""
+    """The suffix with its dot, in lower case; empty if there is none."""
     before, dot, last = name.rpartition(".")
     return f".{last.lower()}" if dot and before else ""

@@ -1,7 +1,7 @@
-"""Our own formats, JSONL: one `{"video": path, "caption": text or list of texts}` a line, or one question.
+"""Our own formats, JSONL: each line is `{"video": path, "caption": text or list of texts}`, or a question.
 
-A question is `{"video": path, "question": text, "answer": text or list of what each annotator said}`, perhaps with
-`question_id` and `type`. `start` and `end`, in seconds, choose a part of a video. A line may name an image, which
+A question is `{"video": path, "question": text, "answer": text or list of the annotators' answers}`, optionally with
+`question_id` and `type`. `start` and `end`, in seconds, select a part of a video. A line may name an image, which
 becomes a still clip.
 """
 
@@ -17,7 +17,7 @@ from datasets.annotations import strict_json
 from datasets.records import QuestionRecord, VideoTextRecord, check_video_path, is_image
 from datasets.text import check_text, has_words
 
-# Whether a line must have the key.
+# True for the keys that every line must have.
 CAPTION_KEYS = {"video": True, "caption": True, "start": False, "end": False}
 QUESTION_KEYS = {
     **{"video": True, "question": True, "answer": True},
@@ -28,8 +28,8 @@ QUESTION_KEYS = {
 def read(path: Path, videos: Path) -> list[VideoTextRecord]:
     """Read a manifest into one record per distinct (video, start, end), captions in the order of the file.
 
-    A relative `video` is looked for in `videos`. Whether the files are there is not checked. ValueError, with file and
-    line, for anything that is not as described.
+    A relative `video` is resolved in `videos`. Whether the files exist is not checked. ValueError, with file and line,
+    for anything else than described above.
     """
     captions: dict[tuple[str, float | None, float | None], list[str]] = {}
     for _, row in _rows(path, videos, CAPTION_KEYS, _check_captions):
@@ -38,9 +38,9 @@ def read(path: Path, videos: Path) -> list[VideoTextRecord]:
 
 
 def caption_row(line: bytes) -> dict[str, Any]:
-    """One line as a dict with `video` as it is written, a list `caption`, and perhaps `start` and `end`.
+    """One line as a dict with `video` unchanged, a list `caption`, and perhaps `start` and `end`.
 
-    ValueError, without file and line, for anything that is not as described: for whoever reads millions of them.
+    For readers of millions of lines. ValueError, without file and line, for anything else than described above.
     """
     row = _parse(line, CAPTION_KEYS)
     _check_captions(row)
@@ -50,8 +50,8 @@ def caption_row(line: bytes) -> dict[str, Any]:
 def read_questions(path: Path, videos: Path) -> list[QuestionRecord]:
     """Read a manifest of questions into one record a line, in the order of the file; all else is as in `read`.
 
-    The weight of an answer is its share among those of the question. A question without `question_id` is called by the
-    number of its line; two of one name are an error.
+    The weight of an answer is its share among all answers to the question. A question without `question_id` gets the
+    number of its line; repeated ids are an error.
     """
     records: dict[str, QuestionRecord] = {}
     for number, row in _rows(path, videos, QUESTION_KEYS, _check_question):
@@ -59,6 +59,7 @@ def read_questions(path: Path, videos: Path) -> list[QuestionRecord]:
         question_id = str(number if given is None else given)
         if question_id in records:
             raise ValueError(f"{path}:{number}: question_id {question_id!r} is an earlier line's too; make it another")
+
         counts = Counter(row["answer"])
         records[question_id] = QuestionRecord(
             video=row["video"],
@@ -76,7 +77,7 @@ def read_questions(path: Path, videos: Path) -> list[QuestionRecord]:
 def _rows(
     path: Path, videos: Path, keys: dict[str, bool], check: Callable[[dict[str, Any]], None]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The checked lines after their numbers, each `video` an absolute path; `check` looks at what is not shared."""
+    """Checked lines with their numbers, each `video` an absolute path; `check` covers what the formats do not share."""
     if not path.is_file():
         raise ValueError(f"{path}: no such manifest; set data.manifest to a JSONL file, relative ones are in data.root")
     empty = True
@@ -90,10 +91,12 @@ def _rows(
                 check(row)
             except ValueError as error:
                 raise ValueError(f"{path}:{number}: {error}") from None
+
             if not Path(row["video"]).is_absolute() and not videos.is_dir():
                 raise ValueError(f"{path}:{number}: no folder {videos} for {row['video']!r}; set data.videos to it")
             row["video"] = str((videos / row["video"]).absolute())
             yield number, row
+
     if empty:
         raise ValueError(f"{path}: the manifest is empty; write one {_example(keys)} a line")
 
@@ -103,7 +106,7 @@ def _example(keys: dict[str, bool]) -> str:
 
 
 def _parse(line: bytes, keys: dict[str, bool]) -> dict[str, Any]:
-    """The line as a dict with the keys it takes, and those it needs; video and times are checked."""
+    """Parse a line into a dict with allowed keys only, and all required ones; checks video and times."""
     try:
         row = strict_json.loads(line)
     except strict_json.RepeatedKeyError as error:
@@ -112,10 +115,12 @@ def _parse(line: bytes, keys: dict[str, bool]) -> dict[str, Any]:
         raise ValueError(f"not JSON ({error}); write one object a line") from None
     if not isinstance(row, dict):
         raise ValueError(f"found {type(row).__name__}, not an object; write {_example(keys)}")
+
     _check_keys(row, keys)
     if not isinstance(row["video"], str):
         raise ValueError(f"video is {row['video']!r}; write the path of a video or an image")
     check_video_path(row["video"])
+
     for key, value in row.items():
         for text in value if isinstance(value, list) else (value,):
             if isinstance(text, str):
@@ -149,6 +154,7 @@ def _check_question(row: dict[str, Any]) -> None:
     for text in row["answer"]:
         if not has_words(text):
             raise ValueError(f"answer {text!r} has no words; write what is answered or remove the line")
+
     question_id = row.get("question_id")
     if question_id is not None and (isinstance(question_id, bool) or not isinstance(question_id, (str, int))):
         raise ValueError(f"question_id is {question_id!r}; write a text or a whole number")
@@ -165,16 +171,17 @@ def _texts(value: Any, key: str) -> list[str]:
 
 
 def check_times(row: dict[str, Any]) -> None:
-    """ValueError, without file and line, unless `start` and `end`, where given, are a part of the row's `video`."""
+    """ValueError, without file and line, if `start` or `end` is invalid, or is given for an image."""
     for key in ("start", "end"):
         time = row.get(key)
         if time is None:
             continue
-        # Not math.isfinite, which fails on whole numbers too large for a float.
+        # Not `math.isfinite`, which raises for integers too large for a float.
         if isinstance(time, bool) or not isinstance(time, (int, float)) or not 0 <= time < math.inf:
             raise ValueError(f"{key} is {time!r}; write seconds from the beginning, 0 or more")
         if is_image(row["video"]):
             raise ValueError(f"{key} has no effect on an image; remove it")
+
     start, end = row.get("start"), row.get("end")
     if end is not None and (start or 0) >= end:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""MSR-VTT: about 20 captions a video, split in the three ways that are in use."""
+"""MSR-VTT: about 20 captions per video, in the three splits that are in use."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from datasets.records import Annotations, VideoTextRecord
 
 CAPTIONS = "MSRVTT_data.json"
 LISTS = {"train_9k": "MSRVTT_train.9k.csv", "train_7k": "MSRVTT_train.7k.csv", "test_1k": "MSRVTT_JSFUSION_test.csv"}
-"""The lists that make the split most papers retrieve on (1k-A); they have no validation set."""
+"""The lists of the usual split for retrieval (1k-A), which has no validation set."""
 FULL = {"full_train": "train", "full_val": "validate", "full_test": "test"}
 """The authors' own split, 6513, 497 and 2990 videos, and its name in their file; most papers caption on it."""
 SPLITS = ("train", "val", "test", *LISTS, *FULL)
@@ -17,9 +17,9 @@ SPLITS = ("train", "val", "test", *LISTS, *FULL)
 def read(root: Path, split: str, videos: Path) -> Annotations:
     """Read the reference's `{split}.jsonl` (clip_name, caption), or the authors' file with the lists of the 1k split.
 
-    Without the reference's files, "train" is the list of 9000 videos, or else that of 7000, and "val" and "test" are
-    both the 1000 test videos; they come back as "train_9k", "train_7k" and "test_1k", which may also be asked for. Of
-    a test video only the caption in its list counts. "full_train", "full_val" and "full_test" are the authors' split.
+    Without the reference's files, "train" is the list of 9000 videos, or else of 7000, and "val" and "test" are both
+    the 1000 test videos. They are returned as "train_9k", "train_7k" and "test_1k", which may also be requested. Only
+    the caption in the list is used for a test video. "full_train", "full_val" and "full_test" are the authors' split.
     """
     check_split("msrvtt", split, SPLITS)
     found = choose("msrvtt", split, root, _formats(split))
@@ -33,6 +33,7 @@ def read(root: Path, split: str, videos: Path) -> Annotations:
         texts = _captions(found.paths[0], FULL[part])
     else:
         texts = _listed(found.paths[0], found.paths[1])
+
     folder = VideoFolder(videos)
     records = [VideoTextRecord(folder.path(name), tuple(captions)) for name, captions in texts.items()]
     return Annotations(records, "msrvtt", part, found.source, names=tuple(texts))
@@ -65,6 +66,7 @@ def _captions(path: Path, official_split: str | None) -> dict[str, list[str]]:
     content = json_of(path)
     if not isinstance(content, dict) or not {"videos", "sentences"} <= content.keys():
         raise ValueError(f"{path}: not an object with videos and sentences; {GET_IT_AGAIN}")
+
     videos = by_unique(items_of(content["videos"], f"{path}: videos"), "video_id")
     texts: dict[str, list[str]] = {name: [] for name in videos}
     for row in items_of(content["sentences"], f"{path}: sentences"):
@@ -72,11 +74,13 @@ def _captions(path: Path, official_split: str | None) -> dict[str, list[str]]:
         if name not in texts:
             raise ValueError(f"{row.place}: video_id {name!r} is not among the videos; {GET_IT_AGAIN}")
         texts[name].append(row.text("caption"))
+
     chosen = {
         name: texts[name]
         for name, video in videos.items()
         if official_split is None or video.text("split") == official_split
     }
+
     for name, captions in chosen.items():
         if not captions:
             raise ValueError(f"{videos[name].place}: {name!r} has no sentence; {GET_IT_AGAIN}")

@@ -14,12 +14,13 @@ KINDS = ("what", "who", "how", "when", "where")
 def read(root: Path, split: str, videos: Path) -> Annotations:
     """Read the reference's `{split}.jsonl` (video_id, question, answer), or the authors' `{split}_qa.json`.
 
-    The authors' are a list of (id, video_id, question, answer, category_id) in which `video_id` is a number; the
-    reference's rows have no id and get their position, counted from 0.
+    The authors' file is a list of (id, video_id, question, answer, category_id), where `video_id` is a number. The
+    reference's rows have no id; their position, counted from 0, is used instead.
     """
     check_split("msrvtt_qa", split, SPLITS)
     formats = (Format(RELEASE, (f"{split}.jsonl",)), Format(AUTHORS, (f"{split}_qa.json",)))
     found = choose("msrvtt_qa", split, root, formats)
+
     path = found.paths[0]
     if found.format.whose == RELEASE:
         rows = {str(position): row for position, row in enumerate(json_lines_of(path))}
@@ -30,6 +31,7 @@ def read(root: Path, split: str, videos: Path) -> Annotations:
         ]
         rows = by_unique(numbered, "id")
         names = {question_id: f"video{_number(row, 'video_id')}" for question_id, row in rows.items()}
+
     folder = VideoFolder(videos)
     records = [
         QuestionRecord(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 BUILTINS = ("builtins", "__builtin__")
-"""The module's name in Python 3 and in Python 2, whose names pickles of protocol 2 and older have."""
+"""The name of the module in Python 3 and in Python 2; pickles of protocol 2 and older use the latter."""
 
 CONTAINERS: dict[tuple[str, str], Callable[..., Any]] = {
     **{(module, kind.__name__): kind for module in BUILTINS for kind in (dict, list, tuple, set, frozenset)},
@@ -21,18 +21,18 @@ NUMBERS_AND_TEXTS: dict[tuple[str, str], Callable[..., Any]] = {
     **{(module, kind.__name__): kind for module in BUILTINS for kind in (int, float, bool, str)},
     **{("__builtin__", "long"): int, ("__builtin__", "unicode"): str},
 }
-"""What it may ask for to name a `defaultdict`'s factory, and not call."""
+"""What a pickle may name as the factory of a `defaultdict`, but not call."""
 
 
 class _Refused(Exception):
-    """The pickle asks for something that is not plain data; its text says for what."""
+    """The pickle asks for something that is not plain data; the message says what."""
 
 
 class _Named:
     """Stands for a container that the pickle has asked for by name.
 
-    The unpickler never gets the class itself: a pickle can call what it is given, and set attributes on it. Calls are
-    checked here, and attributes refused.
+    The unpickler never gets the class itself, because a pickle can call whatever it gets and set attributes on it. Here
+    calls are checked, and attributes are refused.
     """
 
     __slots__ = ("_kind", "_name")
@@ -58,10 +58,10 @@ class _Named:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """An unpickler without classes, functions or objects kept elsewhere: what is left of the format is data."""
+    """An unpickler without classes, functions or objects stored elsewhere: the rest of the format is data."""
 
     def __init__(self, content: bytes) -> None:
-        # Python 2 kept texts as bytes.
+        # Python 2 stored texts as bytes.
         super().__init__(io.BytesIO(content), encoding="utf-8")
         self.asked_for_names = False
 
@@ -80,12 +80,13 @@ def load(path: Path) -> Any:
     """Read one pickle of plain data, of any protocol and of Python 2 or 3.
 
     Plain data are texts, bytes, numbers, and dict, list, tuple, set, frozenset, defaultdict, OrderedDict, Counter and
-    deque of such. ValueError, with the file and what it asks for, if it wants any other class, a function, or anything
-    but data; nothing of it is imported or called. ValueError too if it is damaged.
+    deque of these. ValueError, naming the file and the request, if the pickle asks for any other class, a function, or
+    anything but data; none of it is imported or called. ValueError, too, if the file is damaged.
     """
     content = path.read_bytes()
-    # A pickle may name a function by a number the process has registered. Those met before would be taken from this
-    # cache; without it `find_class` is asked for them too.
+
+    # A pickle may name a function by a number that the process has registered. Python caches such functions; clear the
+    # cache, so that `find_class` checks them too.
     copyreg.clear_extension_cache()
     unpickler = _PlainUnpickler(content)
     try:
@@ -99,7 +100,7 @@ def load(path: Path) -> Any:
             "get the file from where docs/DATASETS.md says"
         ) from None
     except Exception as error:
-        # The library says that damaged content may raise anything.
+        # Damaged content may raise anything, as the documentation of `pickle` says.
         text = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
             f"{path}: not a pickle of plain data ({text}); get the file again, docs/DATASETS.md says where"
@@ -107,7 +108,7 @@ def load(path: Path) -> Any:
 
 
 def _check_plain(value: Any) -> None:
-    """`_Refused` if what was read holds a class in the place of data, or a container that was given attributes."""
+    """`_Refused` if the data contain a class, or a container on which attributes were set."""
     waiting, seen = [value], {id(value)}
     while waiting:
         item = waiting.pop()
@@ -115,11 +116,14 @@ def _check_plain(value: Any) -> None:
             raise _Refused(f"the class {item._name}")
         if getattr(item, "__dict__", None):
             raise _Refused(f"attributes of a {type(item).__name__}")
+
         inside: list[Any] = []
         if isinstance(item, dict):
             inside = [*item.keys(), *item.values()]
         elif isinstance(item, (list, tuple, set, frozenset, deque)):
             inside = list(item)
+
+        # Containers may contain themselves: look into each object once.
         for other in inside:
             if not isinstance(other, (str, int, float)) and id(other) not in seen:
                 seen.add(id(other))

@@ -1,4 +1,4 @@
-"""The public datasets: which parser reads which, each from the files that its authors or the reference hand out."""
+"""The public datasets: which parser reads each of them, from the files that its authors or the reference publish."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,9 +26,9 @@ READERS: dict[str, Callable[[Path, str, Path], Annotations]] = {
 
 
 def read(dataset: str, root: Path, split: str, videos: Path) -> Annotations:
-    """Read a part of a public dataset from the files in `root` or `root/annotations`.
+    """Read a split of a public dataset from the files in `root` or `root/annotations`.
 
-    A video that is in `videos` or a folder below it, under any suffix of a video, gets that path; one that is not, the
-    path where it is expected. ValueError, in one line, says which file would do or where one is not as it should be.
+    A video found in `videos` or a folder below it, with any video suffix, gets that path; a missing one gets the path
+    where it is expected. ValueError, in one line, says which file is missing, or where a file is malformed.
     """
     return READERS[dataset](root, split, videos)

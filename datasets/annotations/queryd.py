@@ -14,17 +14,19 @@ SPLITS = ("train", "val", "test")
 
 
 def read(root: Path, split: str, videos: Path) -> Annotations:
-    """Read `exists_{split}_list.txt`, a name a line, and `raw_captions_combined_filtered.pkl`, name -> lists of tokens.
+    """Read `exists_{split}_list.txt`, one name a line, and `raw_captions_combined_filtered.pkl`, name -> lists of tokens.
 
-    The caption is all tokens of a video with spaces between. Names have no suffix: the file may have none either.
+    The caption joins all tokens of a video with spaces. Names have no suffix, and video files may have none either.
     """
     check_split("queryd", split, SPLITS)
     files = (f"exists_{split}_list.txt", "raw_captions_combined_filtered.pkl")
     found = choose("queryd", split, root, (Format(RELEASE, files),))
     names, captions = found.paths
+
     tokens = plain_pickle.load(captions)
     if not isinstance(tokens, dict):
         raise ValueError(f"{captions}: found {type(tokens).__name__}, not a dict of captions; {GET_IT_AGAIN}")
+
     folder = VideoFolder(videos, expected="")
     records: dict[str, VideoTextRecord] = {}
     for place, name in lines_of(names):
@@ -38,7 +40,7 @@ def read(root: Path, split: str, videos: Path) -> Annotations:
 
 
 def _join_tokens(sentences: Any, place: str) -> str:
-    """The tokens of all sentences in one text; ValueError if they are not lists of texts, or empty."""
+    """The tokens of all sentences as one text; ValueError if they are not lists of texts, or have no words."""
     nested = isinstance(sentences, (list, tuple)) and all(isinstance(tokens, (list, tuple)) for tokens in sentences)
     if not nested or not all(isinstance(token, str) for tokens in sentences for token in tokens):
         raise ValueError(f"{place}: captions are {reprlib.repr(sentences)}, not lists of tokens; {GET_IT_AGAIN}")

@@ -1,6 +1,6 @@
-"""Rows of files of millions of pairs, read one after the other: what all such formats share.
+"""What all formats with millions of pairs share: their rows are read one at a time.
 
-A parser is a function `rows(path, file)` over the open file, so that whoever reads it can tell how far it is.
+A parser is a function `rows(path, file)`; it reads from the open file, so that the caller can show progress.
 """
 
 import codecs
@@ -13,9 +13,9 @@ from datasets.text import check_text, has_words
 
 
 class Place(NamedTuple):
-    """Where in which tar file a video lies: the file as an index of shards names it, the first byte, the size.
+    """The position of a video in a tar file: the tar file's name in the index of shards, the first byte, the size.
 
-    `shard_state` is the size of the tar file and its time of change in ns.
+    `shard_state` is the size of the tar file and its modification time in ns.
     """
 
     shard: str
@@ -25,9 +25,9 @@ class Place(NamedTuple):
 
 
 class SourceRow(NamedTuple):
-    """A video or an image as the file names it, its captions (none: to be left out), and its part in seconds.
+    """A video or an image as the file names it, its captions (if none, the row is skipped), and its part in seconds.
 
-    With a `place` the video is the part of a tar file, and `video` its name there. Rows of one tar file stand together,
+    With a `place`, the video is inside a tar file, and `video` is its name there. Rows of one tar file are neighbours,
     and either all rows of a source have a place or none.
     """
 
@@ -43,7 +43,7 @@ RowParser = Callable[[Path, BinaryIO], Iterator[SourceRow]]
 
 
 def caption_row(where: str, video: str, texts: Iterable[str]) -> SourceRow:
-    """The row of a video and those of its captions that have words: collections from the web hold some that do not.
+    """The row of a video and its captions that have words; collections from the web contain some without.
 
     ValueError, which begins with `where`, for a path or a caption that cannot be used.
     """
@@ -55,7 +55,7 @@ def caption_row(where: str, video: str, texts: Iterable[str]) -> SourceRow:
 
 
 def captions_with_words(texts: Iterable[str]) -> tuple[str, ...]:
-    """Those of the captions that have a letter or a digit; ValueError for one that cannot be used."""
+    """The captions that have a letter or a digit; ValueError for one that cannot be used."""
     captions = tuple(texts)
     for text in captions:
         check_text(text, "caption")
@@ -63,7 +63,7 @@ def captions_with_words(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def text_lines(path: Path, file: BinaryIO) -> Iterator[str]:
-    """The lines with their ends; ValueError with file and line where they are no UTF-8."""
+    """The lines with their ends; ValueError with file and line, if they are not UTF-8."""
     for number, line in enumerate(file, start=1):
         try:
             yield (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).decode("utf-8")

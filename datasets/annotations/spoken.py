@@ -1,4 +1,4 @@
-"""Videos with what is spoken in them and when: our own manifest, subtitles beside videos, and YT-Temporal's files."""
+"""Videos with timed speech: from our own manifest, from subtitles beside the videos, and from YT-Temporal."""
 
 import math
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ LISTS = {"train": "yttemporal_train.csv", "val": "yttemporal_val.csv"}
 
 @dataclass(frozen=True)
 class SpokenRecord:
-    """A video and its words in order of time; `duration` in seconds where the annotations know it."""
+    """A video and its words in order of time; `duration` in seconds if the annotations give it."""
 
     video: str
     words: tuple[TimedWord, ...]
@@ -41,9 +41,11 @@ def read_manifest(path: Path, videos: Path) -> list[SpokenRecord]:
             check_video_path(video)
         except ValueError as error:
             raise ValueError(f"{row.place}: {error}") from None
+
         duration = row.fields.get("duration")
         if duration is not None and not (_is_time(duration) and duration > 0):
             raise ValueError(f"{row.place}: duration {duration!r} is not a number of seconds above 0")
+
         records.append(SpokenRecord(str((videos / video).absolute()), _words(row), duration))
     return records
 
@@ -73,10 +75,12 @@ def read_folder(root: Path) -> list[SpokenRecord]:
 
     `talk.mp4` has `talk.vtt`, `talk.srt` or `talk.en.vtt`. ValueError if no video has any.
     """
+    # `talk.en.vtt` belongs to `talk.en` and to `talk`.
     subtitles: dict[Path, Path] = {}
     for path in sorted(path for path in root.rglob("*") if path.suffix in SUFFIXES):
         for stem in (path.with_suffix(""), path.with_suffix("").with_suffix("")):
             subtitles.setdefault(stem, path)
+
     videos = sorted(path for path in root.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
     records = [
         SpokenRecord(str(video.absolute()), tuple(read_subtitles(subtitles[video.with_suffix("")])))
@@ -91,18 +95,20 @@ def read_folder(root: Path) -> list[SpokenRecord]:
 def read_yt_temporal(root: Path, split: str, videos: Path) -> Iterator[SpokenRecord]:
     """YT-Temporal as TVTSv2 lays it out: a list with a column `Name`, and a JSON file of speech for each video.
 
-    A name is `part/data/ID.mp4`; its speech is in `part/annotations/ID.json` of the videos' folder, and words come
-    aligned with the denoised speech. One record at a time, since aligning takes a while.
+    A name is `part/data/ID.mp4`; its speech is in `part/annotations/ID.json` below `videos`. Words are aligned
+    with the denoised speech, which takes a while, so records are yielded one at a time.
     """
     path = next(
         (folder / LISTS[split] for folder in (root, root / "meta_data") if (folder / LISTS[split]).is_file()), None
     )
     if path is None:
         raise ValueError(f"data.root: {root} (or its folder meta_data) lacks {LISTS[split]}; {GET_IT_AGAIN}")
+
     (place, header), *rows = lines_of(path)
     columns = header.split("\t")
     if "Name" not in columns:
         raise ValueError(f"{place}: no column Name in {', '.join(columns)}; {GET_IT_AGAIN}")
+
     for place, line in rows:
         name = line.split("\t")[columns.index("Name")]
         part = PurePosixPath(name).parts[0]
@@ -113,16 +119,18 @@ def read_yt_temporal(root: Path, split: str, videos: Path) -> Iterator[SpokenRec
 
 
 def read_speech(path: Path, video: Path) -> SpokenRecord:
-    """One JSON file of YT-Temporal, as MERLOT hands them out: `subtitles`, `denoised` and `info`."""
+    """One JSON file of YT-Temporal, as MERLOT publishes them: `subtitles`, `denoised` and `info`."""
     content = json_of(path)
     if not isinstance(content, dict) or not {"subtitles", "denoised", "info"} <= content.keys():
         raise ValueError(f"{path}: not an object with subtitles, denoised and info; {GET_IT_AGAIN}")
+
     words = []
     for row in items_of(content["subtitles"], f"{path}: subtitles"):
         time, word = row.value("time"), row.value("word")
         if not _is_time(time) or not isinstance(word, str):
             raise ValueError(f"{row.place}: {word!r} at {time!r} is not a word at a time; {GET_IT_AGAIN}")
         words.append(TimedWord(float(time), word))
+
     denoised = [row.text("cleanasr") for row in items_of(content["denoised"], f"{path}: denoised")]
     info = content["info"]
     duration = info.get("duration") if isinstance(info, dict) else None

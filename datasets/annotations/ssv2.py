@@ -15,15 +15,16 @@ LISTS = {"train": "sthv2_train_list_videos.txt", "val": "sthv2_val_list_videos.t
 
 
 def read(root: Path, split: str, videos: Path) -> LabelledVideos:
-    """Read the authors' labels with their validation file, or with a list of names and labels.
+    """Read the authors' labels, with their validation file or with a list of names and labels.
 
-    The authors' templates write `[something]`, their labels `something`.
+    The validation file writes `[something]` in its templates where the labels write `something`.
     """
     check_split("ssv2", split, tuple(LISTS))
     formats = [Format("a list of names and labels", (LABELS, LISTS[split]))]
     if split == "val":
         formats.insert(0, Format(AUTHORS, (LABELS, VALIDATION)))
     found = choose("ssv2", split, root, formats)
+
     classes = read_class_names(found.paths[0])
     files = VideoFolder(videos, expected=".webm")
     if found.format.whose != AUTHORS:
@@ -44,7 +45,7 @@ def read(root: Path, split: str, videos: Path) -> LabelledVideos:
 def read_choices(path: Path, videos: Path) -> list[ChoiceRecord]:
     """Read multiple choice (TVTSv2's val.jsonl): `clip_name`, `options` and `answer`, the number of the right one.
 
-    ValueError names a line whose options are no texts, or fewer than two, and an answer that is not among them.
+    ValueError, naming the line, if there are fewer than two options, if they are not texts, or if the answer is none.
     """
     files = VideoFolder(videos, expected=".webm")
     records = []

@@ -1,11 +1,11 @@
-"""JSON in which no value is lost: an object that names a key twice is refused, where `json` keeps the last value."""
+"""JSON without lost values: an object with a repeated key is refused, where `json` would keep the last value."""
 
 import json
 from typing import Any
 
 
 class RepeatedKeyError(ValueError):
-    """An object names a key twice; the text says which and what to do."""
+    """An object has a repeated key; the message names it."""
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

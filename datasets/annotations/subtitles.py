@@ -1,4 +1,4 @@
-"""Words with times from subtitles: WebVTT, with a time for each word where it has them, and SubRip (SRT)."""
+"""Words with times from subtitles: WebVTT, with the times of single words if it has them, and SubRip (SRT)."""
 
 import html
 import re
@@ -29,9 +29,9 @@ class Cue(NamedTuple):
 def read_subtitles(path: Path) -> list[TimedWord]:
     """The words of a .vtt or .srt file in order of time.
 
-    Where words have times of their own, as in YouTube's automatic captions, these are taken, and lines shown again are
-    left out. Else the words of a cue are spread evenly over its time. ValueError, with the line, for a file without
-    cues and for cues that end before they begin.
+    If words have their own times, as in YouTube's automatic captions, these are used, and repeated lines are skipped.
+    Otherwise the words of a cue are spread evenly over its duration. ValueError for a file without cues, and, with the
+    line, for a cue that ends before it begins.
     """
     cues = list(_cues(path))
     if not cues:
@@ -54,8 +54,9 @@ def _cues(path: Path) -> Iterator[Cue]:
         start, end = _seconds(found[1]), _seconds(found[2])
         if end < start:
             raise ValueError(f"{path}:{number}: the cue ends at {end:g} s, before it begins at {start:g} s")
+
         held = []
-        # An empty line ends a cue; a line with a blank is a line.
+        # An empty line ends a cue; a line with only a blank does not.
         while number < len(lines) and lines[number].rstrip("\r"):
             held.append(lines[number].rstrip("\r"))
             number += 1
@@ -63,7 +64,7 @@ def _cues(path: Path) -> Iterator[Cue]:
 
 
 def _words_with_times(cue: Cue) -> list[TimedWord]:
-    """The words of the last line, which is the new one: the first at the cue's start, others at their own times."""
+    """The words of the last line, the new one: the first at the start of the cue, the others at their own times."""
     if cue.end - cue.start <= SHORTEST_CUE or not cue.lines:
         return []
     first, *rest = _WORD_TIME.split(cue.lines[-1])

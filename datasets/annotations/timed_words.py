@@ -1,4 +1,4 @@
-"""Words with the time at which they are spoken, and the clips of a video that are cut with them."""
+"""Words with the times at which they are spoken, and the clips that are cut from a video with their words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 
 NUM_CLIPS = 4
 GAP = 1
-"""Seconds between two clips, whose words belong to none."""
+"""Seconds between two clips; words in the gap belong to no clip."""
 SHORTEST_CLIP, LONGEST_CLIP = 3, 5
 """In whole seconds."""
 
@@ -30,7 +30,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class SegmentDraw:
-    """What chance decides about a segment: whole seconds a clip, and the start in whole seconds and a part of one."""
+    """The random choices for a segment: whole seconds per clip, and the start as whole seconds and a fraction."""
 
     seconds: int
     start: int
@@ -38,7 +38,7 @@ class SegmentDraw:
 
 
 def whole_starts(duration: int, seconds: int) -> tuple[int, int]:
-    """The lowest and highest whole start of a segment; the highest is negative where the video is too short."""
+    """The lowest and highest whole start of a segment; the highest is negative if the video is too short."""
     return 0, duration - segment_length(seconds) - 1
 
 
@@ -56,7 +56,7 @@ def draw_segment(duration: int, rng: np.random.Generator) -> SegmentDraw:
 
 
 def cut_segment(duration: int, draw: SegmentDraw) -> Segment:
-    """The clips that a draw stands for, equally long with a second between them.
+    """Turn a draw into clips of equal length with a second between them.
 
     A video too short for the draw is used from its start to one second before its end. ValueError if that leaves
     nothing of a clip.
@@ -67,18 +67,20 @@ def cut_segment(duration: int, draw: SegmentDraw) -> Segment:
         end = min(duration - 1, start + segment_length(draw.seconds))
     else:
         start, end = 0.0, duration - 1
+
     length = (end - start - (NUM_CLIPS - 1) * GAP) / NUM_CLIPS
     if length <= 0:
         raise ValueError(
             f"a video of {duration} seconds is too short for {NUM_CLIPS} clips with {GAP} second between them; "
             f"at least {NUM_CLIPS * GAP + 1} seconds are needed"
         )
+
     starts = tuple(start + index * (length + GAP) for index in range(NUM_CLIPS))
     return Segment(starts, tuple(clip_start + length for clip_start in starts))
 
 
 def clip_of_word(time: float, segment: Segment) -> int:
-    """Which clip a word belongs to, -1 if it is in a gap or outside; on the edge of a clip it is outside."""
+    """Which clip a word belongs to, -1 if it is in a gap or outside; the edges of a clip are outside."""
     for index, (start, end) in enumerate(zip(segment.starts, segment.ends, strict=True)):
         if start < time < end:
             return index
@@ -86,7 +88,7 @@ def clip_of_word(time: float, segment: Segment) -> int:
 
 
 def transcripts(words: Sequence[TimedWord], segment: Segment) -> list[str]:
-    """What is spoken in each clip: its words, each followed by a space; may be empty."""
+    """The speech of each clip: its words, each followed by a space; may be empty."""
     spoken = [""] * len(segment.starts)
     for word in words:
         index = clip_of_word(word.time, segment)
@@ -98,10 +100,10 @@ def transcripts(words: Sequence[TimedWord], segment: Segment) -> list[str]:
 def draw_transcripts(
     words: Sequence[TimedWord], duration: float, rng: np.random.Generator, tries: int = 5
 ) -> tuple[Segment, list[str]]:
-    """Clips of a video, and what is spoken in each: drawn again, up to `tries` times, while a clip has no words.
+    """Draw clips of a video and their speech; draw again, up to `tries` times, while a clip has no words.
 
-    Departs from the reference, whose check of what is spoken never takes effect: `tries=1` is what it does. If no draw
-    has words in every clip, the one with most. ValueError if the video is too short, or nothing is spoken at all.
+    If no draw has words in every clip, returns the draw with the most spoken clips. Departs from the reference, whose
+    check for speech never takes effect: it behaves like `tries=1`. ValueError if the video is too short or silent.
     """
     best: tuple[int, Segment, list[str]] | None = None
     for _ in range(tries):
@@ -112,6 +114,7 @@ def draw_transcripts(
             best = count, segment, spoken
         if count == len(spoken):
             break
+
     assert best is not None
     if not any(word.word.strip() for word in words):
         raise ValueError("nothing is spoken in the video: its transcript has no words")

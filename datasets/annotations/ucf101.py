@@ -18,8 +18,8 @@ RELEASE_CLASSES = "label2id.json"
 def read(root: Path, split: str, videos: Path) -> LabelledVideos:
     """Read the authors' `classInd.txt` and lists, or TVTSv2's list of split 1's test clips.
 
-    "train" and "test" are split 1. A clip's class is the folder it lies in: one class, HandstandPushups, has files that
-    spell it otherwise. The authors number classes from 1.
+    "train" and "test" are split 1. The class of a clip is its folder, because the files of one class, HandstandPushups,
+    spell it differently. The authors number classes from 1.
     """
     check_split("ucf101", split, SPLITS)
     part = split if split[-1].isdigit() else f"{split}1"
@@ -46,7 +46,7 @@ def group_of(name: str) -> str | None:
 
 
 def _official(path: Path, classes: tuple[str, ...]) -> list[tuple[str, int]]:
-    """Names and classes; training lists repeat the number of the class, which has to agree with the folder."""
+    """Names and classes; training lists also give the number of the class, which has to match the folder."""
     known = {name: number for number, name in enumerate(classes)}
     rows = []
     for place, line in lines_of(path):

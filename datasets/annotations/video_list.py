@@ -1,4 +1,4 @@
-"""Lists of videos, a name a line, which restrict a part of a dataset to the videos that others have reported on."""
+"""Lists of videos, one name per line, which restrict a split to the videos that published results are on."""
 
 import logging
 from dataclasses import replace
@@ -12,13 +12,13 @@ logger = logging.getLogger(__name__)
 
 
 def restrict(annotations: Annotations[Record], root: Path, file: str) -> Annotations[Record]:
-    """The records of the videos that a list in `root` or `root/annotations` names, in the order of the annotations.
+    """Keep the records of the videos in a list in `root` or `root/annotations`, in the order of the annotations.
 
-    A line names the video that the annotations call exactly so. Where they call none so, it names those that differ by
-    the suffix of a video only. So of DiDeMo's videos that stand under two suffixes, a list takes the name it holds.
+    A line selects the video with exactly this name, or else all videos whose names differ only by the suffix of a
+    video. So if DiDeMo has a video under two suffixes, the list selects the name it contains.
 
-    `source` and `video_list` say what was done. ValueError if there is no such file, a name stands in it twice, or the
-    annotations hold none of its videos.
+    `source` and `video_list` record the restriction. ValueError if there is no such file, if a name is repeated, or if
+    the annotations contain none of its videos.
     """
     path = find_file(file, root)
     if path is None:
@@ -34,6 +34,7 @@ def restrict(annotations: Annotations[Record], root: Path, file: str) -> Annotat
     by_stem: dict[str, list[str]] = {}
     for name in known:
         by_stem.setdefault(_stem(name), []).append(name)
+
     chosen: set[str] = set()
     unknown = []
     for name, place in places.items():
@@ -47,6 +48,7 @@ def restrict(annotations: Annotations[Record], root: Path, file: str) -> Annotat
         raise ValueError(f"{unknown[0]} is not in {annotations.source}, nor is any other line's; name another list")
     if unknown:
         logger.warning("%d videos of %s have no annotations, the first is %s", len(unknown), path, unknown[0])
+
     without = f", {len(unknown)} listed videos have none" if unknown else ""
     return replace(
         annotations,

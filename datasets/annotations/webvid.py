@@ -1,6 +1,6 @@
 """WebVid's tables: CSV with a header, of which `videoid`, `page_dir` and `name` (the caption) are read.
 
-The video of a row is `page_dir/videoid.mp4`, as WebVid's own downloader lays them out.
+The video of a row is `page_dir/videoid.mp4`, as WebVid's own downloader saves it.
 """
 
 import csv
@@ -14,7 +14,7 @@ COLUMNS = ("videoid", "page_dir", "name")
 
 
 def rows(path: Path, file: BinaryIO) -> Iterator[SourceRow]:
-    """The rows of a table; a `name` without words gives no caption, an empty `page_dir` no folder."""
+    """The rows of a table; a `name` without words gives no caption, and an empty `page_dir` gives no folder."""
     reader = csv.reader(text_lines(path, file), strict=True)
     try:
         header = next(reader, [])
@@ -24,6 +24,7 @@ def rows(path: Path, file: BinaryIO) -> Iterator[SourceRow]:
                 f"{path}:1: no column {missing[0]!r}, found {', '.join(header) or 'nothing'}; "
                 f"a table of WebVid begins with a line that names {', '.join(COLUMNS)}"
             )
+
         videoid, page_dir, name = (header.index(column) for column in COLUMNS)
         for fields in reader:
             if not fields:
@@ -35,6 +36,7 @@ def rows(path: Path, file: BinaryIO) -> Iterator[SourceRow]:
                 )
             if not fields[videoid].strip():
                 raise ValueError(f"{path}:{reader.line_num}: videoid is empty; fill it in or remove the line")
+
             video = f"{fields[videoid].strip()}.mp4"
             folder = fields[page_dir].strip()
             video = f"{folder}/{video}" if folder else video
