@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from datasets.objects.detections import NO_BOX, ClipBoxes
 
-# What numpy's own pickles name: how arrays and numbers are made of bytes, in its old and new modules.
+# The functions that numpy's pickles name: they make arrays and numbers from bytes, in its old and new modules.
 _make_array, _make_number = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
 ALLOWED: list[Any] = [
     OrderedDict,
@@ -22,14 +22,14 @@ ALLOWED: list[Any] = [
     *((_make_number, f"numpy.{module}.multiarray.scalar") for module in ("core", "_core")),
     *(type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64")),
 ]
-"""What a cache may hold beside plain data and tensors; none of it runs code of the file's."""
+"""What a cache may contain besides plain data and tensors; none of it runs code from the file."""
 
 
 def read_cache(path: Path, num_frames: int, per_frame: int) -> dict[str, ClipBoxes]:
-    """The boxes of every video of a cache, by id, in pixels of its 224 x 224 frames.
+    """Read the boxes of every video in a cache, by id, in pixels of its 224 x 224 frames.
 
-    Nothing in the file is run. ValueError, naming file and entry, if it is of another form or of other numbers of
-    frames or boxes.
+    No code in the file is run. ValueError, naming file and entry, if the form, or the number of frames or boxes,
+    differs.
     """
     try:
         with torch.serialization.safe_globals(ALLOWED):
@@ -57,10 +57,11 @@ def _clip(entry: Any, place: str, num_frames: int, per_frame: int) -> ClipBoxes:
     if not isinstance(entry["conf_set"], Mapping):
         raise ValueError(f"{place}: conf_set is no dict from classes to confidences")
 
-    # The published loader takes the first classes of the dict.
+    # Like the published loader, take the first classes of the dict.
     ids = np.zeros(2 * per_frame, np.int64)
     followed = [int(label) for label in entry["conf_set"]][: 2 * per_frame]
     ids[: len(followed)] = followed
+
     is_box = boxes[..., 0] != NO_BOX
     if bool((is_box != (classes > 0)).any()):
         raise ValueError(f"{place}: boxes and classes disagree on which are padding")

@@ -1,4 +1,4 @@
-"""Boxes from a video's own pixels into those of the frames that a model sees."""
+"""Maps boxes from the pixels of a video to the pixels of the frames that a model sees."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -7,14 +7,14 @@ from datasets.objects.detections import Detection
 
 Fit = Literal["squash", "crop"]
 LEAST_SIDE = 1.0
-"""Of what is left of a box in the crop, in pixels; less shows no object."""
+"""In pixels: a box that is narrower or lower in the crop shows no object, and is dropped."""
 
 
 def into_frame(detections: Sequence[Detection], width: int, height: int, size: int, fit: Fit) -> list[Detection]:
-    """The boxes of a frame of `width` x `height` pixels on its square of `size` pixels.
+    """Map the boxes of a frame of `width` x `height` pixels to its square of `size` pixels.
 
-    `squash` scales both sides to `size`. `crop` scales the shorter side to it and cuts out the middle, as
-    torchvision's Resize and CenterCrop do; of a box the part inside is kept, and boxes outside it are left out.
+    `squash` scales both sides to `size`. `crop` scales the shorter side to `size` and cuts out the middle, like
+    torchvision's Resize and CenterCrop; boxes are clipped to the crop, and boxes outside it are dropped.
     """
     resized_width, resized_height, left, top = placement(width, height, size, fit)
     x_scale, y_scale = resized_width / width, resized_height / height
@@ -28,7 +28,7 @@ def into_frame(detections: Sequence[Detection], width: int, height: int, size: i
 
 
 def placement(width: int, height: int, size: int, fit: Fit) -> tuple[int, int, int, int]:
-    """Width and height after resizing, and where in it the square begins, from the left and from the top."""
+    """Width and height after resizing, and the left and top of the square in it."""
     if fit == "squash":
         return size, size, 0, 0
     if width <= height:

@@ -1,6 +1,6 @@
-"""What a detector found on a clip's frames, and which of it a model gets: boxes, their classes, and trajectories.
+"""The detections on the frames of a clip, and which of them a model gets: boxes, classes, and trajectories.
 
-The rules are those that STOA-VLP's published weights were trained with. Shapes: T frames, O boxes a frame.
+The rules are the ones with which STOA-VLP's published weights were trained. Shapes: T frames, O boxes a frame.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 NO_BOX = -1.0
-"""Every coordinate of a box that is padding."""
+"""The coordinates of padding."""
 MOST_OVERLAP = 0.5
-"""Intersection over union with a box already kept, from which on a box of another class is dropped."""
+"""A box is dropped if its intersection over union with a kept box, of another class, is this or more."""
 
 
 class Detection(NamedTuple):
@@ -24,7 +24,7 @@ class Detection(NamedTuple):
 
 
 class ClipBoxes(NamedTuple):
-    """What goes along with a clip.
+    """The boxes of a clip.
 
     Attributes:
         boxes: (T, O, 4) float32, in the pixels of the frames that the model sees; padding is -1.
@@ -38,7 +38,7 @@ class ClipBoxes(NamedTuple):
 
 
 def choose_boxes(frames: Sequence[Sequence[Detection]], per_frame: int) -> ClipBoxes:
-    """The largest of the surest distinct objects of each frame, `per_frame` at most, and the clip's trajectories."""
+    """Choose up to `per_frame` boxes of each frame with `largest_of_surest`, and the trajectories of the clip."""
     boxes = np.full((len(frames), per_frame, 4), NO_BOX, np.float32)
     classes = np.zeros((len(frames), per_frame), np.int64)
     for frame, detections in enumerate(frames):
@@ -46,7 +46,7 @@ def choose_boxes(frames: Sequence[Sequence[Detection]], per_frame: int) -> ClipB
             boxes[frame, slot] = detection.box
             classes[frame, slot] = detection.label
 
-    # Classes in the order in which they appear; those that find no room have boxes, but no trajectory.
+    # Classes get trajectories in the order in which they appear; the last ones may have boxes, but no trajectory.
     seen = dict.fromkeys(classes[classes > 0].tolist())
     ids = np.zeros(2 * per_frame, np.int64)
     followed = list(seen)[: 2 * per_frame]
@@ -55,9 +55,10 @@ def choose_boxes(frames: Sequence[Sequence[Detection]], per_frame: int) -> ClipB
 
 
 def largest_of_surest(detections: Sequence[Detection], per_frame: int) -> list[Detection]:
-    """Of one frame, in the detector's order: the first box of each class that overlaps none kept before it.
+    """Choose boxes of one frame: the `per_frame` largest distinct ones, largest first.
 
-    After twice `per_frame` no more are looked at. Of these the surest, then the largest `per_frame`, largest first.
+    In the order of the detector, keeps the first box of each class that overlaps no box kept before, up to twice
+    `per_frame` boxes. Of these, returns the largest; among equal sizes, the more confident box comes first.
     """
     kept: list[Detection] = []
     for detection in detections:
@@ -66,6 +67,8 @@ def largest_of_surest(detections: Sequence[Detection], per_frame: int) -> list[D
         is_new = all(detection.label != other.label for other in kept)
         if is_new and all(overlap(detection.box, other.box) < MOST_OVERLAP for other in kept):
             kept.append(detection)
+
+    # Sorting is stable: confidence only decides between boxes of equal size.
     kept = sorted(kept, key=lambda detection: -detection.confidence)
     return sorted(kept, key=lambda detection: -area(detection.box))[:per_frame]
 

@@ -1,7 +1,7 @@
-"""The boxes of a data set in one file that all processes map into memory, in the safetensors format.
+"""The boxes of a dataset in one safetensors file, which all processes map into memory.
 
-For each name it holds boxes as 65,535ths of the frame's side (a pixel of 224 is 292 of them), classes, and trajectory
-ids; its metadata say which frames they are of. A file that is still being made ends in `.part`.
+For each clip, the file has boxes in units of 1/65,535 of the side of the frame (a pixel of 224 is 292 units), classes,
+and trajectory ids. Its metadata say to which frames the boxes belong. An unfinished file ends in `.part`.
 """
 
 import json
@@ -27,12 +27,12 @@ MOST_CLASSES = np.iinfo(np.int16).max
 
 @dataclass(frozen=True)
 class ObjectSettings:
-    """Which frames the boxes are of, and what their classes are called.
+    """The frames to which the boxes belong, and the names of their classes.
 
     Attributes:
         num_frames, objects_per_frame: T and O.
-        image_size, fit: the frame's side in pixels, and whether it is a `squash` or a `crop` of the video's.
-        sampling: the rule by which frames were taken.
+        image_size, fit: the frame's side in pixels, and whether it is a `squash` or a `crop` of the video frame.
+        sampling: the rule by which frames were sampled.
         source: where the boxes come from, in words.
         classes: class numbers by name; empty if unknown.
     """
@@ -47,9 +47,9 @@ class ObjectSettings:
 
 
 class ObjectStore:
-    """A finished file; `store[name]` are the boxes of a clip.
+    """A finished file; `store[name]` gives the boxes of a clip.
 
-    A name is found as it is given, without its suffix, or by its file's name alone, in this order.
+    Looks for the full name, then without its suffix, then for the file name alone, then for that without its suffix.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,7 +81,7 @@ class ObjectStore:
         yield from _names(self._arrays)
 
     def check(self, **wanted: int | str) -> None:
-        """ValueError unless the boxes are of the frames that a loader takes: `num_frames`, `sampling`, `fit`, ..."""
+        """ValueError unless the boxes belong to the frames that a loader reads: `num_frames`, `sampling`, `fit`, ..."""
         found = asdict(self.settings)
         differing = [
             f"{key} is {found[key]} there and {value} here" for key, value in wanted.items() if found[key] != value
@@ -101,19 +101,21 @@ class ObjectStore:
 
 
 class StoreWriter:
-    """Fills a file row by row; one that was ended is resumed where it was."""
+    """Fills a file row by row; an interrupted file is resumed."""
 
     def __init__(self, path: Path, names: Sequence[str], settings: ObjectSettings) -> None:
         """Begin `path`, or resume it.
 
-        ValueError if it is finished already, was begun with other settings or for other clips, or names repeat.
+        ValueError if it is already finished, if it was begun with other settings or clips, or if names repeat.
         """
         if len(set(names)) != len(names):
             repeated = next(name for position, name in enumerate(names) if name in names[:position])
             raise ValueError(f"{repeated}: stands several times in the list of clips")
+
         self.path, self._part = path, path.with_name(path.name + PART)
         if path.exists():
             raise ValueError(f"{path}: is there already; name another file, or delete it")
+
         if self._part.exists():
             self._arrays, begun = _open(self._part, "r+")
             _check_begun(self._part, begun, settings, list(_names(self._arrays)), names)
@@ -122,7 +124,7 @@ class StoreWriter:
             self._arrays, _ = _open(self._part, "r+")
 
     def pending(self) -> list[int]:
-        """Rows without boxes: those never done, and those that failed."""
+        """Rows without boxes: pending ones, and those that failed."""
         return np.flatnonzero(self._arrays["state"] != DONE).tolist()
 
     def put(self, row: int, found: ClipBoxes, image_size: int) -> None:
@@ -130,26 +132,27 @@ class StoreWriter:
         is_box = found.classes > 0
         if found.classes.max(initial=0) > MOST_CLASSES:
             raise ValueError(f"class number {found.classes.max()} is above {MOST_CLASSES}")
+
         shares = np.clip(found.boxes / image_size, 0, 1) * STEPS
         self._arrays["boxes"][row] = np.where(is_box[..., None], shares, 0).round()
         self._arrays["classes"][row] = found.classes
         self._arrays["trajectory_ids"][row] = found.trajectory_ids
-        # The last to be written: a row counts once all of it is there.
+        # Written last: a row counts only when it is complete.
         self._arrays["state"][row] = DONE
 
     def fail(self, row: int) -> None:
-        """Mark a clip as failed; it is tried again when the file is resumed."""
+        """Mark a clip as failed; resuming the file retries it."""
         self._arrays["state"][row] = FAILED
 
     def finish(self) -> None:
-        """Give the file its name."""
+        """Write everything to disk, and give the file its final name."""
         for array in self._arrays.values():
             array.flush()
         os.replace(self._part, self.path)
 
 
 def _create(path: Path, names: Sequence[str], settings: ObjectSettings) -> None:
-    """A file of zeros with its header and names."""
+    """Make a file with header and names, and zeros for everything else."""
     encoded = [name.encode() for name in names]
     num_clips, num_frames, per_frame = len(names), settings.num_frames, settings.objects_per_frame
     shapes = {
@@ -160,6 +163,8 @@ def _create(path: Path, names: Sequence[str], settings: ObjectSettings) -> None:
         "state": ("U8", (num_clips,)),
         "names": ("U8", (sum(map(len, encoded)),)),
     }
+
+    # The safetensors header: the type, shape and bytes of each array, padded so that the arrays are aligned.
     header: dict[str, Any] = {"__metadata__": {"objects": json.dumps({"version": VERSION, **asdict(settings)})}}
     end = 0
     for name, (dtype, shape) in shapes.items():
@@ -168,6 +173,7 @@ def _create(path: Path, names: Sequence[str], settings: ObjectSettings) -> None:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
 
+    # Rename at the end, so that the file exists only with all its names.
     path.parent.mkdir(parents=True, exist_ok=True)
     unnamed = path.with_name(path.name + ".new")
     with open(unnamed, "wb") as file:
@@ -182,7 +188,7 @@ def _create(path: Path, names: Sequence[str], settings: ObjectSettings) -> None:
 
 
 def _open(path: Path, mode: Any) -> tuple[dict[str, np.memmap], ObjectSettings]:
-    """The arrays, mapped, and the settings. ValueError if it is no such file."""
+    """Map the arrays of a file and read its settings. ValueError if it is not such a file."""
     try:
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))

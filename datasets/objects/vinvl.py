@@ -1,7 +1,7 @@
-"""VinVL's detections, a JSON file a video: a list over frames of `{"objects": [{"class", "rect", "conf"}, ...]}`.
+"""VinVL's detections, one JSON file per video: a list over frames of `{"objects": [{"class", "rect", "conf"}, ...]}`.
 
-Two forms of `rect` are about: [x1, y1, x2, y2], which STOA-VLP's code reads, and [x1, x2, y1, y2], which its README
-describes. A file rarely fits both, as each says that two pairs of its numbers rise.
+Two forms of `rect` exist: [x1, y1, x2, y2], which STOA-VLP's code reads, and [x1, x2, y1, y2], which its README
+describes. A file rarely fits both, because each form requires x1 < x2 and y1 < y2.
 """
 
 import json
@@ -14,11 +14,11 @@ from datasets.objects.detections import Detection
 
 BoxOrder = Literal["xyxy", "xxyy"]
 ORDERS: dict[BoxOrder, tuple[int, int, int, int]] = {"xyxy": (0, 1, 2, 3), "xxyy": (0, 2, 1, 3)}
-"""Where x1, y1, x2 and y2 are in a `rect` of each order."""
+"""The positions of x1, y1, x2 and y2 in a `rect`, for each order."""
 
 
 class RawObject(NamedTuple):
-    """One entry of a file, its numbers as they stand there; `place` names it in errors."""
+    """One entry of a file, with its numbers unchanged; `place` names it in errors."""
 
     name: str
     rect: tuple[float, float, float, float]
@@ -39,7 +39,7 @@ def read_label_map(path: Path) -> dict[str, int]:
 
 
 def read_file(path: Path) -> list[list[RawObject]]:
-    """All entries of a file, frame by frame; ValueError, naming file and entry, if it is of another form."""
+    """All entries of a file, frame by frame; ValueError, naming file and entry, if the form differs."""
     content = _json(path)
     if not isinstance(content, list):
         raise ValueError(f"{path}: is not a list over frames, but {_kind(content)}")
@@ -47,7 +47,7 @@ def read_file(path: Path) -> list[list[RawObject]]:
 
 
 def box_orders(frames: Iterable[Iterable[RawObject]]) -> set[BoxOrder]:
-    """The orders that every box of a file fits, with x1 < x2 and y1 < y2: one, both or none."""
+    """The orders in which every box of a file has x1 < x2 and y1 < y2: one, both or none."""
     fitting: set[BoxOrder] = set(ORDERS)
     for frame in frames:
         for entry in frame:
@@ -56,9 +56,9 @@ def box_orders(frames: Iterable[Iterable[RawObject]]) -> set[BoxOrder]:
 
 
 def find_order(paths: Iterable[Path]) -> BoxOrder:
-    """The one order that all of these files can be read in.
+    """The one order in which all of these files can be read.
 
-    ValueError if they contradict each other, with the first file that does, or if every one fits both orders.
+    ValueError if files contradict each other, naming the first that does, or if all fit both orders.
     """
     fitting: set[BoxOrder] = set(ORDERS)
     decided_by: Path | None = None
@@ -67,6 +67,7 @@ def find_order(paths: Iterable[Path]) -> BoxOrder:
         if not orders & fitting:
             why = f"{decided_by} needs {' or '.join(fitting)}" if orders else "some box rises in neither x nor y"
             raise ValueError(f"{path}: its boxes are in neither order that was possible so far ({why}); look at them")
+
         if orders & fitting != fitting:
             decided_by = path
         fitting &= orders
@@ -84,13 +85,14 @@ def detections(
     *,
     skip_unknown: bool = False,
 ) -> list[list[Detection]]:
-    """Boxes with class numbers; ValueError for a box not in this order, or, unless skipped, for an unknown class."""
+    """Boxes with class numbers. ValueError for a box in another order and, unless skipped, for an unknown class."""
     found: list[list[Detection]] = []
     for frame in frames:
         found.append([])
         for entry in frame:
             if not _rises(entry.rect, order):
                 raise ValueError(f"{entry.place}: rect {list(entry.rect)} is not in order {order}, as others are")
+
             label = labels.get(entry.name)
             if label is not None:
                 x1, y1, x2, y2 = (entry.rect[place] for place in ORDERS[order])

@@ -1,6 +1,6 @@
-"""The pictures of a long story: still scenes with drifting grey shapes, and small coloured ones that come and go.
+"""The pictures of a long story: still scenes with drifting grey shapes and small coloured shapes that come and go.
 
-Coordinates are those of `datasets/stories/pictures.py`. P = rows of pixels, Q = columns.
+Coordinates are as in `datasets/stories/pictures.py`. P = rows of pixels, Q = columns.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from datasets.stories.stories import SHAPES
 
 RADIUS = 0.35  # of half a frame: about a third of the width, a tenth of the area
 GREY_RADIUS = (0.25, 0.4)
-DRIFT = 0.25  # how far a grey shape goes in a scene
+DRIFT = 0.25  # how far a grey shape moves within a scene
 GREYS = (60.0, 200.0)
 
 
@@ -26,15 +26,20 @@ def _render_scene(glimpse: Glimpse, size: int, rng: np.random.Generator) -> NDAr
     y_PQ, x_PQ = np.meshgrid(axis, axis, indexing="ij")
     frames = np.repeat(texture(glimpse.background, x_PQ, y_PQ, rng)[None], glimpse.num_frames, axis=0)
     progress = np.linspace(-1, 1, glimpse.num_frames)[:, None, None]
+
+    # Grey shapes drift behind everything for the whole scene.
     for _ in range(DISTRACTORS):
         x, y, drift_x, drift_y = rng.uniform(-1, 1, size=4) * (0.8, 0.8, DRIFT, DRIFT)
         radius = rng.uniform(*GREY_RADIUS)
         cover = _cover(str(rng.choice(SHAPES)), x_PQ - x - drift_x * progress, y_PQ - y - drift_y * progress, radius)
         frames += cover[..., None] * (rng.uniform(*GREYS) - frames)
+
+    # The coloured shape stands still, and only some frames show it.
     x, y = rng.uniform(RADIUS - 1, 1 - RADIUS, size=2)
     cover = _cover(glimpse.shape, x_PQ - x, y_PQ - y, RADIUS)[..., None]
     seen = slice(glimpse.begin, glimpse.begin + glimpse.seen)
     frames[seen] += cover * (np.array(RGB[glimpse.colour]) - frames[seen])
+
     return np.rint(np.clip(frames, 0, 255)).astype(np.uint8)
 
 

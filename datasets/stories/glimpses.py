@@ -1,7 +1,7 @@
-"""Long stories: still scenes, in each of which a small coloured shape is seen for a moment, and grey ones all the time.
+"""Long stories: still scenes, each with a small coloured shape for a moment and grey shapes all the time.
 
-What is told is which small shapes came, and in which order; the backgrounds and the grey shapes are there to distract.
-Most frames are alike, so that much can be merged, and what counts is small and brief, so that little may be lost.
+The text says which coloured shapes appear, and in which order; backgrounds and grey shapes only distract. Most frames
+are alike, so a model can merge many tokens; but what matters is small and brief, so it must not lose it.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from datasets.stories.stories import BACKGROUNDS, COLOURS, SHAPES
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 SHORTEST, LONGEST = 2, 12
-"""Frames for which a small shape is seen."""
+"""The number of frames that show the coloured shape."""
 SHORTEST_SCENE = 8
 DISTRACTORS = 1
 
 
 @dataclass(frozen=True)
 class Glimpse:
-    """A still scene of `num_frames`, and the shape that is seen in `seen` of them from frame `begin` on."""
+    """A still scene of `num_frames`, and a coloured shape that `seen` of them show, from frame `begin` on."""
 
     colour: str
     shape: str
@@ -32,7 +32,7 @@ class Glimpse:
 
     @property
     def facts(self) -> tuple[str, str]:
-        """What is told of it."""
+        """What the text says about it."""
         return self.colour, self.shape
 
 
@@ -40,11 +40,14 @@ LongStory = tuple[Glimpse, ...]
 
 
 def draw_long_story(rng: np.random.Generator, num_scenes: int, num_frames: int) -> LongStory:
-    """Draws scenes of different lengths, `num_frames` together, whose small shapes differ in colour."""
+    """Draws scenes of different lengths, `num_frames` together, whose coloured shapes differ in colour."""
     colours = rng.permutation(COLOURS)[:num_scenes]
+
+    # Every scene gets the shortest length; random cuts divide the remaining frames between them.
     spare = num_frames - SHORTEST_SCENE * num_scenes
     ends = np.sort(rng.integers(spare + 1, size=num_scenes - 1))
     lengths = np.diff(ends, prepend=0, append=spare) + SHORTEST_SCENE
+
     story = []
     for colour, length in zip(colours.tolist(), lengths.tolist(), strict=True):
         seen = int(rng.integers(SHORTEST, min(LONGEST, length) + 1))
@@ -62,7 +65,7 @@ def long_paragraph(story: LongStory) -> str:
 def long_questions(story: LongStory) -> list[Question]:
     """Returns all questions of each kind, each with one right answer.
 
-    They are many and plain, so that a small model learns to look, where it would learn to guess from a few.
+    There are many simple ones, so that a small model learns to look; from a few it would learn to guess.
     """
     colours = [glimpse.colour for glimpse in story]
     return [

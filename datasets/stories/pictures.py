@@ -1,4 +1,4 @@
-"""The pictures of a story: anti-aliased shapes from signed distances, over a noisy texture that rests within a scene.
+"""The pictures of a story: anti-aliased shapes from signed distances, over a noisy texture, fixed within a scene.
 
 Coordinates run from -1 to 1 across the frame, x to the right and y downwards; a shape's own coordinates are scaled so
 that it is about 2 wide. P = rows of pixels, Q = columns, F = frames of a scene.
@@ -22,7 +22,7 @@ RGB = {
     "black": (0, 0, 0),
 }
 RADIUS = 0.4  # of half a frame: a shape is about a third of the frame wide
-LANE = 0.5  # two things each keep to their half of the frame
+LANE = 0.5  # each of two things keeps to its half of the frame
 JITTER = 0.08
 TRAVEL = 0.55  # how far from its middle a thing moves
 GROWTH = (0.5, 1.3)
@@ -40,8 +40,10 @@ def _render_scene(scene: Scene, size: int, num_frames: int, rng: np.random.Gener
     axis = (np.arange(size) + 0.5) * 2 / size - 1
     y_PQ, x_PQ = np.meshgrid(axis, axis, indexing="ij")
     background = texture(scene.background, x_PQ, y_PQ, rng)
+
     frames = np.repeat(background[None], num_frames, axis=0)
     progress_F = (np.arange(num_frames) + 0.5) / num_frames
+
     for thing, (middle_x, middle_y) in zip(scene.things, _middles(scene, rng), strict=True):
         direction = rng.choice((-1, 1))
         cover = _cover(thing, x_PQ - middle_x, y_PQ - middle_y, progress_F, direction)[..., None]
@@ -50,10 +52,11 @@ def _render_scene(scene: Scene, size: int, num_frames: int, rng: np.random.Gener
 
 
 def _middles(scene: Scene, rng: np.random.Generator) -> list[tuple[float, float]]:
-    """Where the things are: one about the centre; two side by side across the direction in which they travel."""
+    """The middles of the things: one near the centre; two side by side, across the direction in which they move."""
     jitter = rng.uniform(-JITTER, JITTER, size=(2, 2))
     if len(scene.things) == 1:
         return [(jitter[0, 0], jitter[0, 1])]
+
     travels_y = any(TRAVEL_AXIS.get(thing.action) == "y" for thing in scene.things)
     lanes = rng.permutation((-LANE, LANE))
     if travels_y:
@@ -84,21 +87,25 @@ def _cover(thing: Thing, x_PQ: Array, y_PQ: Array, progress_F: Array, direction:
         case "shrinks":
             scale_x = scale_y = np.interp(1 - progress_F, (0, 1), GROWTH)
         case "spins":
-            # Never upright in two frames half a scene apart, for any of the shapes.
+            # No shape looks upright in both of two frames half a scene apart.
             angle = direction * np.deg2rad(30 + 120 * progress_F)
         case "blinks":
-            # Switched off, the outline stays, so that every frame tells the colour.
+            # When switched off, the outline stays, so that every frame shows the colour.
             outlined = np.floor(6 * progress_F) % 2 == 1
         case "bounces":
             height = np.abs(np.cos(np.pi * (3 * progress_F + 0.2)))
             shift_y = TRAVEL * (1 - 2 * height)
-            # Flat on the ground and long in flight, as a rubber ball: one frame tells it from "moves up".
+            # Flat on the ground and long in flight, like a rubber ball: one frame distinguishes it from "moves up".
             scale_x, scale_y = 1.4 - 0.65 * height, 0.5 + 0.75 * height
+
+    # Move each pixel into the coordinates of the shape: undo the shift, the rotation and the scale.
     x = x_PQ - shift_x[:, None, None]
     y = y_PQ - shift_y[:, None, None]
     cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
     radius_x, radius_y = RADIUS * scale_x[:, None, None], RADIUS * scale_y[:, None, None]
     distance = distance_outside(thing.shape, (cos * x + sin * y) / radius_x, (cos * y - sin * x) / radius_y)
+
+    # Distances back in units of the frame; a pixel at the edge is covered in part.
     hollow = np.abs(distance + OUTLINE) - OUTLINE
     distance = np.where(outlined[:, None, None], hollow, distance) * np.minimum(radius_x, radius_y)
     pixel = 2 / len(x_PQ)
@@ -106,7 +113,7 @@ def _cover(thing: Thing, x_PQ: Array, y_PQ: Array, progress_F: Array, direction:
 
 
 def distance_outside(shape: str, x: Array, y: Array) -> Array:
-    """Returns about how far a point lies outside the shape's edge; negative inside."""
+    """Returns the approximate distance of a point from the edge of the shape; negative inside."""
     match shape:
         case "circle":
             return np.hypot(x, y) - 0.95
@@ -115,7 +122,7 @@ def distance_outside(shape: str, x: Array, y: Array) -> Array:
         case "square":
             return np.maximum(np.abs(x), np.abs(y)) - 0.85
         case "triangle":
-            y = y - 0.2  # the middle of its height, not its centre of mass, lies in the middle
+            y = y - 0.2  # put the middle of its height, not its centre of mass, in the middle
             return np.maximum(y, np.abs(x) * np.sqrt(3) / 2 - y / 2) - 0.62
         case "cross":
             longer, shorter = np.maximum(np.abs(x), np.abs(y)), np.minimum(np.abs(x), np.abs(y))
@@ -129,6 +136,8 @@ def _star_distance(x: Array, y: Array) -> Array:
     """Returns the distance from the edge of a five-pointed star, folded into one half of one point."""
     outer, inner, half_point = 1.2, 0.52, np.pi / 5
     radius, turn = np.hypot(x, y), np.arctan2(x, -y)
+
+    # All ten half points are mirror images: fold the angle into one of them, whose edge is a straight line.
     folded = np.abs((turn + half_point) % (2 * half_point) - half_point)
     tip = np.array((outer, 0.0))
     edge = np.array((inner * np.cos(half_point), inner * np.sin(half_point))) - tip
@@ -137,12 +146,13 @@ def _star_distance(x: Array, y: Array) -> Array:
 
 
 def texture(kind: str, x_PQ: Array, y_PQ: Array, rng: np.random.Generator) -> Array:
-    """Returns the texture (P, Q, 3): a muted colour, the pattern at a random place, turn and width, and noise."""
+    """Returns the texture (P, Q, 3): a muted colour, the pattern with random position, angle and width, and noise."""
     turn = rng.uniform(-np.pi / 4, np.pi / 4)
     along = np.cos(turn) * x_PQ + np.sin(turn) * y_PQ
     across = np.cos(turn) * y_PQ - np.sin(turn) * x_PQ
     wave = 2 * np.pi / rng.uniform(0.3, 0.4)
     u, v = (wave * coordinate + rng.uniform(0, 2 * np.pi) for coordinate in (along, across))
+
     match kind:
         case "plain":
             pattern = np.zeros_like(u)
@@ -156,5 +166,6 @@ def texture(kind: str, x_PQ: Array, y_PQ: Array, rng: np.random.Generator) -> Ar
             pattern = np.sin(u + 2.5 * np.sin(v / 2.5))
         case _:
             raise AssertionError(f"no such background: {kind}")
+
     base = rng.uniform(110, 150) + rng.uniform(-12, 12, size=3)
     return base + CONTRAST * pattern[..., None] + rng.normal(0, NOISE, size=(*x_PQ.shape, 3))

@@ -1,4 +1,4 @@
-"""The words of a story: one sentence a scene, and questions whose answers come from closed sets."""
+"""The words of a story: one sentence per scene, and questions whose answers come from closed sets."""
 
 from collections import Counter
 
@@ -40,7 +40,7 @@ def paragraph(story: Story) -> str:
 
 
 def questions(story: Story, rng: np.random.Generator) -> list[Question]:
-    """Returns at most one question of each way of asking; only those that have exactly one right answer."""
+    """Returns at most one question of each kind below; all have exactly one right answer."""
     things = [thing for scene in story for thing in scene.things]
     ways = (
         _about_colour(things),
@@ -97,7 +97,7 @@ def _about_background(story: Story) -> list[Question]:
 
 
 def _about_order(story: Story, rng: np.random.Generator) -> list[Question]:
-    """Asks about two scenes, each by a thing that no other scene shows."""
+    """Asks which of two scenes comes first, naming each by a thing that no other scene shows."""
     if len(story) < 2:
         return []
     early, late = sorted(rng.choice(len(story), size=2, replace=False))
@@ -105,6 +105,7 @@ def _about_order(story: Story, rng: np.random.Generator) -> list[Question]:
     counts = Counter(_noun(thing) for scene in story for thing in scene.things)
     if counts[_noun(first)] > 1 or counts[_noun(second)] > 1:
         return []
+
     answer = "yes"
     if rng.random() < 0.5:
         first, second, answer = second, first, "no"

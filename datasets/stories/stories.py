@@ -21,7 +21,7 @@ ACTIONS = (
 )
 BACKGROUNDS = ("plain", "striped", "dotted", "checkered", "wavy")
 
-# The axis along which an action travels; the others stay in place.
+# The axis along which an action moves; the other actions stay in place.
 TRAVEL_AXIS = {"moves left": "x", "moves right": "x", "moves up": "y", "moves down": "y", "bounces": "y"}
 NUM_TEMPLATES = 3
 SHARE_OF_TWO = 0.35
@@ -58,7 +58,7 @@ class Told(Protocol):
 
     @property
     def facts(self) -> tuple[Any, ...]:
-        """What can be seen, or is told."""
+        """What can be seen, or what the text says."""
 
 
 AnyScene = TypeVar("AnyScene", bound=Told)
@@ -86,10 +86,10 @@ def draw_partnered(
     draw: Callable[[np.random.Generator], tuple[AnyScene, ...]],
     pair_share: float,
 ) -> dict[str, list[tuple[AnyScene, ...]]]:
-    """Draws the stories of every split by `draw`; no two of them, of any split, show the same scenes, except partners.
+    """Draws the stories of every split with `draw`; except for partners, no two stories show the same scenes.
 
-    The first `num_paired(count, pair_share)` stories of a split are partners two by two (0 and 1, 2 and 3, ...): the
-    same scenes in another order.
+    This holds across splits, too. The first `num_paired(count, pair_share)` stories of a split are pairs of partners (0
+    and 1, 2 and 3, ...), which show the same scenes in another order.
     """
     seen: set[frozenset[tuple[Any, ...]]] = set()
     splits = {}
@@ -101,6 +101,7 @@ def draw_partnered(
             content = frozenset(scene.facts for scene in story)
             if content in seen:
                 continue
+
             seen.add(content)
             stories.append(story)
             if len(stories) < paired:
@@ -110,7 +111,7 @@ def draw_partnered(
 
 
 def num_paired(count: int, pair_share: float) -> int:
-    """Returns how many of `count` stories have a partner: the even number next below the share."""
+    """Returns how many of `count` stories have a partner: the share, rounded down to an even number."""
     return 2 * int(count * pair_share / 2)
 
 
@@ -120,7 +121,7 @@ def _choose(rng: np.random.Generator, choices: tuple[str, ...]) -> str:
 
 def _draw_thing(rng: np.random.Generator) -> Thing:
     shape = _choose(rng, SHAPES)
-    # A round shape that spins looks like one that rests.
+    # A round shape looks the same whether it spins or not.
     actions = tuple(action for action in ACTIONS if action != "spins" or shape not in ("circle", "ring"))
     return Thing(_choose(rng, COLOURS), shape, _choose(rng, actions))
 
@@ -136,7 +137,7 @@ def _draw_scene(rng: np.random.Generator) -> Scene:
 
 
 def _go_together(first: Thing, second: Thing) -> bool:
-    """Two things differ in colour and shape, so that either names one, and never cross each other's way."""
+    """Two things differ in colour and shape, so that either identifies one, and their paths never cross."""
     axes = {TRAVEL_AXIS[thing.action] for thing in (first, second) if thing.action in TRAVEL_AXIS}
     return first.colour != second.colour and first.shape != second.shape and len(axes) < 2
 

@@ -1,4 +1,4 @@
-"""A story set: annotations and videos of many stories, all of it determined by a few arguments and a seed."""
+"""A story set: annotations and videos of many stories, fully determined by a few arguments and a seed."""
 
 import json
 import multiprocessing
@@ -21,7 +21,7 @@ from datasets.stories.pictures import render
 from datasets.stories.sentences import Question, paragraph, questions
 from datasets.stories.stories import COLOURS, Story, draw_partnered, draw_story, num_paired
 
-# Raise it when the same arguments come to make other videos or words: sets of before are then refused, not reused.
+# Raise it when the same arguments give other videos or words: older sets are then rejected instead of reused.
 VERSION = 2
 
 
@@ -30,7 +30,7 @@ Kind = Literal["actions", "glimpses"]
 
 @dataclass(frozen=True, kw_only=True)
 class StorySet:
-    """Everything that determines the content of a story set; the command line's options have the same names."""
+    """Everything that determines the content of a story set; the command-line options have the same names."""
 
     train: int = 1500
     test: int = 200
@@ -47,6 +47,7 @@ class StorySet:
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise ValueError(f"{option(name)} {getattr(self, name)}: must be at least {minimum}")
+
         if self.size % 32:
             raise ValueError(f"--size {self.size}: must be a multiple of 32; decord fails on some other small sizes")
         if not 0 <= self.pairs <= 1:
@@ -61,7 +62,7 @@ class StorySet:
 
 @dataclass(frozen=True)
 class World:
-    """How one kind of story is drawn, told, asked about and made into pictures, each by the story set's arguments."""
+    """One kind of story: how to draw it, describe it, ask about it and render it, given the arguments of the set."""
 
     draw: Callable[[StorySet, np.random.Generator], Any]
     paragraph: Callable[[Any], str]
@@ -87,7 +88,7 @@ WORLDS = {
 
 @dataclass(frozen=True)
 class VideoJob:
-    """One video to draw and encode; `rng_key` seeds its pixels, whichever worker draws it."""
+    """One video to render and encode; `rng_key` seeds its pixels, whichever worker renders it."""
 
     path: Path
     story: Story | LongStory
@@ -96,12 +97,14 @@ class VideoJob:
 
 
 def make(out: Path, story_set: StorySet, workers: int) -> bool:
-    """Writes the story set to `out`, all of it or nothing; returns False if it was there already.
+    """Writes the story set to `out`, all of it or nothing; returns False if it already exists.
 
     Raises ValueError if `out` holds anything else.
     """
     if is_finished(out, story_set):
         return False
+
+    # Write to a temporary folder and rename it at the end: an interrupted run leaves nothing behind.
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         folder = Path(temporary) / "set"
@@ -110,6 +113,7 @@ def make(out: Path, story_set: StorySet, workers: int) -> bool:
         total = story_set.train + story_set.test
         for _ in tqdm(_run(jobs, workers), total=total, desc="story videos", unit="video"):
             pass
+
         arguments = {"version": VERSION, **asdict(story_set)}
         (folder / "story_set.json").write_text(json.dumps(arguments, indent=2) + "\n", encoding="utf-8")
         folder.rename(out)
@@ -127,8 +131,9 @@ def is_finished(out: Path, story_set: StorySet) -> bool:
         found = json.loads(record.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{record} cannot be read ({error}); delete {out} or name a new folder") from error
+
     wanted = {"version": VERSION, **asdict(story_set)}
-    found = {"kind": StorySet.kind, **found}  # sets of before there was a choice do not say it
+    found = {"kind": StorySet.kind, **found}  # sets made before there was a choice do not store it
     different = [
         f"{name} {found.get(name)} instead of {value}" for name, value in wanted.items() if found.get(name) != value
     ]
@@ -143,6 +148,7 @@ def write_annotations(folder: Path, story_set: StorySet) -> list[VideoJob]:
     counts = {"train": story_set.train, "test": story_set.test}
     world = WORLDS[story_set.kind]
     splits = draw_partnered(rng, counts, partial(world.draw, story_set), story_set.pairs)
+
     jobs = []
     for split_index, (split, stories) in enumerate(splits.items()):
         names = [f"{split}_{index:05d}.mp4" for index in range(len(stories))]
@@ -154,22 +160,24 @@ def write_annotations(folder: Path, story_set: StorySet) -> list[VideoJob]:
             for name, story in zip(names, stories, strict=True)
             for _, question, answer in world.questions(story, rng)
         ]
+
         _write_jsonl(folder / f"{split}.jsonl", captions)
         _write_jsonl(folder / f"{split}_qa.jsonl", answers)
         jobs += [
             VideoJob(folder / "videos" / name, story, (story_set.seed, split_index, index), story_set)
             for index, (name, story) in enumerate(zip(names, stories, strict=True))
         ]
+
         if split == "test":
             paired = num_paired(story_set.test, story_set.pairs)
-            # Partners lie side by side: 0 and 1, 2 and 3, ...
+            # Partners are neighbours: 0 and 1, 2 and 3, ...
             pairs = [{**captions[i], "reordered": captions[i ^ 1]["caption"]} for i in range(paired)]
             _write_jsonl(folder / "order_pairs.jsonl", pairs)
     return jobs
 
 
 def make_video(job: VideoJob) -> None:
-    """Draws a video and encodes it."""
+    """Renders a video and encodes it."""
     write_video(job.path, draw(job), job.story_set.fps)
 
 
@@ -183,7 +191,7 @@ def _run(jobs: list[VideoJob], workers: int) -> Iterator[None]:
     if workers == 1:
         yield from map(make_video, jobs)
         return
-    # Spawned, not forked: the caller may hold threads.
+    # Spawned, not forked: the caller may have threads.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         yield from pool.map(make_video, jobs, chunksize=8)
 
