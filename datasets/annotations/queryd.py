@@ -14,7 +14,7 @@ SPLITS = ("train", "val", "test")
 
 
 def read(root: Path, split: str, videos: Path) -> Annotations:
-    """Read `exists_{split}_list.txt`, one name a line, and `raw_captions_combined_filtered.pkl`, name -> lists of tokens.
+    """Read `exists_{split}_list.txt`, one name a line, and `raw_captions_combined_filtered.pkl`, name -> token lists.
 
     The caption joins all tokens of a video with spaces. Names have no suffix, and video files may have none either.
     """
