@@ -1,4 +1,4 @@
-"""Which trajectory stands for which noun, and which action for which verb: assignments and their loss.
+"""Assign trajectories to nouns and actions to verbs, and the loss of the assignment.
 
 Shapes: B clips, R rows (trajectories or actions), S text tokens, E shared width.
 """
@@ -15,7 +15,7 @@ UNMATCHED = -1
 
 @torch.no_grad()
 def assign(rows_BRE: Tensor, row_mask_BR: Tensor, text_BSE: Tensor, column_mask_BS: Tensor) -> Tensor:
-    """The text token of each row, int64 (B, R), or -1: the assignment of largest total score, for each clip.
+    """Assign each row a text token, int64 (B, R), or -1, with the largest total score in each clip.
 
     A score is the share of a token in the softmax over the clip's allowed tokens, of dot products with a row. As many
     rows are matched as there are allowed rows and tokens.
@@ -24,7 +24,7 @@ def assign(rows_BRE: Tensor, row_mask_BR: Tensor, text_BSE: Tensor, column_mask_
         products = torch.einsum("B R E, B S E -> B R S", rows_BRE.float(), text_BSE.float())
     scores = products.masked_fill(~column_mask_BS[:, None], -torch.inf).softmax(dim=-1)
 
-    # Assignments are found on the CPU; one transfer there, one back.
+    # The assignment runs on the CPU: one transfer there, one back.
     shares, row_mask, column_mask = (part.cpu().numpy() for part in (scores, row_mask_BR, column_mask_BS))
     found = torch.full(row_mask.shape, UNMATCHED, dtype=torch.int64)
     for clip in range(len(found)):

@@ -1,7 +1,7 @@
 """The encoder over frames, trajectories, actions and text together.
 
 Its sequence: [frames][separator, the mean of the frames][trajectories][actions][text]. Each slot has its own position
-in one table; the separator and, but for writing, the end of the text have none.
+in one table. The separator has none, nor has the end of the text, except in writing.
 
 Shapes: B clips, P pairs of a clip and a text, T frames, N trajectories, A actions, M slots before the text, S text
 tokens, E width.
@@ -38,13 +38,13 @@ class ClipMemory(NamedTuple):
         return ClipMemory(*chosen)  # type: ignore[arg-type]
 
     def as_tokens(self) -> Tensor:
-        """All of it as one row of tokens (B, N, E) a clip, as stores and caches take it; padding is exactly zero."""
+        """One row of tokens (B, N, E) per clip, as stores and caches take it; padding is exactly zero."""
         parts = [part for part in (self.frames, self.trajectories, self.actions) if part is not None]
         return torch.cat(parts, dim=1)
 
     @classmethod
     def of_tokens(cls, tokens_BNE: Tensor, sizes: StoaSizes) -> "ClipMemory":
-        """The memory that `as_tokens` made, of any number of frames."""
+        """Rebuild the memory from `as_tokens`, with any number of frames."""
         trajectories, mask, actions = None, None, None
         if sizes.actions:
             tokens_BNE, actions = tokens_BNE.tensor_split([-sizes.num_actions], dim=1)
@@ -54,7 +54,7 @@ class ClipMemory(NamedTuple):
         return cls(tokens_BNE, trajectories, mask, actions)
 
     def with_detached_frames(self) -> "ClipMemory":
-        """The same, but no gradient reaches the frames' features."""
+        """A memory without gradient to the frames' features."""
         return self._replace(frames=self.frames.detach())
 
 
@@ -83,12 +83,13 @@ class FusionEncoder(nn.Module):
         self.positional_embedding = nn.Parameter(torch.randn(sizes.fusion_positions, sizes.embed_dim) * 0.01)
 
     def prefix(self, memory: ClipMemory, positioned_frames: bool = True) -> tuple[Tensor, Tensor]:
-        """What stands before the text, (B, M, E), and where it is no padding, bool (B, M)."""
+        """The slots before the text, (B, M, E), and their mask, bool (B, M), False for padding."""
         sizes, positions = self.sizes, self.positional_embedding
         frames, separator = memory.frames, memory.frames.mean(dim=1, keepdim=True)
         parts = [frames + positions[: frames.shape[1]] if positioned_frames else frames, separator]
         masks = [torch.ones(frames.shape[0], frames.shape[1] + 1, dtype=torch.bool, device=frames.device)]
 
+        # Positions are counted for a full sequence, so an absent or shorter part shifts no other.
         first = sizes.num_frames + 1
         if memory.trajectories is not None:
             assert memory.trajectory_mask is not None
@@ -121,16 +122,19 @@ class FusionEncoder(nn.Module):
         return self._by_kind(hidden, memory)
 
     def read_slots(self, memory: ClipMemory, placed_PSE: Tensor, mask_PS: Tensor, slots_PQ: Tensor) -> Tensor:
-        """Outputs (P, Q, E) of some slots of the sequence alone; the last block computes no others."""
+        """Outputs (P, Q, E) of some slots only; the last block computes no others."""
         prefix, prefix_mask = self.prefix(memory)
         is_key = torch.cat([prefix_mask, mask_PS.bool()], dim=1)
-        # On a CPU a mask that hides nothing is worth a look; a GPU would have to be waited for.
+
+        # On a CPU, drop a mask that hides nothing; checking it on a GPU would make the host wait.
         hides_nothing = not is_key.is_cuda and not torch.is_grad_enabled() and bool(is_key.all())
         mask = None if hides_nothing else is_key[:, None, None]
+
         hidden = torch.cat([prefix, placed_PSE], dim=1)
         *blocks, last = blocks_of(self.transformer)
         for block in blocks:
             hidden = attend(block, hidden, mask)
+
         wanted = hidden.gather(1, slots_PQ.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
         return read(last, wanted, seen_of(last, hidden), mask)
 
@@ -139,7 +143,7 @@ class FusionEncoder(nn.Module):
         return self.read_slots(memory, placed_PSE, mask_PS, tokens_PQ + self.num_before_text(memory))
 
     def read_pair(self, memory: ClipMemory, placed_PSE: Tensor, mask_PS: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs of the separator and of the end of the text, (P, E) each: what tells whether a pair matches."""
+        """Outputs of the separator and of the text's end, (P, E) each, which decide whether a pair matches."""
         end = self.num_before_text(memory) + mask_PS.sum(dim=1) - 1
         slots = torch.stack([torch.full_like(end, memory.frames.shape[1]), end], dim=1)
         return self.read_slots(memory, placed_PSE, mask_PS, slots).unbind(dim=1)  # type: ignore[return-value]
@@ -163,6 +167,7 @@ class FusionEncoder(nn.Module):
         queries = positions[1:].to(contents.dtype).expand(len(contents), -1, -1)
         mask = writing_mask(prefix_mask, num_tokens - 1)
 
+        # Only the queries predict, so the last block computes nothing else.
         hidden = torch.cat([prefix, contents, queries], dim=1)
         *blocks, last = blocks_of(self.transformer)
         for block in blocks:

@@ -11,13 +11,15 @@ LOSSES = ("vtc", *OF_PRETRAINING, *OF_FINE_TUNING)
 
 
 def reached(names: Iterable[str], sizes: StoaSizes, losses: tuple[str, ...], reference_form: bool = False) -> set[str]:
-    """Of the names of a model's weights, those that some loss reaches.
+    """The names of the weights that some loss reaches.
 
     `reference_form` keeps `vtc` from the frames, as in the reference's pre-training. ValueError for an unknown loss.
     """
     unknown = [loss for loss in losses if loss not in LOSSES]
     if unknown:
         raise ValueError(f"objective.losses: {unknown[0]!r} is none of {', '.join(LOSSES)}")
+
+    # What each loss reaches, in terms of the model's parts.
     uses = set(losses)
     fine_tunes = bool(uses & set(OF_FINE_TUNING))
     frames = fine_tunes or ("vtc" in uses and not reference_form)
@@ -42,14 +44,14 @@ def reached(names: Iterable[str], sizes: StoaSizes, losses: tuple[str, ...], ref
             return bool(uses & {"mlm", "plm", "cap", "qa"})
         if name.startswith("fusion."):
             return fuses
-        # What is left belongs to trajectories and actions, which all losses but contrast read.
+        # The rest belongs to trajectories and actions, which all losses except contrast read.
         return fuses or "align" in uses
 
     return {name for name in names if is_reached(name)}
 
 
 def _reaches_objects(sizes: StoaSizes, frames: bool, branches: bool) -> bool:
-    """Whether object tokens are: by trajectories, by actions, or by the frames they stand beside."""
+    """Whether a loss reaches object tokens, through trajectories, actions, or the frames beside them."""
     if sizes.objects == "none":
         return False
     by_branches = branches and (sizes.objects == "fusion" or sizes.actions)
@@ -57,7 +59,7 @@ def _reaches_objects(sizes: StoaSizes, frames: bool, branches: bool) -> bool:
 
 
 def _is_before_objects(name: str, sizes: StoaSizes) -> bool:
-    """Whether a weight of the video tower is part of what object tokens are made of."""
+    """Whether a weight of the video tower contributes to the object tokens."""
     if name.startswith("visual.transformer.resblocks."):
         return int(name.split(".")[3]) < sizes.object_blocks[-1]
     return not name.startswith(("visual.ln_post.", "visual.proj"))
