@@ -24,6 +24,7 @@ class ClipCache:
                 f"{format_bytes(needed)}, more than {format_bytes(most_bytes)}; raise it to "
                 f"{needed / 2**30:.3g} or set data.cache=none"
             )
+
         try:
             self.clips = torch.zeros((num_clips, num_frames, 3, size, size), dtype=torch.uint8).share_memory_()
             self.times = torch.zeros((num_clips, num_frames), dtype=torch.float64).share_memory_()

@@ -178,6 +178,7 @@ def _read(
                 raise ValueError(str(error)) from None
             FRAME_LISTS.put(source, frames)
             continue
+
         way = "in order" if frames.stamps is None else "by seeking"
         return Reading(pixels, indices, frames.times[indices], f"PyAV, {way}", frames.reason)
 

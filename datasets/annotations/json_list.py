@@ -37,10 +37,12 @@ def _row(item: Any) -> SourceRow:
     named = [key for key in FILE_KEYS if key in item]
     if len(named) != 1:
         raise ValueError(f"{' and '.join(named) or 'no file'} given; name the file under one of {', '.join(FILE_KEYS)}")
+
     video = item[named[0]]
     if not isinstance(video, str) or not video:
         raise ValueError(f"{named[0]} is {video!r}; write the path of a video or an image")
     check_video_path(video)
+
     if "caption" not in item:
         raise ValueError("no key 'caption'; add it")
     texts = [item["caption"]] if isinstance(item["caption"], str) else item["caption"]

@@ -134,6 +134,7 @@ def _folders(top: Path) -> Iterator[tuple[str, list[str]]]:
             if real in seen or not os.path.isdir(folder):
                 continue
             seen.add(real)
+
             with os.scandir(folder) as entries:
                 listed = sorted(entries, key=lambda entry: entry.name)
             below += [entry.path for entry in listed if entry.is_dir()]

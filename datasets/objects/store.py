@@ -195,10 +195,12 @@ def _open(path: Path, mode: Any) -> tuple[dict[str, np.memmap], ObjectSettings]:
             if length > path.stat().st_size:
                 raise ValueError("no header")
             header = json.loads(file.read(length))
+
         stored = json.loads(header.pop("__metadata__")["objects"])
         if stored.pop("version") != VERSION:
             raise ValueError("another version")
         settings = ObjectSettings(**{field.name: stored[field.name] for field in fields(ObjectSettings)})
+
         arrays = {
             name: np.memmap(
                 path, DTYPES[entry["dtype"]], mode, 8 + length + entry["data_offsets"][0], tuple(entry["shape"])

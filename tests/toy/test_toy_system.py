@@ -170,12 +170,33 @@ def test_its_evaluation_reranks_by_its_own_rule(root: Path, trained: Path, model
         assert metrics[f"{direction}_median_rank"] == np.median(plain_ranks(scores, own))
 
 
-def test_another_rule_leaves_the_cosines_alone(root: Path, trained: Path) -> None:
+def own_odds(model: TrainedModel, video: str, text: str) -> float:
+    match = model.match(video, text)
+    assert not isinstance(match, list)
+    return match.probability / (1 - match.probability)
+
+
+def test_another_rule_ranks_by_its_own_scores(root: Path, trained: Path, model: TrainedModel) -> None:
+    """The rule `logit`, from the API's matches: candidates by their logits, all others behind them and equal."""
     folder = root / "by_logit"
     words = [f"checkpoint={trained / 'checkpoint_best'}", f"output_dir={folder}", "evaluation.rerank_rule=logit"]
     assert start("train_retrieval", "--evaluate", *words) == 0
-    own, other = results_of(trained)["metrics"], results_of(folder)["metrics"]
-    assert own["t2v_r1_cosine"] == other["t2v_r1_cosine"]
+
+    captions, videos = captions_of(), videos_of(root)
+    cosine = (model.encode_text(captions) @ model.encode_video(videos).T).numpy()
+    scores = np.full(cosine.shape, -100.0)
+    for column, video in enumerate(videos):
+        matches = model.match(video, captions)
+        assert isinstance(matches, list)
+        for row, match in enumerate(matches):
+            if column in np.argsort(-cosine[row], kind="stable")[:RERANKED]:
+                scores[row, column] = match.logit
+
+    ranks = plain_ranks(scores, np.arange(len(captions))[:, None] // CAPTIONS == np.arange(NUM_VIDEOS))
+    metrics = results_of(folder)["metrics"]
+    assert metrics["t2v_r1"] == pytest.approx(100 * (ranks == 1).mean())
+    assert metrics["t2v_median_rank"] == np.median(ranks)
+    assert metrics["t2v_r1_cosine"] == results_of(trained)["metrics"]["t2v_r1_cosine"]
 
 
 def test_it_is_searched_and_its_features_are_extracted(root: Path, trained: Path, model: TrainedModel) -> None:
@@ -201,6 +222,9 @@ def test_it_is_searched_and_its_features_are_extracted(root: Path, trained: Path
         np.testing.assert_allclose([hit.cosine for hit in hits], cosine[found], atol=1e-6)
         assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
         assert all(hit.probability is not None and len(hit.frames) == 2 for hit in hits)
+        # Reranked, a score is the toy's own rule of the pair, not the cosine plus the logit of other systems.
+        scores = [hit.cosine if not rerank else (1 + hit.cosine) * own_odds(model, hit.video, text) for hit in hits]
+        assert [hit.score for hit in hits] == pytest.approx(scores, rel=1e-4)
     assert hits[0].match_logit == pytest.approx(model.match(hits[0].video, text).logit, abs=1e-5)  # type: ignore[union-attr]
 
 
