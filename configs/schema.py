@@ -25,10 +25,14 @@ from configs.training import (
     PairObjectiveConfig,
     TrainConfig,
 )
+from configs.unmasked_teacher import UnmaskedTeacherConfig
 
 MODELS: dict[str, type[ModelConfig]] = {"testa": TestaConfig, "umt": UMTConfig, "tvts": TvtsConfig}
 """The `model` section of each system, by `model.name`."""
-PAIR_OBJECTIVES: dict[str, type[PairObjectiveConfig]] = {"momentum": ObjectiveConfig}
+PAIR_OBJECTIVES: dict[str, type[PairObjectiveConfig]] = {
+    "momentum": ObjectiveConfig,
+    "unmasked_teacher": UnmaskedTeacherConfig,
+}
 ANSWER_OBJECTIVES: dict[str, type] = {"answers": AnsweringObjectiveConfig}
 CAPTION_OBJECTIVES: dict[str, type] = {"captions": DecoderObjectiveConfig}
 """The `objective` section of each way to train, by `objective.name`; `tasks.objectives.table` computes them."""

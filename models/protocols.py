@@ -144,6 +144,59 @@ class ContrastiveModel(DualEncoder, Matcher, Twinnable, Trainable, Protocol):
         ...
 
 
+class ReadText(Embedded, Protocol):
+    """Features of texts that were read alone: the embedding, and states (P, S, D) that are fused with videos later."""
+
+    @property
+    def states(self) -> Tensor:
+        """The states (P, S, D)."""
+        ...
+
+
+@runtime_checkable
+class StateMatcher(Protocol):
+    """Matching that reuses what was read of each text alone."""
+
+    def match_states(self, groups: Sequence[tuple[int, Memory]], states: Tensor, mask: Tensor) -> Tensor:
+        """As `Matcher.match_groups`, of texts that `encode_text` has read: states (P, S, D) and mask (P, S)."""
+        ...
+
+
+@runtime_checkable
+class WordGuesser(Protocol):
+    """Masked words, guessed from the rest of their text and its video."""
+
+    mask_id: int
+    num_words: int
+
+    def guess_words(self, memory: Memory, ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits (P, S, words) of each place of texts, some of whose words are `mask_id`."""
+        ...
+
+
+@runtime_checkable
+class Student(Protocol):
+    """A video encoder that sees some of the patches, and learns what a teacher makes of these."""
+
+    def encode_visible(self, video_BTCHW: Tensor, keep_BV: Tensor) -> tuple[EmbeddedVideo, Tensor]:
+        """Features of the patches `keep_BV` alone, and what is to equal the teacher's features of them (K, B, V, C)."""
+        ...
+
+
+class StudentModel(DualEncoder, Matcher, StateMatcher, WordGuesser, Student, Trainable, Protocol):
+    """What UMT's objective asks of a model; of words and a teacher only where the configuration has those losses."""
+
+    temp: nn.Parameter
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> ReadText:
+        """Embeddings and states of texts alone; ids and mask (P, S)."""
+        ...
+
+    def clamp_temperature(self) -> None:
+        """Keep the contrastive temperature in the range it is defined on."""
+        ...
+
+
 @runtime_checkable
 class Writer(Protocol):
     """Texts written about a context: video tokens, or the states of questions."""

@@ -3,7 +3,7 @@
 Shapes: B rows, V visible tokens, K layers, C width of the teacher, S text tokens.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,27 +31,27 @@ def matching_pairs(negative_video_B: Tensor, negative_text_B: Tensor) -> Matchin
 
 
 def mask_words(
-    ids_BS: Tensor, noise_3BS: Tensor, probability: float, never: tuple[int, ...], mask_id: int, num_words: int
+    ids_BS: Tensor, noise_3BS: Tensor, probability: float, allowed_BS: Tensor, mask_id: int, num_words: int
 ) -> tuple[Tensor, Tensor]:
     """Texts with some words hidden, and which words those were (B, S), `NOT_ASKED` elsewhere; BERT's rule.
 
     Args:
         noise_3BS: uniform in [0, 1): which words are chosen, what becomes of them, and by which word one is replaced.
         probability: that a word is chosen.
-        never: ids that are never chosen, such as [PAD] and [CLS].
+        allowed_BS: which words may be chosen: none that is padding or [CLS].
     """
     chosen, fate, other = noise_3BS
-    allowed = ~torch.isin(ids_BS, torch.tensor(never, device=ids_BS.device))
-    asked = (chosen < probability) & allowed
+    asked = (chosen < probability) & allowed_BS
     hidden = torch.where(asked & (fate < MASKED), mask_id, ids_BS)
     is_replaced = asked & (fate >= MASKED) & (fate < MASKED + REPLACED)
     hidden = torch.where(is_replaced, (other * num_words).long().clamp(max=num_words - 1), hidden)
     return hidden, ids_BS.masked_fill(~asked, NOT_ASKED)
 
 
-def masked_word_loss(logits_BSW: Tensor, labels_BS: Tensor) -> Tensor:
-    """Mean cross-entropy over the places that are asked."""
-    return F.cross_entropy(logits_BSW.flatten(0, 1).float(), labels_BS.flatten(), ignore_index=NOT_ASKED)
+def masked_word_loss(logits_BSW: Tensor, labels_BS: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+    """Mean or summed cross-entropy over the places that are asked."""
+    logits, labels = logits_BSW.flatten(0, 1).float(), labels_BS.flatten()
+    return F.cross_entropy(logits, labels, ignore_index=NOT_ASKED, reduction=reduction)
 
 
 def feature_distance(student_KBVC: Tensor, teacher_KBVC: Tensor) -> Tensor:

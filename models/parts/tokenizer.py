@@ -43,6 +43,11 @@ class TextTokenizer:
     def __len__(self) -> int:
         return len(self._tokenizer)
 
+    @property
+    def mask_id(self) -> int:
+        """The id of [MASK], which stands for a word to guess."""
+        return _id(self._tokenizer, "[MASK]")
+
     def __call__(self, texts: Sequence[str], max_tokens: int) -> tuple[Tensor, Tensor]:
         """Ids (B, S) and mask (B, S), int64: [CLS] words [SEP], cut to `max_tokens`, padded to the longest."""
         encoded = self._tokenizer(

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from configs.models.umt import UMTConfig
-from configs.schema import ObjectiveConfig, TaskConfig, VqaConfig
+from configs.schema import ObjectiveConfig, PretrainConfig, TaskConfig, VqaConfig
+from configs.unmasked_teacher import TeacherConfig, UnmaskedTeacherConfig
 from models.parts.aggregation import AggregationStep
 from models.parts.bert_attention import KeysValues, Memory, Share
 from models.parts.features import EncodedVideo
 from models.parts.pixels import normalise_pixels
-from models.umt.model import UMT
+from models.umt.model import UMT, VideoFeatures
 
 
 class TaskModel(UMT):
@@ -85,8 +86,11 @@ class RetrievalModel(TaskModel):
 
     def match_groups(self, groups: Sequence[tuple[int, Memory]], ids: Tensor, mask: Tensor) -> Tensor:
         """The same for groups of texts one after the other: how many texts, and the memory of their videos."""
+        return self.match_states(groups, self.text_encoder.read(ids, mask), mask)
+
+    def match_states(self, groups: Sequence[tuple[int, Memory]], states: Tensor, mask: Tensor) -> Tensor:
+        """The same for texts whose states (P, S, D) `encode_text` has read."""
         layers = zip(*(memory.layers for _, memory in groups), strict=True)
-        states = self.text_encoder.read(ids, mask)
         return self.itm_head(self.text_encoder.fuse_first(states, mask, _shares(groups, layers)))
 
     def embed_with(
@@ -100,17 +104,40 @@ class RetrievalModel(TaskModel):
         raise ValueError("objective.losses: this model has no decoder; leave out cap")
 
     def freeze_unused(self, losses: tuple[str, ...]) -> None:
-        """Freeze what none of vtc and vtm reaches: all that is trained has a gradient, as DDP requires."""
+        """Freeze what none of the losses reaches: all that is trained has a gradient, as DDP requires."""
+        trunk = "vision_encoder.encoder."
         reached: dict[str, tuple[str, ...]] = {
-            "vtc": ("vision_encoder", "text_encoder.embeddings", "vision_proj", "text_proj", "temp"),
-            "vtm": ("vision_encoder", "text_encoder", "itm_head"),
+            "vtc": (trunk, "vision_encoder.pool_norm.", "text_encoder.embeddings", "vision_proj", "text_proj", "temp"),
+            "vtm": (trunk, "text_encoder", "itm_head"),
+            "mlm": (trunk, "text_encoder", "mlm_head"),
+            "uta": (trunk, "vision_encoder.clip_decoder."),
         }
         layers = [f"text_encoder.encoder.layer.{index}." for index in range(self.text_encoder.fusion_layer)]
-        starts = tuple(start for loss in losses for start in reached.get(loss, ()))
+        starts = tuple(start for loss in losses for start in reached[loss])
         if "vtc" in losses:
             starts += tuple(layers)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name.startswith(starts))
+
+
+class PretrainingModel(RetrievalModel):
+    """UMT as pre-training with a teacher and masked words uses it.
+
+    Args:
+        mask_id, num_words: of the vocabulary: what stands for a masked word, and how many words there are.
+    """
+
+    def __init__(self, *sections: Any, mask_id: int, num_words: int, **settings: Any) -> None:
+        super().__init__(*sections, **settings)
+        self.mask_id, self.num_words = mask_id, num_words
+
+    def guess_words(self, memory: Memory, ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits (P, S, words) of each place of texts, some of whose words are masked, given their videos."""
+        return self.word_logits(list(memory.layers), ids, mask)
+
+    def encode_visible(self, video_BTCHW: Tensor, keep_BV: Tensor) -> tuple[VideoFeatures, Tensor]:
+        """Features of the visible tokens alone, and what is to meet the teacher's features of them (K, B, V, C)."""
+        return self.encode_video_for_teacher(video_BTCHW, keep_BV)
 
 
 class AnsweringModel(TaskModel):
@@ -166,13 +193,18 @@ def _shares(groups: Sequence[tuple[int, Memory]], layers: Iterable[tuple[KeysVal
 
 
 def build_model(config: TaskConfig, tokenizer: Any) -> TaskModel:
-    """The configured task's model with fresh weights; of the tokenizer only the id of [SEP] is used."""
+    """The configured task's model with fresh weights; of the tokenizer only its size and special ids are used."""
     assert isinstance(config.model, UMTConfig)
     objective = config.objective
     if isinstance(config, VqaConfig):
         return _answering_model(config, config.model, tokenizer.sep_id)
+    if isinstance(objective, UnmaskedTeacherConfig):
+        return _pair_model(config, config.model, objective, tokenizer)
     if not isinstance(objective, ObjectiveConfig):
-        raise ValueError(f"model.name: umt is for pairs and for answers, not for {config.task}; take testa for it")
+        raise ValueError(
+            f"model.name: umt is for pairs and for answers, not for {config.task} by objective {objective.name}; take "
+            "another model, or objective.name=unmasked_teacher for pairs"
+        )
     if "cap" in objective.losses:
         raise ValueError("objective.losses: umt has no decoder that writes captions; leave out cap")
     if objective.momentum:
@@ -185,6 +217,52 @@ def build_model(config: TaskConfig, tokenizer: Any) -> TaskModel:
         temperature=objective.temperature,
         activation_checkpointing=_checkpointing(config),
     )
+
+
+def _pair_model(
+    config: TaskConfig, model: UMTConfig, objective: UnmaskedTeacherConfig, tokenizer: Any
+) -> RetrievalModel:
+    """The model for UMT's own objective, with the heads that its losses need."""
+    sections = (model, config.video, config.aggregation)
+    settings: dict[str, Any] = {
+        "temperature": objective.temperature,
+        "activation_checkpointing": _checkpointing(config),
+    }
+    if not {"mlm", "uta"} & set(objective.losses):
+        return RetrievalModel(*sections, **settings)
+    if not isinstance(config, PretrainConfig):
+        raise ValueError(
+            f"objective.losses: {list(objective.losses)}: fine-tuning has neither masked words nor a teacher; take vtc "
+            "and vtm"
+        )
+
+    if "uta" in objective.losses:
+        _check_teacher(config, model, objective.teacher)
+        settings |= {"teacher_layers": objective.teacher.blocks, "teacher_width": objective.teacher.width}
+    return PretrainingModel(
+        *sections,
+        use="pretraining" if "mlm" in objective.losses else "retrieval",
+        mask_id=tokenizer.mask_id,
+        num_words=len(tokenizer),
+        **settings,
+    )
+
+
+def _check_teacher(config: TaskConfig, model: UMTConfig, teacher: TeacherConfig) -> None:
+    """Refuse a teacher whose features are not of the model's patches, or that teaches more blocks than there are."""
+    grid = config.video.image_size // model.patch_size
+    if teacher.grid != grid:
+        raise ValueError(
+            f"objective.teacher.image_size: {teacher.image_size} pixels are {teacher.grid} patches a side, the model "
+            f"has {grid}; set it to {grid * teacher.patch_size}"
+        )
+    if teacher.blocks > model.depth:
+        raise ValueError(f"objective.teacher.blocks: the model has {model.depth} blocks to teach, not {teacher.blocks}")
+    if config.aggregation.reducer != "none":
+        raise ValueError(
+            "aggregation.reducer: the teacher has features of single patches, none of merged ones; set it to none, or "
+            "leave uta out of objective.losses"
+        )
 
 
 def _answering_model(config: VqaConfig, model: UMTConfig, sep_id: int) -> AnsweringModel:

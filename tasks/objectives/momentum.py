@@ -210,17 +210,17 @@ class MomentumObjective(nn.Module):
         # One forward pass for 3B pairs: each own video with its own text and its negative text, then negative videos.
         logits = model.match_groups(
             [(2 * batch, memory), (batch, drawn)],
-            torch.cat([_by_turns(ids, all_ids[text]), ids]),
-            torch.cat([_by_turns(mask, all_mask[text]), mask]),
+            torch.cat([by_turns(ids, all_ids[text]), ids]),
+            torch.cat([by_turns(mask, all_mask[text]), mask]),
         )
 
         always, never = torch.ones_like(has_text), torch.zeros_like(has_text)
-        matches = torch.cat([_by_turns(always, never), never]).long()
-        counted = torch.cat([_by_turns(always, has_text), has_video])
+        matches = torch.cat([by_turns(always, never), never]).long()
+        counted = torch.cat([by_turns(always, has_text), has_video])
         return matching(logits, matches, counted) * world_size() / all_reduce_sum(counted.sum())
 
 
-def _by_turns(first: Tensor, second: Tensor) -> Tensor:
+def by_turns(first: Tensor, second: Tensor) -> Tensor:
     """Interleave the rows of two tensors (B, ...) to (2B, ...)."""
     return torch.stack([first, second], dim=1).flatten(0, 1)
 

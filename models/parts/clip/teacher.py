@@ -54,27 +54,43 @@ def teach(tower: ImageTower, video_BTCHW: Tensor, num_blocks: int = 6) -> Teachi
     return Teaching(features, rearrange(attention, "(B T) L -> B T L", B=batch))
 
 
-def draw_visible(attention_BTL: Tensor, mask_ratio: float, generator: torch.Generator | None = None) -> Tensor:
+def draw_visible(attention_BTL: Tensor, mask_ratio: float, noise_BTL: Tensor) -> Tensor:
     """Draw the patches that the student sees, for each frame, without replacement, in proportion to attention.
 
-    L - int(L mask_ratio) patches of each frame stay visible. Returns a mask (B, T, L), True where a patch is hidden.
+    Args:
+        mask_ratio: L - int(L mask_ratio) patches of each frame stay visible.
+        noise_BTL: uniform in [0, 1), which decides the draw.
+
+    Returns:
+        A mask (B, T, L), True where a patch is hidden.
     """
     num_patches = attention_BTL.shape[-1]
     num_visible = num_patches - int(num_patches * mask_ratio)
     if not 1 <= num_visible <= num_patches:
         raise ValueError(f"mask_ratio {mask_ratio}: leaves {num_visible} of {num_patches} patches visible")
 
-    rows = attention_BTL.flatten(0, 1).float()
-    # A patch whose attention underflows could not be drawn, and there might be too few others.
-    visible = torch.multinomial(rows.clamp(min=1e-12), num_visible, generator=generator)
-    hidden = torch.ones_like(rows, dtype=torch.bool).scatter(1, visible, False)
-    return hidden.view(attention_BTL.shape)
+    # Gumbel noise: the largest log-weights plus noise are draws without replacement. A patch whose attention
+    # underflows keeps a small weight, since there might be too few others.
+    gumbel = -(-noise_BTL.clamp(1e-20, 1 - 1e-7).log()).log()
+    visible = (attention_BTL.float().clamp(min=1e-12).log() + gumbel).topk(num_visible, dim=-1).indices
+    return torch.ones_like(attention_BTL, dtype=torch.bool).scatter(-1, visible, False)
 
 
 def visible_features(features_KBTLE: Tensor, hidden_BTL: Tensor) -> Tensor:
     """The features of visible patches, frame by frame, in order of position: (K, B, T V, E)."""
+    index = visible_places(hidden_BTL)[None, ..., None]
+    index = index.expand(len(features_KBTLE), -1, -1, -1, features_KBTLE.shape[-1])
+    return features_KBTLE.gather(3, index).flatten(2, 3)
+
+
+def visible_tokens(hidden_BTL: Tensor) -> Tensor:
+    """Where the visible patches are in a row of all frames' patches, ascending: (B, T V)."""
+    first_of_frame = torch.arange(hidden_BTL.shape[1], device=hidden_BTL.device) * hidden_BTL.shape[2]
+    return (visible_places(hidden_BTL) + first_of_frame[:, None]).flatten(1)
+
+
+def visible_places(hidden_BTL: Tensor) -> Tensor:
+    """Where the visible patches are in their frame, ascending: (B, T, V); each frame has equally many."""
     num_visible = int((~hidden_BTL[0, 0]).sum())
     # A stable sort of booleans puts the visible places first and leaves them in order.
-    place = hidden_BTL.to(torch.uint8).argsort(dim=-1, stable=True)[..., :num_visible]
-    index = place[None, ..., None].expand(len(features_KBTLE), -1, -1, -1, features_KBTLE.shape[-1])
-    return features_KBTLE.gather(3, index).flatten(2, 3)
+    return hidden_BTL.to(torch.uint8).argsort(dim=-1, stable=True)[..., :num_visible]

@@ -26,7 +26,7 @@ def test_words_are_hidden_by_the_noise() -> None:
     chosen = torch.tensor([[0.0, 0.1, 0.1, 0.1, 0.9, 0.0]])
     fate = torch.tensor([[0.0, 0.5, 0.85, 0.95, 0.0, 0.0]])
     other = torch.full((1, 6), 0.5)
-    hidden, labels = mask_words(ids, torch.stack([chosen, fate, other]), 0.5, (0, 2), mask_id=4, num_words=30)
+    hidden, labels = mask_words(ids, torch.stack([chosen, fate, other]), 0.5, ids > 2, mask_id=4, num_words=30)
     assert hidden.tolist() == [[2, 4, 15, 9, 3, 0]]
     assert labels.tolist() == [[NOT_ASKED, 7, 8, 9, NOT_ASKED, NOT_ASKED]]
 
@@ -34,7 +34,7 @@ def test_words_are_hidden_by_the_noise() -> None:
 def test_shares_of_hidden_words() -> None:
     noise = torch.rand(3, 200, 50, generator=torch.Generator().manual_seed(0))
     ids = torch.full((200, 50), 20)
-    hidden, labels = mask_words(ids, noise, 0.5, (0,), mask_id=4, num_words=1000)
+    hidden, labels = mask_words(ids, noise, 0.5, ids > 0, mask_id=4, num_words=1000)
     asked = labels != NOT_ASKED
     assert abs(asked.float().mean() - 0.5) < 0.02
     assert abs((hidden[asked] == 4).float().mean() - 0.8) < 0.02

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from models.parts.clip.image_tower import ImageTower
 from models.parts.clip.sizes import PUBLISHED, Activation, ImageTowerSizes
-from models.parts.clip.teacher import draw_visible, teach, visible_features
+from models.parts.clip.teacher import draw_visible, teach, visible_features, visible_tokens
 from models.parts.clip.text_tower import TextTower
 from tests.models.parts.clip.copies import IMAGE_SIZES, TEXT_SIZES, our_towers, text_ids, their_clip
 
@@ -124,16 +124,16 @@ def test_mask_keeps_the_same_number_in_every_frame_and_prefers_attended_patches(
     attention = torch.rand(50, 4, 16) + 0.01
     attention[..., 5] = 30
     attention[..., 6] = 0
-    hidden = draw_visible(attention, 0.7, torch.Generator().manual_seed(0))
+    hidden = draw_visible(attention, 0.7, torch.rand(50, 4, 16, generator=torch.Generator().manual_seed(0)))
     assert torch.equal((~hidden).sum(dim=-1), torch.full((50, 4), 16 - int(16 * 0.7)))
     assert not hidden[..., 5].any() and hidden[..., 6].all()
     assert not torch.equal(hidden[:, 0], hidden[:, 1])
 
     one_hot = torch.zeros(1, 1, 16)
     one_hot[..., 3] = 1
-    assert int((~draw_visible(one_hot, 0.5)).sum()) == 8
+    assert int((~draw_visible(one_hot, 0.5, torch.rand(1, 1, 16))).sum()) == 8
     with pytest.raises(ValueError, match="mask_ratio 1.0"):
-        draw_visible(attention, 1.0)
+        draw_visible(attention, 1.0, torch.rand(50, 4, 16))
 
 
 def test_visible_features_are_those_the_mask_leaves() -> None:
@@ -143,3 +143,13 @@ def test_visible_features_are_those_the_mask_leaves() -> None:
             hidden[clip, frame, torch.randperm(6)[:4]] = True
     expected = torch.stack([features[:, clip][:, ~hidden[clip]] for clip in range(2)], dim=1)
     assert torch.equal(visible_features(features, hidden), expected)
+    every = features.flatten(2, 3)
+    kept = torch.stack([every[:, clip][:, visible_tokens(hidden)[clip]] for clip in range(2)], dim=1)
+    assert torch.equal(kept, expected)
+
+
+def test_patches_are_drawn_in_proportion_to_attention() -> None:
+    attention = torch.tensor([0.1, 0.2, 0.3, 0.4]).expand(20000, 1, 4)
+    noise = torch.rand(20000, 1, 4, generator=torch.Generator().manual_seed(0))
+    visible = ~draw_visible(attention, 0.75, noise)
+    assert_close(visible.float().mean(dim=0)[0], attention[0, 0], atol=0.015, rtol=0)
