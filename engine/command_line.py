@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.load import checkpoint_to_evaluate, load, load_to_evaluate, to_dict
+from configs.names import run_name
 from configs.origins import checkpoint_layer, command_line_layer, file_layers, flattened, origins
 from configs.schema import RunConfig
 from configs.version import VERSION
@@ -72,7 +73,7 @@ def main(
             return
 
         if config.output_dir is None:
-            name = arguments.config.stem if arguments.config is not None else "evaluation"
+            name = run_name(arguments.config) if arguments.config is not None else "evaluation"
             config = replace(config, output_dir=f"outputs/{name}")
 
         check_data(config, arguments.evaluate)

@@ -23,8 +23,8 @@ from configs.load import load_any
 from configs.schema import CONFIG_CLASSES, RunConfig
 from engine.fetching import Need, obtain_all
 from engine.hub import why_unreachable
-from scripts.parts.paper_rows import BLIP_ADDRESS, ROWS
-from scripts.parts.row_configs import default_weights, read_config
+from scripts.parts.row_configs import default_weights, published_at, read_config
+from scripts.parts.rows.table import ROWS
 
 CACHE = "hub"
 """Where below HF_HOME the hub's own library looks for what was fetched."""
@@ -89,7 +89,8 @@ def fetch(request: Request) -> list[str]:
 
 
 def _about_path(need: Need) -> str:
-    whence = f" (from {BLIP_ADDRESS})" if Path(need.source).name == Path(BLIP_ADDRESS).name else ""
+    address = published_at(need.source)
+    whence = f" (from {address})" if address is not None else ""
     return f"{need.setting}: {need.source} is a path and not of the hub; copy that file{whence} yourself"
 
 

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 
 import datasets
 from configs.load import load_any
+from configs.names import run_name
 from configs.schema import CONFIG_CLASSES
 from models.systems import SYSTEMS
 
@@ -43,7 +44,7 @@ TOWERS = re.compile(r"visual_encoder|text_encoder|text_decoder|vision_proj|itm_h
 # Literal tables and paths that hold a system's name, and compare it with nothing.
 NAMES_A_SYSTEM = {
     "datasets/index.py",  # the project's folder below the user's cache
-    "scripts/reproduce/plan.py",  # where the recipes of the paper's rows are
+    "scripts/parts/rows/table.py",  # the published rows of each system
 }
 # Tables of what each system has; all other imports of a system are named as text in models/systems.py.
 IMPORTS_SYSTEMS = {"models/published.py"}
@@ -242,8 +243,11 @@ def test_every_config_loads(path: Path) -> None:
 
 
 def test_no_two_configs_share_a_name() -> None:
-    """A run's default folder is called after its file alone."""
-    assert len({path.stem for path in CONFIGS}) == len(CONFIGS)
+    """A run's default folder is called after its file."""
+    assert len({run_name(path) for path in CONFIGS}) == len(CONFIGS)
+    assert run_name(Path("configs/testa/retrieval/didemo_f32.yaml")) == "didemo_f32"
+    assert run_name(Path("configs/debug/../debug/clips.yaml")) == run_name(Path("/mine/clips.yaml")) == "clips"
+    assert run_name(ROOT / "configs/tvts/retrieval/didemo_b16.yaml") == "tvts/retrieval/didemo_b16"
 
 
 def test_every_base_is_named_by_a_config() -> None:

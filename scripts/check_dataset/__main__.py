@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs.load import load_any
+from configs.names import run_name
 from configs.schema import CONFIG_CLASSES, TaskConfig
 from scripts.check_dataset.parts import part_names, read_part
 from scripts.parts.arguments import at_least, positive
@@ -74,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
         for name in options.parts or []:
             if name not in names:
                 raise ValueError(f"--parts {name}: the configuration has {', '.join(names)}")
-        out = options.out or Path("outputs") / "check" / options.config.stem
+        out = options.out or Path("outputs") / "check" / run_name(options.config)
         status = check(
             config, options.parts or names, options.decode, options.jobs, options.timeout, out, options.strict
         )

@@ -1,16 +1,30 @@
-"""What a row of the paper is run with: its configuration, and the weights it begins with."""
+"""What a published row is run with: its configuration, and the weights it begins with."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from configs.load import load_any
 from configs.schema import CONFIG_CLASSES, RunConfig
+from models.published import PUBLISHED
 from scripts.parts.commands import ROOT
-from scripts.parts.paper_rows import ROWS, Row
+from scripts.parts.rows.row import Publication, Row
+from scripts.parts.rows.table import PUBLICATIONS, ROWS
 
 
 def read_config(row: Row, overrides: Sequence[str] = ()) -> RunConfig:
     """The row's configuration under overrides."""
     return load_any(CONFIG_CLASSES, ROOT / row.config, list(overrides))
+
+
+def publication_of(row: Row) -> Publication:
+    """The publication whose row it is: that of its configuration's system."""
+    return PUBLICATIONS[read_config(row).model.name]
+
+
+def published_at(file: str) -> str | None:
+    """Where the weights with this file's name are published; None if they are in no list of a system."""
+    sources = {weights.name: weights.source for listed in PUBLISHED.values() for weights in listed}
+    return sources.get(Path(file).name)
 
 
 def trained_row(row: Row) -> Row:

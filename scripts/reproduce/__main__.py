@@ -1,13 +1,15 @@
-"""Reproduce a row of the paper: print its commands, run them, and hold what comes out against what was published.
+"""Reproduce a published row: print its commands, run them, and hold what comes out against what was published.
 
-    python -m scripts.reproduce                                    lists the rows of Tables 1 to 6
+    python -m scripts.reproduce                                    lists the rows of every system
+    python -m scripts.reproduce --system umt                       lists one system's
     python -m scripts.reproduce queryd_f32 --data DATA --dry-run   prints the commands of one
     python -m scripts.reproduce queryd_f32 --data DATA             runs them, and compares
 
 DATA holds a folder for each dataset, laid out as docs/DATASETS.md says. It is read, and weights are fetched, before
 anything runs; without a network see docs/OFFLINE.md. Where weights were released they are evaluated; where none were,
 they are trained first, and an interrupted run resumes. Ends with status 0 for a match, 1 where numbers or videos
-differ, 3 where only a submission can be written, and 2 for an error. OUT/ROW/reproduce.json says all.
+differ, 3 where only a submission can be written, 4 where nobody says how many videos there are, 5 where no number is
+published, and 2 for an error. OUT/ROW/reproduce.json says all.
 """
 
 import argparse
@@ -18,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from scripts.parts.arguments import at_least
 from scripts.parts.commands import run_command
-from scripts.parts.paper_rows import DATASETS, ROWS, UNOBTAINABLE, Row
-from scripts.reproduce.plan import RECIPES, Plan, Request, make_plan
+from scripts.parts.rows.row import Row
+from scripts.parts.rows.table import PUBLICATIONS, ROWS, UNOBTAINABLE
+from scripts.reproduce.plan import Plan, Request, make_plan
 from scripts.reproduce.preparation import prepare
 from scripts.reproduce.table import listing, markdown
 
@@ -56,9 +59,8 @@ def reproduce(row: Row, request: Request) -> int:
 
 def heading(row: Row) -> list[str]:
     """What the row is, and what one has to know of it."""
-    data = DATASETS[row.dataset]
     return [
-        f"{row.name}: Table {', '.join(row.tables)}, {row.label}, {data.title} {data.split}",
+        f"{row.name}: {row.place}, {row.label}, {row.dataset.title} {row.dataset.split}",
         *([f"note: {row.note}"] if row.note is not None else []),
     ]
 
@@ -75,7 +77,7 @@ def summary(row: Row, request: Request, plan: Plan, results: dict[str, Any], jud
         "expected": row.expected,
         "got": results["metrics"],
         "evaluated": {name: results[name] for name in counts},
-        "official": asdict(DATASETS[row.dataset]),
+        "official": asdict(row.dataset),
         "gmacs": {"expected": row.gmacs, "published": row.published_gmacs, "got": judgement.gmacs},
         "weights": plan.weights,
         "recipe": request.recipe,
@@ -96,13 +98,28 @@ def find_row(name: str) -> Row:
     return ROWS[name]
 
 
+def listed(system: str | None, as_markdown: bool) -> list[str]:
+    """The rows of one system, or of each below its title; the first system has none."""
+    lines: list[str] = []
+    for name, publication in PUBLICATIONS.items():
+        if system in (None, name):
+            lines += ["", f"{publication.title}:"] if lines else []
+            lines += markdown(publication) if as_markdown else listing(publication)
+    return lines
+
+
+def _recipes() -> tuple[str, ...]:
+    return tuple(dict.fromkeys(recipe for publication in PUBLICATIONS.values() for recipe in publication.recipes))
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("row", nargs="?", help="its name in the list")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings for every command of the row")
     parser.add_argument("--list", action="store_true", help="list the rows, as without arguments")
-    parser.add_argument("--markdown", action="store_true", help="print the table of docs/RUN.md")
+    parser.add_argument("--system", choices=tuple(PUBLICATIONS), help="list the rows of this one alone")
+    parser.add_argument("--markdown", action="store_true", help="print the tables of the documents")
     parser.add_argument("--data", type=Path, help="the folder that holds one folder a dataset")
     parser.add_argument("--out", type=Path, help="where runs go, a folder a row; outputs/reproduce/RECIPE by default")
     parser.add_argument("--checkpoint", help="weights to evaluate, a file, folder or hf://...; nothing is trained")
@@ -110,7 +127,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--start", help="weights to train from in place of the configuration's: TESTA's, in Table 6 BLIP's"
     )
     parser.add_argument("--train", action="store_true", help="train although weights were released")
-    parser.add_argument("--recipe", choices=tuple(RECIPES), default="release", help="where paper and release disagree")
+    parser.add_argument("--recipe", choices=_recipes(), default="release", help="where paper and release disagree")
     parser.add_argument("--nproc", type=at_least(1), default=1, help="processes, one a GPU, on this machine")
     parser.add_argument("--dry-run", action="store_true", help="print the commands only")
 
@@ -120,8 +137,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says; the status to end with."""
     asked = parse(arguments)
-    if asked.row is None or asked.list or asked.markdown:
-        print("\n".join(markdown() if asked.markdown else listing()))
+    if asked.row is None or asked.list or asked.markdown or asked.system:
+        for line in listed(asked.system, asked.markdown):
+            print(line)
         return 0
 
     try:

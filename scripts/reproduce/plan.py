@@ -11,11 +11,9 @@ from ruamel.yaml import YAML
 
 from configs.schema import TASKS, ObjectiveConfig, RetrievalConfig, RunConfig
 from scripts.parts.commands import ROOT
-from scripts.parts.paper_rows import BLIP_ADDRESS, Row
-from scripts.parts.row_configs import configured_start, read_config, trained_row
+from scripts.parts.row_configs import configured_start, publication_of, published_at, read_config, trained_row
+from scripts.parts.rows.row import Row
 
-RECIPES: dict[str, Path | None] = {"release": None, "paper": ROOT / "configs" / "testa" / "recipe_paper.yaml"}
-"""What is put over a row's file, which itself is by the release's recipe."""
 PUBLISHED_PROCESSES = 8
 PLANNED = {"data.root": "--data", "checkpoint": "--checkpoint", "output_dir": "--out"}
 """Settings that belong to the plan, with the option that says each."""
@@ -30,7 +28,7 @@ class Request:
         out: where runs are written, in a folder a row.
         checkpoint: weights to evaluate; nothing is trained then. start: weights to train from.
         retrain: train although weights are released.
-        processes: of torchrun on this machine; 1 is plain Python.
+        recipe: a name of the publication's recipes. processes: of torchrun on this machine; 1 is plain Python.
         overrides: `key=value` for every command, over the recipe.
     """
 
@@ -39,7 +37,7 @@ class Request:
     checkpoint: str | None = None
     start: str | None = None
     retrain: bool = False
-    recipe: Literal["release", "paper"] = "release"
+    recipe: str = "release"
     processes: int = 1
     overrides: tuple[str, ...] = ()
 
@@ -97,10 +95,16 @@ def make_plan(row: Row, request: Request) -> Plan:
     return Plan(tuple(commands), results, weights, warnings)
 
 
-def recipe_settings(name: str) -> dict[str, str]:
+def recipe_settings(row: Row, name: str) -> dict[str, str]:
     """What a recipe puts over a row's file, as `key: value` with values as the command line takes them."""
-    path = RECIPES[name]
-    return {} if path is None else _flattened(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")))
+    recipes = publication_of(row).recipes
+    if name not in recipes:
+        raise ValueError(f"--recipe: {name} is no recipe of {publication_of(row).title}; it has {', '.join(recipes)}")
+
+    path = recipes[name]
+    if path is None:
+        return {}
+    return _flattened(YAML(typ="safe", pure=True).load((ROOT / path).read_text(encoding="utf-8")))
 
 
 def _command(row: Row, request: Request, own: dict[str, str], *options: str) -> tuple[str, ...]:
@@ -115,7 +119,7 @@ def _command(row: Row, request: Request, own: dict[str, str], *options: str) -> 
 
 def settings_of(row: Row, request: Request, own: dict[str, str]) -> dict[str, str]:
     """What a command of the row puts over the row's file, `own` being the plan's."""
-    settings = recipe_settings(request.recipe) | {"data.root": str(data_folder(read_config(row), request.data))}
+    settings = recipe_settings(row, request.recipe) | {"data.root": str(data_folder(read_config(row), request.data))}
     return settings | own | _parsed(request.overrides)
 
 
@@ -133,7 +137,7 @@ def missing_start(row: Row, start: str) -> tuple[str, ...]:
     """A warning if the file that training begins with is not there; the training itself then refuses to begin."""
     if "://" in start or Path(start).exists():
         return ()
-    whence = f"; fetch {BLIP_ADDRESS} and give its path" if row.from_blip else ""
+    whence = f"; fetch {published_at(start)} and give its path" if published_at(start) is not None else ""
     return (f"--start: {start}, from which {row.name} is trained, does not exist{whence}",)
 
 

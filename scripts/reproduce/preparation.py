@@ -10,8 +10,8 @@ from pathlib import Path
 from configs.schema import RunConfig
 from engine.checkpoint_files import LAST
 from engine.fetching import require_all
-from scripts.parts.paper_rows import Row
-from scripts.parts.row_configs import read_config, trained_row
+from scripts.parts.row_configs import published_at, read_config, trained_row
+from scripts.parts.rows.row import Row
 from scripts.reproduce.plan import Plan, Request, data_folder, missing_start, settings_of, start_of
 from tasks.annotations import PARTS, Part, read_split
 
@@ -59,7 +59,8 @@ def _prepare_evaluation(row: Row, request: Request) -> None:
     config = _config(row, request, {"checkpoint": evaluated})
     _check_data(config, ["test"])
     if "://" not in evaluated and not Path(evaluated).exists():
-        raise ValueError(f"--checkpoint: {evaluated} does not exist")
+        whence = f"; fetch {published_at(evaluated)}" if published_at(evaluated) is not None else ""
+        raise ValueError(f"--checkpoint: {evaluated} does not exist{whence}")
     require_all(config, _fetched_by(row, config))
 
 

@@ -1,49 +1,72 @@
-"""The rows as people read them: the list of the command, and the table of docs/RUN.md."""
+"""The rows as people read them: the list of the command, and the tables of the documents."""
 
-from scripts.parts.paper_rows import DATASETS, PRETRAINED, ROWS, UNOBTAINABLE, Row
+from scripts.parts.rows.row import SECOND_HAND, Publication, Row
 
 BEGIN = "<!-- rows: written by `python -m scripts.reproduce --markdown` -->"
 END = "<!-- end of rows -->"
+NARROWEST = (5, 34, 28, 22)
+"""Columns of the list are at least so wide, so that the lists of several systems look alike."""
 
 
-def listing() -> list[str]:
+def listing(publication: Publication) -> list[str]:
     """One line a row, and one for each that cannot be had."""
-    width = max(map(len, (*ROWS, *UNOBTAINABLE)))
-    lines = [f"{'row':<{width}}  table  {'what':<34}{'data':<28}{'GMACs':>9}  {'published':<22}weights"]
-    for name, row in ROWS.items():
-        data = f"{DATASETS[row.dataset].title} {DATASETS[row.dataset].split}"
-        lines.append(
-            f"{name:<{width}}  {', '.join(row.tables):<5}  {row.label:<34}{data:<28}{row.gmacs:9.3f}  "
-            f"{_metrics(next(iter(row.expected.values()))):<22}{_weights(row)}"
-        )
-    lines += [f"{name:<{width}}  {row.table:<5}  {row.label}: {row.reason}" for name, row in UNOBTAINABLE.items()]
+    cells = [("table", "what", "data", "published")]
+    for row in publication.rows:
+        data = f"{row.dataset.title} {row.dataset.split}"
+        cells.append((", ".join(row.tables), row.label, data, _first_published(row)))
+
+    # Columns without two spaces in the format have them in their width.
+    places, *wide = (max(map(len, column)) for column in zip(*cells, strict=True))
+    needed = (places, *(width + 2 for width in wide))
+    place_width, label_width, data_width, published_width = map(max, zip(needed, NARROWEST, strict=True))
+    name_width = max(map(len, (*(row.name for row in publication.rows), *publication.unobtainable)))
+
+    names = ("row", *(row.name for row in publication.rows))
+    costs = ("GMACs", *(_gmacs(row, 3) for row in publication.rows))
+    weights = ("weights", *map(_weights, publication.rows))
+    lines = [
+        f"{name:<{name_width}}  {place:<{place_width}}  {label:<{label_width}}{data:<{data_width}}{cost:>9}  "
+        f"{published:<{published_width}}{weight}"
+        for name, (place, label, data, published), cost, weight in zip(names, cells, costs, weights, strict=True)
+    ]
+    for name, missing in publication.unobtainable.items():
+        lines.append(f"{name:<{name_width}}  {missing.table:<{place_width}}  {missing.label}: {missing.reason}")
     return lines
 
 
-def markdown() -> list[str]:
-    """The table of docs/RUN.md, between its markers."""
+def markdown(publication: Publication) -> list[str]:
+    """The table of the publication's document, between its markers."""
     lines = [
         BEGIN,
         "| row | table | what | evaluated on | N | GMACs | published | weights |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, row in ROWS.items():
-        data = DATASETS[row.dataset]
+    for row in publication.rows:
         published = {source: _metrics(metrics) for source, metrics in row.expected.items()}
-        paper = next(iter(published.values()))
-        # The README's numbers are shown only where they differ from the paper's.
-        others = "".join(f"; {source}: {text}" for source, text in published.items() if text != paper)
+        first = next(iter(published.values()), "")
+        # Further sources are shown only where their numbers differ from the first one's.
+        others = "".join(f"; {source}: {text}" for source, text in published.items() if text != first)
         cells = (
-            f"`{name}`", ", ".join(row.tables), row.label, f"{data.title} {data.split}", _official(row),
-            f"{row.gmacs:.1f}", f"{paper}{others}", _weights(row),
+            f"`{row.name}`", ", ".join(row.tables), row.label, f"{row.dataset.title} {row.dataset.split}",
+            _official(row), _gmacs(row, 1), f"{_first_published(row)}{others}", _weights(row),
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
 
     lines += [
         f"| `{name}` | {row.table} | {row.label} | | | | {row.numbers} | {row.reason} |"
-        for name, row in UNOBTAINABLE.items()
+        for name, row in publication.unobtainable.items()
     ]
     return [*lines, END]
+
+
+def _first_published(row: Row) -> str:
+    for source, metrics in row.expected.items():
+        return _metrics(metrics) + (f" ({SECOND_HAND})" if source.endswith(SECOND_HAND) else "")
+    return "none"
+
+
+def _gmacs(row: Row, decimals: int) -> str:
+    return "not known" if row.gmacs is None else f"{row.gmacs:.{decimals}f}"
 
 
 def _metrics(metrics: dict[str, float]) -> str:
@@ -51,17 +74,15 @@ def _metrics(metrics: dict[str, float]) -> str:
 
 
 def _official(row: Row) -> str:
-    data = DATASETS[row.dataset]
+    data = row.dataset
     if data.videos is None:
         return "not known"
     return f"{data.videos}" if data.texts == data.videos else f"{data.texts} about {data.videos} videos"
 
 
 def _weights(row: Row) -> str:
-    if row.is_zero_shot:
-        return f"released: {PRETRAINED.rpartition('/')[2]}"
     if row.released is not None:
         return f"released: {row.released.rpartition('/')[2]}"
     if row.trained_as is not None:
         return f"none released: trains {row.trained_as}, evaluates it otherwise"
-    return "none released: trains it" + (" from BLIP's" if row.from_blip else "")
+    return "none released: trains it" + (f" from {row.start_owner}" if row.start_owner is not None else "")

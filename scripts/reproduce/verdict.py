@@ -1,4 +1,4 @@
-"""Whether an evaluation's results match a row of the paper, on the same videos."""
+"""Whether an evaluation's results match a published row, on the same videos."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,16 +7,17 @@ from typing import Any, Final, Literal
 from configs.load import differences, from_dict, to_dict
 from configs.schema import TASKS, RunConfig
 from models.systems import count
-from scripts.parts.paper_rows import DATASETS, Row
 from scripts.parts.row_configs import read_config
+from scripts.parts.rows.row import Row
 
-Verdict = Literal["match", "no match", "N differs", "agrees, N not known", "submission"]
+Verdict = Literal["match", "no match", "N differs", "agrees, N not known", "nothing published", "submission"]
 MATCH: Final = "match"
 NO_MATCH: Final = "no match"
 N_DIFFERS: Final = "N differs"
 N_UNKNOWN: Final = "agrees, N not known"
+UNPUBLISHED: Final = "nothing published"
 SUBMISSION: Final = "submission"
-STATUS: dict[Verdict, int] = {MATCH: 0, NO_MATCH: 1, N_DIFFERS: 1, SUBMISSION: 3, N_UNKNOWN: 4}
+STATUS: dict[Verdict, int] = {MATCH: 0, NO_MATCH: 1, N_DIFFERS: 1, SUBMISSION: 3, N_UNKNOWN: 4, UNPUBLISHED: 5}
 """What the command ends with; 2 is an error. A submission is done here, and judged by the challenge's server."""
 
 TOLERANCE: dict[str, float] = {"released": 0.5, "given": 1.5, "trained": 1.5}
@@ -51,23 +52,26 @@ def judge(row: Row, results: dict[str, Any], weights: str, folder: Path) -> Judg
         return Judgement(N_DIFFERS, tuple(differing), tolerance, gmacs)
 
     reasons = []
-    if abs(gmacs - row.gmacs) > GMACS_TOLERANCE:
+    if row.gmacs is not None and abs(gmacs - row.gmacs) > GMACS_TOLERANCE:
         reasons.append(f"{gmacs:.3f} GMACs a video, expected {row.gmacs:.3f}: another encoder or aggregation")
     reasons += protocol_differences(row, results)
-    if DATASETS[row.dataset].is_challenge:
+    if row.dataset.is_challenge:
         submission = _submission(folder)
         return Judgement(NO_MATCH if reasons else SUBMISSION, (*reasons, submission), tolerance, gmacs)
 
     misses = {source: _misses(metrics, results["metrics"], tolerance) for source, metrics in row.expected.items()}
-    if all(misses.values()):
+    if misses and all(misses.values()):
         reasons += [f"{source}: {', '.join(missed)}" for source, missed in misses.items()]
     if reasons:
         return Judgement(NO_MATCH, tuple(reasons), tolerance, gmacs)
 
+    if not misses:
+        return Judgement(UNPUBLISHED, ("no number of this row is published at first or second hand",), tolerance, gmacs)
+
     met = [source for source, missed in misses.items() if not missed]
     agrees = f"within {tolerance} points of the {' and the '.join(met)}"
-    if DATASETS[row.dataset].videos is None:
-        unknown = f"but {results['num_videos']} videos may not be those of the row: {DATASETS[row.dataset].counted}"
+    if row.dataset.videos is None:
+        unknown = f"but {results['num_videos']} videos may not be those of the row: {row.dataset.counted}"
         return Judgement(N_UNKNOWN, (agrees, unknown), tolerance, gmacs)
 
     return Judgement(MATCH, (agrees,), tolerance, gmacs)
@@ -85,7 +89,7 @@ def protocol_differences(row: Row, results: dict[str, Any]) -> list[str]:
 
 def count_differences(row: Row, results: dict[str, Any]) -> list[str]:
     """In which ways the evaluated videos and texts are not those the row is about; empty if in none."""
-    official = DATASETS[row.dataset]
+    official = row.dataset
     reasons = []
     if results["split"] not in (official.split, official.other_split):
         reasons.append(f"evaluated on {results['split']}; the row is of {official.title} {official.split}")
@@ -137,16 +141,19 @@ def _submission(folder: Path) -> str:
 
 def report(row: Row, results: dict[str, Any], judgement: Judgement) -> list[str]:
     """The lines that are printed: each source's metrics above what was got, the counts, the GMACs, the verdict."""
-    official = DATASETS[row.dataset]
-    names = list(next(iter(row.expected.values())))
-    lines = [f"{'':<8}" + "".join(f"{name:>10}" for name in names)]
+    official = row.dataset
+    names = list(next(iter(row.expected.values()), results["metrics"]))
+    width = max(8, *(len(source) + 2 for source in (*row.expected, "got")))
+    lines = [f"{'':<{width}}" + "".join(f"{name:>10}" for name in names)]
     for source, metrics in {**row.expected, "got": results["metrics"]}.items():
         cells = (f"{metrics[name]:10.1f}" if name in metrics else f"{'-':>10}" for name in names)
-        lines.append(f"{source:<8}" + "".join(cells))
+        lines.append(f"{source:<{width}}" + "".join(cells))
 
     known = ", ".join(
         f"{number} {what}" for what, number in (("videos", official.videos), ("texts", official.texts)) if number
     )
+
+    expected_gmacs = "whatever it is" if row.gmacs is None else f"{row.gmacs:.3f}"
 
     return [
         *lines,
@@ -155,7 +162,7 @@ def report(row: Row, results: dict[str, Any], judgement: Judgement) -> list[str]
         f"annotated videos, {results['num_texts']} texts",
         f"read from  {results['source']}",
         f"official   {known or 'not known'}: {official.counted}",
-        f"GMACs      {judgement.gmacs:.3f}, expected {row.gmacs:.3f} (in the paper: {row.published_gmacs})",
+        f"GMACs      {judgement.gmacs:.3f}, expected {expected_gmacs} (in the paper: {row.published_gmacs})",
         f"tolerance  {judgement.tolerance} points in every metric",
         f"verdict    {judgement.verdict}: {'; '.join(judgement.reasons)}",
     ]

@@ -16,7 +16,7 @@ from engine import hub
 from engine.fetching import Need, needs_of
 from models.parts.tokenizer import make_tokenizer
 from scripts import fetch
-from scripts.parts.paper_rows import ROWS
+from scripts.parts.rows.table import ROWS
 from tests.integration.runs import ROOT, results_of, start, train, write_config
 from tests.stand_in_hub import StandInHub, serving
 from tests.tiny_runs import write_data

@@ -8,7 +8,7 @@ import pytest
 
 from models.published import PUBLISHED
 from scripts.list_models import COLUMNS, main
-from scripts.parts.paper_rows import BLIP_ADDRESS, ROWS
+from scripts.parts.rows.table import PUBLICATIONS
 from tests.test_layout import ROOT
 
 
@@ -42,9 +42,10 @@ def test_one_system_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_rows_of_the_paper_take_the_listed_addresses() -> None:
-    listed = {file.source for file in PUBLISHED["testa"]}
-    assert {row.released for row in ROWS.values() if row.released is not None} <= listed
-    assert BLIP_ADDRESS in listed
+    """An address of the hub as it is, anything else as a path of a file of that name."""
+    for system, publication in PUBLICATIONS.items():
+        listed = {file.source if file.can_be_fetched else f"checkpoints/{file.name}" for file in PUBLISHED[system]}
+        assert {row.released for row in publication.rows if row.released is not None} <= listed
 
 
 def test_it_answers_without_torch() -> None:

@@ -13,7 +13,10 @@ from huggingface_hub import constants
 
 from configs.load import to_dict
 from scripts.parts.commands import ROOT, run_command
-from scripts.parts.paper_rows import DATASETS, PAPER, ROWS, Dataset, Row
+from scripts.parts.rows.evaluated_sets import CONDENSED_MOVIES
+from scripts.parts.rows.row import EvaluatedSet, Row
+from scripts.parts.rows.table import ROWS
+from scripts.parts.rows.testa import PAPER
 from scripts.reproduce import __main__ as reproduce, verdict
 from tests.integration.runs import start, train, write_config
 from tests.tiny_runs import caption, config, write_data
@@ -44,15 +47,13 @@ def row(data: Path, monkeypatch: pytest.MonkeyPatch) -> Row:
     row = Row(
         tables=("0",),
         label="a stand-in",
-        dataset="small",
+        dataset=EvaluatedSet(title="Small", split="captions", videos=VIDEOS, texts=VIDEOS, counted="in this test"),
         config=str(path),
         gmacs=verdict.count_gmacs({"task": "retrieval", "config": to_dict(config("retrieval", root))}),
         published_gmacs="not printed",
         expected={PAPER: ANY_MODEL},
     )
-    small = Dataset(title="Small", split="captions", videos=VIDEOS, texts=VIDEOS, counted="in this test")
     monkeypatch.setitem(ROWS, row.name, row)
-    monkeypatch.setitem(DATASETS, "small", small)
     monkeypatch.setattr(verdict, "TOLERANCE", {"trained": 50.0, "given": 50.0})
     return row
 
@@ -131,7 +132,7 @@ def test_where_labels_are_the_challenges_a_submission_is_written(
         "retrieval", data / "small", "tiny.yaml", output_dir=None,
         data={"dataset": "condensed_movies", "eval_split": "val", "test_split": "test"},
     )  # fmt: skip
-    monkeypatch.setitem(ROWS, "tiny", replace(row, config=str(path), dataset="condensed_movies"))
+    monkeypatch.setitem(ROWS, "tiny", replace(row, config=str(path), dataset=CONDENSED_MOVIES))
     assert reproduce.main(["tiny", "--data", str(data), "--out", str(tmp_path), "--checkpoint", str(weights)]) == 3
     said = said_by(tmp_path)
     submission = tmp_path / "tiny" / "evaluation" / "submission.zip"

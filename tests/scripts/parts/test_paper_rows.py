@@ -10,10 +10,20 @@ from configs.load import dump, load_to_evaluate
 from configs.schema import RetrievalConfig
 from models.testa.cost import count
 from scripts.parts.commands import ROOT
-from scripts.parts.paper_rows import DATASETS, PAPER, PRETRAINED, README, ROWS, UNOBTAINABLE, Row
 from scripts.parts.row_configs import read_config
+from scripts.parts.rows import evaluated_sets
+from scripts.parts.rows.row import Row
+from scripts.parts.rows.testa import PAPER, PRETRAINED, PUBLICATION, README, UNOBTAINABLE
 from scripts.reproduce.table import listing, markdown
 
+ROWS = {row.name: row for row in PUBLICATION.rows}
+DATASETS = {
+    "queryd": evaluated_sets.QUERYD,
+    "condensed_movies": evaluated_sets.CONDENSED_MOVIES,
+    "didemo": evaluated_sets.DIDEMO,
+    "activitynet_captions": evaluated_sets.ACTIVITYNET,
+    "activitynet_qa": evaluated_sets.ACTIVITYNET_QA,
+}
 # Numbers as they stand in the tables, line by line: table, data, frames, printed GFLOPs, recalls or accuracy.
 PUBLISHED = """
 1 queryd 32 420 77.0 91.3 94.6
@@ -62,7 +72,7 @@ def rows_of(table: str, data: str, frames: int, numbers: tuple[float, ...]) -> l
     return [
         row
         for row in ROWS.values()
-        if table in row.tables and row.dataset == data and tuple(row.expected[PAPER].values()) == numbers
+        if table in row.tables and row.dataset is DATASETS[data] and tuple(row.expected[PAPER].values()) == numbers
         and f"_f{frames}" in row.name
     ]  # fmt: skip
 
@@ -88,9 +98,9 @@ def test_the_configuration_is_the_row(row: Row) -> None:
     config = read_config(row)
     assert f"_f{config.video.num_frames}" in row.name
     assert gmacs_of(row.config) == pytest.approx(row.gmacs, abs=0.01)
-    assert config.data.dataset == row.dataset and entry_script(config.task) == f"train_{config.task}.py"
+    assert row.dataset is DATASETS[config.data.dataset] and entry_script(config.task) == f"train_{config.task}.py"
     tested = config.data.test_split or config.data.eval_split
-    assert tested == DATASETS[row.dataset].split
+    assert tested == row.dataset.split
 
 
 @pytest.mark.parametrize("name", ["queryd_f96_prune_untrained", "queryd_f96_merge_untrained", "didemo_zeroshot_f32"])
@@ -105,7 +115,7 @@ def test_what_is_evaluated_otherwise_than_trained_is_as_its_file_says(name: str,
 
 
 def test_rows_from_blip_are_those_of_table_6_and_readme_numbers_come_with_weights() -> None:
-    assert {name for name, row in ROWS.items() if row.from_blip} == {
+    assert {name for name, row in ROWS.items() if row.start_owner == "BLIP's"} == {
         name for name, row in ROWS.items() if row.tables == ("6",)
     }
     for row in ROWS.values():
@@ -114,7 +124,7 @@ def test_rows_from_blip_are_those_of_table_6_and_readme_numbers_come_with_weight
 
 
 def test_the_list_names_every_row_with_its_numbers() -> None:
-    lines = listing()
+    lines = listing(PUBLICATION)
     assert len(lines) == 1 + len(ROWS) + len(UNOBTAINABLE)
     (line,) = (line for line in lines if line.startswith("queryd_f96_frames "))
     assert "1303.874" in line and "79.5 / 92.9 / 95.4" in line and "trains it" in line
@@ -123,7 +133,7 @@ def test_the_list_names_every_row_with_its_numbers() -> None:
 
 def test_the_run_document_has_the_table_of_the_rows() -> None:
     text = (ROOT / "docs" / "RUN.md").read_text(encoding="utf-8")
-    table = "\n".join(markdown())
+    table = "\n".join(markdown(PUBLICATION))
     assert table in text, (
         "write the lines of `python -m scripts.reproduce --markdown` between the markers of docs/RUN.md"
     )

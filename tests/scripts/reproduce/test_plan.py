@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 
 from configs.schema import RetrievalConfig
-from scripts.parts.paper_rows import BLIP_ADDRESS, PRETRAINED, ROWS
+from models.published import PUBLISHED
 from scripts.parts.row_configs import read_config
+from scripts.parts.rows.testa import PRETRAINED, PUBLICATION
 from scripts.reproduce.plan import Request, make_plan, recipe_settings
+
+ROWS = {row.name: row for row in PUBLICATION.rows}
+(BLIP,) = (weights for weights in PUBLISHED["testa"] if weights.name == "model_base_capfilt_large.pth")
 
 
 def plan_of(name: str, **asked: Any) -> tuple[list[list[str]], str, Path]:
@@ -83,10 +87,10 @@ def test_processes_recipe_and_overrides_are_in_every_command() -> None:
 def test_the_papers_recipe_loads_over_every_kind_of_row(name: str) -> None:
     row = ROWS[name]
     released = read_config(row)
-    settings = recipe_settings("paper")
+    settings = recipe_settings(row, "paper")
     paper = read_config(row, [f"{key}={value}" for key, value in settings.items()])
     assert (released.optim.warmup_ratio, paper.optim.warmup_ratio) == (0.0, 0.1)
-    assert recipe_settings("release") == {}
+    assert recipe_settings(row, "release") == {}
 
 
 def test_the_number_of_gpus_is_warned_of_where_it_matters() -> None:
@@ -109,6 +113,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "a planned setting": ("queryd_f32", {"overrides": ("output_dir=x",)}, "output_dir: is planned here; .* --out"),
     "no setting": ("queryd_f32", {"overrides": ("fast",)}, "command line: 'fast': expected KEY=VALUE"),
     "a setting twice": ("queryd_f32", {"overrides": ("seed=1", "seed=2")}, "command line: seed: given twice"),
+    "no recipe": ("queryd_f32", {"recipe": "mine"}, "--recipe: mine is no recipe of TESTA; it has release, paper"),
     "no process": ("queryd_f32", {"processes": 0}, "--nproc: 0 is less than 1"),
 }
 
@@ -120,14 +125,15 @@ def test_contradictions_are_refused(name: str, asked: dict[str, Any], error: str
 
 
 def test_weights_that_are_not_there_are_warned_of_and_the_commands_stand() -> None:
-    for name, more in (("queryd_f16", f"; fetch {BLIP_ADDRESS} and give its path"), ("queryd_f96", "")):
-        plan = make_plan(ROWS[name], Request(data=Path("/d"), out=Path("/out"), start="x", processes=8))
-        assert plan.warnings == (f"--start: x, from which {name} is trained, does not exist{more}",)
-        assert len(plan.commands) == 2 and "checkpoint=x" in plan.commands[0]
+    blip = f"somewhere/{BLIP.name}"
+    for start, more in ((blip, f"; fetch {BLIP.source} and give its path"), ("x", "")):
+        plan = make_plan(ROWS["queryd_f16"], Request(data=Path("/d"), out=Path("/out"), start=start, processes=8))
+        assert plan.warnings == (f"--start: {start}, from which queryd_f16 is trained, does not exist{more}",)
+        assert len(plan.commands) == 2 and f"checkpoint={start}" in plan.commands[0]
 
 
 def test_folders_of_data_are_those_the_configurations_name() -> None:
     folders = {word for name in ROWS for word in plan_of(name, checkpoint="weights")[0][-1]}
     roots = {word.removeprefix("data.root=/d/") for word in folders if word.startswith("data.root=")}
-    assert roots == {row.dataset for row in ROWS.values()}
+    assert roots == {"queryd", "condensed_movies", "didemo", "activitynet_captions", "activitynet_qa"}
     assert isinstance(read_config(ROWS["queryd_f32"]), RetrievalConfig)

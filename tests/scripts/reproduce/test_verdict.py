@@ -1,5 +1,6 @@
 """What is called a match, and what never is."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,14 @@ import pytest
 
 from configs.load import to_dict
 from models.testa.cost import count
-from scripts.parts.paper_rows import DATASETS, PAPER, README, ROWS
 from scripts.parts.row_configs import read_config
+from scripts.parts.rows.row import SECOND_HAND
+from scripts.parts.rows.testa import PAPER, PUBLICATION, README
 from scripts.reproduce import verdict
 from scripts.reproduce.verdict import STATUS, judge, report
 
 count_once = cache(count)
+ROWS = {row.name: row for row in PUBLICATION.rows}
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +29,7 @@ def results_of(name: str, metrics: dict[str, float], videos: int, **changed: Any
     """results.json as an evaluation of a row writes it."""
     row = ROWS[name]
     return {
-        "task": read_config(row).task, "dataset": row.dataset, "split": DATASETS[row.dataset].split,
+        "task": read_config(row).task, "dataset": read_config(row).data.dataset, "split": row.dataset.split,
         "source": "test.csv", "labelled": True, "num_videos": videos, "num_annotated": videos, "num_texts": videos,
         "num_missing": 0,
         "config": to_dict(read_config(row)), "metrics": metrics,
@@ -157,3 +160,19 @@ def test_the_report_says_expected_got_and_n() -> None:
     assert "paper         57.7      83.3      89.4" in text and "got           57.5      83.1      89.2" in text
     assert "1004 of 1004 annotated videos, 1004 texts" in text and "419.841, expected 419.841" in text
     assert text.splitlines()[-1] == "verdict    match: within 0.5 points of the paper and the README"
+
+
+def test_a_row_without_a_published_number_is_never_a_match_and_a_second_hand_source_is_named() -> None:
+    row = replace(ROWS["didemo_f32"], expected={}, gmacs=None)
+    results = results_of(row.name, moved(row.name, 0.0), 1004)
+    judgement = judge(row, results, "released", Path())
+    assert judgement.verdict == "nothing published" and STATUS[judgement.verdict] not in (0, 1)
+    assert "GMACs      419.841, expected whatever it is" in "\n".join(report(row, results, judgement))
+    assert judge(row, results | {"num_texts": 3}, "released", Path()).verdict == "N differs"
+
+    source = f"a leaderboard, {SECOND_HAND}"
+    row = replace(row, expected={source: ROWS[row.name].expected[PAPER]})
+    judgement = judge(row, results, "released", Path())
+    assert (judgement.verdict, judgement.reasons) == ("match", (f"within 0.5 points of the {source}",))
+    header, published, *_ = report(row, results, judgement)
+    assert published.startswith(source) and len(header) == len(published)
