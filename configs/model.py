@@ -144,6 +144,8 @@ class TextConfig(TextTowerConfig):
             raise ValueError(f"model.text.dropout: {self.dropout} is not a share in [0, 1)")
 
 
+WORKING_MEMORY = 2.0
+"""GiB; more than any published setting takes, so that those are computed as a whole."""
 EvalSampling = Literal["uniform", "uniform_floor", "interval_middle", "interval_middle_padded", "ends"]
 Sampling = Literal[
     EvalSampling, "headtail", "random", "interval_random", "interval_random_padded", "interval_random_reference"
@@ -163,6 +165,9 @@ class VideoConfig:
     two operations. `crop` cuts at a random place instead of the centre (TVTSv2). `resized_crop` squashes a crop of half
     to all of the area, and mirrors (UMT).
 
+    `working_memory` is what the steps of a block may hold of one video, in GiB, beside its tokens; an encoder with
+    divided attention computes longer videos in chunks.
+
     Pixels from 0 to 1 are normalised by `pixel_mean` and `pixel_std`, by default CLIP's and BLIP's.
     """
 
@@ -176,12 +181,15 @@ class VideoConfig:
     resize: int = 256
     pixel_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     pixel_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    working_memory: float = WORKING_MEMORY
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.image_size < 1:
             raise ValueError(f"video.num_frames: {self.num_frames} frames of {self.image_size} pixels make no clip")
         if min(self.pixel_std) <= 0:
             raise ValueError(f"video.pixel_std: {list(self.pixel_std)} must be above 0")
+        if self.working_memory <= 0:
+            raise ValueError(f"video.working_memory: {self.working_memory} GiB must be above 0")
         self._check_framing()
 
     def _check_framing(self) -> None:
@@ -204,3 +212,9 @@ class VideoConfig:
                 f"video.{key}: {getattr(self, key)} needs whole frames, which video.interpolation ffmpeg does not "
                 "make; set video.interpolation to bicubic or another"
             )
+
+
+def refuse_working_memory(video: VideoConfig, where: str) -> None:
+    """Refuse `video.working_memory` for an encoder that cannot divide a video into chunks."""
+    if video.working_memory != WORKING_MEMORY:
+        raise ValueError(f"video.working_memory: has no effect {where}; leave it out")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.model import AggregationConfig, TextConfig, VideoConfig, check_positive
+from configs.model import AggregationConfig, TextConfig, VideoConfig, check_positive, refuse_working_memory
 from configs.models.base import ModelConfig
 from configs.schedule import (
     blocks_from_amount,
@@ -59,6 +59,9 @@ class TestaConfig(ModelConfig):
             raise ValueError(
                 f"video.image_size: {video.image_size} is no multiple of model.patch_size {self.patch_size}"
             )
+
+        if self.attention != "divided":
+            refuse_working_memory(video, f"with {self.attention} attention")
 
         if aggregation.reducer not in ATTENTION_REDUCERS[self.attention]:
             takes = ", ".join(ATTENTION_REDUCERS[self.attention])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.model import AggregationConfig, TextConfig, VideoConfig, check_positive
+from configs.model import AggregationConfig, TextConfig, VideoConfig, check_positive, refuse_working_memory
 from configs.models.base import ModelConfig
 from configs.schedule import blocks_from_keep, blocks_from_tokens, check_capacity
 
@@ -71,6 +71,7 @@ class UMTConfig(ModelConfig):
                 f"video.image_size: {video.image_size} is no multiple of model.patch_size {self.patch_size}"
             )
 
+        refuse_working_memory(video, "with attention over space and time at once")
         if aggregation.reducer not in REDUCERS:
             raise ValueError(
                 f"aggregation.reducer: {aggregation.reducer!r} does not go with attention over space and time at once; "

@@ -67,6 +67,17 @@ def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
 
 def best_match(key_a: Tensor, key_b: Tensor) -> tuple[Tensor, Tensor]:
     """For each row of key_a (..., N, K) its highest cosine with a row of key_b, and which row; of ties the first."""
+    # A long video has many groups of many tokens: compare a few groups at a time.
+    per_group = key_a.shape[-2] * key_b.shape[-2]
+    if key_a.ndim > 3 and per_group * math.prod(key_a.shape[1:-2]) > SIMILARITIES_AT_ONCE:
+        groups_at_once = max(1, SIMILARITIES_AT_ONCE // per_group)
+        groups = zip(
+            key_a.flatten(0, -3).split(groups_at_once), key_b.flatten(0, -3).split(groups_at_once), strict=True
+        )
+        scores, matches = zip(*(best_match(a, b) for a, b in groups), strict=True)
+        leading = key_a.shape[:-2]
+        return torch.cat(scores).unflatten(0, leading), torch.cat(matches).unflatten(0, leading)
+
     # Compare a few rows at a time, since the whole matrix of a long video would be large.
     parts = []
     for rows in key_a.split(max(1, SIMILARITIES_AT_ONCE // key_b.shape[-2]), dim=-2):

@@ -101,7 +101,8 @@ class DividedBlock(nn.Module):
         bias = size_BTL.log().transpose(1, 2) if self.proportional_attention else None
         attended = self.temporal_attn(self.temporal_norm1(tokens_BTLD), bias, self.merge_frames.needs)
 
-        tokens, size = tokens_BTLD + self.drop_path(self._temporal_update(attended.context)), size_BTL
+        update = self.temporal_update(attended.context, self.folds(num_frames, num_patches))
+        tokens, size = tokens_BTLD + self.drop_path(update), size_BTL
 
         # Merge or drop whole frames: all patches of a frame follow one plan.
         plan = self.merge_frames.plan(attended, num_frames)
@@ -112,10 +113,10 @@ class DividedBlock(nn.Module):
             note_step(steps, self.merge_frames, attended.key, plan, origins)
         return tokens, size, origins
 
-    def _temporal_update(self, context_BTLD: Tensor) -> Tensor:
-        """`temporal_attn.proj`, then `temporal_fc`."""
+    def temporal_update(self, context_BTLD: Tensor, fold: bool) -> Tensor:
+        """`temporal_attn.proj`, then `temporal_fc`; folded into one matrix where `fold` says so."""
         first, second = self.temporal_attn.proj, self.temporal_fc
-        if self.folds(*context_BTLD.shape[1:3]):
+        if fold:
             return F.linear(context_BTLD, *folded(first, second))
         update = first(context_BTLD)
         if self.temporal_scaling is not None:
@@ -150,7 +151,7 @@ class DividedBlock(nn.Module):
         cls, tokens, size = cls_B1D + update[:, :, :1].mean(dim=1), tokens_BTLD + update[:, :, 1:], size_BTL
 
         # Merge or drop patches within each frame. Saliency compares features, the other reducers mean keys.
-        attended = _by_frame(attended.of_tokens(1), num_frames)
+        attended = by_frame(attended.of_tokens(1), num_frames)
         plan = self.merge_patches.plan(attended, num_patches, tokens.detach())
         if plan is not None:
             compared = tokens if attended.key is None else attended.key
@@ -243,7 +244,7 @@ def _packed_mlp(mlp: nn.Module, dtype: torch.dtype) -> nn.Module:
     return nn.Sequential(packed(mlp.fc1, dtype, "gelu"), packed(mlp.fc2, dtype))
 
 
-def _by_frame(attended: Attended, num_frames: int) -> Attended:
+def by_frame(attended: Attended, num_frames: int) -> Attended:
     """Reshape what aggregators read after attention within frames, from (B T, L, ...) to (B, T, L, ...)."""
     key, importance, sharpness = (
         None if part is None else part.unflatten(0, (-1, num_frames))

@@ -17,9 +17,11 @@ from configs.models.testa import block_schedules
 from configs.schedule import held_schedule
 from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from models.parts.aggregation import AggregationStep, TokenAggregator
+from models.parts.chunks import Assembled, Chunks, chunks_within, run_step, spans
 from models.parts.features import EncodedVideo
 from models.parts.pixels import normalise_pixels
 from models.testa.blocks import NORM_EPS, DividedBlock, JointBlock, resize_in_time
+from models.testa.long_video import LongVideo, recompute_block, run_block
 
 
 class VideoEncoder(nn.Module):
@@ -47,6 +49,7 @@ class VideoEncoder(nn.Module):
         self.grid = (video.image_size // model.patch_size,) * 2
         self.pixel_mean, self.pixel_std = video.pixel_mean, video.pixel_std
         self.schedules = block_schedules(model, video, aggregation)
+        self.working_memory = video.working_memory
 
         # Embeddings. `timm`'s module only holds the projection: `_embed` computes it.
         self.patch_embed = PatchEmbed(
@@ -127,6 +130,10 @@ class VideoEncoder(nn.Module):
         Fills `steps`, an empty list, with what each block merged or dropped; this needs `return_origins`.
         """
         assert steps is None or (return_origins and not self.training), "steps are for looking, and need origins"
+        chunks = self._chunks(video_BTCHW)
+        if chunks is not None:
+            return self._encode_in_chunks(video_BTCHW, chunks, return_origins, steps)
+
         cls, tokens_BTLD = self._embed(video_BTCHW)
         batch, num_frames, num_patches, _ = tokens_BTLD.shape
 
@@ -156,8 +163,8 @@ class VideoEncoder(nn.Module):
         return EncodedVideo(tokens, size.new_ones(tokens.shape[:2]), origins)
 
     def normalised(self, video_BTCHW: Tensor) -> Tensor:
-        """Normalise uint8 pixels for this encoder; floats are already normalised."""
-        if video_BTCHW.dtype != torch.uint8:
+        """Normalise uint8 pixels; floats are normalised already, and a long video's stay uint8 until their chunk."""
+        if video_BTCHW.dtype != torch.uint8 or self._chunks(video_BTCHW) is not None:
             return video_BTCHW
         return normalise_pixels(video_BTCHW, self.pixel_mean, self.pixel_std, self.cls_token.dtype)
 
@@ -167,26 +174,32 @@ class VideoEncoder(nn.Module):
 
     def _embed(self, video_BTCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Class token (B, 1, D) and patch tokens (B, T, L, D), with position and time embeddings added."""
-        batch, num_frames, _, height, width = video_BTCHW.shape
+        batch, num_frames = video_BTCHW.shape[:2]
+        place = self._place(video_BTCHW)
+        tokens = self._project_patches(video_BTCHW) + place[:, None]
+        if self.attention != "space":
+            tokens = tokens + resize_in_time(self.time_embed, num_frames)[:, :, None]
+        return (self.cls_token + self.pos_embed[:, :1]).expand(batch, -1, -1), tokens
+
+    def _project_patches(self, video_BTCHW: Tensor) -> Tensor:
+        """Patches (B, T, L, D) without embeddings."""
+        # Project by a matrix product: this convolution takes slower paths on several devices.
+        cells = rearrange(video_BTCHW, "B T C (H P) (W Q) -> B T (H W) (C P Q)", P=self.patch_size, Q=self.patch_size)
+        projection = self.patch_embed.proj
+        return F.linear(cells, projection.weight.flatten(1), projection.bias)
+
+    def _place(self, video_BTCHW: Tensor) -> Tensor:
+        """The position embedding (1, L, D) of the patches, resized if the input has another grid of them."""
+        height, width = video_BTCHW.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(f"frames of {height} x {width} pixels cannot be cut into patches of {self.patch_size}")
 
-        # Project patches by a matrix product: this convolution takes slower paths on several devices.
-        cells = rearrange(video_BTCHW, "B T C (H P) (W Q) -> B T (H W) (C P Q)", P=self.patch_size, Q=self.patch_size)
-        projection = self.patch_embed.proj
-        patches = F.linear(cells, projection.weight.flatten(1), projection.bias)
-
-        # The position embedding, resized if the input has another grid of patches.
         place = self.pos_embed[:, 1:]
         grid = (height // self.patch_size, width // self.patch_size)
         if grid != self.grid:
             place = rearrange(place, "1 (H W) D -> 1 D H W", H=self.grid[0])
             place = rearrange(F.interpolate(place, size=grid, mode="nearest"), "1 D H W -> 1 (H W) D")
-
-        tokens = patches + place[:, None]
-        if self.attention != "space":
-            tokens = tokens + resize_in_time(self.time_embed, num_frames)[:, :, None]
-        return (self.cls_token + self.pos_embed[:, :1]).expand(batch, -1, -1), tokens
+        return place
 
     def _through_blocks(
         self,
@@ -205,6 +218,73 @@ class VideoEncoder(nn.Module):
             else:
                 cls, tokens, size, origins = block(cls, tokens, size, origins)
         return cls, tokens, size, origins
+
+    def _chunks(self, video_BTCHW: Tensor) -> Chunks | None:
+        """How to divide a long video, so that each step fits into the working memory; None where the whole does."""
+        if self.attention != "divided":
+            return None
+        num_frames, _, height, width = video_BTCHW.shape[1:]
+        num_patches = (height // self.patch_size) * (width // self.patch_size)
+        return chunks_within(self.working_memory, num_frames, num_patches, self.width)
+
+    @torch.compiler.disable
+    def _encode_in_chunks(
+        self,
+        video_BTCHW: Tensor,
+        chunks: Chunks,
+        return_origins: bool,
+        steps: list[list[AggregationStep]] | None,
+    ) -> EncodedVideo:
+        """Like `forward` with divided attention, to 1e-5. Under autocast, tokens stay in its dtype between blocks."""
+        video = self._embed_in_chunks(video_BTCHW, chunks, return_origins)
+        for block in self.blocks:
+            if not isinstance(block, DividedBlock):
+                raise ValueError(
+                    "train.activation_checkpointing: offload does not take videos that are encoded in chunks; "
+                    "set it to recompute, or raise video.working_memory"
+                )
+            if steps is not None:
+                steps.append([])
+            if self.recompute and self.training:
+                video = recompute_block(block, video, chunks)
+            else:
+                run_block(block, video, chunks, None if steps is None else steps[-1])
+
+        # The last norm. In the output the class token is number 0, so origins move up by one.
+        num_frames, num_patches = video.tokens.shape[1:3]
+        normed = Assembled(1, 1 + num_frames * num_patches)
+        normed.put(slice(0, 1), self.norm(video.cls))
+        for frames in spans(num_frames, chunks.frames):
+            place = slice(1 + frames.start * num_patches, 1 + frames.stop * num_patches)
+            normed.put(place, self.norm(video.tokens[:, frames].flatten(1, 2)))
+        origins = None if video.origins is None else torch.where(video.origins < 0, -1, video.origins + 1)
+        return EncodedVideo(normed.whole(), F.pad(video.size.flatten(1), (1, 0), value=1.0), origins)
+
+    def _embed_in_chunks(self, video_BTCHW: Tensor, chunks: Chunks, return_origins: bool) -> LongVideo:
+        batch, num_frames, _, height, width = video_BTCHW.shape
+        place, time = self._place(video_BTCHW), resize_in_time(self.time_embed, num_frames)
+
+        device_type = video_BTCHW.device.type
+        autocast = torch.is_autocast_enabled(device_type)
+        dtype = torch.get_autocast_dtype(device_type) if autocast else self.cls_token.dtype
+
+        def step(pixels: Tensor, time: Tensor) -> Tensor:
+            if pixels.dtype == torch.uint8:
+                pixels = normalise_pixels(pixels, self.pixel_mean, self.pixel_std, self.cls_token.dtype)
+            return (self._project_patches(pixels) + place[:, None] + time[:, :, None]).to(dtype)
+
+        embedded = Assembled(1, num_frames)
+        for frames in spans(num_frames, chunks.frames):
+            embedded.put(frames, run_step(step, video_BTCHW[:, frames], time[:, frames]))
+
+        num_patches = place.shape[1]
+        cells = torch.arange(num_frames * num_patches, device=place.device).view(num_frames, num_patches)
+        return LongVideo(
+            cls=(self.cls_token + self.pos_embed[:, :1]).expand(batch, -1, -1).to(dtype),
+            tokens=embedded.whole(),
+            size=place.new_ones((batch, num_frames, num_patches), dtype=torch.float32),
+            origins=cells.expand(batch, -1, -1) if return_origins else None,
+        )
 
     def _finish(self, cls: Tensor, tokens: Tensor, size: Tensor, origins: Tensor | None) -> EncodedVideo:
         # In the output the class token is number 0, so origins move up by one; -1 still means dropped.
