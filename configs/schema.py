@@ -11,8 +11,10 @@ from typing import ClassVar, Literal, NamedTuple
 # Some are only re-exported, so that importers need not know which file holds a section.
 from configs.data import QUESTION_DATASETS, DataConfig, SourceConfig as SourceConfig
 from configs.evaluation import AnsweringConfig, CaptioningConfig, EvaluationConfig
+from configs.fusion import FusionObjectiveConfig
 from configs.model import AggregationConfig, TextConfig as TextConfig, VideoConfig
 from configs.models.base import ModelConfig
+from configs.models.stoa import StoaConfig
 from configs.models.testa import TestaConfig
 from configs.models.tvts import TvtsConfig
 from configs.models.umt import UMTConfig
@@ -27,11 +29,12 @@ from configs.training import (
 )
 from configs.unmasked_teacher import UnmaskedTeacherConfig
 
-MODELS: dict[str, type[ModelConfig]] = {"testa": TestaConfig, "umt": UMTConfig, "tvts": TvtsConfig}
+MODELS: dict[str, type[ModelConfig]] = {"testa": TestaConfig, "umt": UMTConfig, "tvts": TvtsConfig, "stoa": StoaConfig}
 """The `model` section of each system, by `model.name`."""
 PAIR_OBJECTIVES: dict[str, type[PairObjectiveConfig]] = {
     "momentum": ObjectiveConfig,
     "unmasked_teacher": UnmaskedTeacherConfig,
+    "fusion": FusionObjectiveConfig,
 }
 ANSWER_OBJECTIVES: dict[str, type] = {"answers": AnsweringObjectiveConfig}
 CAPTION_OBJECTIVES: dict[str, type] = {"captions": DecoderObjectiveConfig}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.parts.bert_attention import Memory
+from models.parts.processes import Processes
 
 
 class Embedded(Protocol):
@@ -194,6 +195,48 @@ class StudentModel(DualEncoder, Matcher, StateMatcher, WordGuesser, Student, Tra
 
     def clamp_temperature(self) -> None:
         """Keep the contrastive temperature in the range it is defined on."""
+        ...
+
+
+class FusionModel(DualEncoder, Matcher, Trainable, Protocol):
+    """What the losses of an encoder that fuses clips with texts ask of a model."""
+
+    def take_losses(
+        self,
+        names: tuple[str, ...],
+        video: Any,
+        ids: Tensor,
+        mask: Tensor,
+        nouns_and_verbs: tuple[Tensor, Tensor] | None,
+        *,
+        seed: int,
+        step: int,
+        part: int,
+        contrast_reaches_frames: bool,
+        videos_of_rows: Tensor | None,
+        processes: Processes,
+    ) -> dict[str, Tensor]:
+        """The losses of clips, as `encode_video` gives them, and of a text (B, S) of each, by name."""
+        ...
+
+    def freeze_unused(self, losses: tuple[str, ...], contrast_reaches_frames: bool = True) -> None:
+        """Freeze what none of the losses reaches; contrast may be kept from the video tower."""
+        ...
+
+    def clamp_temperature(self) -> None:
+        """Keep the contrastive temperature in the range it is defined on."""
+        ...
+
+
+class ReadsExtras(Protocol):
+    """A model that reads what goes along with clips; clips have extras where the configuration asks for them."""
+
+    def encode_video(self, video_BTCHW: Tensor, extras: Mapping[str, Tensor]) -> EmbeddedVideo:
+        """The features of clips with their extras."""
+        ...
+
+    def video_tokens(self, video_BTCHW: Tensor, extras: Mapping[str, Tensor]) -> Tensor:
+        """The tokens (B, N, D) of clips with their extras."""
         ...
 
 

@@ -51,6 +51,12 @@ SYSTEMS: dict[str, System] = {
         weights="models.tvts.formats:FORMATS",
         cost="models.tvts.cost:count",
     ),
+    "stoa": System(
+        build="models.stoa.build:build_model",
+        tokenizer="models.parts.clip.tokenizer",
+        weights="models.stoa.formats:FORMATS",
+        cost="models.stoa.cost:count",
+    ),
 }
 
 

@@ -139,7 +139,7 @@ class VideoTextTask(nn.Module):
         return masks
 
     def _tokens(self, texts: list[str], max_tokens: int | None = None) -> tuple[Tensor, Tensor]:
-        limits = (max_tokens or self.config.data.max_tokens, self.config.model.text.max_positions)
+        limits = (max_tokens or self.config.data.max_tokens, self.config.model.most_tokens)
         return self.tokenizer(texts, min(limit for limit in limits if limit is not None))
 
     def fold_for_inference(self, dtype: torch.dtype) -> None:

@@ -26,3 +26,13 @@ class ModelConfig:
     def check_clip(self, num_frames: int, image_size: int, video: VideoConfig) -> None:
         """Refuse clip sizes that differ from `video` and do not fit; the ValueError names what does not fit."""
         raise NotImplementedError
+
+    @property
+    def most_tokens(self) -> int:
+        """The most tokens of a text that the model takes, with those of its start and end."""
+        return self.text.max_positions
+
+    @property
+    def reads_objects(self) -> bool:
+        """Whether clips are encoded with the objects on them."""
+        return False

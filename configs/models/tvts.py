@@ -4,30 +4,19 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from configs.divided import divided_schedules
-from configs.model import AggregationConfig, TextTowerConfig, VideoConfig, check_positive
+from configs.model import AggregationConfig, VideoConfig, check_positive
 from configs.models.base import ModelConfig
+from configs.models.clip import ClipTowerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipTextConfig(TextTowerConfig):
-    """CLIP's text tower, by default the one of B/32 and B/16; only its last `trained_blocks` blocks are trained.
+class ClipTextConfig(ClipTowerConfig):
+    """CLIP's text tower, of which only the last `trained_blocks` blocks are trained."""
 
-    `tokenizer` is OpenAI's vocabulary file, a folder with it, `open_clip_torch` for the package that ships it, or
-    `from_data`: at most `vocab_size` tokens, learned from the training captions and saved in every checkpoint.
-    """
-
-    tokenizer: str = "open_clip_torch"
-    vocab_size: int = 49408
-    max_positions: int = 77
-    depth: int = 12
-    width: int = 512
-    heads: int = 8
     trained_blocks: int = 3
 
     def __post_init__(self) -> None:
-        check_positive("model.text", self, "vocab_size", "max_positions", "depth", "width", "heads")
-        if self.width % self.heads:
-            raise ValueError(f"model.text.heads: {self.heads} does not divide model.text.width {self.width}")
+        super().__post_init__()
         if not 0 <= self.trained_blocks <= self.depth:
             raise ValueError(
                 f"model.text.trained_blocks: {self.trained_blocks} is not from 0 to the depth {self.depth}"

@@ -8,7 +8,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from models.parts.losses import without_autocast
-from models.stoa.summed import Summed
+from models.parts.processes import Summed
 
 UNMATCHED = -1
 

@@ -6,7 +6,10 @@ are not counted. Every box is taken to be real.
 
 from typing import NamedTuple
 
-from models.stoa.sizes import StoaSizes
+from configs.model import AggregationConfig, VideoConfig
+from configs.models.stoa import StoaConfig
+from models.parts.cost import Cost
+from models.stoa.sizes import StoaSizes, sizes_of
 
 MACS_PER_NORM_ELEMENT = 5
 CHANNELS = 3
@@ -26,8 +29,19 @@ class ClipCost(NamedTuple):
         return round(sum(self) / 1e9, 3)
 
 
-def count(sizes: StoaSizes) -> ClipCost:
-    """The cost of one clip of the configured size."""
+def count(model: StoaConfig, video: VideoConfig, aggregation: AggregationConfig) -> Cost:
+    """The cost of encoding one video of the configured size; what is left are the tokens of its memory."""
+    model.check(video, aggregation)
+    sizes = sizes_of(model, video)
+    tokens = sizes.num_frames
+    tokens += sizes.num_trajectories if sizes.objects == "fusion" else 0
+    tokens += sizes.num_actions if sizes.actions else 0
+    gmacs = clip_cost(sizes).gmacs
+    return Cost(gmacs, gmacs, sizes.num_frames, None, tokens)
+
+
+def clip_cost(sizes: StoaSizes) -> ClipCost:
+    """The cost of one clip, by parts."""
     return ClipCost(_tower(sizes), _objects(sizes), _trajectories(sizes), _actions(sizes))
 
 

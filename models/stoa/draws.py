@@ -9,12 +9,12 @@ from torch import Tensor
 MASKED_SHARE = 0.15
 
 
-def uniform_noise(seed: int, step: int, rows: int, columns: int) -> Tensor:
-    """Numbers (rows, columns) in [0, 1) for the texts of all processes: a function of seed and step alone.
+def uniform_noise(seed: int, step: int, part: int, rows: int, columns: int) -> Tensor:
+    """Numbers (rows, columns) in [0, 1) for the texts of all processes: a function of seed, step and its part alone.
 
     Made on the CPU, so that each process cuts out its own and neither their number nor the device changes them.
     """
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
+    generator = torch.Generator().manual_seed(((seed * 1_000_003 + step) * 1_009 + part) % 2**63)
     return torch.rand((rows, columns), generator=generator)
 
 

@@ -4,6 +4,7 @@ Zhong et al., AAAI 2023. Shapes: B clips, P texts or pairs, T frames, S text tok
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -47,11 +48,21 @@ class TextFeatures(NamedTuple):
 
 
 class StoaModel(nn.Module):
-    """Every branch of STOA-VLP that its sizes ask for."""
+    """Every branch of STOA-VLP that its sizes ask for.
 
-    def __init__(self, sizes: StoaSizes) -> None:
+    Args:
+        pixel_mean, pixel_std: of uint8 frames, on a scale from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        sizes: StoaSizes,
+        pixel_mean: tuple[float, float, float] = CLIP_MEAN,
+        pixel_std: tuple[float, float, float] = CLIP_STD,
+    ) -> None:
         super().__init__()
         self.sizes = sizes
+        self.pixel_mean, self.pixel_std = pixel_mean, pixel_std
         width, embed_dim = sizes.vision_width, sizes.embed_dim
         self.visual = VideoTower(sizes)
         self.text = TextTower(sizes.text_tower)
@@ -73,22 +84,27 @@ class StoaModel(nn.Module):
         self.fusion_match_matrix = nn.Parameter(torch.randn(embed_dim, embed_dim) * embed_dim**-0.5)
         self.fusion_unmatch_matrix = nn.Parameter(torch.randn(embed_dim, embed_dim) * embed_dim**-0.5)
 
-    def encode_video(self, frames_BTCHW: Tensor, objects: ClipObjects | None = None) -> VideoFeatures:
+    def encode_video(
+        self, frames_BTCHW: Tensor, objects: ClipObjects | Mapping[str, Tensor] | None = None
+    ) -> VideoFeatures:
         """Encode frames (B, T, 3, H, W), uint8 or normalised, and the objects on them if the model has objects.
 
-        ValueError if the model has objects and the clips have none, or more frames than it has embeddings for.
+        Objects may be given as the extras of clips. ValueError if the model has objects and the clips have none, or
+        more frames than it has embeddings for.
         """
         num_frames = frames_BTCHW.shape[1]
+        if isinstance(objects, Mapping):
+            objects = ClipObjects.of_extras(objects)
         if self.sizes.objects != "none" and objects is None:
             raise ValueError(
-                f"a model with objects={self.sizes.objects} encodes clips with their boxes; prepare them with "
-                "`python -m scripts.prepare_objects`, or set objects=none"
+                f"model.objects: {self.sizes.objects} encodes clips with their boxes, and these have none; prepare "
+                "them with `python -m scripts.prepare_objects`, or set model.objects=none"
             )
         if num_frames > self.sizes.num_frames:
             raise ValueError(f"clips of {num_frames} frames; this model has positions for {self.sizes.num_frames}")
 
         if frames_BTCHW.dtype == torch.uint8:
-            frames_BTCHW = normalise_pixels(frames_BTCHW, CLIP_MEAN, CLIP_STD, self.visual.proj.dtype)
+            frames_BTCHW = normalise_pixels(frames_BTCHW, self.pixel_mean, self.pixel_std, self.visual.proj.dtype)
         encoded = self.visual.encode_clips(frames_BTCHW, objects)
         object_tokens = encoded.objects
         if object_tokens is not None and (self.sizes.objects == "fusion" or self.sizes.actions):
@@ -142,7 +158,7 @@ class StoaModel(nn.Module):
             logits = [(self._dropped(video) @ matrix.float() * self._dropped(text)).sum(dim=-1) for matrix in matrices]
         return torch.stack(logits, dim=-1)
 
-    def match(self, memory: ClipMemory, states: Tensor, mask: Tensor, reference_form: bool = False) -> Tensor:
+    def match_memory(self, memory: ClipMemory, states: Tensor, mask: Tensor, reference_form: bool = False) -> Tensor:
         """Logits (P, 2) of the clip and the text in each row. In reference form: give all candidates of one query."""
         separator, end = self.fusion.read_pair(memory, self.fusion.place_text(states, mask), mask)
         return self.match_logits(separator, end, reference_form)
@@ -176,10 +192,10 @@ class StoaModel(nn.Module):
         """Blocks of the video tower."""
         return self.sizes.vision_depth
 
-    def freeze_unused(self, losses: tuple[str, ...], reference_form: bool = False) -> None:
+    def freeze_unused(self, losses: tuple[str, ...], contrast_reaches_frames: bool = True) -> None:
         """Freeze what none of the losses reaches, see `models.stoa.reach`: all that is trained has a gradient."""
         parameters = dict(self.named_parameters())
-        trained = reached(parameters, self.sizes, losses, reference_form)
+        trained = reached(parameters, self.sizes, losses, contrast_reaches_frames)
         for name, parameter in parameters.items():
             parameter.requires_grad_(name in trained)
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.parts.losses import matching
+from models.parts.processes import Summed
 from models.stoa.alignment import assign, squared_distance
 from models.stoa.fusion import ClipMemory
 from models.stoa.model import StoaModel, TextFeatures, VideoFeatures
-from models.stoa.summed import Summed
 
 MASKED_ID = 0
 """What a masked token is for the text tower. It is a word of CLIP's vocabulary ("!"), as in the reference."""
@@ -38,21 +39,24 @@ def matching_loss(
     hard_video: Tensor,
     hard_text: Tensor,
     reference_form: bool = False,
+    has_negative: Tensor | None = None,
 ) -> tuple[Summed, Tensor]:
     """Cross-entropy over three pairs a clip, and their logits (3 B, 2) (VTM).
 
     For each clip: the pair itself, its text with the video `hard_video` (B,), its video with the text `hard_text`
     (B,). These index the rows of `memory` and `texts`, of which the first B are the clips' own; further rows, such as
-    other processes', may follow them.
+    other processes', may follow them. Of clips without `has_negative` (B,) the pair itself alone is counted.
     """
     own = torch.arange(len(hard_video), device=hard_video.device)
     videos = torch.stack([own, hard_video, own], dim=1).flatten()
     about = torch.stack([own, own, hard_text], dim=1).flatten()
     states, mask = texts.states.index_select(0, about), texts.mask.index_select(0, about)
-    logits = model.match(memory.rows(videos), states, mask, reference_form)
-    matches = torch.tensor([1, 0, 0], device=logits.device).repeat(len(own))
-    total = F.cross_entropy(logits, matches, reduction="sum")
-    return Summed(total, torch.tensor(len(logits), device=logits.device)), logits
+    logits = model.match_memory(memory.rows(videos), states, mask, reference_form)
+    is_match = torch.tensor([1, 0, 0], device=logits.device).repeat(len(own))
+    if has_negative is None:
+        has_negative = torch.ones_like(own, dtype=torch.bool)
+    counted = has_negative.repeat_interleave(3) | is_match.bool()
+    return Summed(matching(logits, is_match, counted), counted.sum()), logits
 
 
 def masked_states(model: StoaModel, ids: Tensor, mask: Tensor, masked: Tensor, detach: bool = True) -> Tensor:
@@ -162,5 +166,5 @@ def candidate_probabilities(
     In reference form give all candidates of one query, and no others, in one call: they are normalised together.
     """
     states, mask = texts.states.index_select(0, about), texts.mask.index_select(0, about)
-    logits = model.match(memory.rows(videos), states, mask, reference_form)
+    logits = model.match_memory(memory.rows(videos), states, mask, reference_form)
     return logits.softmax(dim=-1)[:, 1]

@@ -3,6 +3,7 @@
 Shapes: B clips, T frames, L patches a frame, O boxes a frame, N trajectories, D width, E width of the shared space.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -30,6 +31,11 @@ class ClipObjects(NamedTuple):
     boxes: Tensor
     classes: Tensor
     trajectory_ids: Tensor
+
+    @classmethod
+    def of_extras(cls, extras: Mapping[str, Tensor]) -> "ClipObjects | None":
+        """What goes along with clips under these names; None if no boxes do."""
+        return cls(*(extras[name] for name in cls._fields)) if cls._fields[0] in extras else None
 
     @property
     def padding(self) -> Tensor:

@@ -4,14 +4,14 @@ Every loss is scaled so that its mean over the processes is the loss of the whol
 Shapes: B clips of this process, G of all processes, S text tokens.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.parts.losses import draw_negatives, selection_noise
+from models.parts.losses import contrastive, draw_negatives, selection_noise
+from models.parts.processes import Processes, Summed
 from models.stoa.draws import draw_masked, draw_starts, uniform_noise
 from models.stoa.fusion import ClipMemory
 from models.stoa.model import StoaModel, TextFeatures, VideoFeatures
@@ -22,7 +22,6 @@ from models.stoa.objectives import (
     matching_loss,
     writing_loss,
 )
-from models.stoa.summed import Summed
 
 WITHOUT_TAGS = (
     "objective.losses: aligning objects and actions needs tags of the captions; make them with `python -m "
@@ -30,45 +29,34 @@ WITHOUT_TAGS = (
 )
 
 
-def itself(tensor: Tensor) -> Tensor:
-    """What a process that is alone gathers, and sums."""
-    return tensor
-
-
 @dataclass(frozen=True)
-class Processes:
-    """Those that share a batch, in equal parts.
+class Pairs:
+    """Which pairs (B, G) of a row of this process and a row of all are positives: those of one video."""
 
-    Attributes:
-        gather: rows of all processes in their order; the gradient of a row is summed over all of them.
-        add: the sum over processes, without gradient.
-    """
+    are_positive: Tensor
 
-    rank: int = 0
-    count: int = 1
-    gather: Callable[[Tensor], Tensor] = itself
-    add: Callable[[Tensor], Tensor] = itself
-
-    def share(self, loss: Summed) -> Tensor:
-        """This process' part of a loss, scaled so that the mean over processes is that of all terms."""
-        return loss.total * self.count / self.add(loss.terms).clamp(min=1)
-
-    def own(self, rows: Tensor) -> Tensor:
-        """This process' part of the rows of all."""
-        return rows.chunk(self.count)[self.rank]
+    @classmethod
+    def of(cls, num_rows: int, videos_of_rows: Tensor | None, processes: Processes, device: torch.device) -> "Pairs":
+        """Each row's own pair alone, or all rows of the same video."""
+        if videos_of_rows is None:
+            own = torch.arange(num_rows, device=device) + processes.rank * num_rows
+            return cls(F.one_hot(own, num_rows * processes.count).bool())
+        return cls(videos_of_rows[:, None] == processes.gather(videos_of_rows)[None])
 
 
 @dataclass(frozen=True)
 class PretrainingObjective:
-    """Which losses are taken: `vtm`, `mlm`, `plm`, `align`, and `vtc` in as many epochs as the caller asks for.
+    """Which losses are taken: `vtm`, `mlm`, `plm`, `align` and `vtc`.
 
     Attributes:
         reference_form: as the published weights were trained, with the defects that docs/NUMERICS.md lists.
+        contrast_reaches_frames: whether `vtc` trains the video tower; not in the reference's pre-training.
     """
 
     losses: tuple[str, ...] = ("vtm", "mlm", "plm", "align")
     reference_form: bool = False
     seed: int = 0
+    contrast_reaches_frames: bool = True
 
     def __call__(
         self,
@@ -78,12 +66,19 @@ class PretrainingObjective:
         mask: Tensor,
         tags: Tags | None,
         step: int,
+        part: int = 0,
+        videos_of_rows: Tensor | None = None,
         processes: Processes | None = None,
     ) -> dict[str, Tensor]:
         """The losses of a batch of clips and their texts, by name.
 
-        Frames and texts get no gradient but from `vtc`; in reference form the frames not from that either. ValueError
-        if tags are missing, or if no clip has another one to be told from.
+        Frames and texts get no gradient but from `vtc`. ValueError if tags are missing, or if no clip has another one
+        to be told from.
+
+        Args:
+            step, part: of the run, and the micro-batch of it; what is drawn follows from them.
+            videos_of_rows: (B,) which video each row is of, so that texts of one video are not each other's negatives;
+                None where each pair stands alone.
         """
         processes = processes or Processes()
         if "align" in self.losses and tags is None:
@@ -91,14 +86,15 @@ class PretrainingObjective:
         texts = model.encode_text(ids, mask)
         memory, read = video.memory.with_detached_frames(), texts._replace(states=texts.states.detach())
         rows = len(ids) * processes.count
-        noise = processes.own(uniform_noise(self.seed, step, rows, model.sizes.max_words + 1)).to(ids.device)
+        noise = processes.own(uniform_noise(self.seed, step, part, rows, model.sizes.max_words + 1)).to(ids.device)
+        pairs = Pairs.of(len(ids), videos_of_rows, processes, ids.device)
 
         found: dict[str, Summed] = {}
         if "vtc" in self.losses:
-            seen = video._replace(embedding=video.embedding.detach()) if self.reference_form else video
-            found["vtc"] = contrast_over_all(model, seen, texts, processes)
+            seen = video if self.contrast_reaches_frames else video._replace(embedding=video.embedding.detach())
+            found["vtc"] = contrast_over_all(model, seen, texts, pairs, processes)
         if "vtm" in self.losses:
-            found["vtm"] = self._matching(model, memory, video, read, step, processes)
+            found["vtm"] = self._matching(model, memory, video, read, (step, part), pairs, processes)
         if "mlm" in self.losses:
             masked = draw_masked(mask, noise[:, : ids.shape[1]])
             found["mlm"], _ = masked_language_loss(model, memory, ids, mask, masked)
@@ -116,38 +112,45 @@ class PretrainingObjective:
         memory: ClipMemory,
         video: VideoFeatures,
         texts: TextFeatures,
-        step: int,
+        moment: tuple[int, int],
+        pairs: Pairs,
         processes: Processes,
     ) -> Summed:
-        """Hard negatives are drawn from all processes, by similarity."""
+        """Hard negatives are drawn from all processes, by similarity; a row without any is not counted."""
         videos_G, texts_G = (processes.gather(part.embedding.detach()) for part in (video, texts))
         num_rows, num_all = len(texts.embedding), len(texts_G)
         if num_all == 1:
             raise ValueError("train.batch_size: one clip on one process has no negative to match; use at least 2")
-        noise = selection_noise(self.seed, step, 0, num_all).to(videos_G.device)
-        own = torch.arange(num_rows, device=videos_G.device) + processes.rank * num_rows
-        is_own = F.one_hot(own, num_all).bool()
+        noise = selection_noise(self.seed, *moment, num_all).to(videos_G.device)
         with torch.no_grad():
             of_texts = model.similarity(texts.embedding, videos_G)
             of_videos = model.similarity(video.embedding, texts_G)
-        hard_video, _ = draw_negatives(of_texts, is_own, processes.own(noise[0]), floor=0.0)
-        hard_text, _ = draw_negatives(of_videos, is_own, processes.own(noise[1]), floor=0.0)
+        hard_video, has_other = draw_negatives(of_texts, pairs.are_positive, processes.own(noise[0]), floor=0.0)
+        hard_text, _ = draw_negatives(of_videos, pairs.are_positive, processes.own(noise[1]), floor=0.0)
 
         # Own rows first, then those of all processes.
         clips, of_all = joined_with_all(memory, texts, model.sizes.max_words, processes)
-        loss, _ = matching_loss(model, clips, of_all, num_rows + hard_video, num_rows + hard_text, self.reference_form)
+        hard = num_rows + hard_video, num_rows + hard_text
+        loss, _ = matching_loss(model, clips, of_all, *hard, self.reference_form, has_other)
         return loss
 
 
-def contrast_over_all(model: StoaModel, video: VideoFeatures, texts: TextFeatures, processes: Processes) -> Summed:
-    """Cross-entropy of own texts among all videos and of own videos among all texts, half of each (VTC)."""
+def contrast_over_all(
+    model: StoaModel, video: VideoFeatures, texts: TextFeatures, pairs: Pairs, processes: Processes
+) -> Summed:
+    """Cross-entropy of own texts among all videos and of own videos among all texts, half of each (VTC).
+
+    Where several rows are of one video, its target is spread evenly over them.
+    """
     videos_G, texts_G = processes.gather(video.embedding), processes.gather(texts.embedding)
-    num_rows = len(texts.embedding)
-    own = torch.arange(num_rows, device=videos_G.device) + processes.rank * num_rows
-    of_texts = F.cross_entropy(model.similarity(texts.embedding, videos_G), own, reduction="sum")
+    total = torch.zeros((), device=videos_G.device)
     # Transposed, since the scale belongs to both directions alike.
-    of_videos = F.cross_entropy(model.similarity(texts_G, video.embedding).T, own, reduction="sum")
-    return Summed((of_texts + of_videos) / 2, torch.tensor(num_rows, device=videos_G.device))
+    for similarity in (
+        model.similarity(texts.embedding, videos_G),
+        model.similarity(texts_G, video.embedding).T,
+    ):
+        total = total + contrastive(similarity, similarity, pairs.are_positive, alpha=0.0).sum() / 2
+    return Summed(total, torch.tensor(len(texts.embedding), device=videos_G.device))
 
 
 def joined_with_all(

@@ -10,10 +10,13 @@ OF_FINE_TUNING = ("cap", "qa")
 LOSSES = ("vtc", *OF_PRETRAINING, *OF_FINE_TUNING)
 
 
-def reached(names: Iterable[str], sizes: StoaSizes, losses: tuple[str, ...], reference_form: bool = False) -> set[str]:
+def reached(
+    names: Iterable[str], sizes: StoaSizes, losses: tuple[str, ...], contrast_reaches_frames: bool = True
+) -> set[str]:
     """The names of the weights that some loss reaches.
 
-    `reference_form` keeps `vtc` from the frames, as in the reference's pre-training. ValueError for an unknown loss.
+    Where contrast does not reach the frames, as in the reference's pre-training, `vtc` trains no video tower.
+    ValueError for an unknown loss.
     """
     unknown = [loss for loss in losses if loss not in LOSSES]
     if unknown:
@@ -22,7 +25,7 @@ def reached(names: Iterable[str], sizes: StoaSizes, losses: tuple[str, ...], ref
     # What each loss reaches, in terms of the model's parts.
     uses = set(losses)
     fine_tunes = bool(uses & set(OF_FINE_TUNING))
-    frames = fine_tunes or ("vtc" in uses and not reference_form)
+    frames = fine_tunes or ("vtc" in uses and contrast_reaches_frames)
     texts = fine_tunes or "vtc" in uses
     fuses = bool(uses & {"vtm", "mlm", "plm", "cap", "qa"})
     objects = _reaches_objects(sizes, frames, branches=fuses or "align" in uses)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from configs.model import VideoConfig
+from configs.models.stoa import StoaConfig
 from models.parts.clip.sizes import ImageTowerSizes, TextTowerSizes
 
 
@@ -104,3 +106,33 @@ class StoaSizes:
         out equals masking them.
         """
         return self.num_frames + 1 + self.num_trajectories + self.num_actions
+
+
+def sizes_of(model: StoaConfig, video: VideoConfig) -> StoaSizes:
+    """The sizes of a configuration."""
+    return StoaSizes(
+        image_size=video.image_size,
+        patch_size=model.patch_size,
+        num_frames=video.num_frames,
+        vision_width=model.width,
+        vision_depth=model.depth,
+        vision_heads=model.heads,
+        joint_depth=model.joint_depth,
+        embed_dim=model.embed_dim,
+        text_width=model.text.width,
+        text_depth=model.text.depth,
+        text_heads=model.text.heads,
+        context_length=model.text.max_positions,
+        vocab_size=model.text.vocab_size,
+        max_words=model.max_words,
+        fusion_depth=model.fusion_depth,
+        fusion_heads=model.fusion_heads,
+        fusion_positions=model.fusion_positions,
+        objects=model.objects,
+        object_layer=model.object_layer,
+        objects_per_frame=model.objects_per_frame,
+        num_trajectories=model.num_trajectories,
+        actions=model.actions,
+        num_actions=model.num_actions,
+        dropout=model.dropout,
+    )

@@ -13,6 +13,7 @@ from typing import Any
 OBJECTIVES: dict[str, str] = {
     "momentum": "tasks.objectives.momentum:MomentumObjective",
     "unmasked_teacher": "tasks.objectives.unmasked_teacher:UnmaskedTeacherObjective",
+    "fusion": "tasks.objectives.fusion:FusionObjective",
 }
 
 

@@ -223,7 +223,11 @@ def gradients_of_share(root: Path, negatives: str, precision: str = "fp32") -> t
     """Losses and gradients of six pairs, shared out over the processes and averaged."""
     task, given = build(root, "pretrain", losses=ALL, negatives=negatives), batch([0, 1, 2, 3, 4, 5])
     rows = slice(rank() * 6 // world_size(), (rank() + 1) * 6 // world_size())
-    own = {"clip": Clip.of_pixels(given["clip"].pixels[rows]), "text": given["text"][rows], "index": given["index"][rows]}
+    own = {
+        "clip": Clip.of_pixels(given["clip"].pixels[rows]),
+        "text": given["text"][rows],
+        "index": given["index"][rows],
+    }
     task.begin_step(2, 0.0, [own])
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         found = task(own)
@@ -283,7 +287,10 @@ def test_what_cannot_be_is_refused(tmp_path: Path, kind: str, sections: dict[str
 @pytest.mark.parametrize(
     ("teacher", "message"),
     [
-        ({"image_size": 96}, "objective.teacher.image_size: 96 pixels are 6 patches a side, the model has 4; set it to"),
+        (
+            {"image_size": 96},
+            "objective.teacher.image_size: 96 pixels are 6 patches a side, the model has 4; set it to",
+        ),
         ({"blocks": 4}, "objective.teacher.blocks: the model has 3 blocks"),
         ({"width": 11}, "objective.teacher.width: 11 is not that of .*; set it to 10"),
         ({"weights": "none.safetensors"}, "none.safetensors"),

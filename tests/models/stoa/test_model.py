@@ -34,7 +34,7 @@ def test_every_combination_trains_all_it_builds(kind: str, actions: bool) -> Non
     encoded = model.encode_text(ids, mask)
     video = model.encode_video(frames(2), None if kind == "none" else objects([2, 3]))
     losses = [
-        model.match(memory, encoded.states, encoded.mask).sum(),
+        model.match_memory(memory, encoded.states, encoded.mask).sum(),
         model.answer_logits(memory, encoded.states, encoded.mask).square().sum(),
         model.similarity(encoded.embedding, video.embedding).sum(),
     ]
@@ -84,7 +84,7 @@ def test_clips_without_objects_equal_a_model_without_them() -> None:
     plain.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if name in plain.state_dict()})
     ids, mask = texts([7, 4])
     logits = [
-        part.match(memory, part.encode_text(ids, mask).states, mask)
+        part.match_memory(memory, part.encode_text(ids, mask).states, mask)
         for part, memory in ((model, encode(model, [0, 0])), (plain, encode(plain, [0, 0])))
     ]
     torch.testing.assert_close(*logits, atol=1e-5, rtol=0)
@@ -95,15 +95,17 @@ def test_a_pair_does_not_depend_on_its_batch_unless_in_reference_form() -> None:
     model = tiny_model()
     memory, (ids, mask) = encode(model, [2, 3, 1]), texts([7, 4, 5])
     encoded = model.encode_text(ids, mask)
-    together = model.match(memory, encoded.states, encoded.mask)
+    together = model.match_memory(memory, encoded.states, encoded.mask)
     # Texts shorter than the longest of the batch, cut to their own length.
     alone = [
-        model.match(row(memory, pair), encoded.states[pair : pair + 1, :length], encoded.mask[pair : pair + 1, :length])
+        model.match_memory(
+            row(memory, pair), encoded.states[pair : pair + 1, :length], encoded.mask[pair : pair + 1, :length]
+        )
         for pair, length in enumerate([7, 4, 5])
     ]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
-    reference = model.match(memory, encoded.states, encoded.mask, reference_form=True)
-    of_two = model.match(memory.rows(torch.arange(2)), encoded.states[:2], encoded.mask[:2], reference_form=True)
+    reference = model.match_memory(memory, encoded.states, encoded.mask, reference_form=True)
+    of_two = model.match_memory(memory.rows(torch.arange(2)), encoded.states[:2], encoded.mask[:2], reference_form=True)
     assert (reference[:2] - of_two).abs().max() > 0.01
 
 

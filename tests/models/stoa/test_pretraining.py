@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from engine.distributed import all_gather_rows_with_grad, all_reduce_sum, rank, world_size
+from models.parts.processes import Processes
 from models.stoa.draws import draw_masked, draw_starts, uniform_noise
 from models.stoa.objectives import Tags
 from models.stoa.objects import ClipObjects
-from models.stoa.pretraining import PretrainingObjective, Processes
+from models.stoa.pretraining import PretrainingObjective
 from tests.gloo import run_ranks
 from tests.models.stoa.tiny import frames, objects, texts, tiny_model
 
@@ -31,7 +32,7 @@ def train(losses: tuple[str, ...] = LOSSES, reference_form: bool = False, tagged
     video = model.encode_video(frames(4)[rows], ClipObjects(*(part[rows] for part in objects(COUNTS))))
 
     processes = Processes(rank(), world_size(), all_gather_rows_with_grad, all_reduce_sum)
-    objective = PretrainingObjective(losses, reference_form, seed=5)
+    objective = PretrainingObjective(losses, reference_form, seed=5, contrast_reaches_frames=not reference_form)
     found = objective(model, video, ids, mask, tags, step=3, processes=processes)
     torch.stack(list(found.values())).sum().backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -70,7 +71,7 @@ def test_alignment_without_tags_and_matching_without_a_negative_are_refused() ->
 
 
 def drawn(mask: Tensor, times: int) -> Tensor:
-    return torch.stack([draw_masked(mask, uniform_noise(0, step, *mask.shape)) for step in range(times)])
+    return torch.stack([draw_masked(mask, uniform_noise(0, step, 0, *mask.shape)) for step in range(times)])
 
 
 def test_masks_fall_on_words_as_often_as_they_should_and_on_one_at_least() -> None:
@@ -87,7 +88,7 @@ def test_masks_fall_on_words_as_often_as_they_should_and_on_one_at_least() -> No
 
 def test_writing_starts_anywhere_from_the_first_word_to_the_end() -> None:
     _, mask = texts([7, 2])
-    starts = torch.stack([draw_starts(mask, uniform_noise(0, step, 2, 1)[:, 0]) for step in range(3000)])
+    starts = torch.stack([draw_starts(mask, uniform_noise(0, step, 0, 2, 1)[:, 0]) for step in range(3000)])
     counts = torch.bincount(starts[:, 0], minlength=8)
     assert counts[0] == 0 and counts[7] == 0
     assert (counts[1:7] / 3000 - 1 / 6).abs().max() < 0.03

@@ -33,7 +33,11 @@ def with_gradient(form: dict[str, Any], losses: tuple[str, ...], reference_form:
     own = tuple(loss for loss in losses if loss not in ("cap", "qa"))
     noun = torch.arange(7) % 2 == 0
     tags = Tags(noun.expand(3, -1), ~noun.expand(3, -1))
-    found = list(PretrainingObjective(own, reference_form)(model, video, ids, mask, tags, step=0).values())
+    found = list(
+        PretrainingObjective(own, reference_form, contrast_reaches_frames=not reference_form)(
+            model, video, ids, mask, tags, step=0
+        ).values()
+    )
     if "cap" in losses:
         found.append(writing_loss(model, video.memory, encoded.states, ids, mask, torch.ones(3).long()).mean)
     if "qa" in losses:
@@ -44,7 +48,7 @@ def with_gradient(form: dict[str, Any], losses: tuple[str, ...], reference_form:
     got = {name for name, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
     if not any(loss.requires_grad for loss in found):
         got = set()
-    return got, reached(parameters, model.sizes, losses, reference_form)
+    return got, reached(parameters, model.sizes, losses, not reference_form)
 
 
 @pytest.mark.parametrize("losses", LOSSES, ids="+".join)

@@ -1,0 +1,47 @@
+"""The `objective` section of STOA-VLP's training, chosen by `objective.name: fusion`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from configs.training import PairObjectiveConfig, TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionObjectiveConfig(PairObjectiveConfig):
+    """Losses of an encoder that fuses clips and texts, each of weight 1.
+
+    Contrast (`vtc`), matching with hard negatives (`vtm`), masked words (`mlm`), writing from a random word on (`plm`),
+    and objects and actions next to nouns and verbs (`align`). Frames and texts get a gradient from `vtc` alone, which
+    is taken in the first `vtc_epochs` epochs; null is all of them. `reference_form` keeps the defects of the published
+    code, with which its weights were trained: see docs/NUMERICS.md.
+    """
+
+    name: Literal["fusion"] = "fusion"
+    losses: tuple[Literal["vtc", "vtm", "mlm", "plm", "align"], ...] = ("vtm", "mlm", "plm", "align")
+    vtc_epochs: int | None = None
+    reference_form: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.losses or len(set(self.losses)) != len(self.losses):
+            raise ValueError(f"objective.losses: {list(self.losses)} must name each loss once, and at least one")
+        if self.vtc_epochs is not None and "vtc" not in self.losses:
+            raise ValueError("objective.vtc_epochs: has no effect without 'vtc' in objective.losses")
+        if self.vtc_epochs is not None and self.vtc_epochs < 1:
+            raise ValueError(f"objective.vtc_epochs: {self.vtc_epochs} is less than 1; leave 'vtc' out instead")
+
+    @property
+    def teaches(self) -> frozenset[str]:
+        """What a model can do once it is trained so; see `inference.trained.CAN_DO`."""
+        abilities = {"vtc": {"encode_video", "encode_text"}, "vtm": {"match"}}
+        return frozenset[str]().union(*(abilities.get(loss, set()) for loss in self.losses))
+
+    def check(self, train: TrainConfig) -> None:
+        """Refuse batches and epochs that the losses cannot work with."""
+        if "vtm" in self.losses and train.batch_size // train.accumulate < 2:
+            raise ValueError(
+                "train.batch_size: matching needs a second sample as negative; make it 2 or more, or leave out 'vtm'"
+            )
+        if self.vtc_epochs is not None and self.vtc_epochs > train.max_epochs:
+            raise ValueError(
+                f"objective.vtc_epochs: {self.vtc_epochs} is more than train.max_epochs {train.max_epochs}; null is all"
+            )

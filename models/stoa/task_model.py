@@ -1,0 +1,96 @@
+"""STOA-VLP as tasks use it: clips with their extras in, memories as tokens, and the losses of a batch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.parts.processes import Processes
+from models.stoa.fusion import ClipMemory
+from models.stoa.model import CLIP_MEAN, CLIP_STD, StoaModel, VideoFeatures
+from models.stoa.objectives import Tags
+from models.stoa.pretraining import PretrainingObjective
+from models.stoa.sizes import StoaSizes
+
+
+class TaskModel(StoaModel):
+    """The model behind the protocols of `models.protocols`.
+
+    Args:
+        reference_form: match texts and train as the published weights were; see docs/NUMERICS.md.
+    """
+
+    is_tied = False
+    # Contrast takes the features of the batch itself; there is no momentum twin.
+    twinned: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        sizes: StoaSizes,
+        reference_form: bool = False,
+        pixel_mean: tuple[float, float, float] = CLIP_MEAN,
+        pixel_std: tuple[float, float, float] = CLIP_STD,
+    ) -> None:
+        super().__init__(sizes, pixel_mean, pixel_std)
+        self.reference_form = reference_form
+
+    @property
+    def similarity_scale(self) -> float:
+        """What similarities are multiplied by in training."""
+        return float(self.logit_scale.detach().exp())
+
+    def video_tokens(self, video_BTCHW: Tensor, extras: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The memory of clips as tokens (B, N, E): frames, trajectories, actions; padding is exactly zero."""
+        return self.encode_video(video_BTCHW, extras).tokens
+
+    def trace_video(self, video_BTCHW: Tensor, steps: list[list[Any]] | None = None) -> Any:
+        """There is nothing to trace: no token of this model merges."""
+        raise ValueError("model.name: stoa merges no tokens, so there is nothing to show of it")
+
+    def project(self, video_tokens: Tensor) -> ClipMemory:
+        """What texts are fused with of videos (V, N, E)."""
+        return ClipMemory.of_tokens(video_tokens, self.sizes)
+
+    def match(self, video_tokens: Tensor, ids: Tensor, mask: Tensor, about: Tensor | None = None) -> Tensor:
+        """Logits (P, 2), no match and match, of texts with the videos `about` (P,), or P / V texts each in order.
+
+        In reference form the logits depend on each other: give all candidates of one query, and no others.
+        """
+        if about is None:
+            videos = torch.arange(len(video_tokens), device=ids.device)
+            about = videos.repeat_interleave(len(ids) // len(video_tokens))
+        memory, texts = self.project(video_tokens).rows(about), self.encode_text(ids, mask)
+        return self.match_memory(memory, texts.states, texts.mask, self.reference_form)
+
+    def take_losses(
+        self,
+        names: tuple[str, ...],
+        video: VideoFeatures,
+        ids: Tensor,
+        mask: Tensor,
+        nouns_and_verbs: tuple[Tensor, Tensor] | None,
+        *,
+        seed: int,
+        step: int,
+        part: int,
+        contrast_reaches_frames: bool,
+        videos_of_rows: Tensor | None,
+        processes: Processes,
+    ) -> dict[str, Tensor]:
+        """The losses of clips and their texts by name; see `models.stoa.pretraining`."""
+        objective = PretrainingObjective(names, self.reference_form, seed, contrast_reaches_frames)
+        tags = None if nouns_and_verbs is None else Tags(*nouns_and_verbs)
+        return objective(self, video, ids, mask, tags, step, part, videos_of_rows, processes)
+
+    def clamp_temperature(self) -> None:
+        """Keep the scale of similarities at or below 100."""
+        self.clamp_scale()
+
+    def compile_towers(self) -> None:
+        """Nothing is compiled: blocks are taken apart, and each branch is small."""
+        raise ValueError("train.compile: is not to be had with stoa; set it to false")
+
+    def fold_for_inference(self, dtype: torch.dtype) -> None:
+        """Only evaluate from now on; nothing here can be folded."""
+        self.eval().requires_grad_(False)

@@ -1,0 +1,182 @@
+"""STOA-VLP as a system: its configuration builds the published sizes, its cost, and the files it starts from."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from configs.load import from_dict, load
+from configs.model import AggregationConfig, VideoConfig
+from configs.models.stoa import StoaConfig
+from configs.schema import PretrainConfig
+from models.checkpoints.load import load_into
+from models.parts.clip.names import to_transformers
+from models.protocols import DualEncoder
+from models.stoa.formats import FORMATS
+from models.stoa.sizes import StoaSizes, sizes_of
+from models.stoa.task_model import TaskModel
+from models.stoa.weights import UNUSED, load_published, published_name, start_from_clip
+from models.systems import count, piece
+from tests.models.stoa.tiny import SIZES, frames, objects, randomise, texts
+from tests.parity.cases import read_case, weights_of
+from tests.parity.stoa_branches import sizes_of as golden_sizes
+
+ROOT = Path(__file__).resolve().parents[3]
+CASE = read_case(ROOT / "tests" / "parity" / "golden" / "stoa" / "stoa_total.safetensors")
+PUBLISHED = weights_of(CASE.tensors, "state_dict.")
+GOLDEN = golden_sizes(CASE.meta)
+
+
+def section(**sections: Any) -> PretrainConfig:
+    settings = {
+        "data": {"root": "/data", "manifest": "a.jsonl"},
+        "optim": {"lr": 1e-5},
+        "train": {"batch_size": 2, "max_epochs": 2},
+        "objective": {"name": "fusion", "losses": ["vtc", "vtm", "mlm", "plm"]},
+        "model": {"name": "stoa"},
+        "video": {"num_frames": 12},
+    }
+    return from_dict(PretrainConfig, {**settings, **sections}, "a test")
+
+
+def clip_weights() -> dict[str, Tensor]:
+    """CLIP's part of the golden weights, under OpenAI's names."""
+    towers = ("clip.visual.", "clip.transformer.", "clip.token_", "clip.positional_", "clip.ln_final.")
+    found = {name: tensor for name, tensor in PUBLISHED.items() if name.startswith(towers)}
+    found |= {name: PUBLISHED[name] for name in ("clip.text_projection", "clip.logit_scale")}
+    bare = {name.removeprefix("clip."): tensor for name, tensor in found.items()}
+    return {name: tensor for name, tensor in bare.items() if "object_encoder" not in name and not UNUSED.match(name)}
+
+
+def test_a_configuration_builds_the_published_model() -> None:
+    with torch.device("meta"):
+        model = piece("stoa", "build")(section(), None)
+    assert model.sizes == StoaSizes()
+    shapes = {published_name(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    assert shapes["clip.visual.transformer.object_encoder.box_categories"] == (12, 10, 768)
+    assert shapes["clip.fusion_positional_embedding"] == (210, 512)
+    assert shapes["clip.object_act_fusion.transformer.resblocks.1.mlp.c_fc.weight"] == (3072, 768)
+
+
+@pytest.mark.parametrize("kind", ["none", "fusion", "attention"])
+@pytest.mark.parametrize("actions", [True, False])
+def test_every_combination_of_branches_builds_from_settings_and_counts_its_cost(kind: str, actions: bool) -> None:
+    config = section(model={"name": "stoa", "objects": kind, "actions": actions})
+    with torch.device("meta"):
+        model = piece("stoa", "build")(config, None)
+    assert hasattr(model, "object_act_fusion") == actions and hasattr(model, "object_fusion") == (kind == "fusion")
+    found = count(config.model, config.video, AggregationConfig())
+    assert found.tokens == 12 + 20 * (kind == "fusion") + 4 * actions and found.gmacs > 200
+
+
+def test_the_small_configuration_builds() -> None:
+    config = load(PretrainConfig, ROOT / "configs" / "debug" / "stoa_pretrain_stories.yaml", [])
+    with torch.device("meta"):
+        model = piece("stoa", "build")(config, None)
+    assert isinstance(config.model, StoaConfig) and model.sizes == sizes_of(config.model, config.video)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"model": {"name": "stoa", "heads": 5}}, "model.heads: 5 does not divide model.width"),
+        ({"model": {"name": "stoa", "joint_depth": 13}}, "model.joint_depth: 13 is more than"),
+        ({"model": {"name": "stoa", "object_layer": -13}}, "model.object_layer: -13 is beyond"),
+        ({"model": {"name": "stoa", "max_words": 78}}, "model.max_words: 78 is not from 3 to"),
+        ({"video": {"num_frames": 200}}, "model.fusion_positions: 210 are too few"),
+        ({"aggregation": {"reducer": "tome", "tokens_per_block": 1}}, "aggregation.reducer: 'tome' does not go with"),
+        ({"objective": {"name": "fusion", "losses": ["mlm"], "vtc_epochs": 1}}, "objective.vtc_epochs: has no effect"),
+        (
+            {"objective": {"name": "fusion", "losses": ["vtc"], "vtc_epochs": 3}},
+            "objective.vtc_epochs: 3 is more than train.max_epochs 2",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(sections: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        section(**sections)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"objective": {"losses": ["vtc"], "queue_size": 0}}, "objective.name: stoa is trained on pairs by fusion"),
+        ({"train": {"batch_size": 2, "max_epochs": 2, "compile": True}}, "train.compile"),
+    ],
+)
+def test_what_the_model_cannot_do_is_refused_when_it_is_built(sections: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        piece("stoa", "build")(section(**sections), None)
+
+
+def test_tasks_encode_and_match_through_the_protocols() -> None:
+    torch.manual_seed(0)
+    model = TaskModel(StoaSizes(**SIZES)).eval()  # type: ignore[arg-type]
+    randomise(model)
+    assert isinstance(model, DualEncoder)
+    extras = objects([2, 3, 0])._asdict()
+    ids, mask = texts([7, 4])
+    with torch.no_grad():
+        encoded = model.encode_video(frames(3), extras)
+        assert torch.equal(model.video_tokens(frames(3), extras), encoded.tokens)
+        logits = model.match(encoded.tokens, ids, mask, torch.tensor([2, 0]))
+        read = model.encode_text(ids, mask)
+        expected = model.match_memory(encoded.memory.rows(torch.tensor([2, 0])), read.states, read.mask)
+        assert_close(logits, expected, atol=1e-6, rtol=0)
+        both = model.match(encoded.tokens[:2], *(part.repeat(2, 1) for part in (ids, mask)))
+        alone = model.match(encoded.tokens[1:2], ids, mask)
+        assert_close(both[2:], alone, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="these have none"):
+        model.encode_video(frames(3), {})
+
+
+def test_models_start_from_published_files() -> None:
+    model, expected = TaskModel(GOLDEN), TaskModel(GOLDEN)
+    load_published(expected, PUBLISHED, GOLDEN, "f")
+    halves = {f"module.{name}": tensor for name, tensor in PUBLISHED.items()}
+    report = load_into(model, halves, "f", formats=FORMATS)
+    assert report.kind == "STOA-VLP" and report.notes == []
+    assert "the published model never reads it" in report.left and "this model has no such block" in report.left
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+
+    # Parts that a file lacks start from its towers.
+    without = {name: tensor for name, tensor in PUBLISHED.items() if not name.startswith("clip.object_act_fusion")}
+    report = load_into(model, without, "f", formats=FORMATS)
+    assert any("object_act_fusion: copied" in note for note in report.notes)
+    assert torch.equal(model.object_act_fusion.proj, model.visual.proj)
+    with pytest.raises(ValueError, match=r"f: has 1 names that STOA-VLP does not, the first is clip\.novelty"):
+        load_into(model, {**PUBLISHED, "clip.novelty": torch.zeros(1)}, "f", formats=FORMATS)
+    with pytest.raises(ValueError, match=r"fusion_proj: has shape \(3, 3\)"):
+        load_into(model, {**PUBLISHED, "clip.fusion_proj": torch.zeros(3, 3)}, "f", formats=FORMATS)
+
+
+@pytest.mark.parametrize("names", ["openai", "transformers"])
+def test_models_start_from_clip_with_its_copies(names: str) -> None:
+    torch.manual_seed(1)
+    model = TaskModel(GOLDEN)
+    fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    clip = clip_weights()
+    report = load_into(model, clip if names == "openai" else to_transformers(clip), "f", formats=FORMATS)
+    assert report.kind == "CLIP" and any("positions are those of CLIP's texts" in note for note in report.notes)
+    expected = TaskModel(GOLDEN)
+    expected.load_state_dict(fresh)
+    start_from_clip(expected, clip, GOLDEN, "f")
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+    with pytest.raises(ValueError, match="a CLIP without its text tower"):
+        load_into(model, {n: t for n, t in clip.items() if n.startswith("visual.")}, "f", formats=FORMATS)
+
+
+def test_positions_of_published_files_are_not_stretched() -> None:
+    longer = TaskModel(StoaSizes(**{**GOLDEN.__dict__, "fusion_positions": GOLDEN.fusion_positions + 1}))
+    with pytest.raises(ValueError, match=r"fusion\.positional_embedding: has shape"):
+        load_into(longer, PUBLISHED, "f", formats=FORMATS)
+
+
+def test_cost_grows_with_frames() -> None:
+    shorter, longer = (count(StoaConfig(), VideoConfig(num_frames=num), AggregationConfig()) for num in (6, 12))
+    assert shorter.tokens == 30 and shorter.gmacs < longer.gmacs
