@@ -144,7 +144,7 @@ class TextConfig(TextTowerConfig):
             raise ValueError(f"model.text.dropout: {self.dropout} is not a share in [0, 1)")
 
 
-WORKING_MEMORY = 2.0
+WORKING_MEMORY = 4.0
 """GiB; more than any published setting takes, so that those are computed as a whole."""
 EvalSampling = Literal["uniform", "uniform_floor", "interval_middle", "interval_middle_padded", "ends"]
 Sampling = Literal[

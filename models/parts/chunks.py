@@ -52,6 +52,14 @@ def spans(length: int, at_once: int) -> Iterator[slice]:
         yield slice(start, min(start + at_once, length))
 
 
+def residual_dtype(parameter: Tensor) -> torch.dtype:
+    """What tokens are kept in between blocks: autocast's dtype where it is on, else that of the weights."""
+    device_type = parameter.device.type
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.get_autocast_dtype(device_type)
+    return parameter.dtype
+
+
 def residual_scale(drop_path: nn.Module, batch: Tensor) -> Tensor | None:
     """What stochastic depth multiplies each sample's updates with, (B, 1, 1, 1): one draw for all chunks. None: 1."""
     if not drop_path.training or not getattr(drop_path, "drop_prob", 0):

@@ -17,7 +17,7 @@ from configs.models.testa import block_schedules
 from configs.schedule import held_schedule
 from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from models.parts.aggregation import AggregationStep, TokenAggregator
-from models.parts.chunks import Assembled, Chunks, chunks_within, run_step, spans
+from models.parts.chunks import Assembled, Chunks, chunks_within, residual_dtype, run_step, spans
 from models.parts.features import EncodedVideo
 from models.parts.pixels import normalise_pixels
 from models.testa.blocks import NORM_EPS, DividedBlock, JointBlock, resize_in_time
@@ -264,9 +264,7 @@ class VideoEncoder(nn.Module):
         batch, num_frames, _, height, width = video_BTCHW.shape
         place, time = self._place(video_BTCHW), resize_in_time(self.time_embed, num_frames)
 
-        device_type = video_BTCHW.device.type
-        autocast = torch.is_autocast_enabled(device_type)
-        dtype = torch.get_autocast_dtype(device_type) if autocast else self.cls_token.dtype
+        dtype = residual_dtype(self.cls_token)
 
         def step(pixels: Tensor, time: Tensor) -> Tensor:
             if pixels.dtype == torch.uint8:

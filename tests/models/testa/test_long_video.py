@@ -139,6 +139,11 @@ def test_memory_does_not_grow_with_the_steps(name: str) -> None:
     assert max(seen) > 1.5 * 3 * NUM_PATCHES * 4 * WIDTH, "the whole is not larger, so this test shows nothing"
 
 
+def test_chunks_are_counted_on_the_meta_device() -> None:
+    _, chunked = whole_and_chunked("divided-geometry")
+    assert chunked.to("meta")(clips(1).to("meta")).tokens.shape[1] == 1 + (FRAMES - 4) * (NUM_PATCHES - 6)
+
+
 def test_offloading_is_refused() -> None:
     video = replace(VIDEO, working_memory=RAGGED)
     model = encoder(video=video)
