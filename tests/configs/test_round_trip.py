@@ -47,7 +47,7 @@ MODEL = TestaConfig(
 )  # fmt: skip
 VIDEO = VideoConfig(
     num_frames=9, image_size=64, train_sampling="random", eval_sampling="uniform_floor", augment=True, resize=80,
-    pixel_mean=(0.5, 0.25, 0.1 + 0.2), pixel_std=(0.5, 1 / 3, 1.0),
+    pixel_mean=(0.5, 0.25, 0.1 + 0.2), pixel_std=(0.5, 1 / 3, 1.0), working_memory=0.75,
 )  # fmt: skip
 GEOMETRY = AggregationConfig(
     reducer="geometry", frames_per_block=(0, 2), patches_per_block=3, frame_match="mean", order="sorted",
