@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 SameCaptions = Literal["apart", "together"]
+HIGHER_IS_BETTER = ("r1", "r5", "r10", "r50", "mean_recall", "geometric_mean")
+"""Metrics of retrieval by which the best weights can be chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +17,13 @@ class EvaluationConfig:
     `rerank_batch_size` texts at a time, and rarely with more than twice `rerank` in all. `same_captions` is for
     captions that several videos share word for word: `apart` makes each a query for its own video; `together` makes
     them one query that may find any of these videos (Something-Something V2's protocol).
+
+    `dual_softmax` adds metrics that end in `_dual_softmax`: each similarity times its softmax over all queries, at
+    `dual_softmax_temperature`. It looks at all queries at once, so it is no search for one text.
+
+    With `windows` above 1 a video's embedding is the mean over sliding windows: clips whose frames begin at the start
+    of each of `video.num_frames` intervals, and then lie further on. Windows lie `window_stride` frames apart, as many
+    as fit and at most `windows`; without a stride they spread evenly. A worker reads all windows of a video at once.
     """
 
     batch_size: int = 8
@@ -22,20 +31,57 @@ class EvaluationConfig:
     rerank_rule: str = "logit_plus_cosine"
     rerank_batch_size: int = 256
     same_captions: SameCaptions = "apart"
+    dual_softmax: bool = False
+    dual_softmax_temperature: float = 0.01
+    windows: int = 1
+    window_stride: int | None = None
     best_metric: str = "t2v_mean_recall"
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("rerank", 0), ("rerank_batch_size", 1)):
+        for name, least in (("batch_size", 1), ("rerank", 0), ("rerank_batch_size", 1), ("windows", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"evaluation.{name}: {getattr(self, name)} is less than {least}")
         for name in ("rerank_batch_size", "rerank_rule"):
             if not self.rerank and getattr(self, name) != getattr(type(self), name):
                 raise ValueError(f"evaluation.{name}: has no effect with evaluation.rerank 0")
-        # Higher must be better, so the median rank cannot choose a checkpoint.
-        if not re.fullmatch("(t2v|v2t)_(r1|r5|r10|mean_recall)(_cosine)?", self.best_metric):
+        self._check_dual_softmax()
+        self._check_windows()
+
+        # Higher must be better, so neither the median nor the mean rank can choose a checkpoint.
+        if not re.fullmatch(f"(t2v|v2t)_({'|'.join(HIGHER_IS_BETTER)})(_cosine|_dual_softmax)?", self.best_metric):
+            known = ", ".join(f"t2v_{name}" for name in HIGHER_IS_BETTER)
             raise ValueError(
-                f"evaluation.best_metric: {self.best_metric!r} is none of t2v_r1, t2v_r5, t2v_r10, t2v_mean_recall, "
-                "the same with v2t, and each of them with _cosine at its end"
+                f"evaluation.best_metric: {self.best_metric!r} is none of {known}, "
+                "the same with v2t, and each of them with _cosine or _dual_softmax at its end"
+            )
+        if self.best_metric.endswith("_dual_softmax") and not self.dual_softmax:
+            raise ValueError(f"evaluation.best_metric: {self.best_metric!r} needs evaluation.dual_softmax=true")
+
+    def _check_dual_softmax(self) -> None:
+        """Refuse a temperature without effect or meaning, and reranking, whose logits belong to the cosine's best."""
+        if not self.dual_softmax and self.dual_softmax_temperature != type(self).dual_softmax_temperature:
+            raise ValueError("evaluation.dual_softmax_temperature: has no effect without evaluation.dual_softmax")
+        if self.dual_softmax_temperature <= 0:
+            raise ValueError(f"evaluation.dual_softmax_temperature: {self.dual_softmax_temperature} is not above 0")
+        if self.dual_softmax and self.rerank:
+            raise ValueError(
+                "evaluation.dual_softmax: ranks by cosine alone, so it does not go with reranking; set "
+                "evaluation.rerank=0"
+            )
+
+    def _check_windows(self) -> None:
+        """Refuse a stride without effect, and reranking, which matches a text with the tokens of one clip."""
+        if self.window_stride is not None and self.window_stride < 1:
+            raise ValueError(f"evaluation.window_stride: {self.window_stride} is less than 1 frame")
+        if self.window_stride is not None and self.windows == 1:
+            raise ValueError(
+                "evaluation.window_stride: has no effect with a single window; set evaluation.windows to the most "
+                "that a video may have"
+            )
+        if self.windows > 1 and self.rerank:
+            raise ValueError(
+                "evaluation.windows: averages embeddings, and matching needs the tokens of one clip; set "
+                "evaluation.rerank=0, or evaluation.windows=1"
             )
 
 

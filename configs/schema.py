@@ -124,6 +124,11 @@ class RetrievalConfig(RunConfig):
                 f"evaluation.rerank: matching is not trained by the losses of objective {self.objective.name}, "
                 f"{', '.join(self.objective.losses)}; set it to 0"
             )
+        if self.evaluation.windows > 1 and not self.video.eval_sampling.startswith("interval_middle"):
+            raise ValueError(
+                f"evaluation.windows: slide within the intervals of video.eval_sampling interval_middle, and it is "
+                f"{self.video.eval_sampling}; set it to interval_middle"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

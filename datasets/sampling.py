@@ -4,6 +4,7 @@ All randomness of the data path comes from `generator`, never from a worker or f
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -112,10 +113,31 @@ def window_starts(length: int, num_frames: int, stride: int) -> np.ndarray:
     return np.arange(0, max(1, length // (num_frames + 1)), stride, dtype=np.int64)
 
 
+def spread_starts(length: int, num_frames: int, windows: int) -> np.ndarray:
+    """The same for at most `windows` windows at equal distances."""
+    room = max(1, length // (num_frames + 1))
+    return np.unique(np.arange(windows, dtype=np.int64) * room // windows)
+
+
 def window(num_frames: int, length: int, start: int) -> np.ndarray:
     """The frames of the sliding window that lies `start` frames after the first one."""
     low, _ = intervals(num_frames, length)
     return (low + start).clip(max=length - 1)
+
+
+class Windows(NamedTuple):
+    """Sliding windows over a video: at most `windows`, `stride` frames apart; at equal distances where it is None."""
+
+    windows: int
+    stride: int | None = None
+
+    def frames(self, num_frames: int, length: int) -> np.ndarray:
+        """The frames of all windows, in ascending order: those of every window in an interval, then the next."""
+        if self.stride is None:
+            starts = spread_starts(length, num_frames, self.windows)
+        else:
+            starts = window_starts(length, num_frames, self.stride)[: self.windows]
+        return np.stack([window(num_frames, length, int(start)) for start in starts], axis=1).reshape(-1)
 
 
 def frames_of_span(num_frames_in_file: int, duration: float, start: float, end: float) -> tuple[int, int]:

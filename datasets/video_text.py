@@ -45,6 +45,7 @@ class VideoTextDataset(Dataset):
         extras: what else goes along with a clip, by name; given to worker processes too.
         cache_bytes: keep the clips, before augmentation, in memory that all workers share, except for images that are
             augmented; ValueError if they need more.
+        windows: the sliding windows that an evaluated clip consists of, in place of `sampling`; without extras.
     """
 
     def __init__(
@@ -60,10 +61,15 @@ class VideoTextDataset(Dataset):
         texts: TextsOfSample = "one",
         extras: Mapping[str, Extra] | None = None,
         cache_bytes: int | None = None,
+        windows: sampling.Windows | None = None,
     ) -> None:
         assert len(table), "no records"
         assert training or framing.augment == "none", "evaluation is not augmented"
+        assert windows is None or (not training and not extras), (
+            "windows are evaluated, and nothing goes along with them"
+        )
         self.table = table
+        self.windows = windows
         self.clean = clean
         self.num_frames = num_frames
         self.framing = framing
@@ -191,6 +197,9 @@ class VideoTextDataset(Dataset):
             error.add_note(f"while reading {path}")
             raise
 
+        if self.windows is not None:
+            # Frames come in order of time: all windows' first frames, then their second ones.
+            pixels, times = (part.unflatten(0, (self.num_frames, -1)).transpose(0, 1) for part in (pixels, times))
         return Clip(pixels, times, {name: extra(self.table, video, times) for name, extra in self.extras.items()})
 
     def _reading(self, path: str) -> AbstractContextManager[None]:
@@ -239,6 +248,8 @@ class VideoTextDataset(Dataset):
 
     def _choose(self, epoch: int, draw: int, length: int) -> np.ndarray:
         # A new generator each time: the second decoder has to get what the first one got.
+        if self.windows is not None:
+            return self.windows.frames(self.num_frames, length)
         rng = sampling.generator("frames", self.seed, epoch, draw)
         return sampling.SAMPLERS[self.sampling](self.num_frames, length, rng)
 

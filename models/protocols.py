@@ -110,6 +110,22 @@ class DualEncoder(Protocol):
 
 
 @runtime_checkable
+class AveragesWindows(Protocol):
+    """A dual encoder whose sliding windows are averaged before the mean becomes an embedding.
+
+    Without it the embeddings themselves are averaged, so a similarity is the mean over windows.
+    """
+
+    def encode_windows(self, video_BTCHW: Tensor) -> Tensor:
+        """What of each window (B, E) is averaged, float32."""
+        ...
+
+    def embed_mean(self, mean_VE: Tensor) -> Tensor:
+        """The embeddings (V, E) of videos, from the means over their windows."""
+        ...
+
+
+@runtime_checkable
 class Matcher(Protocol):
     """Whether a text is of a video."""
 

@@ -8,6 +8,7 @@ from configs.schema import RunConfig
 from datasets.framing import Framing
 from datasets.pairs import PairTable
 from datasets.records import QuestionRecord, VideoTextRecord
+from datasets.sampling import Windows
 from datasets.text import CLEAN_UPS
 from datasets.video_text import TextsOfSample, VideoTextDataset
 
@@ -19,8 +20,12 @@ def video_text(
     records: list[VideoTextRecord] | list[QuestionRecord],
     training: bool,
     texts: TextsOfSample = "one",
+    windows: Windows | None = None,
 ) -> VideoTextDataset:
-    """Records as samples with the configured frames and pixels, each with one or all texts of its video."""
+    """Records as samples with the configured frames and pixels, each with one or all texts of its video.
+
+    With `windows` a sample's clip holds sliding windows (W, T, ...) instead of the configured frames.
+    """
     video, data = config.video, config.data
     return VideoTextDataset(
         PairTable.of(records),
@@ -32,6 +37,7 @@ def video_text(
         training=training,
         texts=texts,
         cache_bytes=int(data.cache_gb * 2**30) if data.cache == "memory" and training else None,
+        windows=windows,
     )
 
 

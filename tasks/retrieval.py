@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,23 +16,25 @@ from configs.evaluation import SameCaptions
 from configs.schema import RetrievalConfig
 from datasets.loaders import TrainLoader
 from datasets.video_text import VideoTextDataset
-from engine.distributed import gather_objects, rank, world_size
+from engine.distributed import gather_objects, rank
 from tasks.annotations import Split, setting_of
 from tasks.base import PairTask, progress_bar
 from tasks.data import video_text
+from tasks.dual_softmax import LOOKS_AT_ALL, SUFFIX, dual_softmax
 from tasks.metrics import submission
 from tasks.metrics.relation import Relation
 from tasks.metrics.retrieval import Direction, both_directions, recalls
 from tasks.reranking_rules import rule_named
+from tasks.shares import shared_out
 from tasks.shortlists import Shortlists
 from tasks.token_store import TokenStore
 from tasks.tokenized_texts import TEXTS_AT_ONCE, TokenizedTexts
+from tasks.windows import embed_videos, encode_windows, windows_of
 
 logger = logging.getLogger(__name__)
 NOT_LABELLED = "which text is of which video is not public: the challenge's server gives the metrics of a submission"
 Score = Callable[[slice], NDArray]
 """Takes a tile of one direction's queries; returns their scores with all candidates."""
-Part = TypeVar("Part", slice, NDArray)
 
 
 @dataclass(frozen=True)
@@ -78,15 +80,20 @@ class RetrievalTask(PairTask):
         a set are not public there are no metrics; the scores of all texts and videos are written to files instead.
         """
         split = self.evaluated(final)
-        data = video_text(self.config, split.present, training=False)
+        windows = windows_of(self.evaluation)
+        data = video_text(self.config, split.present, training=False, windows=windows)
         failed: list[dict[str, str]] = []
         assert self.config.output_dir is not None, "the entry script names the output folder"
+        if self.evaluation.dual_softmax and not split.annotations.labelled:
+            raise ValueError(f"evaluation.dual_softmax: changes metrics alone, and {NOT_LABELLED}; leave it out")
 
         with TokenStore(Path(self.config.output_dir), len(data)) as tokens:
             videos = self._encode_videos(data, tokens, failed)
 
             captions, truth = captions_of(split, data, videos.positions, self.evaluation.same_captions)
             description = self.described(final, len(videos.positions), len(captions), failed)
+            if windows is not None:
+                description["windows"] = windows._asdict()
 
             texts = TokenizedTexts(captions, self.tokenize, self.tokenizer.pad_id)
             directions = both_directions(self._embed_texts(texts), videos.embeddings, truth)
@@ -100,25 +107,42 @@ class RetrievalTask(PairTask):
             files = submission_files(split, videos.positions, t2v, v2t)
             return {"metrics": {}, **description, "note": NOT_LABELLED, "files": files}
 
-        return {"metrics": metrics(directions, scores) | metrics(directions, cosine, "_cosine"), **description}
+        found = metrics(directions, scores) | metrics(directions, cosine, "_cosine")
+        if self.evaluation.dual_softmax:
+            temperature = self.evaluation.dual_softmax_temperature
+            found |= metrics(directions, dual_softmax(directions, 1 / temperature), SUFFIX)
+            description["dual_softmax"] = {"temperature": temperature, "note": LOOKS_AT_ALL}
+            logger.info("dual softmax at temperature %g: %s", temperature, LOOKS_AT_ALL)
+
+        return {"metrics": found, **description}
 
     def _encode_videos(self, data: VideoTextDataset, tokens: TokenStore, failed: list[dict[str, str]]) -> EncodedVideos:
         """Encode each video once, split over the processes; `tokens` stores this process's share for matching."""
         own: list[int] = []
-        rows: list[NDArray] = []
+        rows: list[NDArray] = [np.zeros((0, self.model.embed_dim), np.float32)]
         for positions, videos in self.each_video(data, self.evaluation.batch_size, failed):
-            encoded = self.model.encode_video(videos)
             own += positions
+            if data.windows is not None:
+                # Videos have many windows: encode no more of them at once than videos otherwise.
+                parts = videos.split(self.evaluation.batch_size)
+                rows += [encode_windows(self.model, part).cpu().numpy() for part in parts]
+                continue
+
+            encoded = self.model.encode_video(videos)
             rows.append(encoded.embedding.cpu().numpy())
             if self.evaluation.rerank > 0:
                 tokens.add(positions, encoded.tokens)
 
+        own_rows = np.concatenate(rows)
+        if data.windows is not None:
+            own, own_rows = embed_videos(self.model, own_rows, own)
+
         # Every process gets all embeddings, and learns which process holds the tokens of each video.
         encoded_by: dict[int, int] = {}
         embeddings: dict[int, NDArray] = {}
-        for process, (positions, parts) in enumerate(gather_objects((own, rows))):
+        for process, (positions, of_process) in enumerate(gather_objects((own, own_rows))):
             encoded_by.update(dict.fromkeys(positions, process))
-            embeddings.update(zip(positions, (row for part in parts for row in part), strict=True))
+            embeddings.update(zip(positions, of_process, strict=True))
 
         order = sorted(embeddings)
         return EncodedVideos(
@@ -250,9 +274,3 @@ def submission_files(
         "t2v_scores.npy": partial(submission.write_array, t2v),
         "v2t_scores.npy": partial(submission.write_array, v2t),
     }
-
-
-def shared_out(parts: Sequence[Part], compute: Callable[[Part], NDArray]) -> NDArray:
-    """Apply `compute` to each part and join the results in order; every process computes its share and gets all."""
-    gathered = gather_objects([compute(part) for part in parts[rank() :: world_size()]])
-    return np.concatenate([gathered[number % world_size()][number // world_size()] for number in range(len(parts))])

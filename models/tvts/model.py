@@ -79,7 +79,15 @@ class Tvts(nn.Module):
     def encode_video(self, video_BTCHW: Tensor, keep_BL: Tensor | None = None) -> VideoFeatures:
         """Encode clips: uint8 pixels, or floats that are normalised already; `keep_BL` names patches that stay."""
         encoded = self.video_model(video_BTCHW, keep_BL)
-        return VideoFeatures(encoded.tokens, F.normalize(encoded.embedding.float(), dim=-1))
+        return VideoFeatures(encoded.tokens, self.embed_mean(encoded.embedding.float()))
+
+    def encode_windows(self, video_BTCHW: Tensor) -> Tensor:
+        """Embeddings (B, E), float32, before they are brought to unit length: the reference averages these."""
+        return self.video_model(video_BTCHW).embedding.float()
+
+    def embed_mean(self, mean_VE: Tensor) -> Tensor:
+        """Unit-length embeddings (V, E) of the means over sliding windows."""
+        return F.normalize(mean_VE, dim=-1)
 
     def encode_text(self, ids_PS: Tensor, mask_PS: Tensor | None = None) -> TextFeatures:
         """Encode texts of CLIP's token ids; which are padding the end token says, so no mask is needed."""

@@ -71,16 +71,6 @@ def rank_statistics(ranks: NDArray) -> dict[str, float]:
     return found
 
 
-def dual_softmax(similarity_QN: NDArray, scale: float) -> NDArray:
-    """Multiply similarities by their softmax over all queries, which favours candidates that no other query claims.
-
-    It needs all queries at once, so results that use it must say so.
-    """
-    scaled = similarity_QN.astype(np.float64) * scale
-    exponentials = np.exp(scaled - scaled.max(axis=0, keepdims=True))
-    return similarity_QN * (exponentials / exponentials.sum(axis=0, keepdims=True))
-
-
 def average_windows(embeddings_WE: NDArray, window_video: NDArray, num_videos: int) -> NDArray:
     """Embeddings (V, E) of videos: the mean over each video's sliding windows, not normalised first.
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.metrics.ranks import rank_statistics
 from tasks.metrics.relation import Relation
 
-RECALLS = (1, 5, 10)
+AVERAGED_RECALLS = ("r1", "r5", "r10")
+"""The recalls whose mean is the mean recall."""
 SCORES_AT_ONCE = 2**18
 """Scores in a tile: 2 MB per float64 array, or more if a single query needs more."""
 
@@ -45,6 +47,21 @@ class Direction:
     def shortlist(self, tile: slice, most: int) -> NDArray:
         """The candidates (q, k) with the largest cosines, see `shortlist`."""
         return shortlist(self.cosine(tile), most)
+
+    def log_totals(self, tile: slice, scale: float) -> NDArray:
+        """The logarithm (q,) of each query's sum over all candidates of exp(scale * cosine), float64."""
+        scaled = scale * self.cosine(tile).astype(np.float64)
+        most = scaled.max(axis=1, keepdims=True)
+        return most[:, 0] + np.log(np.exp(scaled - most).sum(axis=1))
+
+    def dual_softmax(self, tile: slice, log_totals_N: NDArray, scale: float) -> NDArray:
+        """Scores (q, N), float64: each cosine times its softmax over all queries.
+
+        It favours candidates that no other query claims. `log_totals_N` are the other direction's, whose queries are
+        these candidates, so that all queries enter without the full matrix.
+        """
+        cosine = self.cosine(tile).astype(np.float64)
+        return cosine * np.exp(scale * cosine - log_totals_N)
 
     def best_ranks(self, tile: slice, scores: NDArray) -> NDArray:
         """The rank (q,) of each query's best relevant candidate by scores (q, N)."""
@@ -91,8 +108,10 @@ def shortlist(cosine: NDArray, most: int) -> NDArray:
 
 
 def recalls(ranks: NDArray, direction: str, suffix: str = "") -> dict[str, float]:
-    """`t2v_r1`, ..., `t2v_mean_recall` (the mean of the recalls) and `t2v_median_rank` of ranks (Q,)."""
-    found = {f"{direction}_r{k}{suffix}": 100 * float((ranks <= k).mean()) for k in RECALLS}
-    found[f"{direction}_mean_recall{suffix}"] = sum(found.values()) / len(RECALLS)
-    found[f"{direction}_median_rank{suffix}"] = float(np.median(ranks))
-    return found
+    """The statistics of ranks (Q,), named `t2v_r1` and so on (`rank_statistics`), and the mean recall.
+
+    `t2v_mean_recall` is the mean of the recalls at 1, 5 and 10. Recalls and their means are percentages.
+    """
+    statistics = rank_statistics(ranks)
+    statistics["mean_recall"] = sum(statistics[name] for name in AVERAGED_RECALLS) / len(AVERAGED_RECALLS)
+    return {f"{direction}_{name}{suffix}": value for name, value in statistics.items()}

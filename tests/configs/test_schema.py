@@ -164,6 +164,18 @@ def test_every_task_refuses(section: str, values: dict[str, Any], message: str) 
         ({"evaluation": {"rerank": 0, "rerank_batch_size": 8}}, "evaluation.rerank_batch_size: has no effect with"),
         ({"evaluation": {"best_metric": "t2v_median_rank"}}, "evaluation.best_metric: 't2v_median_rank' is none of"),
         ({"evaluation": {"best_metric": "r1"}}, "evaluation.best_metric: 'r1' is none of t2v_r1, t2v_r5"),
+        ({"evaluation": {"best_metric": "t2v_r1_dual_softmax"}}, "evaluation.best_metric: .* needs evaluation.dual_so"),
+        ({"evaluation": {"dual_softmax": True}}, "evaluation.dual_softmax: .* does not go with reranking"),
+        ({"evaluation": {"dual_softmax_temperature": 0.1}}, "evaluation.dual_softmax_temperature: has no effect"),
+        (
+            {"evaluation": {"rerank": 0, "dual_softmax": True, "dual_softmax_temperature": 0.0}},
+            "evaluation.dual_softmax_temperature: 0.0 is not above 0",
+        ),
+        ({"evaluation": {"windows": 0}}, "evaluation.windows: 0 is less than 1"),
+        ({"evaluation": {"windows": 2}}, "evaluation.windows: averages embeddings, and matching"),
+        ({"evaluation": {"windows": 2, "rerank": 0}}, "evaluation.windows: slide within the intervals"),
+        ({"evaluation": {"window_stride": 2}}, "evaluation.window_stride: has no effect with a single window"),
+        ({"evaluation": {"windows": 2, "window_stride": 0}}, "evaluation.window_stride: 0 is less than 1 frame"),
     ],
 )
 def test_retrieval_refuses(sections: dict[str, Any], message: str) -> None:

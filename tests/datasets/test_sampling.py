@@ -10,6 +10,7 @@ from configs.model import Sampling
 from datasets import sampling
 from datasets.sampling import (
     SAMPLERS,
+    Windows,
     all_frames_once,
     ends,
     frames_of_span,
@@ -22,6 +23,7 @@ from datasets.sampling import (
     interval_random_reference,
     intervals,
     random,
+    spread_starts,
     uniform,
     uniform_floor,
     window,
@@ -132,6 +134,14 @@ def test_windows_stay_inside_the_intervals() -> None:
     assert starts.tolist() == [0, 6, 12, 18]
     assert window(4, 100, 18).tolist() == [18, 43, 68, 93]
     assert window_starts(3, 4, 6).tolist() == [0]
+    assert spread_starts(100, 4, 3).tolist() == [0, 6, 13] and spread_starts(12, 4, 3).tolist() == [0, 1]
+    for length in (1, 7, 100):
+        for windows in (Windows(3), Windows(50), Windows(4, 6)):
+            frames = windows.frames(4, length)
+            assert frames.tolist() == sorted(frames) and len(frames) % 4 == 0 and frames[-1] < length
+            # Interval by interval: the columns are the windows, and the first one begins every interval.
+            assert frames.reshape(4, -1)[:, 0].tolist() == window(4, length, 0).tolist()
+    assert Windows(3, 6).frames(4, 100).reshape(4, -1)[0].tolist() == [0, 6, 12]
 
 
 def test_a_span_in_seconds_is_counted_in_frames() -> None:

@@ -76,7 +76,7 @@ def test_training_leaves_results_that_say_all(root: Path) -> None:
     names = [
         f"{direction}_{name}"
         for direction in ("t2v", "v2t")
-        for name in ("r1", "r5", "r10", "mean_recall", "median_rank")
+        for name in ("r1", "r5", "r10", "r50", "mean_recall", "median_rank", "mean_rank", "geometric_mean")
     ]
     assert results["metrics"].keys() == {*names, *(f"{name}_cosine" for name in names)}
 

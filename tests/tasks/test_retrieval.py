@@ -158,7 +158,7 @@ def test_without_reranking_nothing_is_matched(data: Path) -> None:
     result, recorder = evaluated_without_reranking(data)
     assert recorder.pairs == []
     metrics = result["metrics"]
-    assert len(metrics) == 20 and all(metrics[name] == metrics[f"{name}_cosine"] for name in list(metrics)[:10])
+    assert len(metrics) == 32 and all(metrics[name] == metrics[f"{name}_cosine"] for name in list(metrics)[:16])
 
 
 def evaluated_without_reranking(root: Path) -> tuple[dict[str, Any], Recorder]:

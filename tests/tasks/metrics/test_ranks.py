@@ -5,7 +5,6 @@ import pytest
 
 from tasks.metrics.ranks import (
     average_windows,
-    dual_softmax,
     rank_statistics,
     text_to_video_ranks,
     video_to_text_ranks,
@@ -46,14 +45,6 @@ def test_statistics_by_hand() -> None:
     assert found["median_rank"] == 3.75 and found["mean_rank"] == 11.0
     assert found["geometric_mean"] == pytest.approx((25 * 62.5 * 75) ** (1 / 3))
     assert rank_statistics(np.array([2, 3]))["geometric_mean"] == 0.0
-
-
-def test_dual_softmax_by_hand() -> None:
-    similarity = np.array([[0.5, 0.1], [0.5, 0.3]])
-    expected = similarity * np.exp(10 * similarity) / np.exp(10 * similarity).sum(axis=0)
-    assert np.allclose(dual_softmax(similarity, 10.0), expected)
-    # A candidate that two queries claim equally counts half for each.
-    assert np.allclose(dual_softmax(similarity, 10.0)[:, 0], 0.25)
 
 
 def test_windows_are_averaged_with_their_lengths() -> None:

@@ -46,13 +46,32 @@ def test_scores_that_are_no_numbers_count_against_us() -> None:
 
 def test_recalls_in_percent() -> None:
     assert recalls(np.array([1, 1, 3, 7, 30]), "t2v") == {
-        "t2v_r1": 40.0, "t2v_r5": 60.0, "t2v_r10": 80.0, "t2v_mean_recall": 60.0, "t2v_median_rank": 3.0,
+        "t2v_r1": 40.0, "t2v_r5": 60.0, "t2v_r10": 80.0, "t2v_r50": 100.0, "t2v_mean_recall": 60.0,
+        "t2v_median_rank": 3.0, "t2v_mean_rank": 8.4, "t2v_geometric_mean": pytest.approx((40 * 60 * 80) ** (1 / 3)),
     }  # fmt: skip
     found = recalls(np.array([2, 11]), "v2t", "_cosine")
     assert found == {
-        "v2t_r1_cosine": 0.0, "v2t_r5_cosine": 50.0, "v2t_r10_cosine": 50.0,
-        "v2t_mean_recall_cosine": pytest.approx(100 / 3), "v2t_median_rank_cosine": 6.5,
+        "v2t_r1_cosine": 0.0, "v2t_r5_cosine": 50.0, "v2t_r10_cosine": 50.0, "v2t_r50_cosine": 100.0,
+        "v2t_mean_recall_cosine": pytest.approx(100 / 3), "v2t_median_rank_cosine": 6.5, "v2t_mean_rank_cosine": 6.5,
+        "v2t_geometric_mean_cosine": 0.0,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("scores_at_once", [1, 20, 2**18])
+def test_dual_softmax_is_that_of_the_whole_matrix(scores_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrieval, "SCORES_AT_ONCE", scores_at_once)
+    rng = np.random.default_rng(0)
+    texts, videos = embeddings(rng, 7, 3), embeddings(rng, 5, 3)
+    texts[3], videos[3] = texts[0], videos[0]
+    t2v, v2t = both_directions(texts, videos, Relation.of_one_each(np.arange(7) % 5, 5))
+    for direction, other in ((t2v, v2t), (v2t, t2v)):
+        totals = np.concatenate([other.log_totals(tile, 100.0) for tile in other.tiles()])
+        found = np.concatenate([direction.dual_softmax(tile, totals, 100.0) for tile in direction.tiles()])
+        cosine = direction.cosine(slice(None)).astype(np.float64)
+        expected = cosine * np.exp(100 * cosine) / np.exp(100 * cosine).sum(axis=0)
+        assert np.allclose(found, expected, rtol=1e-9)
+        # Equal queries claim a candidate equally, to the bit: a tie stays one.
+        assert np.array_equal(found[0], found[3])
 
 
 def test_a_video_of_several_captions_takes_the_best_of_them() -> None:
