@@ -47,7 +47,7 @@ MODEL = TestaConfig(
 )  # fmt: skip
 VIDEO = VideoConfig(
     num_frames=9, image_size=64, train_sampling="random", eval_sampling="uniform_floor", augment=True, resize=80,
-    pixel_mean=(0.5, 0.25, 0.1 + 0.2), pixel_std=(0.5, 1 / 3, 1.0), working_memory=0.75,
+    pixel_mean=(0.5, 0.25, 0.1 + 0.2), pixel_std=(0.5, 1 / 3, 1.0),
 )  # fmt: skip
 GEOMETRY = AggregationConfig(
     reducer="geometry", frames_per_block=(0, 2), patches_per_block=3, frame_match="mean", order="sorted",
@@ -90,7 +90,7 @@ FULL: dict[str, RunConfig] = {
         ),
         optim=OptimConfig(lr=1.0, warmup_ratio=0.1, update="epoch", decay="all"),
         train=replace(TRAIN, activation_checkpointing="recompute", compile=True),
-        model=MODEL, video=VIDEO, aggregation=GEOMETRY,
+        model=MODEL, video=replace(VIDEO, working_memory=0.75), aggregation=GEOMETRY,
         objective=ObjectiveConfig(
             losses=("vtm", "vtc"), queue_size=0, alpha=0.0, alpha_ramp_epochs=0.5, momentum=0.5, temperature=0.2,
             vtc_keys="local", negatives="same_rank",
