@@ -46,29 +46,36 @@ class ParameterGroupConfig:
 class OptimConfig:
     """AdamW with linear warm-up, over `warmup_steps` steps or `warmup_ratio` of the run, then a falling rate.
 
-    `schedule` is `cosine`; `exponential`, which multiplies by `decay_rate` every epoch; or `step`, which multiplies by
-    `decay_rate` at the end of each epoch in `milestones`, counted from 1. No rate falls below `min_lr`.
-    `update: epoch` holds the cosine's rate constant within an epoch, as the reference does. `decay: all` also decays
-    norms, biases and embeddings. `layer_decay` < 1 lowers the rate towards the input.
+    `optimizer: bert_adam` is Adam without bias correction, as CLIP4Clip and STOA-VLP train. `schedule` is `cosine`;
+    `cosine_of_run`, the cosine of the progress since the first step; `linear`; `exponential`, which multiplies by
+    `decay_rate` every epoch; or `step`, which multiplies by `decay_rate` at the end of each epoch in `milestones`,
+    counted from 1. No rate falls below `min_lr`. `update: epoch` holds the cosine's rate constant within an epoch, as
+    TESTA's reference does.
+
+    `decay: all` also decays norms, biases and embeddings, `all_but_biases` all of these but biases. `layer_decay` < 1
+    lowers the rate towards the input. `clip_norm` clips the norm of all gradients, then `clip_each_norm` that of each
+    tensor.
 
     `freeze` lists prefixes of parameter names, such as `visual_encoder` or `text_encoder.embeddings`, or patterns with
     a `*`, such as `*.norm1`. Each parameter belongs to the first of `groups` that names it.
     """
 
     lr: float
+    optimizer: Literal["adamw", "bert_adam"] = "adamw"
     min_lr: float = 0.0
     warmup_lr: float = 0.0
     warmup_steps: int = 0
     warmup_ratio: float = 0.0
-    schedule: Literal["cosine", "exponential", "step"] = "cosine"
+    schedule: Literal["cosine", "cosine_of_run", "linear", "exponential", "step"] = "cosine"
     decay_rate: float | None = None
     milestones: tuple[int, ...] = ()
     update: Literal["step", "epoch"] = "step"
     weight_decay: float = 0.05
-    decay: Literal["matrices", "all"] = "matrices"
+    decay: Literal["matrices", "all_but_biases", "all"] = "matrices"
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     clip_norm: float | None = None
+    clip_each_norm: float | None = None
     layer_decay: float = 1.0
     freeze: tuple[str, ...] = ()
     groups: tuple[ParameterGroupConfig, ...] = ()
@@ -84,8 +91,10 @@ class OptimConfig:
 
         self._check_schedule()
 
-        if self.clip_norm is not None and self.clip_norm <= 0:
-            raise ValueError(f"optim.clip_norm: {self.clip_norm} leaves no gradient; null does not clip")
+        for name in ("clip_norm", "clip_each_norm"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"optim.{name}: {value} leaves no gradient; null does not clip")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optim.betas: {list(self.betas)} are not both in [0, 1)")
         if not 0 < self.layer_decay <= 1:
@@ -99,12 +108,14 @@ class OptimConfig:
         if self.warmup_lr and not (self.warmup_steps or self.warmup_ratio):
             raise ValueError("optim.warmup_lr: has no effect without optim.warmup_steps or optim.warmup_ratio")
 
-        if (self.schedule == "cosine") != (self.decay_rate is None):
+        falls_by_epoch = self.schedule in ("exponential", "step")
+        if falls_by_epoch == (self.decay_rate is None):
             raise ValueError("optim.decay_rate: belongs to optim.schedule exponential or step, which need it")
         if self.decay_rate is not None and not 0 < self.decay_rate <= 1:
             raise ValueError(f"optim.decay_rate: {self.decay_rate} is not in (0, 1]")
         if self.schedule != "cosine" and self.update != "step":
-            raise ValueError(f"optim.update: has no effect with optim.schedule {self.schedule}, which falls by epoch")
+            falls = "by epoch" if falls_by_epoch else "with every step"
+            raise ValueError(f"optim.update: has no effect with optim.schedule {self.schedule}, which falls {falls}")
 
         if (self.schedule == "step") != bool(self.milestones):
             raise ValueError("optim.milestones: belong to optim.schedule step, which needs at least one")

@@ -1,4 +1,4 @@
-"""BertAdam: Adam without bias correction, with decoupled weight decay and a built-in learning-rate schedule."""
+"""BertAdam: Adam without bias correction, with decoupled weight decay, and a learning-rate schedule of its own."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -37,6 +37,7 @@ class BertAdam(torch.optim.Optimizer):
         groups: parameter groups with their own `lr` and `weight_decay`.
         total_steps: steps of the run, over which `schedule` changes the rate of every group.
         warmup: the share of the run in which the rate rises.
+        schedule: one of `SCHEDULES`; None where the rates of the groups are set from outside before each step.
         max_grad_norm: the norm to clip each parameter's own gradient to; None for no clipping.
     """
 
@@ -45,26 +46,31 @@ class BertAdam(torch.optim.Optimizer):
         groups: Iterable[Tensor] | Iterable[dict[str, Any]],
         *,
         lr: float,
-        total_steps: int,
+        total_steps: int = 1,
         warmup: float = 0.1,
-        schedule: str = "warmup_cosine",
+        schedule: str | None = "warmup_cosine",
         betas: tuple[float, float] = (0.9, 0.98),
         eps: float = 1e-6,
         weight_decay: float = 0.2,
         max_grad_norm: float | None = 1.0,
     ) -> None:
-        if schedule not in SCHEDULES:
+        if schedule is not None and schedule not in SCHEDULES:
             raise ValueError(f"schedule: {schedule!r} is none of {', '.join(SCHEDULES)}")
         if not 0 < warmup < 1:
             raise ValueError(f"warmup: {warmup} is not a share of the run between 0 and 1")
 
-        self.total_steps, self.warmup, self.schedule = total_steps, warmup, SCHEDULES[schedule]
+        self.total_steps, self.warmup = total_steps, warmup
+        self.schedule = None if schedule is None else SCHEDULES[schedule]
+        self.skip: Tensor | None = None
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "max_grad_norm": max_grad_norm}
         super().__init__(groups, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take a step at the scheduled rate; that of the first step is 0."""
+        """Take a step at the scheduled rate; that of the first step is 0.
+
+        Where `skip`, a float tensor (), is 1, nothing changes.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -79,18 +85,26 @@ class BertAdam(torch.optim.Optimizer):
     def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
-            state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
+            state.update(step=torch.zeros(()), mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
 
         if group["max_grad_norm"] is not None:
             factor = group["max_grad_norm"] / (gradient.norm() + 1e-6)
             gradient = gradient * factor.clamp(max=1.0)
 
+        # A step that is skipped moves nothing: its gradient, which may not be finite, is replaced and its shares are 0.
+        taken: Tensor | float = 1.0
+        if self.skip is not None:
+            taken = 1 - self.skip.to(parameter.device)
+            gradient = torch.where(taken.bool(), gradient, 0.0)
+
         first, second = group["betas"]
         mean, square = state["mean"], state["square"]
-        mean.mul_(first).add_(gradient, alpha=1 - first)
-        square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        mean.mul_(1 - (1 - first) * taken).add_(gradient * (1 - first))
+        square.mul_(1 - (1 - second) * taken).addcmul_(gradient, gradient, value=1 - second)
         update = mean / (square.sqrt() + group["eps"]) + group["weight_decay"] * parameter
 
-        rate = group["lr"] * self.schedule(state["step"] / self.total_steps, self.warmup)
-        parameter.add_(update, alpha=-rate)
+        rate = group["lr"]
+        if self.schedule is not None:
+            rate *= self.schedule(float(state["step"]) / self.total_steps, self.warmup)
+        parameter.sub_(update * (rate * taken))
         state["step"] += 1

@@ -1,29 +1,43 @@
-"""AdamW over named parameters, and the learning rate of every step."""
+"""The optimizer over named parameters, and the learning rate of every step."""
 
 import logging
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from configs.schema import OptimConfig, ParameterGroupConfig
+from engine.bert_adam import BertAdam
 from engine.parameters import decays, freeze, group_of_each, layer_factors
 
 logger = logging.getLogger("engine")
+DECAYS: dict[str, Callable[[str, torch.Tensor], bool]] = {
+    "matrices": decays,
+    "all_but_biases": lambda name, parameter: "bias" not in name,
+    "all": lambda name, parameter: True,
+}
+"""Whether a parameter decays, by `optim.decay`."""
 
 
 def lr_at(step: int, config: OptimConfig, steps_per_epoch: int, max_epochs: int) -> float:
     """The learning rate of step `step` (from 0): a line to `lr` over the warm-up, then what `schedule` says.
 
     A cosine falls from the end of the warm-up to `min_lr` at the end of the run. With `update: epoch` a step has the
-    rate of its epoch's first step, or of the end of the warm-up where that is later. The others are `lr` times
-    `decay_rate`, for each epoch since the beginning of the run (exponential) or each of the `milestones` that have
-    ended (step), and not below `min_lr`.
+    rate of its epoch's first step, or of the end of the warm-up where that is later. `cosine_of_run` is the cosine of
+    the whole run's progress, to which the rate drops after the warm-up; `linear` is a line down to 0. The others are
+    `lr` times `decay_rate`, for each epoch since the beginning of the run (exponential) or each of the `milestones`
+    that have ended (step). None falls below `min_lr`.
     """
     total_steps = steps_per_epoch * max_epochs
     warmup = warmup_steps(config, total_steps)
     if step < warmup:
         return config.warmup_lr + (config.lr - config.warmup_lr) * step / warmup
+
+    if config.schedule == "cosine_of_run":
+        return max(config.min_lr, config.lr * 0.5 * (1 + math.cos(math.pi * step / total_steps)))
+    if config.schedule == "linear":
+        return max(config.min_lr, config.lr * (total_steps - step) / max(total_steps - warmup, 1))
 
     epoch = step // steps_per_epoch
     if config.schedule != "cosine":
@@ -56,8 +70,8 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_scale"]
 
 
-def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """Freeze what `config.freeze` names, then build AdamW over the rest, in groups of the same decay and rate.
+def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """Freeze what `config.freeze` names, then build the optimizer over the rest, in groups of one decay and rate.
 
     Every group has `param_names` and `lr_scale`, the factor on the rate that `config.groups` and `layer_decay` give it
     together. Fused, AdamW passes over the weights once, on a CPU too, and needs no memory for a second copy.
@@ -77,7 +91,7 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
         group = config.groups[chosen_group[name]] if name in chosen_group else None
         factor, weight_decay = _factor_and_decay(group, config)
         factor *= factors[name]
-        if config.decay == "matrices" and not decays(name, parameter):
+        if not DECAYS[config.decay](name, parameter):
             weight_decay = 0.0
         members.setdefault((weight_decay, factor), []).append((name, parameter))
 
@@ -85,6 +99,8 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
         {"params": parameters, "weight_decay": weight_decay, "lr_scale": factor}
         for (weight_decay, factor), parameters in members.items()
     ]
+    if config.optimizer == "bert_adam":
+        return BertAdam(groups, lr=config.lr, schedule=None, betas=config.betas, eps=config.eps, max_grad_norm=None)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
@@ -110,15 +126,28 @@ def _factor_and_decay(group: ParameterGroupConfig | None, config: OptimConfig) -
     return group.rate_factor(config.lr), weight_decay
 
 
-def step_unless(optimizer: torch.optim.AdamW, skip: torch.Tensor) -> None:
+def step_unless(optimizer: torch.optim.Optimizer, skip: torch.Tensor) -> None:
     """Take a step unless `skip`, a float tensor () on the parameters' device, is 1; the host never asks which it was.
 
-    Skipped, neither weights nor moments nor step counts change. A fused optimizer takes `found_inf` for that from a
-    GradScaler, which sets it as we do.
+    Skipped, neither weights nor moments change. A fused optimizer takes `found_inf` for that from a GradScaler, which
+    sets it as we do.
     """
+    if isinstance(optimizer, BertAdam):
+        optimizer.skip = skip
+        optimizer.step()
+        return
+
     assert all(group["fused"] for group in optimizer.param_groups)
     optimizer.found_inf, optimizer.grad_scale = skip, None  # type: ignore[attr-defined]
     try:
         optimizer.step()
     finally:
         del optimizer.found_inf, optimizer.grad_scale  # type: ignore[attr-defined]
+
+
+@torch.no_grad()
+def clip_each(gradients: list[torch.Tensor], largest_norm: float) -> None:
+    """Clip every tensor's gradient to a norm of its own, in place."""
+    norms = torch._foreach_norm(gradients)
+    for gradient, norm in zip(gradients, norms, strict=True):
+        gradient.mul_((largest_norm / (norm + 1e-6)).clamp(max=1.0))

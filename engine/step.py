@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from configs.schema import RunConfig
 from engine.distributed import all_reduce_max, world_size
-from engine.optim import build_optimizer, step_unless
+from engine.optim import build_optimizer, clip_each, step_unless
 from engine.precision import autocast, resolve_precision
 from engine.task import Batch, Task
 
@@ -21,7 +21,7 @@ class TrainingStep:
 
     def __init__(self, task: Task, config: RunConfig, device: torch.device) -> None:
         self.module, self.device = cast(nn.Module, task), device
-        self.clip_norm = config.optim.clip_norm
+        self.clip_norm, self.clip_each_norm = config.optim.clip_norm, config.optim.clip_each_norm
         self.precision = resolve_precision(config.train.precision, device)
 
         self.optimizer = build_optimizer(self.module, config.optim)
@@ -90,9 +90,14 @@ class TrainingStep:
         return {**batch, **{name: value.to(self.device, non_blocking=True) for name, value in move.items()}}
 
     def _clip_gradients(self) -> torch.Tensor:
-        """Clip gradients to `optim.clip_norm`, if that is set; returns their norm before clipping."""
+        """Clip gradients to `optim.clip_norm`, then each to `optim.clip_each_norm`, where these are set.
+
+        Returns their norm before clipping.
+        """
         gradients = [parameter.grad for parameter in self.trainable if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         if self.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self.trainable, self.clip_norm, norm)
+        if self.clip_each_norm is not None:
+            clip_each(gradients, self.clip_each_norm)
         return norm
