@@ -1,10 +1,21 @@
 """Aggregation schedules for encoders with divided attention: frames leave, and then patches of each frame."""
 
-from configs.model import AggregationConfig
-from configs.schedule import blocks_from_amount, blocks_from_keep, check_capacity, keep_per_axis
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
-REDUCERS = ("none", "geometry", "importance", "prune", "saliency")
-"""The reducers for divided attention; saliency merges only patches."""
+from configs.model import AggregationConfig, Axis
+from configs.schedule import blocks_from_amount, blocks_from_keep, check_capacity, in_first_blocks, keep_per_axis
+
+REDUCERS: dict[str, tuple[Axis, ...]] = {
+    "none": (),
+    "geometry": ("frames", "patches"),
+    "importance": ("frames", "patches"),
+    "prune": ("frames", "patches"),
+    "saliency": ("patches",),
+}
+"""The reducers for divided attention, and the axes that each can shorten."""
 
 
 def divided_schedules(
@@ -43,3 +54,33 @@ def divided_schedules(
         schedules[axis] = blocks_from_amount(amounts[axis], depth, name)
         check_capacity(schedules[axis], count, protected, name, axis)
     return schedules
+
+
+def at_price(
+    settings: AggregationConfig,
+    axes: Sequence[Axis],
+    amount: int,
+    num_frames: int,
+    num_patches: int,
+    depth: int,
+    blocks: int | None,
+) -> AggregationConfig:
+    """The reducer with `amount` leaving each axis in every block, or in the first `blocks` alone.
+
+    If both frames and patches leave, `amount` counts frames, and patches leave in proportion.
+    """
+    amounts = dict.fromkeys(axes, amount)
+    if "frames" in axes and "patches" in axes:
+        amounts["patches"] = balanced_patches(amount, num_frames, num_patches)
+    schedule: dict[str, Any] = {
+        f"{axis}_per_block": in_first_blocks(leaving, blocks, depth) for axis, leaving in amounts.items()
+    }
+    return replace(settings, **schedule)
+
+
+def balanced_patches(frames: int, num_frames: int, num_patches: int) -> int:
+    """How many patches leave a block along with `frames`, so that both axes lose the most similar shares.
+
+    Half a patch is rounded down: less merging.
+    """
+    return math.ceil(frames * num_patches / num_frames - 0.5)

@@ -11,6 +11,8 @@ Amount = int | tuple[int, ...]
 TokenAmount = int | float | tuple[int | float, ...]
 """The same for joint tokens; with saliency missing blocks are 0, and a float is a share of the remaining tokens."""
 
+Axis = Literal["frames", "patches", "tokens"]
+"""What a reducer shortens: the frames of a video, the patches of each frame, or the patches of all frames at once."""
 AMOUNTS = ("frames_per_block", "patches_per_block", "tokens_per_block")
 
 # The `aggregation` settings that each reducer uses; all others are refused.

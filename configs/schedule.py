@@ -13,6 +13,15 @@ def blocks_from_amount(amount: int | tuple[int, ...], depth: int, name: str) -> 
     return tuple(amount)
 
 
+def in_first_blocks(amount: int, blocks: int | None, depth: int) -> int | tuple[int, ...]:
+    """The setting that takes `amount` away in each of the first `blocks` of an encoder, or in every block if None."""
+    if blocks is None:
+        return amount
+    if not 0 < blocks <= depth:
+        raise ValueError(f"blocks: {blocks} is not from 1 to the {depth} blocks of the encoder")
+    return (amount,) * blocks + (0,) * (depth - blocks)
+
+
 def blocks_from_tokens(amount: int | float | Sequence[int | float], depth: int, name: str) -> tuple[int | float, ...]:
     """Expand to one number a block, a count of tokens or a share: a scalar for all blocks, or a list padded with 0.
 

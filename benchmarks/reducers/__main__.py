@@ -4,11 +4,12 @@
     python -m benchmarks.reducers --config configs/comparison/stories64.yaml --out outputs/reducers --seeds 1
     python -m benchmarks.reducers --config configs/comparison/stories64.yaml --out outputs/reducers --measure-only
 
-For every seed videos are drawn, a model is pre-trained without a reducer and fine-tuned for retrieval and question
-answering; each reducer is then put on the fine-tuned weights (off the shelf), and fine-tuned itself, equally long. All
-of it goes through the training commands of this project, which are printed. The same command resumes;
-several processes may share OUT if they have different --seeds, and the last one's report is of all. --tasks retrieval
-leaves answering, and the time it takes, for later.
+The recipes of the file name the system, which may be any. For every seed videos are drawn, a model is pre-trained
+without a reducer and fine-tuned for retrieval and question answering, where the file has recipes for these; each
+reducer is then put on the fine-tuned weights (off the shelf), and fine-tuned itself, equally long. All of it goes
+through the training commands of this project, which are printed. The same command resumes; several processes may share
+OUT if they have different --seeds, and the last one's report is of all. --tasks retrieval leaves answering, and the
+time it takes, for later.
 
 OUT then holds comparison.md (table and findings), comparison.json and figures. --measure-only times encoding with each
 reducer, on a machine that does nothing else, and adds that; --plot-only writes the report again from what is there.
@@ -27,7 +28,7 @@ from benchmarks.reducers.cost import measure
 from benchmarks.reducers.figures import draw_quality, draw_sweep, draw_tradeoff, write
 from benchmarks.reducers.report import rows_of, sweep_rows, table, verdict
 from benchmarks.reducers.runs import Run, Seed, matched_reducers, run_all, swept
-from benchmarks.reducers.settings import REFERENCE, TASKS, Comparison, Task, load_comparison
+from benchmarks.reducers.settings import REFERENCE, TASKS, Comparison, Task, load_comparison, retrieval_of
 from engine.checkpoint_folder import read_json, replacing_file, write_json
 from engine.command_line import exit_status
 from engine.folder_lock import only_writer
@@ -44,7 +45,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, required=True, help="a file like configs/comparison/stories64.yaml")
     parser.add_argument("--out", type=Path, help="folder to write (outputs/NAME of the file)")
     parser.add_argument("--seeds", type=int, nargs="+", help="run these of the configured seeds alone")
-    parser.add_argument("--tasks", choices=TASKS, nargs="+", default=list(TASKS), help="run these alone (both)")
+    parser.add_argument("--tasks", choices=TASKS, nargs="+", help="run these alone (all that have a recipe)")
     parser.add_argument("--workers", type=at_least(1), default=1, help="processes that draw videos (%(default)s)")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--measure-only", action="store_true", help="time the reducers, run nothing else, report")
@@ -111,11 +112,11 @@ class ReducerComparison:
 
     def _finished(self) -> tuple[dict[Task, list[Seed]], set[Run]]:
         """The seeds that have all runs of each task, and every run that is done."""
-        finished: dict[Task, list[Seed]] = {task: [] for task in TASKS}
+        finished: dict[Task, list[Seed]] = {task: [] for task in self.comparison.tasks}
         done: set[Run] = set()
         for number in self.comparison.seeds:
             seed = self.seed(number)
-            for task in TASKS:
+            for task in self.comparison.tasks:
                 runs = seed.runs_of(task, self.schedules)
                 done.update(run for run in runs if run.is_done)
                 if all(run.is_done for run in runs):
@@ -138,6 +139,14 @@ def asked_seeds(comparison: Comparison, asked: list[int] | None) -> list[int]:
     return asked or list(comparison.seeds)
 
 
+def asked_tasks(comparison: Comparison, asked: list[Task] | None) -> list[Task]:
+    """The tasks to run; ValueError for one without a recipe."""
+    for task in asked or ():
+        if task not in comparison.tasks:
+            raise ValueError(f"--tasks {task}: the configuration has no recipe {task}; add it there, or leave it out")
+    return asked or list(comparison.tasks)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Does what the command line asks; a bad one, or a run that fails, ends it with one line and status 2."""
     options = parse_arguments(arguments)
@@ -146,12 +155,12 @@ def main(arguments: list[str] | None = None) -> None:
         start_logging()
         try:
             comparison = load_comparison(options.config, options.overrides)
-            seeds = asked_seeds(comparison, options.seeds)
+            seeds, tasks = asked_seeds(comparison, options.seeds), asked_tasks(comparison, options.tasks)
             whole = ReducerComparison(comparison, options.out)
             if options.measure_only:
-                measure(whole.reducers, options.out / MEASURED)
+                measure(whole.reducers, retrieval_of(comparison), options.out / MEASURED)
             elif not options.plot_only:
-                whole.run(seeds, options.tasks, options.workers)
+                whole.run(seeds, tasks, options.workers)
             with only_writer(options.out, wait=True):  # another seed may be at its report
                 lines = whole.report()
         except KeyboardInterrupt:

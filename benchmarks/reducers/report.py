@@ -49,7 +49,7 @@ def rows_of(comparison: Comparison, finished: dict[Task, list[Seed]], reducers: 
 
             metrics = {}
             for metric, (task, key) in METRICS.items():
-                runs = [seed.at(task, stage, name) for seed in finished[task]]
+                runs = [seed.at(task, stage, name) for seed in finished.get(task, [])]
                 metrics[metric] = [run.results()["metrics"][key] for run in runs]
             rows.append(Row(name, stage, matched.cost.gmacs, described(matched), metrics))
     return rows
@@ -73,12 +73,21 @@ def _recall(metrics: dict[str, float]) -> float:
 
 def described(matched: Matched) -> str:
     """The schedule in a few words."""
+    aggregation = matched.aggregation
+    if aggregation.keep is not None:
+        return f"{aggregation.keep:g} of the tokens kept"
+
     amounts = {
-        "frames": matched.aggregation.frames_per_block,
-        "patches": matched.aggregation.patches_per_block,
-        "tokens": matched.aggregation.tokens_per_block,
+        "frames": aggregation.frames_per_block,
+        "patches": aggregation.patches_per_block,
+        "tokens": aggregation.tokens_per_block,
     }
-    leaving = [f"{amount} {axis}" for axis, amount in amounts.items() if amount]
+    leaving = []
+    for axis, amount in amounts.items():
+        if isinstance(amount, tuple):
+            leaving.append(f"{', '.join(map(str, amount))} {axis}")
+        elif amount:
+            leaving.append(f"{amount} {axis}")
     return f"{' and '.join(leaving)} a block" if leaving else f"{matched.video.num_frames} frames read"
 
 

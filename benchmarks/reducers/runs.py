@@ -11,6 +11,7 @@ from benchmarks.reducers.settings import (
     REFERENCE,
     STAGES,
     Comparison,
+    Recipe,
     Stage,
     Task,
     encoder_of,
@@ -60,12 +61,20 @@ class Run:
 def matched_reducers(comparison: Comparison) -> dict[str, Matched]:
     """Every reducer at the schedule that costs the target, by name."""
     model, video = encoder_of(comparison)
-    found = {}
+    found: dict[str, Matched] = {}
     for reducer in progress_bar(comparison.reducers, "schedules"):
         read = replace(video, num_frames=reducer.frames or video.num_frames)
         whole = match(comparison.costed_by(reducer), model, read, 0.0)
         target = comparison.target if reducer.target is None else reducer.target
         found[reducer.name] = match(reducer, model, read, target * whole.cost.gmacs)
+
+        # A group shares weights. `attention` may be left out by some of it and written out by others.
+        group = found[comparison.unmerged(reducer).name] if comparison.unmerged(reducer).name in found else None
+        if group is not None and group.attention != found[reducer.name].attention:
+            raise ValueError(
+                f"reducers: {reducer.name} and {group.name} have different attention over the same frames; write "
+                "attention: joint at those that have it"
+            )
     return found
 
 
@@ -87,17 +96,19 @@ class Seed:
         self.folder = out / f"seed{seed}"
         self.data = self.folder / "videos"
 
-    def pretraining(self, attention: str) -> Run:
+    def pretraining(self, attention: str | None) -> Run:
         """Pre-training without a reducer, which all fine-tuning of that attention starts from."""
+        if attention is None:
+            return self._training("pretrain", self.folder / "pretrain", ())
         return self._training("pretrain", self.folder / f"pretrain_{attention}", (f"model.attention={attention}",))
 
     def fine_tuned(self, task: Task, name: str) -> Run:
-        """Fine-tuning for a task with a reducer, from the pre-trained weights."""
+        """Fine-tuning for a task with a reducer, from the pre-trained weights if there are any."""
         matched = self.reducers[name]
-        start = self.pretraining(matched.model.attention).folder / LAST
-        return self._training(
-            task, self.folder / task / "fine_tuned" / folder_name(name), (f"checkpoint={start}", *matched.overrides)
-        )
+        start: tuple[str, ...] = ()
+        if self.comparison.pretrain.config is not None:
+            start = (f"checkpoint={self.pretraining(matched.attention).folder / LAST}",)
+        return self._training(task, self.folder / task / "fine_tuned" / folder_name(name), (*start, *matched.overrides))
 
     def off_the_shelf(self, task: Task, name: str) -> Run:
         """The weights that were fine-tuned without a reducer, evaluated with one."""
@@ -121,8 +132,11 @@ class Seed:
 
     def runs_of(self, task: Task, schedules: dict[tuple[int, int], Matched]) -> list[Run]:
         """All that a task's numbers rest on, each run after those whose weights it takes."""
-        attentions = dict.fromkeys(matched.model.attention for matched in self.reducers.values())
-        runs = [self.pretraining(attention) for attention in attentions]
+        attentions = dict.fromkeys(matched.attention for matched in self.reducers.values())
+        runs: list[Run] = []
+        if self.comparison.pretrain.config is not None:
+            runs += [self.pretraining(attention) for attention in attentions]
+
         ordered = sorted(self.reducers, key=lambda name: name != self._weights_of(name))
         runs += [self.at(task, stage, name) for stage in reversed(STAGES) for name in ordered]
         if task == "retrieval":
@@ -138,7 +152,8 @@ class Seed:
         story_set.make(self.data, replace(self.comparison.data, seed=self.seed), workers)
 
     def _training(self, task: str, folder: Path, settings: Sequence[str]) -> Run:
-        recipe = getattr(self.comparison, task)
+        recipe: Recipe = getattr(self.comparison, task)
+        assert recipe.config is not None
         own = (f"seed={self.seed}", f"data.root={self.data}", f"output_dir={folder}")
         overrides = layered(overrides_of(self.comparison, task), own, settings)
         return Run(folder, (SCRIPTS[task], "--config", recipe.config, *overrides))

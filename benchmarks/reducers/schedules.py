@@ -1,15 +1,19 @@
-"""Constant schedules that cost what is asked for: the nearest for one axis, the nearest balanced one for two."""
+"""Schedules that cost what is asked for: the nearest that one knob of the reducer can reach."""
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
 
-from benchmarks.reducers.settings import Reducer
-from configs.model import REDUCER_SETTINGS
-from configs.schema import AggregationConfig, TestaConfig, VideoConfig
-from models.testa.cost import Cost, count
+from benchmarks.reducers.settings import AXES, Attention, Reducer
+from configs.model import AMOUNTS, REDUCER_SETTINGS
+from configs.models.base import ModelConfig
+from configs.schema import AggregationConfig, VideoConfig
+from models.parts.cost import Cost
+from models.systems import count
+
+KEEP_STEPS = 1000
+"""The shares `keep` that are tried are thousandths."""
 
 
 @dataclass(frozen=True)
@@ -17,62 +21,72 @@ class Matched:
     """A reducer with its schedule: what the encoder is built of, and what that costs."""
 
     name: str
-    model: TestaConfig
+    model: ModelConfig
     video: VideoConfig
     aggregation: AggregationConfig
     cost: Cost
 
     @property
+    def attention(self) -> str | None:
+        """The encoder's kind of attention, if it has the choice."""
+        return getattr(self.model, "attention", None)
+
+    @property
     def overrides(self) -> tuple[str, ...]:
         """The same as settings of a command; all that its reducer takes, since a recipe may say other things."""
-        names = [name for name in REDUCER_SETTINGS[self.aggregation.reducer] if name != "keep"]
+        # `keep` and the numbers per block replace each other.
+        idle = ("keep",) if self.aggregation.keep is None else AMOUNTS
+        names = [name for name in REDUCER_SETTINGS[self.aggregation.reducer] if name not in idle]
         if self.aggregation.reducer not in ("none", "prune"):
             names += ["proportional_attention", "weighted_pooling"]
+
+        attention = () if self.attention is None else (f"model.attention={self.attention}",)
         return (
-            f"model.attention={self.model.attention}",
+            *attention,
             f"video.num_frames={self.video.num_frames}",
-            *(f"aggregation.{name}={getattr(self.aggregation, name)}" for name in ("reducer", *names)),
+            *(f"aggregation.{name}={_written(getattr(self.aggregation, name))}" for name in ("reducer", *names)),
         )
 
 
-def priced(name: str, model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig) -> Matched:
+def _written(value: Any) -> str:
+    """A setting's value as a command line has it."""
+    return f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
+
+
+def priced(name: str, model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig) -> Matched:
     """A given schedule with its cost; ValueError if the encoder cannot hold it."""
     model.check(video, aggregation)
     return Matched(name, model, video, aggregation, count(model, video, aggregation))
 
 
-def match(reducer: Reducer, model: TestaConfig, video: VideoConfig, gmacs: float) -> Matched:
-    """The reducer at the constant schedule whose cost is nearest to `gmacs`; the least merging of those equally near.
-
-    Where both axes merge, one number of patches goes with each of frames: that which leaves the most similar shares of
-    both, so that neither axis is favoured.
-    """
-    model = replace(model, attention=reducer.attention)
+def match(reducer: Reducer, model: ModelConfig, video: VideoConfig, gmacs: float) -> Matched:
+    """The reducer at the schedule whose cost is nearest to `gmacs`; the least merging of those equally near."""
+    model = with_attention(model, reducer.attention)
+    name, given, knob = reducer.name, reducer.aggregation, reducer.matched_by
+    if knob in ("nothing", "given"):
+        return priced(name, model, video, given)
 
     @cache
     def at(amount: int) -> Matched:
-        aggregation, read = reducer.aggregation, video
-        match reducer.matched_by:
-            case "num_frames":
-                read = replace(video, num_frames=video.num_frames - amount)
-            case "both":
-                patches = balanced_patches(amount, model, video)
-                aggregation = replace(aggregation, frames_per_block=amount, patches_per_block=patches)
-            case "frames" | "patches" | "tokens":
-                leaving: dict[str, Any] = {f"{reducer.matched_by}_per_block": amount}
-                aggregation = replace(aggregation, **leaving)
-        return priced(reducer.name, model, read, aggregation)
+        if knob == "num_frames":
+            return priced(name, model, replace(video, num_frames=video.num_frames - amount), given)
+        if knob == "keep":
+            return priced(name, model, video, replace(given, keep=round(1 - amount / KEEP_STEPS, 3)))
+        assert knob is None or knob in AXES
+        return priced(name, model, video, model.at_price(given, video, reducer.axes(model), amount, reducer.blocks))
 
-    return at(0) if reducer.matched_by == "nothing" else nearest(at, gmacs)
+    at(0)  # a reducer that the encoder cannot do is refused here
+    return nearest(at, gmacs)
 
 
-def balanced_patches(frames: int, model: TestaConfig, video: VideoConfig) -> int:
-    """How many patches have to leave in every block for their share at the end to be as near as can be to the frames'.
-
-    Half a patch is rounded down: less merging.
-    """
-    patches = (video.image_size // model.patch_size) ** 2
-    return math.ceil(frames * patches / video.num_frames - 0.5)
+def with_attention(model: ModelConfig, attention: Attention | None) -> ModelConfig:
+    """The model with another kind of attention; ValueError if it has no choice."""
+    if attention is None:
+        return model
+    if "attention" not in {field.name for field in fields(model)}:
+        raise ValueError(f"reducers: attention: {model.name} has no choice of attention; leave out {attention}")
+    changed: dict[str, Any] = {"attention": attention}
+    return replace(model, **changed)
 
 
 def nearest(at: Callable[[int], Matched], gmacs: float) -> Matched:
@@ -80,6 +94,7 @@ def nearest(at: Callable[[int], Matched], gmacs: float) -> Matched:
     low, high = 0, 1
     while _fits(at, high) and at(high).cost.gmacs > gmacs:
         low, high = high, 2 * high
+
     # at(low) fits and costs too much (or is the first); at(high) costs little enough, or does not fit.
     while high - low > 1:
         middle = (low + high) // 2
@@ -87,8 +102,9 @@ def nearest(at: Callable[[int], Matched], gmacs: float) -> Matched:
             low = middle
         else:
             high = middle
+
     candidates = [at(low), *([at(high)] if _fits(at, high) else [])]
-    return min(candidates, key=lambda one: abs(one.cost.gmacs - gmacs))
+    return min(candidates, key=lambda matched: abs(matched.cost.gmacs - gmacs))
 
 
 def _fits(at: Callable[[int], Matched], amount: int) -> bool:

@@ -1,4 +1,8 @@
-"""What a comparison of reducers is made of: data, recipes, the reducers and their common cost, from one YAML file."""
+"""What a comparison of reducers is made of: data, recipes, the reducers and their common cost, from one YAML file.
+
+The recipes name the system. Which reducers its encoder can do, and how a price becomes a schedule, its `model` section
+says (`configs.models.base.ModelConfig`).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,21 +11,15 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from configs.load import load
-from configs.models.testa import as_testa
-from configs.schema import (
-    AggregationConfig,
-    PretrainConfig,
-    RetrievalConfig,
-    RunConfig,
-    TestaConfig,
-    VideoConfig,
-    VqaConfig,
-)
+from configs.model import AMOUNTS, Axis
+from configs.models.base import ModelConfig
+from configs.schema import AggregationConfig, PretrainConfig, RetrievalConfig, RunConfig, VideoConfig, VqaConfig
 from datasets.stories.story_set import StorySet
 
 Task = Literal["retrieval", "vqa"]
 Stage = Literal["off_the_shelf", "fine_tuned"]
 Attention = Literal["divided", "joint"]
+Knob = Literal["nothing", "num_frames", "frames", "patches", "both", "tokens", "keep", "given"]
 TASKS: tuple[Task, ...] = get_args(Task)
 STAGES: tuple[Stage, ...] = get_args(Stage)
 CONFIG_CLASSES: dict[str, type[RunConfig]] = {
@@ -32,57 +30,84 @@ CONFIG_CLASSES: dict[str, type[RunConfig]] = {
 REFERENCE = "none"
 """The reducer whose GMACs the target is a share of."""
 
-# What is chosen so that a reducer costs the target, and for which of them that can be.
-MATCHED: dict[str, tuple[str, ...]] = {
-    "nothing": ("none",),
-    "num_frames": ("none",),
-    "frames": ("geometry", "importance", "prune"),
-    "patches": ("geometry", "importance", "prune"),
-    "both": ("geometry", "importance", "prune"),
-    "tokens": ("tome",),
+AXES: dict[Knob, tuple[Axis, ...]] = {
+    "frames": ("frames",),
+    "patches": ("patches",),
+    "both": ("frames", "patches"),
+    "tokens": ("tokens",),
 }
+"""The axes that a reducer shortens to cost the target, for the knobs that turn numbers a block."""
+OF_NO_REDUCER: tuple[Knob, ...] = ("nothing", "num_frames")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reducer:
     """One row of the comparison.
 
-    `matched_by` is what is chosen so that it costs the target: the number of frames that are read, or how many frames,
-    patches, both or joint tokens leave in every block; `aggregation` says all else. `nothing` costs what it costs.
-    `frames` are read, by default as many as the recipes say. Reducers of one attention and number of frames are a
-    group, which has one that takes nothing away: off the shelf, the others reduce its weights. `target` is the
-    comparison's unless given.
+    `matched_by` is the knob that is turned until the reducer costs the target: how many frames are read (`num_frames`),
+    the share of all tokens that is kept at the end (`keep`), or how many frames, patches, both or joint tokens leave a
+    block; by default, what leaves is what the reducer can shorten on this encoder. `aggregation` says all else. With
+    `blocks`, tokens leave in the first blocks alone. Two knobs do not look at the target: `nothing` takes nothing away,
+    and `given` takes the schedule in `aggregation` as it is.
+
+    `frames` are read, by default as many as the recipes say. `attention` is for an encoder that has the choice, by
+    default the recipes'. Reducers of one attention and number of frames are a group, which has one that takes nothing
+    away: off the shelf, the others reduce its weights. `target` is the comparison's unless given.
     """
 
     name: str
     frames: int | None = None
     target: float | None = None
-    matched_by: Literal["nothing", "num_frames", "frames", "patches", "both", "tokens"] = "both"
-    attention: Attention = "divided"
+    matched_by: Knob | None = None
+    blocks: int | None = None
+    attention: Attention | None = None
     aggregation: AggregationConfig = AggregationConfig()
 
     @property
     def group(self) -> tuple[Attention, int | None]:
-        """Reducers with the same can share weights."""
-        return self.attention, self.frames
+        """Reducers of the same group can share weights."""
+        return self.attention or "divided", self.frames
 
     def __post_init__(self) -> None:
-        if self.aggregation.reducer not in MATCHED[self.matched_by]:
+        reducer, knob = self.aggregation.reducer, self.matched_by
+        if reducer == "none" and knob not in OF_NO_REDUCER:
             raise ValueError(
-                f"matched_by: {self.matched_by} does not go with reducer {self.aggregation.reducer!r}, but with "
-                f"{' and '.join(MATCHED[self.matched_by])}"
+                f"matched_by: {knob or 'left out'} does not go with reducer 'none'; set it to "
+                f"{' or '.join(OF_NO_REDUCER)}, or choose a reducer"
             )
-        if self.aggregation.keep is not None or any(
-            getattr(self.aggregation, f"{axis}_per_block") != 0 for axis in ("frames", "patches", "tokens")
-        ):
-            raise ValueError("aggregation: the numbers per block follow from the target; leave them and keep out")
+        if reducer != "none" and knob in OF_NO_REDUCER:
+            raise ValueError(f"matched_by: {knob} does not go with reducer {reducer!r}; leave one of them out")
+
+        if knob == "given" and self.target is not None:
+            raise ValueError("target: has no effect on a given schedule; leave it out")
+        if self.blocks is not None and knob is not None and knob not in AXES:
+            raise ValueError(f"blocks: has no effect when matched_by is {knob}; leave it out")
+
+        has_schedule = self.aggregation.keep is not None or any(getattr(self.aggregation, name) for name in AMOUNTS)
+        if has_schedule != (knob == "given"):
+            raise ValueError(
+                "aggregation: the numbers per block follow from the target; leave them and keep out, or set matched_by "
+                "to given, which takes them as they are"
+            )
+
+    def axes(self, model: ModelConfig) -> tuple[Axis, ...]:
+        """The axes that are shortened until the price is met; ValueError if the encoder cannot shorten them."""
+        possible = model.reducers.get(self.aggregation.reducer, ())
+        axes = possible if self.matched_by is None else AXES[self.matched_by]
+        if not axes or not set(axes) <= set(possible):
+            able = ", ".join(name for name, own in model.reducers.items() if own and set(axes) <= set(own))
+            raise ValueError(
+                f"reducers: {self.name}: {model.name} cannot shorten {' and '.join(axes) or 'anything'} by reducer "
+                f"{self.aggregation.reducer!r}; its encoder takes {able or 'no reducer for that'}"
+            )
+        return axes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How one task is trained: a configuration, and overrides."""
+    """How one task is trained: a configuration, and overrides. Without a configuration the task is left out."""
 
-    config: str
+    config: str | None = None
     overrides: tuple[str, ...] = ()
 
 
@@ -114,16 +139,17 @@ class Sweep:
 class Comparison:
     """A comparison.
 
-    `target` is the share of GMACs that every reducer is given, of those of divided attention without a reducer over as
-    many frames. `overrides` are of all recipes. The seeds draw the videos as well as the weights, so that what differs
-    over them is more than the luck of one test set.
+    `target` is the share of GMACs that every reducer is given, of those of the encoder without a reducer over as many
+    frames (with divided attention, if it has the choice). `overrides` are of all recipes. Fine-tuning starts from what
+    `pretrain` has trained, or without it from what its recipe says. The seeds draw the videos as well as the weights,
+    so that what differs over them is more than the luck of one test set.
     """
 
     data: StorySet
     overrides: tuple[str, ...]
-    pretrain: Recipe
+    pretrain: Recipe = Recipe()
     retrieval: Recipe
-    vqa: Recipe
+    vqa: Recipe = Recipe()
     target: float
     seeds: tuple[int, ...]
     reducers: tuple[Reducer, ...]
@@ -131,6 +157,8 @@ class Comparison:
     findings: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.retrieval.config is None:
+            raise ValueError("retrieval.config: missing; every comparison is of retrieval at least")
         for target in (self.target, *(reducer.target for reducer in self.reducers)):
             if target is not None and not 0 < target < 1:
                 raise ValueError(f"target: {target} is not a share between 0 and 1")
@@ -144,7 +172,7 @@ class Comparison:
         if len(set(names)) != len(names):
             raise ValueError(f"reducers: {', '.join(names)}: each needs a name of its own")
         if REFERENCE not in names or self.unmerged(self.named(REFERENCE)).name != REFERENCE:
-            raise ValueError(f"reducers: one of divided attention must be called {REFERENCE}, matched_by nothing")
+            raise ValueError(f"reducers: one must be called {REFERENCE}, matched_by nothing, over the recipes' frames")
 
         for reducer in self.reducers:
             same = [other.name for other in self.reducers if other.group == reducer.group]
@@ -157,16 +185,21 @@ class Comparison:
                 if name not in names:
                     raise ValueError(f"findings: {name} is none of the reducers {', '.join(names)}")
 
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks that have a recipe."""
+        return tuple(task for task in TASKS if getattr(self, task).config is not None)
+
     def named(self, name: str) -> Reducer:
         """The reducer of that name."""
         return next(reducer for reducer in self.reducers if reducer.name == name)
 
     def unmerged(self, reducer: Reducer) -> Reducer:
         """The reducer of the same group which takes nothing away, whose weights the others reduce off the shelf."""
-        return self._without(reducer.attention, reducer.frames)
+        return self._without(*reducer.group)
 
     def costed_by(self, reducer: Reducer) -> Reducer:
-        """Divided attention without a reducer over as many frames, of whose cost a reducer is given a share."""
+        """The encoder without a reducer over as many frames, of whose cost a reducer is given a share."""
         return self._without("divided", reducer.frames)
 
     def _without(self, attention: Attention, frames: int | None) -> Reducer:
@@ -193,19 +226,31 @@ def layered(*layers: Sequence[str]) -> tuple[str, ...]:
     return tuple(by_key.values())
 
 
-def encoder_of(comparison: Comparison) -> tuple[TestaConfig, VideoConfig]:
-    """The video encoder that all recipes train, and what retrieval and vqa show it; pre-training may show fewer frames.
+def retrieval_of(comparison: Comparison) -> RetrievalConfig:
+    """The configuration that retrieval is trained with; its encoder is the one of all recipes.
 
-    ValueError if they do not agree, or begin with a reducer.
+    Pre-training may show it fewer frames. ValueError if the recipes do not agree, or begin with a reducer.
     """
     configs = {}
     for task, config_class in CONFIG_CLASSES.items():
         recipe: Recipe = getattr(comparison, task)
+        if recipe.config is None:
+            continue
         configs[task] = load(config_class, Path(recipe.config), list(overrides_of(comparison, task)))
         if configs[task].aggregation.reducer != "none":
             raise ValueError(f"overrides: add aggregation.reducer=none; {task} is to begin without a reducer")
+
     if len({config.model for config in configs.values()}) > 1:
-        raise ValueError("overrides: pretrain, retrieval and vqa have to agree on the model; set it for all")
-    if configs["retrieval"].video != configs["vqa"].video:
+        raise ValueError(f"overrides: {', '.join(configs)} have to agree on the model; set it for all")
+    if "vqa" in configs and configs["retrieval"].video != configs["vqa"].video:
         raise ValueError("overrides: retrieval and vqa have to agree on video; set it for both")
-    return as_testa(configs["retrieval"].model), configs["retrieval"].video
+
+    retrieval = configs["retrieval"]
+    assert isinstance(retrieval, RetrievalConfig)
+    return retrieval
+
+
+def encoder_of(comparison: Comparison) -> tuple[ModelConfig, VideoConfig]:
+    """The video encoder that all recipes train, and what retrieval and vqa show it; ValueError as `retrieval_of`."""
+    config = retrieval_of(comparison)
+    return config.model, config.video

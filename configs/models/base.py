@@ -1,8 +1,9 @@
 """The base class of every system's `model` section."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from configs.model import AggregationConfig, TextTowerConfig, VideoConfig
+from configs.model import AggregationConfig, Axis, TextTowerConfig, VideoConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,26 @@ class ModelConfig:
 
     def check(self, video: VideoConfig, aggregation: AggregationConfig) -> None:
         """Refuse an input or a reducer that the model cannot take, by a ValueError that begins with the dotted key."""
+        raise NotImplementedError
+
+    @property
+    def reducers(self) -> Mapping[str, tuple[Axis, ...]]:
+        """The reducers that the encoder can do, and the axes that each can shorten: none, unless a system says more."""
+        return {"none": ()}
+
+    def at_price(
+        self,
+        aggregation: AggregationConfig,
+        video: VideoConfig,
+        axes: Sequence[Axis],
+        amount: int,
+        blocks: int | None = None,
+    ) -> AggregationConfig:
+        """The reducer with a schedule over `axes` that costs less the higher `amount` is; 0 takes nothing away.
+
+        The schedule is the same in every block, or in the first `blocks` alone. `check` refuses one that takes more
+        than there is.
+        """
         raise NotImplementedError
 
     def check_clip(self, num_frames: int, image_size: int, video: VideoConfig) -> None:

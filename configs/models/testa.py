@@ -1,9 +1,11 @@
 """TESTA's `model` section: a ViT with divided, joint or space-only attention, and BERT towers."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.model import AggregationConfig, TextConfig, VideoConfig, check_positive, refuse_working_memory
+from configs import divided
+from configs.model import AggregationConfig, Axis, TextConfig, VideoConfig, check_positive, refuse_working_memory
 from configs.models.base import ModelConfig
 from configs.schedule import (
     blocks_from_amount,
@@ -14,11 +16,12 @@ from configs.schedule import (
     keep_per_axis,
 )
 
-ATTENTION_REDUCERS: dict[str, tuple[str, ...]] = {
-    "divided": ("none", "geometry", "importance", "prune", "saliency"),
-    "joint": ("none", "tome", "saliency"),
-    "space": ("none",),
+ATTENTION_REDUCERS: dict[str, dict[str, tuple[Axis, ...]]] = {
+    "divided": divided.REDUCERS,
+    "joint": {"none": (), "tome": ("tokens",), "saliency": ("tokens",)},
+    "space": {"none": ()},
 }
+"""The reducers for each kind of attention, and the axes that each can shorten."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +66,10 @@ class TestaConfig(ModelConfig):
         if self.attention != "divided":
             refuse_working_memory(video, f"with {self.attention} attention")
 
-        if aggregation.reducer not in ATTENTION_REDUCERS[self.attention]:
-            takes = ", ".join(ATTENTION_REDUCERS[self.attention])
+        if aggregation.reducer not in self.reducers:
             raise ValueError(
                 f"aggregation.reducer: {aggregation.reducer!r} does not go with {self.attention} attention, "
-                f"which takes {takes}"
+                f"which takes {', '.join(self.reducers)}"
             )
 
         if aggregation.reducer == "saliency":
@@ -80,6 +82,23 @@ class TestaConfig(ModelConfig):
             raise ValueError(
                 "model.temporal_scaling: has one factor a frame, so frames cannot merge; set frames_per_block to 0"
             )
+
+    @property
+    def reducers(self) -> Mapping[str, tuple[Axis, ...]]:
+        """The reducers for this attention, and the axes that each can shorten."""
+        return ATTENTION_REDUCERS[self.attention]
+
+    def at_price(
+        self,
+        aggregation: AggregationConfig,
+        video: VideoConfig,
+        axes: Sequence[Axis],
+        amount: int,
+        blocks: int | None = None,
+    ) -> AggregationConfig:
+        """The reducer with `amount` leaving each axis in a block; of frames and patches, patches in proportion."""
+        patches = (video.image_size // self.patch_size) ** 2
+        return divided.at_price(aggregation, axes, amount, video.num_frames, patches, self.depth, blocks)
 
     def check_clip(self, num_frames: int, image_size: int, video: VideoConfig) -> None:
         """Refuse clips whose size differs from `video` and does not fit, such as a pre-training source's."""

@@ -1,10 +1,11 @@
 """TVTSv2's `model` section: CLIP's towers, with attention over time added to the image tower."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.divided import divided_schedules
-from configs.model import AggregationConfig, VideoConfig, check_positive
+from configs import divided
+from configs.model import AggregationConfig, Axis, VideoConfig, check_positive
 from configs.models.base import ModelConfig
 from configs.models.clip import ClipTowerConfig
 
@@ -62,7 +63,24 @@ class TvtsConfig(ModelConfig):
         self._check_size("video.image_size:", video.image_size)
         if aggregation.weighted_pooling:
             raise ValueError("aggregation.weighted_pooling: has no effect here: the embedding is the class token's")
-        divided_schedules(aggregation, self.depth, video.num_frames, (video.image_size // self.patch_size) ** 2)
+        divided.divided_schedules(aggregation, self.depth, video.num_frames, (video.image_size // self.patch_size) ** 2)
+
+    @property
+    def reducers(self) -> Mapping[str, tuple[Axis, ...]]:
+        """The reducers that the tower can do, and the axes that each can shorten."""
+        return divided.REDUCERS
+
+    def at_price(
+        self,
+        aggregation: AggregationConfig,
+        video: VideoConfig,
+        axes: Sequence[Axis],
+        amount: int,
+        blocks: int | None = None,
+    ) -> AggregationConfig:
+        """The reducer with `amount` leaving each axis in a block; of frames and patches, patches in proportion."""
+        patches = (video.image_size // self.patch_size) ** 2
+        return divided.at_price(aggregation, axes, amount, video.num_frames, patches, self.depth, blocks)
 
     def check_clip(self, num_frames: int, image_size: int, video: VideoConfig) -> None:
         """Refuse images that patches do not tile; any number of frames fits."""

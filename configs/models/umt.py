@@ -1,13 +1,15 @@
 """UMT's models (ICCV 2023), which vid-TLDR (CVPR 2024) reduces: the `model` section chosen by `model.name: umt`."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from configs.model import AggregationConfig, TextConfig, VideoConfig, check_positive, refuse_working_memory
+from configs.model import AggregationConfig, Axis, TextConfig, VideoConfig, check_positive, refuse_working_memory
 from configs.models.base import ModelConfig
-from configs.schedule import blocks_from_keep, blocks_from_tokens, check_capacity
+from configs.schedule import blocks_from_keep, blocks_from_tokens, check_capacity, in_first_blocks
 
-REDUCERS = ("none", "tome", "saliency")
+REDUCERS: dict[str, tuple[Axis, ...]] = {"none": (), "tome": ("tokens",), "saliency": ("tokens",)}
+"""The reducers for attention over space and time at once, and the axis that each shortens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,22 @@ class UMTConfig(ModelConfig):
         schedule = token_schedule(self, video, aggregation)
         if any(schedule) and self.pooling == "frames":
             raise ValueError("model.pooling: frames has no meaning once tokens of several frames merge; set it to all")
+
+    @property
+    def reducers(self) -> Mapping[str, tuple[Axis, ...]]:
+        """The reducers that the encoder can do, and the axis that each shortens."""
+        return REDUCERS
+
+    def at_price(
+        self,
+        aggregation: AggregationConfig,
+        video: VideoConfig,
+        axes: Sequence[Axis],
+        amount: int,
+        blocks: int | None = None,
+    ) -> AggregationConfig:
+        """The reducer with `amount` tokens leaving in every block, or in the first `blocks`."""
+        return replace(aggregation, tokens_per_block=in_first_blocks(amount, blocks, self.depth))
 
     def check_clip(self, num_frames: int, image_size: int, video: VideoConfig) -> None:
         """Refuse image sizes that the position table is not made for; any number of frames fits."""

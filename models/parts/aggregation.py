@@ -17,6 +17,15 @@ from models.parts.attention import Attended, Needs
 from models.parts.sharpness import saliency
 
 Order = Literal["reference", "sorted"]
+REDUCERS: dict[str, Needs] = {
+    "none": "nothing",
+    "geometry": "key",
+    "importance": "probabilities",
+    "prune": "probabilities",
+    "tome": "key",
+    "saliency": "sharpness",
+}
+"""What each reducer needs of attention. Which of them an encoder can do, the `model` section of its system says."""
 SIMILARITIES_AT_ONCE = 2**22
 """Similarities of one sample that exist at a time while matches are sought: 32 MB in float64."""
 
@@ -260,11 +269,7 @@ class TokenAggregator(nn.Module):
     @property
     def needs(self) -> Needs:
         """What attention must return for `plan`: nothing if r = 0, so that it takes its fast path."""
-        if self.r == 0 or self.reducer == "none":
-            return "nothing"
-        if self.reducer == "saliency":
-            return "sharpness"
-        return "probabilities" if self.reducer in ("importance", "prune") else "key"
+        return "nothing" if self.r == 0 else REDUCERS[self.reducer]
 
     def num_leaving(self, num_tokens: int) -> int:
         """How many of `num_tokens` leave: r, capped at what the axis holds."""

@@ -1,14 +1,15 @@
 """The toy's sections of a configuration: `model: {name: toy}` and `objective: {name: margin}`."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from configs.model import AggregationConfig, TextTowerConfig, VideoConfig, check_positive
+from configs.model import AggregationConfig, Axis, TextTowerConfig, VideoConfig, check_positive
 from configs.models.base import ModelConfig
-from configs.schedule import blocks_from_amount, blocks_from_keep, check_capacity
+from configs.schedule import blocks_from_amount, blocks_from_keep, check_capacity, in_first_blocks
 from configs.training import PairObjectiveConfig, TrainConfig
 
-REDUCERS = ("none", "tome")
+REDUCERS: dict[str, tuple[Axis, ...]] = {"none": (), "tome": ("tokens",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,20 @@ class ToyConfig(ModelConfig):
             raise ValueError(f"aggregation.reducer: toy takes {' and '.join(REDUCERS)}, not {aggregation.reducer!r}")
         self.check_clip(video.num_frames, video.image_size, video)
         token_schedule(self, video, aggregation)
+
+    @property
+    def reducers(self) -> Mapping[str, tuple[Axis, ...]]:
+        return REDUCERS
+
+    def at_price(
+        self,
+        aggregation: AggregationConfig,
+        video: VideoConfig,
+        axes: Sequence[Axis],
+        amount: int,
+        blocks: int | None = None,
+    ) -> AggregationConfig:
+        return replace(aggregation, tokens_per_block=in_first_blocks(amount, blocks, self.depth))
 
     def check_clip(self, num_frames: int, image_size: int, video: VideoConfig) -> None:
         if image_size % self.patch_size:

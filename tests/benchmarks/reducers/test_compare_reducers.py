@@ -102,7 +102,9 @@ def test_runs_reports_and_goes_on(
     assert compare(tmp_path, "--seeds", "3") == 0 and len(commands) == 1 and "--evaluate" in commands[0]
 
     measured = {name: {"seconds": 0.5, "peak_bytes": 2**20} for name in ("none", "frames only")}
-    monkeypatch.setattr(compare_reducers, "measure", lambda _, path: path.write_text(json.dumps(measured)))
+    monkeypatch.setattr(
+        compare_reducers, "measure", lambda _reducers, _config, path: path.write_text(json.dumps(measured))
+    )
     assert compare(tmp_path, "--measure-only") == 0 and "500.0 | 1.0 |" in (out / "comparison.md").read_text()
 
 

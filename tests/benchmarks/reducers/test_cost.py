@@ -10,7 +10,8 @@ from benchmarks.reducers import cost
 from benchmarks.reducers.cost import SETTINGS, VIDEOS, measure, variant_of
 from benchmarks.reducers.schedules import priced
 from benchmarks.settings import Settings
-from configs.schema import AggregationConfig, TestaConfig, VideoConfig
+from configs.load import from_dict
+from configs.schema import AggregationConfig, RetrievalConfig, TestaConfig, VideoConfig
 from engine.checkpoint_folder import read_json
 
 MODEL = TestaConfig(depth=2, width=96, heads=3, patch_size=8)
@@ -19,10 +20,21 @@ REDUCERS = {
     for name, frames in (("whole", 64), ("part", 8))
 }
 
+CONFIG = from_dict(
+    RetrievalConfig,
+    {
+        "model": {"text": {"depth": 1, "width": 32, "heads": 2, "intermediate": 32, "vocab_size": 100}},
+        "data": {"root": "."},
+        "optim": {"lr": 1e-5},
+        "train": {"batch_size": 2, "max_epochs": 1},
+    },
+    "test",
+)
+
 
 def test_the_work_is_that_of_the_reducer() -> None:
     def seconds(name: str) -> float:
-        variant = variant_of(REDUCERS[name])
+        variant = variant_of(REDUCERS[name], CONFIG)
         sent = Variant(**json.loads(json.dumps({"build": variant.build, "arguments": variant.arguments})))
         work = child.build(sent, SETTINGS)
         work()
@@ -37,11 +49,12 @@ def test_time_is_the_median_of_a_video_and_memory_the_most(tmp_path: Path, monke
     calls = [[Call(8.0, 5), Call(1.0, 7), Call(2.0, 6)], [Call(4.0, 1), Call(4.0, 2), Call(4.0, 3)]]
 
     def take_turns(variants: list[Variant], settings: Settings) -> list[list[Call]]:
-        assert [variant.arguments["video"]["num_frames"] for variant in variants] == [64, 8] and settings == SETTINGS
+        frames = [variant.arguments["config"]["video"]["num_frames"] for variant in variants]
+        assert frames == [64, 8] and settings == SETTINGS
         return calls
 
     monkeypatch.setattr(cost, "take_turns", take_turns)
-    measured = measure(REDUCERS, tmp_path / "measured.json")
+    measured = measure(REDUCERS, CONFIG, tmp_path / "measured.json")
     assert measured == {
         "whole": {"seconds": 2.0 / VIDEOS, "peak_bytes": 7},
         "part": {"seconds": 4.0 / VIDEOS, "peak_bytes": 3},

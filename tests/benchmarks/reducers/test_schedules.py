@@ -1,11 +1,18 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from benchmarks.reducers.schedules import Matched, balanced_patches, match
+from benchmarks.reducers.report import described
+from benchmarks.reducers.schedules import Matched, match
 from benchmarks.reducers.settings import Reducer
+from configs.divided import balanced_patches
+from configs.model import REDUCER_SETTINGS
+from configs.models.base import ModelConfig
+from configs.models.tvts import TvtsConfig
+from configs.models.umt import UMTConfig
 from configs.schema import AggregationConfig, TestaConfig, VideoConfig
-from models.testa.cost import count
+from models.systems import count
 
 MODEL, VIDEO = TestaConfig(depth=2, width=192, heads=3), VideoConfig(num_frames=12, image_size=48)
 """12 frames of 9 patches: few schedules to count."""
@@ -15,7 +22,7 @@ LIMITS = {"num_frames": 12, "frames": 3, "patches": 3, "tokens": 36}
 
 def costs_of_all(reducer: Reducer) -> dict[int, float]:
     """The cost of every constant schedule, counted one by one."""
-    model, found = replace(MODEL, attention=reducer.attention), {}
+    model, found = replace(MODEL, attention=reducer.attention or "divided"), {}
     for amount in range(LIMITS.get(reducer.matched_by, LIMITS["frames"]) + 1):
         aggregation, video = reducer.aggregation, VIDEO
         if reducer.matched_by == "num_frames":
@@ -44,7 +51,7 @@ def amount_of(matched: Matched, matched_by: str) -> int:
     "reducer",
     [
         Reducer(name="fewer", matched_by="num_frames"),
-        Reducer(name="both", aggregation=AggregationConfig(reducer="geometry")),
+        Reducer(name="both", matched_by="both", aggregation=AggregationConfig(reducer="geometry")),
         Reducer(name="frames", matched_by="frames", aggregation=AggregationConfig(reducer="prune")),
         Reducer(name="patches", matched_by="patches", aggregation=AggregationConfig(reducer="importance")),
     ],
@@ -74,5 +81,70 @@ def test_joint_tokens_are_matched_too() -> None:
 
 
 def test_patches_leave_in_proportion_to_frames() -> None:
-    model, video = TestaConfig(depth=3, patch_size=8), VideoConfig(num_frames=64, image_size=32)
-    assert [balanced_patches(frames, model, video) for frames in (0, 1, 2, 3, 6, 7, 12, 15)] == [0, 0, 0, 1, 1, 2, 3, 4]
+    assert [balanced_patches(frames, 64, 16) for frames in (0, 1, 2, 3, 6, 7, 12, 15)] == [0, 0, 0, 1, 1, 2, 3, 4]
+
+
+UMT = UMTConfig(depth=3, width=192, heads=3, pooling="all")
+SYSTEMS: dict[str, ModelConfig] = {
+    "testa": MODEL,
+    "testa joint": replace(MODEL, attention="joint"),
+    "umt": UMT,
+    "tvts": TvtsConfig(depth=2, width=192, heads=3),
+}
+
+
+@pytest.mark.parametrize("model", SYSTEMS.values(), ids=list(SYSTEMS))
+def test_a_system_says_which_reducers_it_can_do_and_matches_each(model: ModelConfig) -> None:
+    """Those that it names take a schedule of 0.7 of its cost, as near as one token more or less can be; others none."""
+    whole = count(model, VIDEO, AggregationConfig()).gmacs
+    for name in REDUCER_SETTINGS:
+        aggregation = AggregationConfig(reducer=name)  # type: ignore[arg-type]
+        if name not in model.reducers:
+            with pytest.raises(ValueError, match=r"aggregation\.reducer"):
+                model.check(VIDEO, aggregation)
+            with pytest.raises(ValueError, match=f"cannot shorten anything by reducer '{name}'"):
+                match(Reducer(name="other", aggregation=aggregation), model, VIDEO, 0.7 * whole)
+        elif name != "none":
+            matched = match(Reducer(name="own", aggregation=aggregation), model, VIDEO, 0.7 * whole)
+            assert matched.cost == count(model, VIDEO, matched.aggregation)
+            assert 0.5 * whole < matched.cost.gmacs < 0.9 * whole
+
+
+def test_schedules_of_first_blocks_of_a_share_and_given_ones() -> None:
+    saliency: Any = AggregationConfig(reducer="saliency")
+    whole = count(UMT, VIDEO, AggregationConfig()).gmacs
+
+    first = match(Reducer(name="first", blocks=2, aggregation=saliency), UMT, VIDEO, 0.6 * whole)
+    leaving = first.aggregation.tokens_per_block
+    assert isinstance(leaving, tuple) and leaving[0] == leaving[1] > 0 == leaving[2]
+    assert f"aggregation.tokens_per_block=[{leaving[0]},{leaving[0]},0]" in first.overrides
+    assert described(first) == f"{leaving[0]}, {leaving[0]}, 0 tokens a block"
+
+    kept = match(Reducer(name="kept", matched_by="keep", aggregation=saliency), UMT, VIDEO, 0.7 * whole)
+    assert kept.cost.gmacs == pytest.approx(0.7 * whole, rel=0.02)
+    assert f"aggregation.keep={kept.aggregation.keep}" in kept.overrides
+    assert not any("per_block" in override for override in kept.overrides)
+
+    # The same list, whatever it costs.
+    for name in ("tome", "saliency"):
+        own: Any = AggregationConfig(reducer=name, tokens_per_block=leaving)  # type: ignore[arg-type]
+        given = match(Reducer(name=name, matched_by="given", aggregation=own), UMT, VIDEO, 0.1 * whole)
+        assert given.aggregation is own and given.cost == count(UMT, VIDEO, own)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"matched_by": "both"},
+            "umt cannot shorten frames and patches by reducer 'tome'; its encoder takes no reducer",
+        ),
+        ({"matched_by": "patches"}, "umt cannot shorten patches by reducer 'tome'"),
+        ({"attention": "joint"}, "umt has no choice of attention"),
+        ({"blocks": 9}, "blocks: 9 is not from 1 to the 3 blocks"),
+    ],
+)
+def test_what_an_encoder_cannot_do_is_refused(settings: dict[str, Any], said: str) -> None:
+    reducer = Reducer(name="tome", aggregation=AggregationConfig(reducer="tome"), **settings)
+    with pytest.raises(ValueError, match=said):
+        match(reducer, UMT, VIDEO, 1.0)

@@ -23,7 +23,7 @@ def test_every_comparison_loads_and_its_recipes_agree(path: Path, monkeypatch: p
         (["target=1.5"], "target: 1.5 is not a share"),
         (["seeds=[1, 1]"], "each seed once"),
         (["data.seed=3"], "draws its own videos"),
-        (["reducers=[{name: none}]"], "both does not go with reducer 'none'"),
+        (["reducers=[{name: none}]"], "left out does not go with reducer 'none'"),
         (["reducers=[{name: a, matched_by: nothing}]", "findings=[]"], "must be called none"),
         (["reducers=[{name: none, matched_by: nothing}, {name: none, matched_by: nothing}]"], "a name of its own"),
         (["reducers=[{name: none, matched_by: nothing}, {name: a, matched_by: nothing}]"], "exactly one"),
@@ -40,6 +40,14 @@ def test_every_comparison_loads_and_its_recipes_agree(path: Path, monkeypatch: p
             "none of divided attention over 8 frames is matched_by nothing",
         ),
         (["sweeps={}"], "unknown key"),
+        (["retrieval.config=null"], "retrieval.config: missing"),
+        (["reducers=[{name: a, matched_by: nothing, aggregation: {reducer: prune}}]"], "leave one of them out"),
+        (["reducers=[{name: a, matched_by: given, aggregation: {reducer: prune}}]"], "set matched_by to given"),
+        (
+            ["reducers=[{name: a, matched_by: given, target: 0.5, aggregation: {reducer: prune}}]"],
+            "target: has no effect",
+        ),
+        (["reducers=[{name: a, matched_by: keep, blocks: 2, aggregation: {reducer: prune}}]"], "blocks: has no effect"),
     ],
 )
 def test_settings_that_compare_nothing_are_refused(overrides: list[str], said: str) -> None:
