@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from models.parts.aggregation import MergePlan
+
 WIDTHS_PER_TOKEN = 16
 """Vectors of the model's width that a step holds for each of its tokens, at most: an MLP has about 10, attention 8."""
 BYTES_PER_NUMBER = 4
@@ -113,3 +115,16 @@ class Assembled:
             return torch.cat(self.parts, dim=self.dim)
         assert self.target is not None, "nothing was put"
         return self.target
+
+
+def plan_of(plan: MergePlan, frames: slice) -> MergePlan:
+    """The plan for the patches of some frames, of one for all of them."""
+    destination = None if plan.destination is None else plan.destination[:, frames]
+    weight = None if plan.weight is None else plan.weight[:, frames]
+    return MergePlan(plan.keep[:, frames], plan.source[:, frames], destination, weight)
+
+
+def joined(parts: list[Tensor | None]) -> Tensor | None:
+    """What attention returned about all chunks, along the second dimension; None where it was not asked for."""
+    present = [part for part in parts if part is not None]
+    return torch.cat(present, dim=1) if present else None

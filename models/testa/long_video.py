@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.parts.aggregation import AggregationStep, MergePlan, follow, merge, note_step
 from models.parts.attention import Attended
-from models.parts.chunks import Assembled, Chunks, add_residual, residual_scale, run_step, spans
+from models.parts.chunks import Assembled, Chunks, add_residual, joined, plan_of, residual_scale, run_step, spans
 from models.testa.blocks import BlockState, DividedBlock, by_frame
 
 
@@ -87,7 +87,7 @@ def _attend_over_time(
     video.tokens = updated.whole()
 
     # Merge or drop whole frames: all patches of a frame follow one plan.
-    attended = Attended(video.tokens, _joined(keys), _joined(importances))
+    attended = Attended(video.tokens, joined(keys), joined(importances))
     plan = block.merge_frames.plan(attended, num_frames)
     if plan is not None:
         video.tokens, video.size = merge(video.tokens, video.size, plan)
@@ -137,7 +137,7 @@ def _attend_within_frames(
     mean_update = torch.stack(cls_updates).sum(dim=0) / num_frames
     video.cls = add_residual(video.cls, mean_update, _of_class_token(scale))
 
-    attended = Attended(video.tokens, _joined(keys), _joined(importances), _joined(sharpnesses))
+    attended = Attended(video.tokens, joined(keys), joined(importances), joined(sharpnesses))
     plan = block.merge_patches.plan(attended, num_patches, video.tokens.detach())
     if plan is not None:
         if video.origins is not None:
@@ -161,7 +161,7 @@ def _merge_and_transform(block: DividedBlock, video: LongVideo, chunks: Chunks, 
     transformed = Assembled(1, num_frames, target=video.tokens if plan is None else None)
     sizes = []
     for frames in spans(num_frames, chunks.frames):
-        part_plan = None if plan is None else _of_frames(plan, frames)
+        part_plan = None if plan is None else plan_of(plan, frames)
         part, size = run_step(step, video.tokens[:, frames], video.size[:, frames], part_plan)
         transformed.put(frames, part)
         sizes.append(size)
@@ -172,16 +172,3 @@ def _merge_and_transform(block: DividedBlock, video: LongVideo, chunks: Chunks, 
 
 def _of_class_token(scale: Tensor | None) -> Tensor | None:
     return None if scale is None else scale.squeeze(1)
-
-
-def _of_frames(plan: MergePlan, frames: slice) -> MergePlan:
-    """The plan for the patches of some frames."""
-    destination = None if plan.destination is None else plan.destination[:, frames]
-    weight = None if plan.weight is None else plan.weight[:, frames]
-    return MergePlan(plan.keep[:, frames], plan.source[:, frames], destination, weight)
-
-
-def _joined(parts: list[Tensor | None]) -> Tensor | None:
-    """What attention returned about all chunks, along the second dimension; None where it was not asked for."""
-    present = [part for part in parts if part is not None]
-    return torch.cat(present, dim=1) if present else None

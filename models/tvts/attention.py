@@ -4,7 +4,7 @@ Shapes: B batch, T frames, L patches a frame, N = 1 + T L tokens with the class 
 K = D / H head width.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from einops import rearrange
@@ -16,6 +16,28 @@ from models.parts.packed import can_pack, packed
 from models.parts.sharpness import sharpness
 
 Axis = Literal["time", "space"]
+
+
+class ClassShare(NamedTuple):
+    """What the class token sees in some of the tokens.
+
+    Attributes:
+        context: (B, H, K) float32, mean of their values by its attention to them alone.
+        log_total: (B, H) float32, log of the sum of their exponentiated scores.
+    """
+
+    context: Tensor
+    log_total: Tensor
+
+
+def class_share(query_B1HK: Tensor, key_BNHK: Tensor, value_BNHK: Tensor, bias: Tensor | None) -> ClassShare:
+    """What the class token's query sees in some keys, with `bias` (B, ...) of N numbers added to their scores."""
+    scaled = query_B1HK[:, 0].float() * query_B1HK.shape[-1] ** -0.5
+    scores = torch.einsum("bhk,bnhk->bhn", scaled, key_BNHK.float())
+    if bias is not None:
+        scores = scores + bias.flatten(1).unsqueeze(1).float()
+    context = torch.einsum("bhn,bnhk->bhk", scores.softmax(dim=-1), value_BNHK.float())
+    return ClassShare(context, scores.logsumexp(dim=-1))
 
 
 class ClipwiseAttention(nn.Module):
@@ -51,22 +73,59 @@ class ClipwiseAttention(nn.Module):
             needs: for reducers; what is returned is laid out as `TokenAggregator.plan` takes it. Sharpness is of
                 patches, and of their attention to each other within a frame.
         """
-        query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in self.qkv(tokens_BND).chunk(3, dim=-1))
+        query, key, value = self._project(tokens_BND)
         bias_BTL = None if size_BTL is None else size_BTL.log().detach().to(query.dtype)
 
         cls_context = self._attend_from_cls(query[:, :1], key, value, bias_BTL)
+        context, attended = self._attend_in_groups(query, key, value, num_frames, bias_BTL, needs)
+        update = self.proj(torch.cat([cls_context, context.flatten(1, 2)], dim=1))
+        return update, attended._replace(context=update)
+
+    def attend_part(
+        self, tokens_BND: Tensor, num_frames: int, size_BTL: Tensor | None = None, needs: Needs = "nothing"
+    ) -> tuple[Tensor, ClassShare, Attended]:
+        """The same for some of a clip's groups, after the class token: a few places over time, or a few frames.
+
+        Returns the update (B, T, L, D) of their tokens, what the class token sees in them (for `class_update`), and
+        what reducers read.
+        """
+        query, key, value = self._project(tokens_BND)
+        bias_BTL = None if size_BTL is None else size_BTL.log().detach().to(query.dtype)
+
+        share = class_share(query[:, :1], key[:, 1:], value[:, 1:], bias_BTL)
+        context, attended = self._attend_in_groups(query, key, value, num_frames, bias_BTL, needs)
+        return self.proj(context), share, attended
+
+    def class_update(self, cls_B1D: Tensor, shares: list[ClassShare]) -> Tensor:
+        """Update (B, 1, D) of the class token, which sees itself and all the parts of `attend_part`."""
+        query, key, value = self._project(cls_B1D)
+        shares = [class_share(query, key, value, None), *shares]
+
+        # A part weighs as much as its scores add up to, as in one softmax over all of them.
+        weights = torch.stack([share.log_total for share in shares]).softmax(dim=0).unsqueeze(-1)
+        context = (weights * torch.stack([share.context for share in shares])).sum(dim=0)
+        return self.proj(context.flatten(1).unsqueeze(1).to(query.dtype))
+
+    def _project(self, tokens_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, N, H, K)."""
+        query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in self.qkv(tokens_BND).chunk(3, dim=-1))
+        return query, key, value
+
+    def _attend_in_groups(
+        self, query: Tensor, key: Tensor, value: Tensor, num_frames: int, bias_BTL: Tensor | None, needs: Needs
+    ) -> tuple[Tensor, Attended]:
+        """Context (B, T, L, D) of the patches, each of which sees its group and the class token; what reducers read."""
         queries = query[:, 1:].unflatten(1, (num_frames, -1))
         keys, values = (self._with_cls(part, num_frames) for part in (key, value))
         bias = None if bias_BTL is None else self._group_bias(bias_BTL)
         importance = None
         if needs == "probabilities":
-            context, importance = self._attend_with_probabilities(queries, keys, values, bias)
+            grouped_context, importance = self._attend_with_probabilities(queries, keys, values, bias)
         else:
             grouped = [self._grouped(part) for part in (queries, keys, values)]
-            context = F.scaled_dot_product_attention(grouped[0], grouped[1], grouped[2], attn_mask=bias)
-        context = self._ungrouped(context, len(tokens_BND), num_frames)
+            grouped_context = F.scaled_dot_product_attention(grouped[0], grouped[1], grouped[2], attn_mask=bias)
+        context = self._ungrouped(grouped_context, len(query), num_frames)
 
-        update = self.proj(torch.cat([cls_context, context.flatten(1, 2)], dim=1))
         patch_key = (
             None
             if needs in ("nothing", "sharpness")
@@ -75,7 +134,7 @@ class ClipwiseAttention(nn.Module):
         if patch_key is not None and self.axis == "time":
             patch_key = patch_key.transpose(1, 2)
         sharp = self._sharpness(query, key, num_frames) if needs == "sharpness" else None
-        return update, Attended(update, patch_key, importance, sharp)
+        return context, Attended(context, patch_key, importance, sharp)
 
     def _sharpness(self, query_BNHK: Tensor, key_BNHK: Tensor, num_frames: int) -> Tensor:
         """Sharpness (B, T, L) of what the patches of a frame pay to each other."""

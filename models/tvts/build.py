@@ -66,6 +66,7 @@ def build_model(config: TaskConfig, tokenizer: Any) -> Tvts:
         temperature=objective.temperature,
         pixel_mean=config.video.pixel_mean,
         pixel_std=config.video.pixel_std,
+        working_memory=config.video.working_memory,
     )
     if config.train.activation_checkpointing == "offload":
         raise ValueError("train.activation_checkpointing: offload is not to be had with tvts; use recompute")

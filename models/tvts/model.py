@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from configs.model import WORKING_MEMORY
 from models.parts.aggregation import AggregationStep
 from models.parts.clip.text_tower import TextTower
 from models.tvts.aggregation import ClipSchedules
@@ -51,6 +52,7 @@ class Tvts(nn.Module):
         sorting: whether it has the sorting head; published files are without it.
         temperature: of contrast; fixed, as TVTSv2's is.
         pixel_mean, pixel_std: of uint8 clips, on a scale from 0 to 1.
+        working_memory: GiB that the steps of a block may hold of one clip; longer clips are encoded in chunks.
     """
 
     def __init__(
@@ -61,11 +63,12 @@ class Tvts(nn.Module):
         temperature: float = 0.05,
         pixel_mean: tuple[float, float, float] = IMAGENET_MEAN,
         pixel_std: tuple[float, float, float] = IMAGENET_STD,
+        working_memory: float = WORKING_MEMORY,
     ) -> None:
         super().__init__()
         self.sizes, self.is_tied = sizes, False
         self.video_model = VideoTower(
-            sizes.image, sizes.num_frames, sizes.raw_patches, schedules, pixel_mean, pixel_std
+            sizes.image, sizes.num_frames, sizes.raw_patches, schedules, pixel_mean, pixel_std, working_memory
         )
         self.text_model = TextTower(sizes.text)
         self.pred_model: SortHead | None = None

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from configs.model import WORKING_MEMORY
 from configs.schedule import held_schedule
 from models.parts.aggregation import AggregationStep
+from models.parts.chunks import Assembled, Chunks, chunks_within, residual_dtype, run_step, spans
 from models.parts.clip.blocks import NORM_EPS, ClipMlp, initialise
 from models.parts.clip.image_tower import cut_patches, embed_patches, resize_positions
 from models.parts.clip.sizes import ImageTowerSizes
@@ -20,6 +22,7 @@ from models.parts.packed import PackedLinear, can_pack
 from models.parts.pixels import normalise_pixels
 from models.tvts.aggregation import ClipSchedules
 from models.tvts.blocks import ClipState, TvtsBlock
+from models.tvts.long_clip import LongClip, recompute_block, run_block
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -71,6 +74,7 @@ class VideoTower(nn.Module):
         raw_patches: whether `sequence` leaves the last norm and the class token away, as H/14 does.
         schedules: which frames and patches merge, and how many in each block.
         pixel_mean, pixel_std: of uint8 clips, on a scale from 0 to 1; by default ImageNet's, as published.
+        working_memory: GiB that the steps of a block may hold of one clip; longer clips are encoded in chunks.
     """
 
     def __init__(
@@ -81,10 +85,12 @@ class VideoTower(nn.Module):
         schedules: ClipSchedules | None = None,
         pixel_mean: tuple[float, float, float] = IMAGENET_MEAN,
         pixel_std: tuple[float, float, float] = IMAGENET_STD,
+        working_memory: float = WORKING_MEMORY,
     ) -> None:
         super().__init__()
         self.image, self.raw_patches = image, raw_patches
         self.pixel_mean, self.pixel_std = pixel_mean, pixel_std
+        self.working_memory = working_memory
         self.schedules = schedules or ClipSchedules.none(image.depth)
         scale = image.width**-0.5
         self.conv1: nn.Module = nn.Conv2d(3, image.width, image.patch_size, image.patch_size, bias=False)
@@ -121,6 +127,9 @@ class VideoTower(nn.Module):
         """
         if video_BTCHW.ndim == 4:
             video_BTCHW = video_BTCHW.unsqueeze(1)
+        chunks = self._chunks(video_BTCHW, keep_BL)
+        if chunks is not None:
+            return self._encode_in_chunks(video_BTCHW, keep_BL, chunks, return_origins, steps)
         if video_BTCHW.dtype == torch.uint8:
             video_BTCHW = normalise_pixels(video_BTCHW, self.pixel_mean, self.pixel_std, self.proj.dtype)
 
@@ -181,18 +190,10 @@ class VideoTower(nn.Module):
             self.positional_embedding, (height // patch_size, width // patch_size), resize="nearest"
         )
 
-        if isinstance(self.conv1, nn.Conv2d):
-            patches = embed_patches(video_BTCHW, self.conv1.weight, keep_BL)
-        else:  # packed for inference
-            patches = self.conv1(cut_patches(video_BTCHW, patch_size, keep_BL))
+        patches = self._project_patches(video_BTCHW, keep_BL)
 
         # Each patch adds its position, the same in all frames, and its frame's time, the same for all patches.
-        place = position[1:]
-        if keep_BL is not None:
-            # Not `place[keep_BL]`, whose gradient adds up the clips' shared rows in no fixed order.
-            place = place.index_select(0, keep_BL.flatten()).unflatten(0, keep_BL.shape).unsqueeze(1)
-
-        patches = patches + place + self._time(num_frames)[:, None]
+        patches = patches + self._place(position, keep_BL) + self._time(num_frames)[:, None]
         cls = (self.class_embedding + position[0]).expand(batch, 1, -1)
         return self.ln_pre(torch.cat([cls, patches.flatten(1, 2)], dim=1))
 
@@ -212,6 +213,80 @@ class VideoTower(nn.Module):
             else:
                 state = block(state)
         return state
+
+    def _chunks(self, video_BTCHW: Tensor, keep_BL: Tensor | None) -> Chunks | None:
+        """How to divide a long clip, so that each step fits into the working memory; None where the whole does."""
+        num_frames, _, height, width = video_BTCHW.shape[1:]
+        grid = (height // self.image.patch_size) * (width // self.image.patch_size)
+        num_patches = grid if keep_BL is None else keep_BL.shape[1]
+        return chunks_within(self.working_memory, num_frames, num_patches, self.image.width)
+
+    @torch.compiler.disable
+    def _encode_in_chunks(
+        self,
+        video_BTCHW: Tensor,
+        keep_BL: Tensor | None,
+        chunks: Chunks,
+        return_origins: bool,
+        steps: list[list[AggregationStep]] | None,
+    ) -> EncodedClip:
+        """Like `forward`, to 1e-5. Under autocast, tokens stay in its dtype between blocks."""
+        clip = self._embed_in_chunks(video_BTCHW, keep_BL, chunks, return_origins or steps is not None)
+        for block in self.blocks:
+            assert isinstance(block, TvtsBlock)
+            if steps is not None:
+                steps.append([])
+            if self.recompute and self.training:
+                clip = recompute_block(block, clip, chunks)
+            else:
+                run_block(block, clip, chunks, None if steps is None else steps[-1])
+
+        # The class token is number 0 in the output, so origins move up by one; -1 still means dropped.
+        origins = None if clip.origins is None else torch.where(clip.origins < 0, -1, clip.origins + 1)
+        tokens = torch.cat([clip.cls, clip.patches.flatten(1, 2)], dim=1)
+        return EncodedClip(self.ln_post(tokens[:, 0]) @ self.proj, tokens, clip.size, origins)
+
+    def _embed_in_chunks(
+        self, video_BTCHW: Tensor, keep_BL: Tensor | None, chunks: Chunks, return_origins: bool
+    ) -> LongClip:
+        batch, num_frames, _, height, width = video_BTCHW.shape
+        patch_size, dtype = self.image.patch_size, residual_dtype(self.proj)
+        grid = (height // patch_size, width // patch_size)
+        position, time = resize_positions(self.positional_embedding, grid, resize="nearest"), self._time(num_frames)
+
+        place = self._place(position, keep_BL)
+
+        def step(pixels: Tensor, time: Tensor) -> Tensor:
+            if pixels.dtype == torch.uint8:
+                pixels = normalise_pixels(pixels, self.pixel_mean, self.pixel_std, self.proj.dtype)
+            return self.ln_pre(self._project_patches(pixels, keep_BL) + place + time[:, None]).to(dtype)
+
+        embedded = Assembled(1, num_frames)
+        for frames in spans(num_frames, chunks.frames):
+            embedded.put(frames, run_step(step, video_BTCHW[:, frames], time[frames]))
+
+        num_patches = place.shape[-2]
+        cells = torch.arange(num_frames * num_patches, device=position.device).view(num_frames, num_patches)
+        return LongClip(
+            cls=self.ln_pre((self.class_embedding + position[0]).expand(batch, 1, -1)).to(dtype),
+            patches=embedded.whole(),
+            size=position.new_ones((batch, num_frames, num_patches), dtype=torch.float32),
+            origins=cells.expand(batch, -1, -1) if return_origins else None,
+        )
+
+    @staticmethod
+    def _place(position: Tensor, keep_BL: Tensor | None) -> Tensor:
+        """The position embedding of the patches, (L, D), or of those that stay in each clip, (B, 1, L, D)."""
+        if keep_BL is None:
+            return position[1:]
+        # Not `position[1:][keep_BL]`, whose gradient adds up the clips' shared rows in no fixed order.
+        return position[1:].index_select(0, keep_BL.flatten()).unflatten(0, keep_BL.shape).unsqueeze(1)
+
+    def _project_patches(self, video_BTCHW: Tensor, keep_BL: Tensor | None) -> Tensor:
+        """Patches (B, T, L, D) without embeddings."""
+        if isinstance(self.conv1, nn.Conv2d):
+            return embed_patches(video_BTCHW, self.conv1.weight, keep_BL)
+        return self.conv1(cut_patches(video_BTCHW, self.image.patch_size, keep_BL))  # packed for inference
 
     def _initialise_blocks(self) -> None:
         """Use CLIP's scales in space. Attention over time adds 0, so the model starts as CLIP applied to each frame."""
