@@ -84,13 +84,17 @@ def paths(root: Path) -> list[str]:
     return videos
 
 
-def chooser(video: VideoConfig) -> decode.ChooseFrames:
-    """The frames that evaluation samples, which are the same at every call."""
+def chooser(video: VideoConfig) -> Callable[[int], np.ndarray]:
+    """The frames that evaluation samples, the same at every call. ValueError for a rule that asks for times."""
+    if video.eval_sampling in sampling.TIMED_SAMPLERS:
+        raise ValueError(
+            f"video.eval_sampling: {video.eval_sampling} needs times, which bare decoders do not tell; take uniform"
+        )
     rng = np.random.default_rng(0)
     return lambda length: sampling.SAMPLERS[video.eval_sampling](video.num_frames, length, rng)
 
 
-def job(path: str, size: int, choose: decode.ChooseFrames) -> Job:
+def job(path: str, size: int, choose: Callable[[int], np.ndarray]) -> Job:
     """What our reader reads of a video, as the bare calls take it. DecodeError as it raises it."""
     chosen: list[np.ndarray] = []
 

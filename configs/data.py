@@ -68,6 +68,10 @@ class DataConfig:
     unchanged, as does `clean_captions: false`. `caption` keeps `max_words` words. Texts are cut to `max_tokens` word
     pieces, including [CLS] and [SEP]. `cache: memory` keeps decoded clips of small sets, up to `cache_gb`.
 
+    `objects` is a file of `scripts.prepare_objects` with boxes that go along with each clip; frames are then sampled
+    and cut as it says. `tags` is a file of `scripts.tag_captions` with the nouns and verbs of texts, which are then not
+    cleaned.
+
     With `sources`, `mixing: sample` shuffles all rows into the same batches; with `mixing: batch` each optimizer step
     takes its batch from one source. `order: shuffled` then draws the next source in proportion to its batches, and
     `order: turns` takes one batch from each source in turn, in the order of the list. There the source with the file
@@ -96,6 +100,8 @@ class DataConfig:
     max_tokens: int | None = None
     cache: Literal["none", "memory"] = "none"
     cache_gb: float = 2.0
+    objects: str | None = None
+    tags: str | None = None
 
     def __post_init__(self) -> None:
         if self.max_words < 1:
@@ -114,6 +120,8 @@ class DataConfig:
         if self.cache == "none" and self.cache_gb != 2.0:
             raise ValueError("data.cache_gb: has no effect unless data.cache is memory")
 
+        if self.tags is not None and self.clean_captions and self.clean_up != "none":
+            raise ValueError("data.tags: are of texts as they are written; set data.clean_up=none")
         self._refuse_what_is_not_read()
 
     @property

@@ -148,7 +148,7 @@ class TextConfig(TextTowerConfig):
 
 WORKING_MEMORY = 4.0
 """GiB; more than any published setting takes, so that those are computed as a whole."""
-EvalSampling = Literal["uniform", "uniform_floor", "interval_middle", "interval_middle_padded", "ends"]
+EvalSampling = Literal["uniform", "uniform_floor", "interval_middle", "interval_middle_padded", "ends", "per_second"]
 Sampling = Literal[
     EvalSampling, "headtail", "random", "interval_random", "interval_random_padded", "interval_random_reference"
 ]

@@ -18,6 +18,7 @@ from configs.models.stoa import StoaConfig
 from configs.models.testa import TestaConfig
 from configs.models.tvts import TvtsConfig
 from configs.models.umt import UMTConfig
+from configs.objects import check_objects
 from configs.optim import OptimConfig, ParameterGroupConfig as ParameterGroupConfig, check_milestones
 from configs.sections import chosen_by_name
 from configs.training import (
@@ -47,6 +48,8 @@ class RunConfig:
 
     reads_questions: ClassVar[bool] = False
     """Whether the task reads questions and answers, not captions."""
+    reads_tags: ClassVar[bool] = False
+    """Whether some of the task's losses read which tokens are nouns and verbs."""
     is_evaluated: ClassVar[bool] = True
     """Whether training chooses its best weights by an evaluation."""
     positives: ClassVar[Literal["row", "index"]] = "index"
@@ -66,17 +69,22 @@ class RunConfig:
     wandb_project: str | None = None
 
     def __post_init__(self) -> None:
+        if self.data.tags is not None and not self.reads_tags:
+            raise ValueError(
+                f"data.tags: has no effect on {self.task}, whose losses read no nouns and verbs; remove it"
+            )
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed: {self.seed} is not from 0 to 2^32 - 1")
 
         # Only a shell expands ~: refuse it here, or a folder named ~ would be created.
         paths = {"checkpoint": self.checkpoint, "output_dir": self.output_dir}
-        paths |= {f"data.{name}": getattr(self.data, name) for name in ("root", "videos")}
+        paths |= {f"data.{name}": getattr(self.data, name) for name in ("root", "videos", "objects", "tags")}
         for name, path in paths.items():
             if path is not None and path.startswith("~/"):
                 raise ValueError(f"{name}: {path} begins with ~/, which only a shell spells out; write the whole path")
 
         self.model.check(self.video, self.aggregation)
+        check_objects(self.data, self.video, self.model)
         check_milestones(self.optim, self.train.max_epochs)
 
 
@@ -84,6 +92,7 @@ class RunConfig:
 class PretrainConfig(RunConfig):
     """Pre-training: contrast, matching and captioning together."""
 
+    reads_tags: ClassVar[bool] = True
     is_evaluated: ClassVar[bool] = False
     positives: ClassVar[Literal["row", "index"]] = "row"
 
@@ -124,6 +133,8 @@ class RetrievalConfig(RunConfig):
                 f"evaluation.rerank: matching is not trained by the losses of objective {self.objective.name}, "
                 f"{', '.join(self.objective.losses)}; set it to 0"
             )
+        if self.evaluation.windows > 1 and self.data.objects is not None:
+            raise ValueError("evaluation.windows: boxes are of the frames of one clip; set it to 1 with data.objects")
         if self.evaluation.windows > 1 and not self.video.eval_sampling.startswith("interval_middle"):
             raise ValueError(
                 f"evaluation.windows: slide within the intervals of video.eval_sampling interval_middle, and it is "

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from datasets.images import is_animated_webp, is_still, read_image
 from datasets.records import ShardMember
+from datasets.sampling import ByTime
 from datasets.video.animation import animation_still, list_animation, read_animation
 from datasets.video.files import DecodeError, Source, one_line, source_of, warn_once
 from datasets.video.frame_list import FrameList, by_decoding, from_packets
@@ -38,8 +39,11 @@ __all__ = [
     "seconds",
 ]
 
-ChooseFrames = Callable[[int], np.ndarray]
-"""From a number of frames to the sorted indices of those wanted, repeats allowed; the same whenever it is asked."""
+ChooseFrames = Callable[[int], np.ndarray] | ByTime
+"""From a number of frames to the sorted indices of those wanted, repeats allowed; the same whenever it is asked.
+
+Or the same from the frames' times.
+"""
 Square = Callable[[Tensor], Tensor]
 """From an upright frame, uint8 (3, H, W) of the video's own size, to its square (3, size, size)."""
 FRAME_LISTS = ListCache()
@@ -103,7 +107,7 @@ def read_times(
     with _errors_of(file):
         frames = list_animation(file) if is_animated_webp(file) else frame_list(source_of(file))
         first, stop = frames.part(start, end)
-    return frames.times[first + choose(stop - first)]
+    return frames.times[_chosen(choose, frames, first, stop)]
 
 
 def seconds(file: str | ShardMember) -> float | None:
@@ -165,7 +169,7 @@ def _read(
     frames = frame_list(source)
     while True:
         first, stop = frames.part(start, end)
-        indices = first + choose(stop - first)
+        indices = _chosen(choose, frames, first, stop)
         try:
             pixels = _pixels(source, size, frames, indices, square)
         except NotAsListed as error:
@@ -193,9 +197,14 @@ def _read_animation(
 ) -> Reading:
     frames = list_animation(file)
     first, stop = frames.part(start, end)
-    indices = first + choose(stop - first)
+    indices = _chosen(choose, frames, first, stop)
     pixels = read_animation(file, size, indices, None if square is None else partial(_squared, square))
     return Reading(pixels, indices, frames.times[indices], "Pillow", frames.reason)
+
+
+def _chosen(choose: ChooseFrames, frames: FrameList, first: int, stop: int) -> np.ndarray:
+    """The indices of the frames chosen from `first` to `stop`."""
+    return first + (choose.choose(frames.times[first:stop]) if isinstance(choose, ByTime) else choose(stop - first))
 
 
 def _pixels(source: Source, size: int, frames: FrameList, indices: np.ndarray, square: Square | None) -> np.ndarray:

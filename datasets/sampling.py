@@ -1,15 +1,31 @@
 """Which frames of a video to take: pure functions (num_frames, length, rng) -> sorted int64 indices below length.
 
+Rules of TIMED_SAMPLERS get the times of the frames in the place of their number. `chooser` makes either kind into what
+the decoder asks.
+
 All randomness of the data path comes from `generator`, never from a worker or from global state.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 # What numbers are drawn for. Apart, so that an epoch's order and its first item, say, do not share their draws.
 STREAMS = {"order": 1, "frames": 2, "augmentation": 3, "replacement": 4, "words": 5, "rows": 6, "sources": 7}
+
+
+RATE_ERROR = 0.01
+"""In frames a second: how far a rate that is found from times may lie below the true one."""
+
+
+@dataclass(frozen=True)
+class ByTime:
+    """A choice of frames by their times (N,), in seconds from the video's first frame; the same whenever it is made."""
+
+    choose: Callable[[np.ndarray], np.ndarray]
 
 
 def generator(stream: str, seed: int, epoch: int, index: int = 0) -> np.random.Generator:
@@ -96,6 +112,20 @@ def ends(num_frames: int, length: int, rng: np.random.Generator) -> np.ndarray:
     return np.linspace(0, length - 1, num_frames).astype(np.int64)
 
 
+def per_second(num_frames: int, times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The first frame of each second, and of these `num_frames` at equal distances from the first to the last.
+
+    CLIP4Clip's and STOA-VLP's rule, which counts seconds in frames, by the frame rate cut to a whole number. Videos of
+    fewer seconds repeat frames.
+    """
+    length = len(times)
+    duration = float(times[-1] - times[0])
+    # Stamps are rounded, in some files to a millisecond, so that a rate of 25 may be found a little lower.
+    rate = max(int((length - 1) / duration + RATE_ERROR), 1) if duration > 0 else length
+    first_of_second = np.arange(0, length, rate, dtype=np.int64)
+    return first_of_second[np.linspace(0, len(first_of_second) - 1, num_frames).astype(np.int64)]
+
+
 def intervals(num_frames: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     """First frame of each of `num_frames` intervals of nearly equal length, and that of the next interval."""
     bounds = np.linspace(0, length, num_frames + 1).astype(np.int64)
@@ -174,5 +204,32 @@ SAMPLERS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
 }
 """`video.train_sampling` and `video.eval_sampling` by name."""
 
+TIMED_SAMPLERS: dict[str, Callable[[int, np.ndarray, np.random.Generator], np.ndarray]] = {"per_second": per_second}
+"""More of them, which get the times (N,) of the frames in seconds."""
+
 RANDOM_SAMPLERS = ("headtail", "random", "interval_random", "interval_random_padded", "interval_random_reference")
 """Those that take other frames in every epoch."""
+
+
+def chooser(
+    name: str, num_frames: int, new_rng: Callable[[], np.random.Generator]
+) -> Callable[[int], np.ndarray] | ByTime:
+    """The rule of that name as `datasets.decode` asks it, which may be more than once.
+
+    Each time takes a new generator: the second answer has to equal the first.
+    """
+    if name in TIMED_SAMPLERS:
+        return ByTime(partial(_choose_by_time, name, num_frames, new_rng))
+    return partial(_choose_by_number, name, num_frames, new_rng)
+
+
+def _choose_by_number(
+    name: str, num_frames: int, new_rng: Callable[[], np.random.Generator], length: int
+) -> np.ndarray:
+    return SAMPLERS[name](num_frames, length, new_rng())
+
+
+def _choose_by_time(
+    name: str, num_frames: int, new_rng: Callable[[], np.random.Generator], times: np.ndarray
+) -> np.ndarray:
+    return TIMED_SAMPLERS[name](num_frames, times, new_rng())

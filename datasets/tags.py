@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from datasets.pairs import PackedTexts
+
 OTHER, NOUN, VERB = 0, 1, 2
 CODES = {"NOUN": NOUN, "VERB": VERB}
 """What a tag becomes; all other tags are `OTHER`."""
+TEXTS_LOOKED_FOR = 1000
 REMEDY = "tag the captions with `python -m scripts.tag_captions`, or leave out the alignment loss"
 
 
@@ -37,10 +40,21 @@ class TagStore:
         return self._row(text) is not None
 
     def __getitem__(self, text: str) -> NDArray:
+        try:
+            return self._of(text)
+        except ValueError as error:
+            raise KeyError(str(error)) from None
+
+    def _of(self, text: str) -> NDArray:
         row = self._row(text)
         if row is None:
-            raise KeyError(f"{self.path}: has no tags of {text!r}; {REMEDY}")
+            raise ValueError(f"{self.path}: has no tags of {text!r}; {REMEDY}")
         return self._codes[self._offsets[row] : self._offsets[row + 1]]
+
+    def check(self, texts: PackedTexts) -> None:
+        """Look for about a thousand evenly spread texts; ValueError, naming file and text, if one has no tags."""
+        for position in range(0, len(texts), -(-len(texts) // TEXTS_LOOKED_FOR)):
+            self._of(texts[position])
 
     @property
     def num_tokens(self) -> int:
@@ -51,13 +65,25 @@ class TagStore:
         """How many tokens are `NOUN`, or `VERB`."""
         return int((self._codes == code).sum())
 
-    def masks(self, texts: Sequence[str], num_tokens: int) -> tuple[NDArray, NDArray]:
-        """Nouns and verbs of texts, bool (P, S) both, behind the start token and cut with the text."""
-        codes = np.zeros((len(texts), num_tokens), np.uint8)
-        for row, text in enumerate(texts):
+    def masks(self, texts: Sequence[str], lengths: Sequence[int], max_tokens: int) -> tuple[NDArray, NDArray]:
+        """Nouns and verbs of texts, bool (P, S) both, behind the start token and cut with the text.
+
+        Args:
+            lengths: tokens of each text, start and end counted; the longest text has S.
+            max_tokens: what longer texts were cut to.
+
+        ValueError, naming the file and the text, if it has no tags, or was cut into other tokens when it was tagged.
+        """
+        codes = np.zeros((len(texts), max(lengths, default=0)), np.uint8)
+        for row, (text, length) in enumerate(zip(texts, lengths, strict=True)):
+            found = self._of(text)
+            if min(len(found) + 2, max_tokens) != length:
+                raise ValueError(
+                    f"{self.path}: has {len(found)} tags of {text!r}, which is {length - 2} tokens here; tag it with "
+                    "the vocabulary that the model uses"
+                )
             # Neither start nor end has a tag; a text that is cut keeps its end token.
-            found = self[text][: num_tokens - 2]
-            codes[row, 1 : 1 + len(found)] = found
+            codes[row, 1 : length - 1] = found[: length - 2]
         return codes == NOUN, codes == VERB
 
     def merged(self, tags: Mapping[str, Sequence[int]]) -> dict[int, NDArray]:

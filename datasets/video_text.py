@@ -39,7 +39,7 @@ class VideoTextDataset(Dataset):
 
     Args:
         clean: what is done to every text; it is given to worker processes, so no nested function.
-        sampling: one of `sampling.SAMPLERS`.
+        sampling: one of `sampling.SAMPLERS` or `sampling.TIMED_SAMPLERS`.
         framing: how frames become squares; what it draws is for training only.
         texts: whether a sample has one text or all texts of its video.
         extras: what else goes along with a clip, by name; given to worker processes too.
@@ -126,8 +126,7 @@ class VideoTextDataset(Dataset):
         assert not self.training, "training takes other frames each epoch"
         if decode.is_still(self.table.file(video)):
             return np.zeros(self.num_frames)
-        choose = partial(self._choose, 0, video)
-        return decode.read_times(self.table.file(video), choose, *self.table.span(video))
+        return decode.read_times(self.table.file(video), self._chooser(0, video), *self.table.span(video))
 
     def watch(self, line: Line) -> None:
         """Write the file being read to `line`, so that the parent process can name it if this worker hangs."""
@@ -230,7 +229,7 @@ class VideoTextDataset(Dataset):
             picture = transforms.resize_image(image, framing.read_size) if square is None else square(image)
             pixels, times = self._still(picture)
         else:
-            choose = partial(self._choose, epoch, draw)
+            choose = self._chooser(epoch, draw)
             reading = decode.read(file, framing.read_size, choose, *self.table.span(video), square)
             pixels, times = torch.from_numpy(reading.frames).permute(0, 3, 1, 2), torch.from_numpy(reading.times)
 
@@ -246,12 +245,11 @@ class VideoTextDataset(Dataset):
         # Frames come one after the other: a new generator each time makes it one draw for the whole clip.
         return self.framing.square(frame, sampling.generator("augmentation", self.seed, epoch, draw))
 
-    def _choose(self, epoch: int, draw: int, length: int) -> np.ndarray:
-        # A new generator each time: the second decoder has to get what the first one got.
+    def _chooser(self, epoch: int, draw: int) -> decode.ChooseFrames:
         if self.windows is not None:
-            return self.windows.frames(self.num_frames, length)
-        rng = sampling.generator("frames", self.seed, epoch, draw)
-        return sampling.SAMPLERS[self.sampling](self.num_frames, length, rng)
+            return partial(self.windows.frames, self.num_frames)
+        new_rng = partial(sampling.generator, "frames", self.seed, epoch, draw)
+        return sampling.chooser(self.sampling, self.num_frames, new_rng)
 
     def _new_cache(self, cache_bytes: int) -> ClipCache:
         if self.sampling in sampling.RANDOM_SAMPLERS:

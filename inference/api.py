@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from datasets.samples import collate
+from datasets.samples import Clip, collate
 from datasets.text import check_text, has_words
 from engine.hub import Checkpoint
 from engine.precision import DTYPES, Precision, autocast, check_gpu_is_supported, resolve_precision
@@ -31,6 +31,7 @@ from inference.trained import CAN_DO, Seconds, Video, abilities_of, records_of, 
 from models.parts.features import VideoFeatures
 from tasks.base import VideoTextTask, progress_bar
 from tasks.caption import CaptionTask
+from tasks.clips import clip_tokens, encode_clip
 from tasks.data import clean_up, video_text
 from tasks.tokenized_texts import TEXTS_AT_ONCE
 from tasks.vqa import QUESTION_TOKENS, AnswerList, VqaTask, padded
@@ -97,8 +98,8 @@ class TrainedModel:
         """
         self._require("encode_video")
         embeddings, tokens = [], []
-        for _, pixels in self._pixels(videos, start, end):
-            features = self.encode_pixels(pixels)
+        for _, clips in self._clips(videos, start, end):
+            features = self.encode_clips(clips)
             assert features.embedding is not None
             embeddings.append(features.embedding.cpu())
             if return_tokens:
@@ -174,9 +175,9 @@ class TrainedModel:
         task = self.task
         assert isinstance(task, VqaTask)
         listed = self._answers(answers)
-        pixels = self.read_video(video, start, end)
+        clip = self._read(video, start, end)
         with self.computing():
-            tokens = self.model.video_tokens(pixels.unsqueeze(0).to(self.device))
+            tokens = clip_tokens(self.model, clip.to(self.device))
             asked = list(self._tokenized(questions, QUESTION_TOKENS))
             states = padded([self.model.ground_text(tokens, ids, mask) for ids, mask in asked])
             given = task.answers_to(states, padded([mask for _, mask in asked]), listed)
@@ -189,32 +190,37 @@ class TrainedModel:
         """
         self._require("caption")
         written: list[str] = []
-        for positions, pixels in self._pixels(videos, start, end):
+        for positions, clips in self._clips(videos, start, end):
             with self.computing():
-                ids = self._written_ids(positions, self.model.video_tokens(pixels.to(self.device)))
+                ids = self._written_ids(positions, clip_tokens(self.model, clips.to(self.device)))
             written += self.tokenizer.written(ids)
         return written[0] if isinstance(videos, Video) else written
 
     def encode_tokens(self, video: Video, start: float | None = None, end: float | None = None) -> EncodedTokens:
         """The tokens of one video, with the cells that each token holds and the frames that were encoded."""
-        frames = self.read_video(video, start, end)
+        clip = self._read(video, start, end)
         with self.computing():
-            encoded = self.model.trace_video(frames.unsqueeze(0).to(self.device))
+            encoded = self.model.trace_video(clip.pixels.to(self.device))
         assert encoded.origins is not None
+        frames = clip.pixels[0]
         return EncodedTokens(encoded.tokens[0].cpu(), encoded.size[0].cpu(), encoded.origins[0].cpu(), frames)
 
     def encode_pixels(self, video_BTCHW: Tensor) -> "PixelFeatures":
         """Encode frames from `read_video`, uint8 (B, T, 3, H, W); the result stays on the device."""
-        video_BTCHW = video_BTCHW.to(self.device, non_blocking=True)
+        return self.encode_clips(Clip.of_pixels(video_BTCHW))
+
+    def encode_clips(self, clips: Clip) -> "PixelFeatures":
+        """Encode clips, with what goes along with them; the result stays on the device."""
+        clips = clips.to(self.device, non_blocking=True)
         with self.computing():
             if "encode_video" not in self.abilities:
-                return PixelFeatures(self.model.video_tokens(video_BTCHW), None)
-            features = self.model.encode_video(video_BTCHW)
+                return PixelFeatures(clip_tokens(self.model, clips), None)
+            features = encode_clip(self.model, clips)
             return PixelFeatures(features.tokens, features.embedding)
 
     def read_video(self, video: Video, start: float | None = None, end: float | None = None) -> Tensor:
         """The frames (T, 3, H, W), uint8, that the encoder gets from a video, an image, or a part of a video."""
-        return next(self._pixels(video, start, end))[1][0]
+        return self._read(video, start, end).pixels[0]
 
     @contextmanager
     def computing(self) -> Iterator[None]:
@@ -222,17 +228,19 @@ class TrainedModel:
         with torch.no_grad(), autocast(self.device, self.precision):
             yield
 
-    def _pixels(
-        self, videos: Video | Sequence[Video], start: Seconds, end: Seconds
-    ) -> Iterator[tuple[list[int], Tensor]]:
-        """Positions and pixels (B, T, 3, H, W) on the CPU, batch by batch."""
+    def _read(self, video: Video, start: float | None, end: float | None) -> Clip:
+        """A video as a batch of one clip."""
+        return next(self._clips(video, start, end))[1]
+
+    def _clips(self, videos: Video | Sequence[Video], start: Seconds, end: Seconds) -> Iterator[tuple[list[int], Clip]]:
+        """Positions and clips on the CPU, batch by batch."""
         data = video_text(self.config, records_of(videos, start, end), training=False)
         parts = [range(len(data))[first : first + VIDEOS_AT_ONCE] for first in range(0, len(data), VIDEOS_AT_ONCE)]
         for part in progress_bar(parts, "videos") if len(parts) > 1 else parts:
             batch = collate([data[position] for position in part])
             for failure in batch["failed"]:
                 raise ValueError(f"{failure['video']}: cannot be read ({failure['reason']}); give another file")
-            yield list(part), batch["clip"].pixels
+            yield list(part), batch["clip"]
 
     def _tokenized(self, texts: str | Sequence[str], max_tokens: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Ids and mask of the texts, cleaned as in training, in batches."""

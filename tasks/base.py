@@ -15,6 +15,8 @@ from tqdm import tqdm
 
 from configs.schema import PretrainConfig, RetrievalConfig, TaskConfig
 from datasets.loaders import TrainLoader, evaluation_loader
+from datasets.samples import Clip
+from datasets.tags import TagStore
 from datasets.video_text import VideoTextDataset
 from engine.distributed import gather_objects, is_main, rank, world_size
 from models.parts.momentum import MomentumTwin
@@ -64,6 +66,11 @@ class VideoTextTask(nn.Module):
             self._splits[part] = same[0] if same else read_split(self.config, part)
         return self._splits[part]
 
+    @cached_property
+    def tags(self) -> TagStore | None:
+        """The nouns and verbs of training texts, if `data.tags` names a file; using a checkpoint needs none."""
+        return None if self.config.data.tags is None else TagStore(Path(self.config.data.tags))
+
     def training_texts(self) -> Iterable[str]:
         """The texts that a vocabulary is learned from, if none is given."""
         return video_text(self.config, self.split("train").present, training=False).captions
@@ -88,8 +95,11 @@ class VideoTextTask(nn.Module):
             for part in ("eval", "test"):
                 self.split(part)
 
+        samples = self.training_samples()
+        if self.tags is not None:
+            self.tags.check(samples.table.texts)
         return TrainLoader(
-            self.training_samples(),
+            samples,
             batch_size=self.config.train.batch_size,
             accumulate=self.config.train.accumulate,
             seed=self.config.seed,
@@ -130,17 +140,26 @@ class VideoTextTask(nn.Module):
         return sent(ids, self.device), sent(mask, self.device)
 
     def tokenize_step(self, batches: Sequence[dict[str, Any]]) -> list[Tensor]:
-        """Add `ids` and `mask`, on the task's device, to each micro-batch; returns the masks (B, S) on the CPU."""
+        """Add `ids` and `mask`, on the task's device, to each micro-batch; returns the masks (B, S) on the CPU.
+
+        With `data.tags` also `tags`, which of them are nouns and which verbs, bool (B, S) both.
+        """
         masks = []
         for batch in batches:
             ids, mask = self._tokens(batch["text"])
             batch["ids"], batch["mask"] = sent(ids, self.device), sent(mask, self.device)
+            if self.tags is not None:
+                found = self.tags.masks(batch["text"], mask.sum(dim=1).tolist(), self._most_tokens())
+                batch["tags"] = tuple(sent(torch.from_numpy(part), self.device) for part in found)
             masks.append(mask)
         return masks
 
     def _tokens(self, texts: list[str], max_tokens: int | None = None) -> tuple[Tensor, Tensor]:
+        return self.tokenizer(texts, self._most_tokens(max_tokens))
+
+    def _most_tokens(self, max_tokens: int | None = None) -> int:
         limits = (max_tokens or self.config.data.max_tokens, self.config.model.most_tokens)
-        return self.tokenizer(texts, min(limit for limit in limits if limit is not None))
+        return min(limit for limit in limits if limit is not None)
 
     def fold_for_inference(self, dtype: torch.dtype) -> None:
         """Fold the weights to evaluate in `dtype`; outputs stay equal to 1e-5. A compiled encoder is left unchanged."""
@@ -154,7 +173,14 @@ class VideoTextTask(nn.Module):
     def each_video(
         self, data: VideoTextDataset, batch_size: int, failed: list[dict[str, Any]]
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Yield this process's share of the videos: positions and pixels (B, T, 3, H, W).
+        """Yield this process's share of the videos: positions and pixels (B, T, 3, H, W); see `each_clip`."""
+        for positions, clip in self.each_clip(data, batch_size, failed):
+            yield positions, clip.pixels
+
+    def each_clip(
+        self, data: VideoTextDataset, batch_size: int, failed: list[dict[str, Any]]
+    ) -> Iterator[tuple[list[int], Clip]]:
+        """Yield this process's share of the videos: positions, and clips with what goes along with them.
 
         Videos that cannot be read are added to `failed`. A video that hung in an earlier evaluation is not retried.
         """
@@ -172,7 +198,7 @@ class VideoTextTask(nn.Module):
             failed += batch["failed"]
             self._hung |= {entry["video"]: entry["reason"] for entry in batch["failed"] if entry["excluded"]}
             if batch["clip"] is not None:
-                yield batch["index"].tolist(), batch["clip"].pixels.to(self.device, non_blocking=True)
+                yield batch["index"].tolist(), batch["clip"].to(self.device, non_blocking=True)
 
     def evaluated(self, final: bool) -> Split:
         """The part of the data to evaluate: the test set for the final evaluation, else the evaluation set."""

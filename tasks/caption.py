@@ -20,6 +20,7 @@ from engine.distributed import done_by_main, gather_objects
 from tasks.annotations import Split, read_annotations
 from tasks.base import VideoTextTask
 from tasks.build import beside_checkpoint
+from tasks.clips import clip_tokens
 from tasks.data import clean_up, video_text
 from tasks.metrics.captions import PLAIN, CaptionScorer, JavaError
 from tasks.step_counts import count_texts
@@ -87,7 +88,7 @@ class CaptionTask(VideoTextTask):
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The mean loss of a token over all captions of the step, on all processes."""
-        losses = self.model.context_loss(self.model.video_tokens(batch["clip"].pixels), batch["ids"], batch["mask"])
+        losses = self.model.context_loss(clip_tokens(self.model, batch["clip"]), batch["ids"], batch["mask"])
         return {"cap": losses.sum() / batch["mean_tokens"]}
 
     def evaluate(self, final: bool) -> dict[str, Any]:
@@ -165,8 +166,8 @@ class CaptionTask(VideoTextTask):
         """The captions that all processes wrote, by video position."""
         arguments = {name: value for name, value in settings.items() if name != "method"}
         written: dict[int, str] = {}
-        for positions, videos in self.each_video(data, self.evaluation.batch_size, failed):
-            tokens = self.model.video_tokens(videos)
+        for positions, clips in self.each_clip(data, self.evaluation.batch_size, failed):
+            tokens = clip_tokens(self.model, clips)
             noise = self.noise(positions, settings["max_tokens"]) if settings["method"] == "nucleus" else None
             ids = self.model.generate(tokens, noise=noise, **arguments)
             written.update(zip(positions, self.tokenizer.written(ids), strict=True))

@@ -2,15 +2,19 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from configs.model import VideoConfig
 from configs.schema import RunConfig
 from datasets.framing import Framing
+from datasets.objects.along import check_boxes, object_extras
+from datasets.objects.store import ObjectStore
 from datasets.pairs import PairTable
 from datasets.records import QuestionRecord, VideoTextRecord
 from datasets.sampling import Windows
 from datasets.text import CLEAN_UPS
-from datasets.video_text import TextsOfSample, VideoTextDataset
+from datasets.video_text import Extra, TextsOfSample, VideoTextDataset
+from tasks.annotations import video_folder
 
 QUESTION_WORDS = 50
 
@@ -27,8 +31,9 @@ def video_text(
     With `windows` a sample's clip holds sliding windows (W, T, ...) instead of the configured frames.
     """
     video, data = config.video, config.data
+    table = PairTable.of(records)
     return VideoTextDataset(
-        PairTable.of(records),
+        table,
         num_frames=video.num_frames,
         framing=framing_of(video, training),
         sampling=video.train_sampling if training else video.eval_sampling,
@@ -36,9 +41,23 @@ def video_text(
         clean=clean_up(config),
         training=training,
         texts=texts,
+        extras=extras_of(config, table, str(video_folder(config))),
         cache_bytes=int(data.cache_gb * 2**30) if data.cache == "memory" and training else None,
         windows=windows,
     )
+
+
+def extras_of(config: RunConfig, table: PairTable, folder: str) -> dict[str, Extra]:
+    """What goes along with the clips of a table, whose videos are in `folder`: boxes, if `data.objects` names a file.
+
+    ValueError if the file is of other frames than the configuration samples, or lacks one of these clips.
+    """
+    if config.data.objects is None:
+        return {}
+    store, video = ObjectStore(Path(config.data.objects)), config.video
+    store.check(num_frames=video.num_frames, image_size=video.image_size, fit=video.fit, sampling=video.train_sampling)
+    check_boxes(store, table, folder)
+    return object_extras(store, folder)
 
 
 def framing_of(video: VideoConfig, training: bool, image_size: int | None = None) -> Framing:

@@ -17,7 +17,7 @@ from datasets.video_text import VideoTextDataset
 from engine.distributed import rank, world_size
 from tasks.annotations import digest_of, media_folder, sources_of
 from tasks.base import PairTask
-from tasks.data import clean_up, framing_of
+from tasks.data import clean_up, extras_of, framing_of
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,9 @@ class PretrainTask(PairTask):
         """The sources in batches, mixed as `data.mixing` says."""
         if self._mixture is None:
             return super().build_train_loader()
+        for source in self._mixture.sources:
+            if self.tags is not None:
+                self.tags.check(source.data.table.texts)
         return TrainLoader(
             self._mixture,
             batch_size=self.config.train.batch_size,
@@ -121,6 +124,7 @@ def read_source(config: PretrainConfig, source: SourceConfig) -> Source:
         seed=config.seed,
         clean=clean_up(config),
         training=True,
+        extras=extras_of(config, table, str(media_folder(config, source))),
         cache_bytes=int(data.cache_gb * 2**30) if data.cache == "memory" else None,
     )
     return Source(str(path), samples, source.weight, source.batch_size)

@@ -19,6 +19,7 @@ from datasets.video_text import VideoTextDataset
 from engine.distributed import gather_objects, rank
 from tasks.annotations import Split, setting_of
 from tasks.base import PairTask, progress_bar
+from tasks.clips import encode_clip
 from tasks.data import video_text
 from tasks.dual_softmax import LOOKS_AT_ALL, SUFFIX, dual_softmax
 from tasks.metrics import submission
@@ -120,15 +121,15 @@ class RetrievalTask(PairTask):
         """Encode each video once, split over the processes; `tokens` stores this process's share for matching."""
         own: list[int] = []
         rows: list[NDArray] = [np.zeros((0, self.model.embed_dim), np.float32)]
-        for positions, videos in self.each_video(data, self.evaluation.batch_size, failed):
+        for positions, clips in self.each_clip(data, self.evaluation.batch_size, failed):
             own += positions
             if data.windows is not None:
                 # Videos have many windows: encode no more of them at once than videos otherwise.
-                parts = videos.split(self.evaluation.batch_size)
+                parts = clips.pixels.split(self.evaluation.batch_size)
                 rows += [encode_windows(self.model, part).cpu().numpy() for part in parts]
                 continue
 
-            encoded = self.model.encode_video(videos)
+            encoded = encode_clip(self.model, clips)
             rows.append(encoded.embedding.cpu().numpy())
             if self.evaluation.rerank > 0:
                 tokens.add(positions, encoded.tokens)

@@ -24,6 +24,7 @@ from engine.distributed import gather_objects
 from tasks.annotations import read_annotations
 from tasks.base import VideoTextTask
 from tasks.build import beside_checkpoint
+from tasks.clips import clip_tokens
 from tasks.data import clean_up, video_text
 from tasks.metrics.answers import accuracies, accuracy_names, count_answers, coverage
 from tasks.step_counts import mean_count
@@ -101,7 +102,7 @@ class VqaTask(VideoTextTask):
         ids, mask = self.tokenize(batch["text"], QUESTION_TOKENS)
         # With one question a video, question i belongs to video i, and no keys and values need to be copied.
         about = None if self.config.objective.questions == "one" else batch["text_sample"]
-        states = self.model.ground_text(self.model.video_tokens(batch["clip"].pixels), ids, mask, about)
+        states = self.model.ground_text(clip_tokens(self.model, batch["clip"]), ids, mask, about)
 
         answer_ids, answer_mask = self.tokenize(batch["answers"])
         asked = batch["asked"]
@@ -184,8 +185,8 @@ class VqaTask(VideoTextTask):
             rows_of[video].append(row)
 
         predicted: dict[int, str] = {}
-        for positions, videos in self.each_video(data, self.evaluation.batch_size, failed):
-            tokens = self.model.video_tokens(videos)
+        for positions, clips in self.each_clip(data, self.evaluation.batch_size, failed):
+            tokens = clip_tokens(self.model, clips)
             rows = [row for position in positions for row in rows_of[position]]
 
             states, masks = [], []

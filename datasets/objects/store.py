@@ -8,12 +8,15 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datasets.objects.detections import NO_BOX, ClipBoxes
 
@@ -50,6 +53,7 @@ class ObjectStore:
     """A finished file; `store[name]` gives the boxes of a clip.
 
     Looks for the full name, then without its suffix, then for the file name alone, then for that without its suffix.
+    A part of a video has the name `clip_name` gives it. A store is pickled as its path.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,18 +63,25 @@ class ObjectStore:
             raise ValueError(f"{path}: there is no such file; {remedy} (python -m scripts.prepare_objects)")
         self.path = path
         self._arrays, self.settings = _open(path, "r")
-        self._names: dict[str, int] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ObjectStore, (self.path,)
 
     def __len__(self) -> int:
         return len(self._arrays["state"])
 
     def __contains__(self, name: str) -> bool:
-        return self._row(name) is not None
+        row = self.find([name])
+        return row is not None and not self.has_failed(row)
 
     def __getitem__(self, name: str) -> ClipBoxes:
-        row = self._row(name)
-        if row is None:
+        row = self.find([name])
+        if row is None or self.has_failed(row):
             raise KeyError(f"{self.path}: has no boxes of {name}; prepare them, or leave the clip out")
+        return self.at(row)
+
+    def at(self, row: int) -> ClipBoxes:
+        """The boxes in a row, see `find`."""
         boxes = self._arrays["boxes"][row].astype(np.float32) * (self.settings.image_size / STEPS)
         classes = self._arrays["classes"][row].astype(np.int64)
         boxes[classes == 0] = NO_BOX
@@ -92,12 +103,61 @@ class ObjectStore:
                 "settings, or take the file's"
             )
 
+    def find(self, names: Iterable[str]) -> int | None:
+        """The row of the first of a clip's `names` that the file knows in one of its spellings; None if none is."""
+        for name in names:
+            for spelling in spellings(name):
+                row = self._row(spelling)
+                if row is not None:
+                    return row
+        return None
+
+    def has_failed(self, row: int) -> bool:
+        """Whether no boxes could be made for a clip of the file."""
+        return bool(self._arrays["state"][row] != DONE)
+
     def _row(self, name: str) -> int | None:
-        if self._names is None:
-            self._names = {own: row for row, own in enumerate(self.names()) if self._arrays["state"][row] == DONE}
-        path = PurePosixPath(name)
-        spellings = (name, str(path.with_suffix("")) if path.name else name, path.name, path.stem)
-        return next((self._names[spelling] for spelling in spellings if spelling in self._names), None)
+        encoded = name.encode("utf-8", "surrogatepass")
+        hashes, rows = self._hashes
+        place = int(np.searchsorted(hashes, np.uint64(_hash(encoded))))
+        offsets = self._arrays["name_offsets"]
+
+        # Several names may have one hash: the names themselves decide.
+        while place < len(hashes) and hashes[place] == _hash(encoded):
+            row = int(rows[place])
+            if self._arrays["names"][offsets[row] : offsets[row + 1]].tobytes() == encoded:
+                return row
+            place += 1
+        return None
+
+    @cached_property
+    def _hashes(self) -> tuple[NDArray, NDArray]:
+        """The hashes of all names, sorted, and their rows: arrays, which forked workers share."""
+        content, offsets = self._arrays["names"].tobytes(), self._arrays["name_offsets"].tolist()
+        hashes = np.fromiter(
+            (_hash(content[begin:end]) for begin, end in zip(offsets[:-1], offsets[1:], strict=True)),
+            np.uint64,
+            len(offsets) - 1,
+        )
+        rows = np.argsort(hashes, kind="stable")
+        return hashes[rows], rows
+
+
+def clip_name(video: str, start: float | None, end: float | None) -> str:
+    """What the file calls a video, or its part from `start` to `end` seconds."""
+    return video if start is None and end is None else f"{video}[{start or 0:g},{'' if end is None else f'{end:g}'}]"
+
+
+def spellings(name: str) -> Iterator[str]:
+    """The names under which a clip may stand in a file: whole, without suffix, and both without folders."""
+    # The times of a part are no part of a suffix.
+    path, bracket, times = name.partition("[") if name.endswith("]") else (name, "", "")
+    pure = PurePosixPath(path)
+    if not pure.name:
+        yield name
+        return
+    for spelling in dict.fromkeys((path, str(pure.with_suffix("")), pure.name, pure.stem)):
+        yield f"{spelling}{bracket}{times}"
 
 
 class StoreWriter:
@@ -233,3 +293,7 @@ def _check_begun(
         raise ValueError(
             f"{path}: was begun for {len(old_names)} clips that are not these {len(names)}; delete the file"
         )
+
+
+def _hash(encoded: bytes) -> int:
+    return int.from_bytes(blake2b(encoded, digest_size=8).digest(), "little")

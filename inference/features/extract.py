@@ -98,7 +98,7 @@ def extract(
     for batch in progress_bar(loader, "batches of videos"):
         reasons |= {failure["video"]: failure["reason"] for failure in batch["failed"]}
         if batch["clip"] is not None:
-            features = model.encode_pixels(batch["clip"].pixels)
+            features = model.encode_clips(batch["clip"])
             found = {"tokens": features.tokens}
             if features.embedding is not None:
                 found["embeddings"] = features.embedding

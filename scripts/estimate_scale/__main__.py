@@ -24,7 +24,7 @@ from configs.load import load_any
 from configs.schema import CONFIG_CLASSES, TaskConfig
 from configs.sizes import format_bytes
 from datasets.decode import DecodeError, read_video
-from datasets.sampling import SAMPLERS
+from datasets.sampling import chooser
 from scripts.estimate_scale.sizes import Sizes, sizes_of
 from scripts.estimate_scale.traffic import Message, messages
 from scripts.parts.arguments import at_least, positive
@@ -154,14 +154,13 @@ def measured_clip_seconds(folder: Path, config: TaskConfig) -> float:
 
     video, rng = config.video, np.random.default_rng(0)
     chosen = [paths[place] for place in np.linspace(0, len(paths) - 1, min(len(paths), MEASURED_CLIPS)).astype(int)]
-    framing, sampler = framing_of(video, training=True), SAMPLERS[video.train_sampling]
+    framing = framing_of(video, training=True)
+    choose = chooser(video.train_sampling, video.num_frames, lambda: rng)
     square = None if framing.interpolation == "ffmpeg" else lambda frame: framing.square(frame, rng)
     started = time.perf_counter()
     for path in tqdm(chosen, desc="reading", unit="clip", disable=None):
         try:
-            read_video(
-                str(path), framing.read_size, lambda length: sampler(video.num_frames, length, rng), square=square
-            )
+            read_video(str(path), framing.read_size, choose, square=square)
         except DecodeError as error:
             raise ValueError(f"--videos: {path}: {error}") from error
 

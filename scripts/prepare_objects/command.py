@@ -10,8 +10,8 @@ from scripts.parts.worker_pool import JOBS_HELP
 from scripts.prepare_objects.ways import CachesRequest, DetectorRequest, Request, VinvlRequest
 
 PER_SECOND = "per_second"
-"""STOA-VLP's own rule for files and caches made with its code: a frame each second, of these some, evenly."""
-RULES = [name for name in sampling.SAMPLERS if name not in sampling.RANDOM_SAMPLERS]
+"""STOA-VLP's own rule, which files and caches made with its code follow."""
+OTHERS = [name for name in sampling.SAMPLERS if name not in sampling.RANDOM_SAMPLERS]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     ways = root.add_subparsers(dest="way", required=True)
 
     detect = ways.add_parser("detect", help="run a detector of torchvision on videos")
-    _add_frames(detect, RULES)
+    _add_frames(detect, [*OTHERS, PER_SECOND])
     detect.add_argument("--videos", type=Path, required=True, help="folder of the videos")
     detect.add_argument("--manifest", type=Path, help="JSONL of the clips; without it, every video of the folder")
     detect.add_argument("--model", default="fasterrcnn_resnet50_fpn_v2", help="in torchvision (%(default)s)")
@@ -56,7 +56,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     detect.add_argument("--pictures", type=at_least(0), default=0, help="draw so many clips beside OUT (%(default)s)")
 
     vinvl = ways.add_parser("vinvl", help="read VinVL's JSON files, one a video")
-    _add_frames(vinvl, [PER_SECOND, *RULES])
+    _add_frames(vinvl, [PER_SECOND, *OTHERS])
     vinvl.add_argument("--detections", type=Path, required=True, help="folder of NAME.json files")
     vinvl.add_argument("--label-map", type=Path, required=True, help="VinVL's label_map.json, or your detector's")
     vinvl.add_argument("--box-order", choices=("xyxy", "xxyy"), help="of rect; found out by default")
@@ -70,7 +70,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     vinvl.add_argument("--skip-unknown-classes", action="store_true", help="leave out boxes of other classes")
 
     caches = ways.add_parser("caches", help="read object_attr_*.pth files of STOA-VLP's code")
-    _add_frames(caches, [PER_SECOND, *RULES])
+    _add_frames(caches, [PER_SECOND, *OTHERS])
     caches.add_argument("--files", type=Path, nargs="+", required=True, help="the caches")
     caches.add_argument("--label-map", type=Path, help="VinVL's label_map.json, for names of classes")
     return root

@@ -112,10 +112,9 @@ def read_frames(job: DetectionJob, width: int, height: int) -> Tensor:
     to lose nothing.
     """
     settings = job.settings
-    rule = partial(sampling.SAMPLERS[settings.sampling], settings.num_frames)
-    no_draws = np.random.default_rng(0)
+    choose = sampling.chooser(settings.sampling, settings.num_frames, partial(np.random.default_rng, 0))
     side = max(width, height)
-    squares = decode.read_video(job.file, side, lambda length: rule(length, no_draws), job.start, job.end)
+    squares = decode.read_video(job.file, side, choose, job.start, job.end)
     frames = squares.float() / 255
     return F.interpolate(frames, size=(height, width), mode="bilinear", antialias=True)
 

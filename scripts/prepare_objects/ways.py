@@ -11,7 +11,7 @@ from datasets.annotations.layout import VIDEO_SUFFIXES
 from datasets.files_below import files_below
 from datasets.objects.crop import Fit
 from datasets.objects.detections import ClipBoxes
-from datasets.objects.store import ObjectSettings
+from datasets.objects.store import ObjectSettings, clip_name
 from datasets.objects.vinvl import BoxOrder, read_label_map
 from scripts.parts.worker_pool import Failure, run_each
 from scripts.prepare_objects.detector import DetectionJob, DetectorSettings, coco_classes, detect, load_detector
@@ -102,11 +102,6 @@ def way_of(request: Request) -> Way:
         case CachesRequest():
             return _by_caches(request)
     raise AssertionError(f"no way to do {type(request).__name__}")
-
-
-def clip_name(video: str, start: float | None, end: float | None) -> str:
-    """What the store calls a video, or its part."""
-    return video if start is None and end is None else f"{video}[{start or 0:g},{'' if end is None else f'{end:g}'}]"
 
 
 def _by_detector(request: DetectorRequest) -> Way:

@@ -105,8 +105,26 @@ def test_generator_follows_from_its_arguments_and_each_of_them_counts() -> None:
 
 
 def test_samplers_are_those_of_the_config() -> None:
-    assert set(SAMPLERS) == set(get_args(Sampling))
+    assert {*SAMPLERS, *sampling.TIMED_SAMPLERS} == set(get_args(Sampling))
     assert set(sampling.RANDOM_SAMPLERS) < set(SAMPLERS)
+
+
+def test_per_second_by_hand() -> None:
+    """Seconds are counted in frames, by the rate cut to a whole number; then 12 of them from first to last."""
+
+    def chosen(length: int, rate: float, num_frames: int = 12) -> list[int]:
+        return sampling.per_second(num_frames, np.arange(length) / rate, rng()).tolist()
+
+    # 29.97 is 29 frames a second: 0, 29, 58, ... of 600 frames there are 21, of which every 20/11th is taken.
+    assert chosen(600, 29.97) == [29 * int(place * 20 / 11) for place in range(12)]
+    assert chosen(250, 25) == [25 * int(place * 9 / 11) for place in range(12)]
+    assert chosen(250, 25, num_frames=4) == [0, 75, 150, 225]
+    # Stamps of whole milliseconds are still 30 frames a second; a part of a video begins later.
+    rounded = np.round(np.arange(90) / 30, 3) + 7
+    assert sampling.per_second(3, rounded, rng()).tolist() == [0, 30, 60]
+    # Less than a second, a single frame, and less than a frame a second.
+    assert chosen(20, 25) == [0] * 12 and chosen(1, 25) == [0] * 12
+    assert chosen(5, 0.5, num_frames=3) == [0, 2, 4]
 
 
 def test_interval_rules_by_hand() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from datasets.pairs import PackedTexts
 from datasets.tags import NOUN, VERB, TagStore, codes_of, read_published, save_tags
 
 
@@ -22,11 +23,15 @@ def test_tags_are_found_by_text_and_added_to(tmp_path: Path) -> None:
 def test_masks_stand_behind_the_start_token_and_are_cut_with_the_text(tmp_path: Path) -> None:
     path = tmp_path / "a.tags"
     save_tags(path, {"a dog runs": [0, NOUN, VERB], "cats": [NOUN]})
-    noun, verb = TagStore(path).masks(["a dog runs", "cats"], num_tokens=5)
+    noun, verb = TagStore(path).masks(["a dog runs", "cats"], [5, 3], max_tokens=77)
     assert noun.tolist() == [[False, False, True, False, False], [False, True, False, False, False]]
     assert verb.tolist() == [[False, False, False, True, False], [False] * 5]
-    noun, verb = TagStore(path).masks(["a dog runs"], num_tokens=4)  # start, two words, end
+    noun, verb = TagStore(path).masks(["a dog runs"], [4], max_tokens=4)  # start, two words, end
     assert noun.tolist() == [[False, False, True, False]] and not verb.any()
+    with pytest.raises(ValueError, match=r"a\.tags: has 3 tags of 'a dog runs', which is 4 tokens here; .*vocabulary"):
+        TagStore(path).masks(["a dog runs"], [6], max_tokens=77)
+    with pytest.raises(ValueError, match=r"a\.tags: has no tags of 'dogs'"):
+        TagStore(path).check(PackedTexts.of(["cats", "dogs"]))
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

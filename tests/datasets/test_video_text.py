@@ -299,6 +299,16 @@ def test_a_video_with_all_of_its_texts(records: list[VideoTextRecord]) -> None:
         assert batch["text_sample"].tolist() == [0, 1, 1] and batch["index"].tolist() == [1, 0]
 
 
+def test_a_rule_by_times_gets_the_times_of_the_part(records: list[VideoTextRecord]) -> None:
+    """20 frames, 10 a second: the first frame of each second, counted from where the part begins."""
+    for training in (True, False):
+        data = dataset(records, training=training, sampling="per_second")
+        whole, part = (data[0, 0], data[0, 5]) if training else (data[0], data[3])
+        assert frame_numbers(whole.clip.pixels) == [0, 0, 0, 10]
+        assert frame_numbers(part.clip.pixels) == [10] * 4
+    assert data.frame_times(0).tolist() == pytest.approx([0, 0, 0, 1])
+
+
 def box_of(table: PairTable, video: int, times: torch.Tensor) -> torch.Tensor:
     return torch.stack([times, torch.full_like(times, video)], dim=1)
 

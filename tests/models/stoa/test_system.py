@@ -31,7 +31,7 @@ GOLDEN = golden_sizes(CASE.meta)
 
 
 def section(**sections: Any) -> PretrainConfig:
-    settings = {
+    settings: dict[str, Any] = {
         "data": {"root": "/data", "manifest": "a.jsonl"},
         "optim": {"lr": 1e-5},
         "train": {"batch_size": 2, "max_epochs": 2},
@@ -39,7 +39,10 @@ def section(**sections: Any) -> PretrainConfig:
         "model": {"name": "stoa"},
         "video": {"num_frames": 12},
     }
-    return from_dict(PretrainConfig, {**settings, **sections}, "a test")
+    settings = {**settings, **sections}
+    if settings["model"].get("objects") != "none":
+        settings["data"] = {**settings["data"], "objects": "a.objects"}
+    return from_dict(PretrainConfig, settings, "a test")
 
 
 def clip_weights() -> dict[str, Tensor]:
