@@ -13,6 +13,12 @@ among grey ones. Some stories come in pairs of the same scenes in different orde
                                             is the partner's paragraph, the same sentences in the partner's order
     story_set.json                          the arguments; written last
 
+`--objects 6` adds the exact boxes of the shapes on 6 frames of each video, and which words are nouns and verbs:
+
+    stories.objects                         for `data.objects`, as `scripts.prepare_objects` makes it
+    stories.tags                            for `data.tags`, as `scripts.tag_captions` makes it; of any vocabulary
+                                            learned from these captions in which each word is one token
+
 The seed fixes all files to the byte, on one machine with one version of the encoder.
 """
 
@@ -21,8 +27,17 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from datasets.stories.story_set import Kind, StorySet, make, option
+from datasets.annotations.manifest import caption_row
+from datasets.stories.boxes import write_boxes
+from datasets.stories.sentences import WORD_TAGS
+from datasets.stories.story_set import Kind, StorySet, jobs_of, make, option
+from datasets.tags import save_tags
+from models.parts.clip.tokenizer import make_clip_tokenizer
 from scripts.parts.arguments import at_least
+from scripts.tag_captions.captions import spread
+
+LARGE_VOCABULARY = 5000
+"""So many tokens hold every word of the stories whole."""
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -49,6 +64,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         metavar="SHARE",
         help="share of the videos of each split whose scenes another one shows in another order (%(default)s)",
     )
+    parser.add_argument("--objects", type=at_least(0), default=0, metavar="FRAMES", help="of a clip, to write boxes of")
+    parser.add_argument("--objects-per-frame", type=at_least(1), default=3, help="the most boxes (%(default)s)")
     parser.add_argument("--workers", type=at_least(1), default=2, help="processes (%(default)s)")
 
     return parser.parse_args(arguments)
@@ -58,12 +75,36 @@ def main(arguments: list[str] | None = None) -> None:
     """Makes the story set that the command line asks for; a bad argument ends it with one line and status 2."""
     options = vars(parse_arguments(arguments))
     out, workers = options.pop("out"), options.pop("workers")
+    num_frames, per_frame = options.pop("objects"), options.pop("objects_per_frame")
     try:
-        made = make(out, StorySet(**options), workers)
+        story_set = StorySet(**options)
+        made = make(out, story_set, workers)
+        if num_frames:
+            made |= write_boxes(out / "stories.objects", jobs_of(out, story_set), num_frames, per_frame)
+            write_tags(out)
     except (ValueError, OSError) as error:
         print(f"make_story_videos: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     print(f"story set {'written' if made else 'already complete, nothing to do'}: {out}")
+
+
+def write_tags(out: Path) -> None:
+    """Writes which tokens of the captions of both splits are nouns and verbs, where there is no such file yet."""
+    path = out / "stories.tags"
+    if path.is_file():
+        return
+    captions = []
+    for split in ("train", "test"):
+        with (out / f"{split}.jsonl").open("rb") as file:
+            captions += [caption for line in file for caption in caption_row(line)["caption"]]
+
+    tokenizer = make_clip_tokenizer(captions, LARGE_VOCABULARY)
+    tags = {}
+    for caption in captions:
+        words = tokenizer.words(caption)
+        found = [WORD_TAGS.get(word, "OTHER") for word, _ in words]
+        tags[caption] = spread(found, [count for _, count in words])
+    save_tags(path, tags)
 
 
 if __name__ == "__main__":

@@ -37,18 +37,25 @@ def render(story: Story, size: int, frames_per_scene: int, rng: np.random.Genera
 
 
 def _render_scene(scene: Scene, size: int, num_frames: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    background, covers = scene_covers(scene, size, num_frames, rng)
+    frames = np.repeat(background[None], num_frames, axis=0)
+    for thing, cover in zip(scene.things, covers, strict=True):
+        frames += cover[..., None] * (np.array(RGB[thing.colour]) - frames)
+    return np.rint(np.clip(frames, 0, 255)).astype(np.uint8)
+
+
+def scene_covers(scene: Scene, size: int, num_frames: int, rng: np.random.Generator) -> tuple[Array, list[Array]]:
+    """Returns the background (P, Q, 3), and for each thing how much of each pixel it covers, (F, P, Q) in [0, 1]."""
     axis = (np.arange(size) + 0.5) * 2 / size - 1
     y_PQ, x_PQ = np.meshgrid(axis, axis, indexing="ij")
     background = texture(scene.background, x_PQ, y_PQ, rng)
-
-    frames = np.repeat(background[None], num_frames, axis=0)
     progress_F = (np.arange(num_frames) + 0.5) / num_frames
 
+    covers = []
     for thing, (middle_x, middle_y) in zip(scene.things, _middles(scene, rng), strict=True):
         direction = rng.choice((-1, 1))
-        cover = _cover(thing, x_PQ - middle_x, y_PQ - middle_y, progress_F, direction)[..., None]
-        frames += cover * (np.array(RGB[thing.colour]) - frames)
-    return np.rint(np.clip(frames, 0, 255)).astype(np.uint8)
+        covers.append(_cover(thing, x_PQ - middle_x, y_PQ - middle_y, progress_F, direction))
+    return background, covers
 
 
 def _middles(scene: Scene, rng: np.random.Generator) -> list[tuple[float, float]]:

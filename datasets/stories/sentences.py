@@ -14,6 +14,12 @@ TEMPLATES = (
     "{things} and the background is {background}",
 )
 
+WORD_TAGS = {
+    **dict.fromkeys(SHAPES, "NOUN"),
+    **{action.split()[0]: "VERB" for action in ACTIONS},
+}
+"""The nouns and verbs of a sentence: what is boxed, and what it does. All other words are neither."""
+
 ANSWERS = {
     "colour": COLOURS,
     "shape": SHAPES,

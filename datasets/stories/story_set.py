@@ -5,7 +5,7 @@ import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -174,6 +174,13 @@ def write_annotations(folder: Path, story_set: StorySet) -> list[VideoJob]:
             pairs = [{**captions[i], "reordered": captions[i ^ 1]["caption"]} for i in range(paired)]
             _write_jsonl(folder / "order_pairs.jsonl", pairs)
     return jobs
+
+
+def jobs_of(out: Path, story_set: StorySet) -> list[VideoJob]:
+    """The videos of a finished set at `out`, as they were made."""
+    with tempfile.TemporaryDirectory() as temporary:
+        jobs = write_annotations(Path(temporary), story_set)
+    return [replace(job, path=out / "videos" / job.path.name) for job in jobs]
 
 
 def make_video(job: VideoJob) -> None:
