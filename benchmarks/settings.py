@@ -50,7 +50,8 @@ class Settings:
 class BenchmarkConfig(PretrainConfig):
     """What overrides without --config may set: pre-training with TESTA for 32 frames, and how it is evaluated."""
 
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    # What is measured evaluates retrieval, which pre-training itself does not.
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)  # type: ignore[assignment]
 
 
 def configured(settings: Settings) -> RunConfig:

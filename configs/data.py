@@ -1,6 +1,6 @@
 """The data sections: where videos and texts are, and which of them train, choose and test a model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Dataset = Literal[
@@ -23,16 +23,40 @@ LISTS = ("train_list", "eval_list", "test_list")
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpeechConfig:
+    """How videos with timed words become four consecutive clips, each with what is spoken in it.
+
+    `cut: drawn` takes clips of 3 to 5 seconds, a second apart, at a random place, and draws again up to `tries` times
+    while nothing is spoken in one of them. `whole` cuts the whole video into four. `frames: each_clip` takes equally
+    many frames of each clip; `span`, the reference's, takes them from the first clip's start to the last one's end.
+    """
+
+    cut: Literal["drawn", "whole"] = "drawn"
+    tries: int = 5
+    frames: Literal["each_clip", "span"] = "each_clip"
+
+    def __post_init__(self) -> None:
+        if self.tries < 1:
+            raise ValueError(f"data.speech.tries: {self.tries} draws nothing; 1 draws once")
+        if self.cut == "whole" and self.tries != type(self).tries:
+            raise ValueError("data.speech.tries: has no effect with data.speech.cut whole")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    """One set of pre-training pairs: `file` (relative ones in `data.root`) names them, `media` is their folder.
+    """One set of pre-training data: `file` (relative ones in `data.root`) names it, its videos are in `media`.
 
     The suffix of `file` says its format: `.jsonl` is a manifest, `.csv` WebVid's table, `.tsv` captions and images, and
     `.json` a list of paths and captions, or an index of tar shards. An epoch shows each row `weight` times.
     `num_frames` and `image_size` default to the video section, `batch_size` to the train section, `losses` to the
     objective; setting any of them needs `data.mixing: batch`.
+
+    `kind: speech` is videos with timed words, which `data.speech` cuts into clips: a `.jsonl` manifest with `words`, a
+    `.csv` list of YT-Temporal, or a folder of videos with subtitles beside them.
     """
 
     file: str
+    kind: Literal["pairs", "speech"] = "pairs"
     media: str | None = None
     weight: float = 1.0
     num_frames: int | None = None
@@ -76,6 +100,9 @@ class DataConfig:
     takes its batch from one source. `order: shuffled` then draws the next source in proportion to its batches, and
     `order: turns` takes one batch from each source in turn, in the order of the list. There the source with the file
     `epoch_source`, by default the first, ends the epoch; the others start over whenever they run out.
+
+    With a source of speech, `eval_manifest` and `test_manifest` name speech too (a file or a folder), whose transcripts
+    an evaluation sorts.
     """
 
     root: str
@@ -93,6 +120,7 @@ class DataConfig:
     mixing: Literal["sample", "batch"] = "sample"
     order: Literal["shuffled", "turns"] = "shuffled"
     epoch_source: str | None = None
+    speech: SpeechConfig = field(default_factory=SpeechConfig)
     videos: str | None = None
     clean_captions: bool = True
     clean_up: CleanUp | None = None
@@ -129,11 +157,18 @@ class DataConfig:
         """Whether the final result comes from a set of its own, not from the set that chose the best weights."""
         return (self.test_manifest if self.dataset == "manifest" else self.test_split) is not None
 
+    @property
+    def reads_speech(self) -> bool:
+        """Whether a source holds videos with timed words."""
+        return any(source.kind == "speech" for source in self.sources)
+
     def _refuse_what_is_not_read(self) -> None:
         unread: tuple[str, ...] = (*SPLITS, *LISTS)
         why = "data.dataset manifest, whose files data.manifest, eval_manifest and test_manifest name"
         if self.sources:
             unread, why = (*MANIFESTS, *SPLITS, *LISTS), "data.sources, which name their own files"
+            if self.reads_speech:  # speech is evaluated by the sorting of its transcripts
+                unread = ("manifest", *SPLITS, *LISTS)
         elif self.dataset != "manifest":
             unread, why = (
                 MANIFESTS,
@@ -148,6 +183,12 @@ class DataConfig:
             if getattr(self, f"{part}_list") is not None and getattr(self, f"{part}_split") is None:
                 raise ValueError(f"data.{part}_list: has no effect without data.{part}_split, which it restricts")
 
+        if self.reads_speech and self.objects is not None:
+            raise ValueError(
+                "data.objects: boxes do not go along with speech, whose clips are cut anew; remove one of them"
+            )
+        if self.speech != SpeechConfig() and not self.reads_speech:
+            raise ValueError("data.speech: has no effect without a source of data.sources whose kind is speech")
         if self.sources and self.dataset != "manifest":
             raise ValueError("data.dataset: has no effect with data.sources; remove one of them")
         if self.mixing == "batch" and not self.sources:

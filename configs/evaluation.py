@@ -85,6 +85,23 @@ class EvaluationConfig:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class SortingEvaluationConfig:
+    """Evaluation of pre-training by the sorting of held-out transcripts.
+
+    `segments: permuted` shows each clip's segments in another order and keeps the labels: a model that looks at the
+    video then falls below chance. `batch_size` is of one process.
+    """
+
+    batch_size: int = 8
+    segments: Literal["in_order", "permuted"] = "in_order"
+    best_metric: Literal["sort_all", "sort_accuracy"] = "sort_all"
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"evaluation.batch_size: {self.batch_size} is less than 1")
+
+
 RANKING, GENERATING = ("answers", "shortlist"), ("num_beams", "max_tokens")
 """Settings of `AnsweringConfig` that apply to only one kind of inference."""
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple
 
 # Some are only re-exported, so that importers need not know which file holds a section.
-from configs.data import QUESTION_DATASETS, DataConfig, SourceConfig as SourceConfig
-from configs.evaluation import AnsweringConfig, CaptioningConfig, EvaluationConfig
+from configs.data import QUESTION_DATASETS, DataConfig, SourceConfig as SourceConfig, SpeechConfig as SpeechConfig
+from configs.evaluation import AnsweringConfig, CaptioningConfig, EvaluationConfig, SortingEvaluationConfig
 from configs.fusion import FusionObjectiveConfig
 from configs.model import AggregationConfig, TextConfig as TextConfig, VideoConfig
 from configs.models.base import ModelConfig
@@ -26,6 +26,7 @@ from configs.training import (
     DecoderObjectiveConfig,
     ObjectiveConfig,
     PairObjectiveConfig,
+    SortingObjectiveConfig,
     TrainConfig,
 )
 from configs.unmasked_teacher import UnmaskedTeacherConfig
@@ -36,6 +37,7 @@ PAIR_OBJECTIVES: dict[str, type[PairObjectiveConfig]] = {
     "momentum": ObjectiveConfig,
     "unmasked_teacher": UnmaskedTeacherConfig,
     "fusion": FusionObjectiveConfig,
+    "sorting": SortingObjectiveConfig,
 }
 ANSWER_OBJECTIVES: dict[str, type] = {"answers": AnsweringObjectiveConfig}
 CAPTION_OBJECTIVES: dict[str, type] = {"captions": DecoderObjectiveConfig}
@@ -50,8 +52,6 @@ class RunConfig:
     """Whether the task reads questions and answers, not captions."""
     reads_tags: ClassVar[bool] = False
     """Whether some of the task's losses read which tokens are nouns and verbs."""
-    is_evaluated: ClassVar[bool] = True
-    """Whether training chooses its best weights by an evaluation."""
     positives: ClassVar[Literal["row", "index"]] = "index"
     """The positives of the contrastive loss: each row's own pair, or all pairs of one video."""
 
@@ -67,6 +67,11 @@ class RunConfig:
     output_dir: str | None = None
     seed: int = 42
     wandb_project: str | None = None
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether training chooses its best weights by an evaluation."""
+        return True
 
     def __post_init__(self) -> None:
         if self.data.tags is not None and not self.reads_tags:
@@ -90,10 +95,9 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(RunConfig):
-    """Pre-training: contrast, matching and captioning together."""
+    """Pre-training: contrast, matching and captioning together, or contrast and the sorting of transcripts."""
 
     reads_tags: ClassVar[bool] = True
-    is_evaluated: ClassVar[bool] = False
     positives: ClassVar[Literal["row", "index"]] = "row"
 
     task: Literal["pretrain"] = "pretrain"
@@ -101,14 +105,40 @@ class PretrainConfig(RunConfig):
         PAIR_OBJECTIVES,
         lambda: ObjectiveConfig(losses=("vtc", "vtm", "cap"), queue_size=57600, alpha_ramp_epochs=2.0),
     )
+    evaluation: SortingEvaluationConfig = field(default_factory=SortingEvaluationConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.objective.check(self.train)
         if self.data.dataset in QUESTION_DATASETS:
             raise ValueError(f"data.dataset: {self.data.dataset} has questions, not captions, to pre-train on")
-        if self.data.eval_manifest or self.data.eval_split or self.data.test_is_apart:
+        if self.objective.sorts and not self.data.reads_speech:
+            raise ValueError(
+                "objective.losses: 'sorting' needs transcripts; add a source of kind speech to data.sources"
+            )
+        if self.data.reads_speech and not self.objective.takes_transcripts:
+            raise ValueError(
+                f"data.sources: objective.name {self.objective.name} cannot train on a source of kind speech, each of "
+                "whose clips has several texts; set objective.name=sorting"
+            )
+        if self.objective.sorts:
+            self._check_sorting_evaluation()
+        elif self.data.eval_manifest or self.data.eval_split or self.data.test_is_apart:
             raise ValueError("data: pre-training is not evaluated; leave out the evaluation and test sets")
+        if not self.is_evaluated and self.evaluation != type(self.evaluation)():
+            raise ValueError("evaluation: has no effect on pre-training without data.eval_manifest, speech to sort")
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether held-out transcripts are sorted, which chooses the best weights."""
+        return self.data.eval_manifest is not None
+
+    def _check_sorting_evaluation(self) -> None:
+        """Refuse a test set alone, and segments that cannot be permuted."""
+        if self.data.test_manifest and not self.data.eval_manifest:
+            raise ValueError("data.test_manifest: give data.eval_manifest too, which chooses the best weights")
+        if self.evaluation.segments == "permuted" and self.data.speech.frames != "each_clip":
+            raise ValueError("evaluation.segments: permuted takes data.speech.frames each_clip, equally many of each")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,6 +79,16 @@ class PairObjectiveConfig:
         """What a model can do once it is trained so; see `inference.trained.CAN_DO`."""
         raise NotImplementedError
 
+    @property
+    def sorts(self) -> bool:
+        """Whether transcripts are sorted, for which a source of speech is needed."""
+        return "sorting" in self.losses
+
+    @property
+    def takes_transcripts(self) -> bool:
+        """Whether a clip may have several texts, those of its segments."""
+        return False
+
     def check(self, train: TrainConfig) -> None:
         """Refuse settings that the losses cannot work with, by a ValueError that begins with the dotted key."""
 
@@ -137,6 +147,55 @@ class ObjectiveConfig(PairObjectiveConfig):
                 raise ValueError(f"objective.{name}: has no effect without {loss!r} in objective.losses")
         if "vtm" in self.losses and "vtc" not in self.losses:
             raise ValueError("objective.losses: 'vtm' draws its negatives by the similarities of 'vtc'; add that")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SortingObjectiveConfig(PairObjectiveConfig):
+    """TVTSv2's pre-training: `contrastive`, of weight 1, and `sorting` of transcripts, of weight `sort_weight`.
+
+    Contrast is with the clips of all processes. `gather: own_gradient` and `idle_head: moves` are the reference's: the
+    contrastive gradient of W processes is then 1 / W of the true one, and in steps that do not sort the sorting head
+    still moves by momentum and decay.
+    """
+
+    name: Literal["sorting"] = "sorting"
+    losses: tuple[Literal["contrastive", "sorting"], ...] = ("contrastive", "sorting")
+    temperature: float = 0.05
+    sort_weight: float = 2.0
+    gather: Literal["whole_gradient", "own_gradient"] = "whole_gradient"
+    idle_head: Literal["rests", "moves"] = "rests"
+
+    def __post_init__(self) -> None:
+        if not self.losses or len(set(self.losses)) != len(self.losses):
+            raise ValueError(f"objective.losses: {list(self.losses)} must name each loss once, and at least one")
+        for name in ("temperature", "sort_weight"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"objective.{name}: {getattr(self, name)} is not above 0")
+
+        needed = {
+            "temperature": "contrastive",
+            "gather": "contrastive",
+            "sort_weight": "sorting",
+            "idle_head": "sorting",
+        }
+        for name, loss in needed.items():
+            if loss not in self.losses and getattr(self, name) != getattr(SortingObjectiveConfig, name):
+                raise ValueError(f"objective.{name}: has no effect without {loss!r} in objective.losses")
+
+    @property
+    def teaches(self) -> frozenset[str]:
+        """What a model can do once it is trained so; see `inference.trained.CAN_DO`."""
+        return frozenset({"encode_video", "encode_text"} if "contrastive" in self.losses else ())
+
+    @property
+    def takes_transcripts(self) -> bool:
+        """A clip may have several texts."""
+        return True
+
+    def check(self, train: TrainConfig) -> None:
+        """Refuse micro-batches with nothing to contrast with."""
+        if "contrastive" in self.losses and train.batch_size // train.accumulate < 2:
+            raise ValueError("train.batch_size: contrast needs a second clip in each micro-batch; make it 2 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

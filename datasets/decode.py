@@ -120,6 +120,13 @@ def seconds(file: str | ShardMember) -> float | None:
         return container.duration / av.time_base
 
 
+def duration(file: str | ShardMember) -> float:
+    """How long a video is, in seconds: what it says, else when its last frame is shown. DecodeError if unreadable."""
+    with _errors_of(file):
+        listed = seconds(file)
+        return float(frame_list(source_of(file)).times[-1]) if listed is None else listed
+
+
 def read_still(file: str | ShardMember, second: float) -> Image.Image:
     """The frame on screen `second` after the first one, upright and of square pixels; the last one if it is over.
 

@@ -36,10 +36,11 @@ ABANDONED = 24 * 3600
 """Seconds after which an unfinished index counts as left behind by a process that died."""
 
 
-def open_table(path: Path, parse: RowParser, media: Path, shards: Sequence[Path] = ()) -> PairTable:
+def open_table(path: Path, parse: RowParser, media: Path, shards: Sequence[Path] = (), kind: str = "") -> PairTable:
     """Map the pairs of a file from its index; build the index first if there is none.
 
-    `shards` are the files that `path` names: the index is rebuilt when one of them changes, too.
+    `shards` are the files that `path` names: the index is rebuilt when one of them changes, too. A `kind` of rows has
+    an index of its own, so that nobody takes timed words for captions.
 
     Several processes may call this at once: one builds, the others wait for it. ValueError if `parse` raises it, if
     the file holds no pair, or if no index can be written.
@@ -48,7 +49,8 @@ def open_table(path: Path, parse: RowParser, media: Path, shards: Sequence[Path]
         raise ValueError(f"{path}: no such file; data.sources and data.manifest name files, relative ones in data.root")
 
     # Read before writing: an index may lie in either folder.
-    folders = (path.with_name(f"{path.name}.index"), _cache_folder(path))
+    name = f"{path.name}.{kind}" if kind else path.name
+    folders = (path.with_name(f"{name}.index"), _cache_folder(path, name))
     for folder in folders:
         table = _try_open(folder, path, media, shards)
         if table is not None:
@@ -90,9 +92,9 @@ def _state(path: Path, shard: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _cache_folder(path: Path) -> Path:
+def _cache_folder(path: Path, name: str) -> Path:
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "testa" / f"{path.name}-{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]}.index"
+    return base / "testa" / f"{name}-{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]}.index"
 
 
 def _try_open(folder: Path, path: Path, media: Path, shards: Sequence[Path]) -> PairTable | None:

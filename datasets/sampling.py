@@ -6,7 +6,7 @@ the decoder asks.
 All randomness of the data path comes from `generator`, never from a worker or from global state.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -14,7 +14,17 @@ from typing import NamedTuple
 import numpy as np
 
 # What numbers are drawn for. Apart, so that an epoch's order and its first item, say, do not share their draws.
-STREAMS = {"order": 1, "frames": 2, "augmentation": 3, "replacement": 4, "words": 5, "rows": 6, "sources": 7}
+STREAMS = {
+    "order": 1,
+    "frames": 2,
+    "augmentation": 3,
+    "replacement": 4,
+    "words": 5,
+    "rows": 6,
+    "sources": 7,
+    "segment": 8,
+    "segment_order": 9,
+}
 
 
 RATE_ERROR = 0.01
@@ -31,6 +41,11 @@ class ByTime:
 def generator(stream: str, seed: int, epoch: int, index: int = 0) -> np.random.Generator:
     """The generator of one stream of STREAMS for one item of one epoch."""
     return np.random.default_rng((STREAMS[stream], seed, epoch, index))
+
+
+Sampler = Callable[[int, int, np.random.Generator], np.ndarray]
+EDGE = 1e-6
+"""Of a frame: shares that are rounded may lie a little below the frame that they mean."""
 
 
 def uniform(num_frames: int, length: int, rng: np.random.Generator) -> np.ndarray:
@@ -176,6 +191,21 @@ def frames_of_span(num_frames_in_file: int, duration: float, start: float, end: 
     return int(start * rate), int((end - start) * rate)
 
 
+def of_clips(
+    sampler: Sampler, num_frames: int, length: int, bounds: Sequence[tuple[float, float]], rng: np.random.Generator
+) -> np.ndarray:
+    """Equally many frames of each of several clips, in order; a clip's bounds are shares of the `length` frames."""
+    each, rest = divmod(num_frames, len(bounds))
+    assert not rest, f"{num_frames} frames of {len(bounds)} clips"
+    chosen = []
+    for low, high in bounds:
+        # A clip shorter than a frame shows the frame that it begins in.
+        first = min(int(low * length + EDGE), length - 1)
+        stop = min(max(first + 1, int(high * length + EDGE)), length)
+        chosen.append(first + sampler(each, stop - first, rng))
+    return np.concatenate(chosen)
+
+
 def _padded(indices: np.ndarray, num_frames: int) -> np.ndarray:
     """Repeat the last index until there are `num_frames`."""
     return np.concatenate([indices, np.repeat(indices[-1:], num_frames - len(indices))])
@@ -190,7 +220,7 @@ def _draw(count: int, low: int, high: int, rng: np.random.Generator) -> np.ndarr
     return np.sort(np.concatenate([np.repeat(np.arange(low, high), copies), drawn]))
 
 
-SAMPLERS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
+SAMPLERS: dict[str, Sampler] = {
     "uniform": uniform,
     "uniform_floor": uniform_floor,
     "headtail": headtail,

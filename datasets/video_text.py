@@ -94,6 +94,11 @@ class VideoTextDataset(Dataset):
         return len(self.table) if pairs else self.table.num_videos
 
     @property
+    def training_texts(self) -> Iterator[str]:
+        """Every text, cleaned, one at a time."""
+        return (self.clean(text) for text in self.table.texts)
+
+    @property
     def captions(self) -> list[str]:
         """Every text, cleaned, in the order of the table: row by row."""
         return [self.clean(text) for text in self.table.texts]
@@ -116,7 +121,8 @@ class VideoTextDataset(Dataset):
         except decode.DecodeError as error:
             failed.append(self._failure(error))
         rows = self._rows_of(item)
-        return self._sample(clip, item, rows if self._texts == "all" else rows[:1], failed)
+        rows = rows if self._texts == "all" else rows[:1]
+        return self._sample(clip, item, rows, failed, epoch=0, draw=item)
 
     def frame_times(self, video: int) -> np.ndarray:
         """When each frame of a video's clip in evaluation is shown, (T,) in seconds from the video's first frame.
@@ -126,7 +132,8 @@ class VideoTextDataset(Dataset):
         assert not self.training, "training takes other frames each epoch"
         if decode.is_still(self.table.file(video)):
             return np.zeros(self.num_frames)
-        return decode.read_times(self.table.file(video), self._chooser(0, video), *self.table.span(video))
+        start, end = self._span(video, epoch=0, draw=video)
+        return decode.read_times(self.table.file(video), self._chooser(video, 0, video), start, end)
 
     def watch(self, line: Line) -> None:
         """Write the file being read to `line`, so that the parent process can name it if this worker hangs."""
@@ -138,9 +145,26 @@ class VideoTextDataset(Dataset):
         self._excluded |= new
         return bool(new)
 
-    def _sample(self, clip: Clip | None, video: int, rows: list[int], failed: list[Failure]) -> Sample:
-        texts = [self.clean(self.table.texts[row]) for row in rows]
+    def _sample(
+        self, clip: Clip | None, video: int, rows: list[int], failed: list[Failure], *, epoch: int, draw: int
+    ) -> Sample:
+        texts = self._texts_of(video, rows, epoch, draw)
+        if len(rows) == 1:  # a row may become several texts
+            rows = rows * len(texts)
         return Sample(clip, texts, rows, video, self.table.path(video), failed)
+
+    def _texts_of(self, video: int, rows: list[int], epoch: int, draw: int) -> list[str]:
+        """The texts of a sample, cleaned."""
+        return [self.clean(self.table.texts[row]) for row in rows]
+
+    def _span(self, video: int, epoch: int, draw: int) -> tuple[float | None, float | None]:
+        """Start and end, in seconds, of the part of a video that a sample shows. DecodeError if there is none."""
+        return self.table.span(video)
+
+    @property
+    def _part_is_random(self) -> bool:
+        """Whether each epoch shows other frames of a video."""
+        return self.sampling in sampling.RANDOM_SAMPLERS
 
     def _failure(self, error: decode.DecodeError) -> Failure:
         return {"video": error.path, "reason": error.reason, "excluded": error.path in self._excluded}
@@ -157,7 +181,7 @@ class VideoTextDataset(Dataset):
                 failed[video] = self._failure(error)
                 continue
             rows = self._rows_of(video) if self._texts == "all" else [candidate]
-            return self._sample(clip, video, rows, list(failed.values()))
+            return self._sample(clip, video, rows, list(failed.values()), epoch=epoch, draw=candidate_draw)
 
         first = next(iter(failed.values()))
         raise ValueError(
@@ -189,7 +213,7 @@ class VideoTextDataset(Dataset):
                 pixels, times = self._pixels(video, epoch, draw)
         except decode.DecodeError as error:
             # Other frames of it may be readable: with random ones, what a process has seen must not decide.
-            if self.sampling not in sampling.RANDOM_SAMPLERS:
+            if not self._part_is_random:
                 self._reasons[video] = error.reason
             raise
         except Exception as error:
@@ -229,8 +253,8 @@ class VideoTextDataset(Dataset):
             picture = transforms.resize_image(image, framing.read_size) if square is None else square(image)
             pixels, times = self._still(picture)
         else:
-            choose = self._chooser(epoch, draw)
-            reading = decode.read(file, framing.read_size, choose, *self.table.span(video), square)
+            choose = self._chooser(video, epoch, draw)
+            reading = decode.read(file, framing.read_size, choose, *self._span(video, epoch, draw), square)
             pixels, times = torch.from_numpy(reading.frames).permute(0, 3, 1, 2), torch.from_numpy(reading.times)
 
         if self._cache is not None:
@@ -245,14 +269,14 @@ class VideoTextDataset(Dataset):
         # Frames come one after the other: a new generator each time makes it one draw for the whole clip.
         return self.framing.square(frame, sampling.generator("augmentation", self.seed, epoch, draw))
 
-    def _chooser(self, epoch: int, draw: int) -> decode.ChooseFrames:
+    def _chooser(self, video: int, epoch: int, draw: int) -> decode.ChooseFrames:
         if self.windows is not None:
             return partial(self.windows.frames, self.num_frames)
         new_rng = partial(sampling.generator, "frames", self.seed, epoch, draw)
         return sampling.chooser(self.sampling, self.num_frames, new_rng)
 
     def _new_cache(self, cache_bytes: int) -> ClipCache:
-        if self.sampling in sampling.RANDOM_SAMPLERS:
+        if self._part_is_random:
             raise ValueError(
                 f"data.cache: memory has no effect with {self.sampling} sampling, which takes other frames each epoch; "
                 "set data.cache=none"

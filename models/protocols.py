@@ -291,3 +291,42 @@ class Answerer(Protocol):
     ) -> Tensor:
         """The best of a list of answers for each question, as rows (P,) of `answer_ids`."""
         ...
+
+
+class SortedClips(Protocol):
+    """Embeddings `video` and `text` (B, E) of clips and of their texts together, and logits (B, K, K) of their order.
+
+    `order_logits` is None where a clip has a single text.
+    """
+
+    @property
+    def video(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def text(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def order_logits(self) -> Tensor | None: ...  # noqa: D102
+
+
+@runtime_checkable
+class Sorter(Protocol):
+    """Which of a clip's K transcripts is spoken first, second and so on, judged by the video."""
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels a side of a patch."""
+        ...
+
+    @property
+    def sorting_head(self) -> nn.Module | None:
+        """The head that only sorting trains; None where the model has none."""
+        ...
+
+    def sort(self, video_BTCHW: Tensor, ids_BKS: Tensor, keep_BL: Tensor | None = None) -> SortedClips:
+        """Encode clips, of which only the patches `keep_BL` are seen, and their transcripts in order of time."""
+        ...
+
+    def draw_kept(self, num_patches: int, noise_BP: Tensor) -> Tensor | None:
+        """Places (B, kept) of the patches that pre-training keeps of each clip; None where it keeps all."""
+        ...

@@ -9,6 +9,7 @@ among grey ones. Some stories come in pairs of the same scenes in different orde
     videos/train_00000.mp4 ...              the videos
     train.jsonl  test.jsonl                 {"video", "caption"}, one line a video
     train_qa.jsonl  test_qa.jsonl           {"video", "question", "answer"}, several lines a video
+    train_speech.jsonl  test_speech.jsonl   {"video", "words", "duration"}: each scene's sentence as timed words
     order_pairs.jsonl                       {"video", "caption", "reordered"}: test videos with a partner; "reordered"
                                             is the partner's paragraph, the same sentences in the partner's order
     story_set.json                          the arguments; written last

@@ -8,8 +8,10 @@ from typing import Generic, Literal, NamedTuple
 from configs.schema import PretrainConfig, RunConfig, SourceConfig
 from datasets.annotations import manifest, public, video_list
 from datasets.digest import records_digest
+from datasets.pairs import PairTable
 from datasets.records import Annotations, QuestionRecord, Record, split_missing
 from datasets.sources import holds_its_videos, missing_of_some, open_source
+from datasets.spoken_table import check_long_enough, open_speech
 
 Part = Literal["train", "eval", "test"]
 PARTS: tuple[Part, ...] = ("train", "eval", "test")
@@ -58,9 +60,13 @@ def check_data(config: RunConfig, evaluate_only: bool) -> None:
     sources = sources_of(config)
     if sources and not evaluate_only:
         for source in sources:
-            path = Path(config.data.root) / source.file
-            missing_of_some(path, open_source(path, media_folder(config, source)))
-    elif not sources:
+            path, table = open_table(config, source)
+            missing_of_some(path, table)
+    if sources:
+        for source in speech_of(config, evaluate_only):
+            path, table = open_table(config, source)
+            missing_of_some(path, table)
+    else:
         parts: tuple[Part, ...] = ("test",) if evaluate_only else PARTS
         # Parts that name the same files are read once.
         for part in {named_files(config, part): part for part in reversed(parts)}.values():
@@ -74,6 +80,24 @@ def sources_of(config: RunConfig) -> tuple[SourceConfig, ...]:
     if not isinstance(config, PretrainConfig) or config.data.dataset != "manifest":
         return ()
     return config.data.sources or (SourceConfig(file=config.data.manifest),)
+
+
+def speech_of(config: RunConfig, test_only: bool = False) -> tuple[SourceConfig, ...]:
+    """The speech that evaluations of pre-training sort: the evaluation set and the test set, or the latter alone."""
+    named = (config.data.eval_manifest, config.data.test_manifest)
+    chosen = [file for file in named if file is not None]
+    return tuple(SourceConfig(file=file, kind="speech") for file in (chosen[-1:] if test_only else chosen))
+
+
+def open_table(config: RunConfig, source: SourceConfig) -> tuple[Path, PairTable]:
+    """The file or folder of a source, and the table that is read from it; ValueError for what does not fit."""
+    path, media = Path(config.data.root) / source.file, media_folder(config, source)
+    if source.kind == "pairs":
+        return path, open_source(path, media)
+    table = open_speech(path, media)
+    if config.data.speech.cut == "drawn":
+        check_long_enough(path, table)
+    return path, table
 
 
 def digest_of(config: RunConfig, split: Split) -> str:
@@ -139,7 +163,9 @@ def video_folder(config: RunConfig) -> Path:
 def media_folder(config: RunConfig, source: SourceConfig) -> Path:
     """The folder that a source's relative paths start from; ValueError if `media` is set but shards hold the videos."""
     root = Path(config.data.root)
-    if source.media and holds_its_videos(root / source.file):
+    if source.media and source.kind == "speech" and (root / source.file).is_dir():
+        raise ValueError(f"data.sources: media of {source.file} has no effect, as videos lie in that folder; remove it")
+    if source.media and source.kind == "pairs" and holds_its_videos(root / source.file):
         raise ValueError(f"data.sources: media of {source.file} has no effect, as shards hold their videos; remove it")
     return root / source.media if source.media else video_folder(config)
 

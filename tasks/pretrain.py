@@ -1,9 +1,8 @@
-"""Pre-training: contrastive, matching and captioning losses on pairs of short videos, or images, and captions."""
+"""Pre-training on pairs of short videos, or images, and captions, and on videos with timed words."""
 
 import logging
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,29 +11,35 @@ from configs.schema import PretrainConfig, SourceConfig
 from datasets.digest import join_digests
 from datasets.loaders import TrainLoader
 from datasets.mixing import Mixture, Source
-from datasets.sources import missing_of_some, open_source
+from datasets.sources import missing_of_some
+from datasets.speech import SpeechDataset
 from datasets.video_text import VideoTextDataset
 from engine.distributed import rank, world_size
-from tasks.annotations import digest_of, media_folder, sources_of
+from tasks.annotations import digest_of, media_folder, open_table, sources_of, speech_of
 from tasks.base import PairTask
 from tasks.data import clean_up, extras_of, framing_of
+from tasks.sorting import evaluate_sorting
 
 logger = logging.getLogger(__name__)
+UNITS = {"pairs": "pairs", "speech": "videos with speech"}
+"""What the rows of a source are, by its kind."""
 
 
 class PretrainTask(PairTask):
-    """TESTA's pre-training: the decoder shares all but self-attention with the text encoder, each pair stands alone.
+    """Pre-training with the configured objective, in which each pair stands alone, or each video with its transcripts.
 
     `data.sources`, or `data.manifest` alone, are read through indices on disk. Their files are not checked one by one:
     a missing or broken file is replaced when it is read. A public dataset is read as in the other tasks.
+
+    Only where transcripts are sorted is there an evaluation: of the sorting of held-out speech.
     """
 
     config: PretrainConfig
-    best_metric: str | None = None
 
     def __init__(self, config: PretrainConfig, device: torch.device) -> None:
         check_sources(config)
         super().__init__(config, device)
+        self.best_metric = config.evaluation.best_metric if config.is_evaluated else None
 
     @cached_property
     def _mixture(self) -> Mixture | None:
@@ -64,7 +69,7 @@ class PretrainTask(PairTask):
         """The texts that a vocabulary is learned from, if none is given."""
         if self._mixture is None:
             return super().training_texts()
-        return (source.data.clean(text) for source in self._mixture.sources for text in source.data.table.texts)
+        return (text for source in self._mixture.sources for text in source.data.training_texts)
 
     @cached_property
     def data_digest(self) -> str:
@@ -92,8 +97,11 @@ class PretrainTask(PairTask):
         )
 
     def evaluate(self, final: bool) -> dict[str, Any]:
-        """Pre-training is not evaluated: the tasks that start from its checkpoints judge them."""
-        raise ValueError("pre-training has no evaluation; evaluate a checkpoint with train_retrieval.py --evaluate")
+        """How well held-out transcripts are sorted; else the tasks that start from a checkpoint judge it."""
+        if not self.config.is_evaluated:
+            raise ValueError("pre-training has no evaluation; evaluate a checkpoint with train_retrieval.py --evaluate")
+        (source,) = speech_of(self.config, test_only=True) if final else speech_of(self.config)[:1]
+        return evaluate_sorting(self, source)
 
 
 def read_source(config: PretrainConfig, source: SourceConfig) -> Source:
@@ -102,31 +110,33 @@ def read_source(config: PretrainConfig, source: SourceConfig) -> Source:
     A relative file or media folder is in `data.root`. Augmentation reads frames larger than the source's own
     `image_size`, by the ratio of `video.resize` to `video.image_size`.
     """
-    root, video, data = Path(config.data.root), config.video, config.data
-    path = root / source.file
-    table = open_source(path, media_folder(config, source))
+    video, data = config.video, config.data
+    path, table = open_table(config, source)
     missing, looked_for = missing_of_some(path, table)
 
     image_size = source.image_size or video.image_size
     num_frames = source.num_frames or video.num_frames
     logger.info(
-        "%s: %d pairs, each %g times an epoch as %d frames of %d pixels; %d rows without words left out",
-        *(path, len(table), source.weight, num_frames, image_size, table.left_out),
+        "%s: %d %s, each %g times an epoch as %d frames of %d pixels; %d rows without words left out",
+        *(path, len(table), UNITS[source.kind], source.weight, num_frames, image_size, table.left_out),
     )
     if missing:
         logger.warning("%s: %d of %d files looked for are missing; such are replaced", path, missing, looked_for)
 
-    samples = VideoTextDataset(
-        table,
-        num_frames=num_frames,
-        framing=framing_of(video, training=True, image_size=source.image_size),
-        sampling=video.train_sampling,
-        seed=config.seed,
-        clean=clean_up(config),
-        training=True,
-        extras=extras_of(config, table, str(media_folder(config, source))),
-        cache_bytes=int(data.cache_gb * 2**30) if data.cache == "memory" else None,
-    )
+    settings: dict[str, Any] = {
+        "num_frames": num_frames,
+        "framing": framing_of(video, training=True, image_size=source.image_size),
+        "sampling": video.train_sampling,
+        "seed": config.seed,
+        "clean": clean_up(config),
+        "training": True,
+        "cache_bytes": int(data.cache_gb * 2**30) if data.cache == "memory" else None,
+    }
+    if source.kind == "speech":
+        samples: VideoTextDataset = SpeechDataset(table, speech=data.speech, **settings)
+    else:
+        extras = extras_of(config, table, str(media_folder(config, source)))
+        samples = VideoTextDataset(table, extras=extras, **settings)
     return Source(str(path), samples, source.weight, source.batch_size)
 
 
@@ -143,6 +153,11 @@ def check_sources(config: PretrainConfig) -> None:
             raise ValueError(f"data.sources: {source.file}: {error}; leave one of them out or change it") from None
 
         losses = config.objective.losses if source.losses is None else source.losses
+        if "sorting" in losses and source.kind == "pairs":
+            raise ValueError(
+                f"data.sources: losses of {source.file}: 'sorting' takes transcripts, and it holds pairs; give it "
+                "losses without it, or set its kind to speech"
+            )
         unknown = set(losses) - set(config.objective.losses)
         if unknown:
             raise ValueError(

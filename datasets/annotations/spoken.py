@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -10,7 +10,7 @@ from datasets.annotations.asr import align
 from datasets.annotations.files import GET_IT_AGAIN, Row, items_of, json_lines_of, json_of, lines_of
 from datasets.annotations.layout import VIDEO_SUFFIXES
 from datasets.annotations.subtitles import SUFFIXES, read_subtitles
-from datasets.annotations.timed_words import TimedWord
+from datasets.annotations.timed_words import TimedWord, check_spoken
 from datasets.records import check_video_path
 from datasets.text import check_text
 
@@ -31,23 +31,33 @@ def read_manifest(path: Path, videos: Path) -> list[SpokenRecord]:
 
     ValueError, with file and line, for anything else, for words that are not in order of time and for none.
     """
-    records = []
-    for row in json_lines_of(path):
-        video = row.text("video")
-        unknown = row.fields.keys() - {"video", "words", "duration"}
-        if unknown:
-            raise ValueError(f"{row.place}: unknown key {min(unknown)!r}; a line has video, words and perhaps duration")
-        try:
-            check_video_path(video)
-        except ValueError as error:
-            raise ValueError(f"{row.place}: {error}") from None
+    return [
+        replace(record, video=str((videos / record.video).absolute()))
+        for record in map(manifest_record, json_lines_of(path))
+    ]
 
-        duration = row.fields.get("duration")
-        if duration is not None and not (_is_time(duration) and duration > 0):
-            raise ValueError(f"{row.place}: duration {duration!r} is not a number of seconds above 0")
 
-        records.append(SpokenRecord(str((videos / video).absolute()), _words(row), duration))
-    return records
+def manifest_record(row: Row) -> SpokenRecord:
+    """One line of a manifest, its `video` unchanged; ValueError for anything else than `read_manifest` describes."""
+    video = row.text("video")
+    unknown = row.fields.keys() - {"video", "words", "duration"}
+    if unknown:
+        raise ValueError(f"{row.place}: unknown key {min(unknown)!r}; a line has video, words and perhaps duration")
+    try:
+        check_video_path(video)
+    except ValueError as error:
+        raise ValueError(f"{row.place}: {error}") from None
+
+    duration = row.fields.get("duration")
+    if duration is not None and not (_is_time(duration) and duration > 0):
+        raise ValueError(f"{row.place}: duration {duration!r} is not a number of seconds above 0")
+
+    words = _words(row)
+    try:
+        check_spoken(words)
+    except ValueError as error:
+        raise ValueError(f"{row.place}: {error}; remove the line") from None
+    return SpokenRecord(video, words, duration)
 
 
 def _words(row: Row) -> tuple[TimedWord, ...]:
@@ -104,6 +114,11 @@ def read_yt_temporal(root: Path, split: str, videos: Path) -> Iterator[SpokenRec
     if path is None:
         raise ValueError(f"data.root: {root} (or its folder meta_data) lacks {LISTS[split]}; {GET_IT_AGAIN}")
 
+    return yt_temporal_records(path, videos)
+
+
+def yt_temporal_records(path: Path, videos: Path) -> Iterator[SpokenRecord]:
+    """The videos of one of YT-Temporal's lists, as `read_yt_temporal` yields them."""
     (place, header), *rows = lines_of(path)
     columns = header.split("\t")
     if "Name" not in columns:

@@ -6,11 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from datasets.text import has_words
+
 NUM_CLIPS = 4
 GAP = 1
 """Seconds between two clips; words in the gap belong to no clip."""
 SHORTEST_CLIP, LONGEST_CLIP = 3, 5
 """In whole seconds."""
+SHORTEST_VIDEO = NUM_CLIPS * GAP + 1
+"""Whole seconds below which nothing of a clip is left between the gaps."""
 
 
 class TimedWord(NamedTuple):
@@ -72,11 +76,17 @@ def cut_segment(duration: int, draw: SegmentDraw) -> Segment:
     if length <= 0:
         raise ValueError(
             f"a video of {duration} seconds is too short for {NUM_CLIPS} clips with {GAP} second between them; "
-            f"at least {NUM_CLIPS * GAP + 1} seconds are needed"
+            f"at least {SHORTEST_VIDEO} seconds are needed"
         )
 
     starts = tuple(start + index * (length + GAP) for index in range(NUM_CLIPS))
     return Segment(starts, tuple(clip_start + length for clip_start in starts))
+
+
+def whole_segment(duration: float) -> Segment:
+    """Cut a whole video of `duration` seconds into clips of equal length, one right after the other."""
+    edges = [duration * index / NUM_CLIPS for index in range(NUM_CLIPS + 1)]
+    return Segment(tuple(edges[:-1]), tuple(edges[1:]))
 
 
 def clip_of_word(time: float, segment: Segment) -> int:
@@ -116,6 +126,11 @@ def draw_transcripts(
             break
 
     assert best is not None
-    if not any(word.word.strip() for word in words):
-        raise ValueError("nothing is spoken in the video: its transcript has no words")
+    check_spoken(words)
     return best[1], best[2]
+
+
+def check_spoken(words: Sequence[TimedWord]) -> None:
+    """ValueError if no word of a transcript has a letter or a digit."""
+    if not any(has_words(word.word) for word in words):
+        raise ValueError("nothing is spoken in the video: its transcript has no words")

@@ -3,7 +3,7 @@
 import json
 import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -19,6 +19,7 @@ from datasets.stories.glimpse_pictures import render_long
 from datasets.stories.glimpses import SHORTEST_SCENE, LongStory, draw_long_story, long_paragraph, long_questions
 from datasets.stories.pictures import render
 from datasets.stories.sentences import Question, paragraph, questions
+from datasets.stories.speech import TimedWords, long_speech, speech
 from datasets.stories.stories import COLOURS, Story, draw_partnered, draw_story, num_paired
 
 # Raise it when the same arguments give other videos or words: older sets are then rejected instead of reused.
@@ -62,10 +63,11 @@ class StorySet:
 
 @dataclass(frozen=True)
 class World:
-    """One kind of story: how to draw it, describe it, ask about it and render it, given the arguments of the set."""
+    """One kind of story: how to draw it, tell it, ask about it and render it, given the arguments of the set."""
 
     draw: Callable[[StorySet, np.random.Generator], Any]
     paragraph: Callable[[Any], str]
+    speech: Callable[[StorySet, Any], TimedWords]
     questions: Callable[[Any, np.random.Generator], list[Question]]
     render: Callable[[StorySet, Any, np.random.Generator], NDArray[np.uint8]]
 
@@ -74,12 +76,14 @@ WORLDS = {
     "actions": World(
         lambda made, rng: draw_story(rng, made.scenes),
         paragraph,
+        lambda made, story: speech(story, made.frames_per_scene / made.fps),
         questions,
         lambda made, story, rng: render(story, made.size, made.frames_per_scene, rng),
     ),
     "glimpses": World(
         lambda made, rng: draw_long_story(rng, made.scenes, made.scenes * made.frames_per_scene),
         long_paragraph,
+        lambda made, story: long_speech(story, made.fps),
         lambda story, rng: long_questions(story),
         lambda made, story, rng: render_long(story, made.size, rng),
     ),
@@ -102,6 +106,7 @@ def make(out: Path, story_set: StorySet, workers: int) -> bool:
     Raises ValueError if `out` holds anything else.
     """
     if is_finished(out, story_set):
+        _add_speech(out, story_set)
         return False
 
     # Write to a temporary folder and rename it at the end: an interrupted run leaves nothing behind.
@@ -163,6 +168,12 @@ def write_annotations(folder: Path, story_set: StorySet) -> list[VideoJob]:
 
         _write_jsonl(folder / f"{split}.jsonl", captions)
         _write_jsonl(folder / f"{split}_qa.jsonl", answers)
+        duration = story_set.scenes * story_set.frames_per_scene / story_set.fps
+        spoken = [
+            {"video": name, "words": world.speech(story_set, story), "duration": duration}
+            for name, story in zip(names, stories, strict=True)
+        ]
+        _write_jsonl(folder / f"{split}_speech.jsonl", spoken)
         jobs += [
             VideoJob(folder / "videos" / name, story, (story_set.seed, split_index, index), story_set)
             for index, (name, story) in enumerate(zip(names, stories, strict=True))
@@ -181,6 +192,17 @@ def jobs_of(out: Path, story_set: StorySet) -> list[VideoJob]:
     with tempfile.TemporaryDirectory() as temporary:
         jobs = write_annotations(Path(temporary), story_set)
     return [replace(job, path=out / "videos" / job.path.name) for job in jobs]
+
+
+def _add_speech(out: Path, story_set: StorySet) -> None:
+    """Writes the timed words of a finished set that was made before there were any."""
+    names = [f"{split}_speech.jsonl" for split in ("train", "test")]
+    if all((out / name).is_file() for name in names):
+        return
+    with tempfile.TemporaryDirectory(dir=out, prefix=".speech.") as temporary:
+        write_annotations(Path(temporary), story_set)
+        for name in names:
+            (Path(temporary) / name).rename(out / name)
 
 
 def make_video(job: VideoJob) -> None:
@@ -203,7 +225,7 @@ def _run(jobs: list[VideoJob], workers: int) -> Iterator[None]:
         yield from pool.map(make_video, jobs, chunksize=8)
 
 
-def _write_jsonl(path: Path, rows: list[dict[str, str]]) -> None:
+def _write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from configs.model import AggregationConfig, VideoConfig
 from configs.models.tvts import TvtsConfig
-from configs.schema import ObjectiveConfig, TaskConfig
+from configs.schema import ObjectiveConfig, SortingObjectiveConfig, TaskConfig
 from models.parts.clip.sizes import ImageTowerSizes, TextTowerSizes
 from models.tvts.aggregation import ClipSchedules
 from models.tvts.model import Tvts
@@ -49,20 +49,20 @@ def schedules_of(model: TvtsConfig, video: VideoConfig, aggregation: Aggregation
 
 
 def build_model(config: TaskConfig, tokenizer: Any) -> Tvts:
-    """The configured task's model with fresh weights, without the sorting head: contrast does not reach it."""
+    """The configured task's model with fresh weights; only the loss `sorting` needs the sorting head."""
     assert isinstance(config.model, TvtsConfig)
     if config.task not in ("pretrain", "retrieval"):
         raise ValueError(f"model.name: tvts writes no text, so there is no {config.task} with it; take another model")
     objective = config.objective
-    assert isinstance(objective, ObjectiveConfig)
-    if set(objective.losses) - {"vtc"}:
+    assert isinstance(objective, ObjectiveConfig | SortingObjectiveConfig)
+    if isinstance(objective, ObjectiveConfig) and set(objective.losses) - {"vtc"}:
         raise ValueError(
             f"objective.losses: {list(objective.losses)}: tvts has no head that matches and no decoder; leave vtc alone"
         )
     model = Tvts(
         sizes_of(config.model, config.video),
         schedules_of(config.model, config.video, config.aggregation),
-        sorting=False,
+        sorting="sorting" in objective.losses,
         temperature=objective.temperature,
         pixel_mean=config.video.pixel_mean,
         pixel_std=config.video.pixel_std,

@@ -37,7 +37,7 @@ class TextFeatures(NamedTuple):
 class Sorted(NamedTuple):
     """What pre-training reads of a batch: embeddings (B, E) of clips and texts, and logits (B, K, K) of the order.
 
-    `order_logits` is None where a clip has a single text.
+    `order_logits` is None where a clip has a single text, or the model no sorting head.
     """
 
     video: Tensor
@@ -100,15 +100,15 @@ class Tvts(nn.Module):
     def sort(self, video_BTCHW: Tensor, ids_BKS: Tensor, keep_BL: Tensor | None = None) -> Sorted:
         """Encode clips and their K transcripts in order of time; a clip's text embedding is the mean of its texts'.
 
-        Sorting trains the video tower and the head alone: the head reads transcripts without gradient.
+        Sorting trains the video tower and the head alone: the head reads transcripts without gradient. Without the head
+        there are no logits.
         """
         encoded = self.video_model(video_BTCHW, keep_BL)
         batch, num_texts, _ = ids_BKS.shape
         transcripts = self.text_model(ids_BKS.flatten(0, 1)).embedding.unflatten(0, (batch, num_texts))
 
         logits = None
-        if num_texts > 1:
-            assert self.pred_model is not None, "this model was built without its sorting head"
+        if num_texts > 1 and self.pred_model is not None:
             logits = self.pred_model(self.video_model.sequence(encoded), transcripts.detach())
         return Sorted(encoded.embedding, transcripts.mean(dim=1), logits)
 
@@ -123,6 +123,19 @@ class Tvts(nn.Module):
     def project_tokens(self, tokens: Tensor) -> Tensor:
         """Unit vectors (..., E), float32, of patch tokens (..., D) in the shared space, for looking at regions."""
         return F.normalize(self.video_model.project(tokens).float(), dim=-1)
+
+    @property
+    def sorting_head(self) -> SortHead | None:
+        """The head that sorts transcripts, None in a model that is done with pre-training."""
+        return self.pred_model
+
+    def draw_kept(self, num_patches: int, noise_BP: Tensor) -> Tensor | None:
+        """Places (B, kept) of the patches that each clip keeps, in ascending order: those of least `noise_BP` (B, P).
+
+        None where no patch is hidden.
+        """
+        kept = kept_patches(num_patches, self.sizes.mask_ratio)
+        return None if kept == num_patches else noise_BP.argsort(dim=1, stable=True)[:, :kept].sort(dim=1).values
 
     @property
     def patch_size(self) -> int:
@@ -178,9 +191,3 @@ class Tvts(nn.Module):
 
     def _freeze_first_texts(self) -> None:
         self.text_model.freeze_first_blocks(self.sizes.text.depth - self.sizes.trained_text_blocks)
-
-
-def draw_kept(sizes: TvtsSizes, num_patches: int, generator: torch.Generator | None = None) -> Tensor:
-    """Places of the patches that a clip keeps in pre-training, drawn without replacement, in ascending order."""
-    kept = kept_patches(num_patches, sizes.mask_ratio)
-    return torch.randperm(num_patches, generator=generator)[:kept].sort().values

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from configs.schema import RunConfig, SourceConfig
 from datasets.pairs import PairTable
-from datasets.sources import is_there, open_source
-from tasks.annotations import PARTS, media_folder, read_split, setting_of, sources_of
+from datasets.sources import is_there
+from tasks.annotations import PARTS, open_table, read_split, setting_of, sources_of
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def overlaps(parts: Sequence[DataPart]) -> list[tuple[DataPart, DataPart, list[s
 
 def _read_source(config: RunConfig, source: SourceConfig) -> DataPart:
     root = Path(config.data.root)
-    table = open_source(root / source.file, media_folder(config, source))
+    _, table = open_table(config, source)
     there = _there(table)
     if not there.any():
         raise ValueError(

@@ -14,6 +14,7 @@ OBJECTIVES: dict[str, str] = {
     "momentum": "tasks.objectives.momentum:MomentumObjective",
     "unmasked_teacher": "tasks.objectives.unmasked_teacher:UnmaskedTeacherObjective",
     "fusion": "tasks.objectives.fusion:FusionObjective",
+    "sorting": "tasks.objectives.sorting:SortingObjective",
 }
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.parts.losses_sorting import SortingLosses
 from models.stoa.objectives import (
     Tags,
     alignment_loss,
@@ -16,7 +17,6 @@ from models.stoa.objectives import (
     matching_loss,
     writing_loss,
 )
-from models.tvts.objective import SortingObjective
 from tests.gradients import UNORDERED, operations_of
 from tests.models.stoa import tiny as tiny_stoa
 from tests.models.tvts import tiny as tiny_tvts
@@ -46,7 +46,7 @@ def tvts_losses(keep_BL: Tensor) -> dict[str, Tensor]:
     ids = torch.randint(1, 48, (len(keep_BL), 4, 7), generator=torch.Generator().manual_seed(3))
     ids[..., 5] = 49
     video = tiny_tvts.make_video(batch=len(keep_BL), frames=2)
-    return SortingObjective()(tiny_tvts.make_model().train(), video, ids, keep_BL)
+    return SortingLosses()(tiny_tvts.make_model().train(), video, ids, keep_BL)
 
 
 LOSSES: dict[str, Callable[[], dict[str, Tensor]]] = {

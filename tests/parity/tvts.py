@@ -9,7 +9,8 @@ from models.parts.clip.image_tower import ImageTower
 from models.parts.clip.names import from_transformers
 from models.parts.clip.sizes import ImageTowerSizes, TextTowerSizes
 from models.parts.clip.text_tower import TextTower
-from models.tvts.losses import contrastive_loss, cosine_matrix, parameter_groups, sorting_loss, trained_names
+from models.parts.losses_sorting import contrastive_loss, cosine_matrix, sorting_loss
+from models.tvts.groups import parameter_groups, trained_names
 from models.tvts.model import Tvts
 from models.tvts.sizes import TVTS_PUBLISHED, TvtsSizes, kept_patches
 from models.tvts.sort_head import SortHead

@@ -4,7 +4,7 @@ import pytest
 
 from configs.schema import OptimConfig, ParameterGroupConfig
 from engine.optim import build_optimizer, set_lr
-from models.tvts.losses import parameter_groups, trained_names
+from models.tvts.groups import parameter_groups, trained_names
 from tests.models.tvts.tiny import make_model
 
 NEW = ("*.timeattn", "*.ln_3", "pred_model")

@@ -7,17 +7,16 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from models.tvts.losses import (
+from models.parts.losses_sorting import (
+    SortingLosses,
     contrastive_loss,
     cosine_matrix,
     own_slice,
-    parameter_groups,
     sorted_right,
     sorting_loss,
-    trained_names,
 )
-from models.tvts.model import Tvts, draw_kept
-from models.tvts.objective import SortingObjective
+from models.tvts.groups import parameter_groups, trained_names
+from models.tvts.model import Tvts
 from models.tvts.sizes import TvtsSizes
 from models.tvts.video_tower import IMAGENET_MEAN, IMAGENET_STD
 from models.tvts.weights import from_published, matches, to_published
@@ -43,7 +42,7 @@ def test_losses_by_hand() -> None:
     assert_close(sorting_loss(logits, order), by_hand)
     assert_close(sorting_loss(logits), sorting_loss(logits, torch.arange(4).expand(2, -1)))
     right = F.one_hot(order, 4).float()
-    assert sorted_right(right).tolist() == [True, False] and sorted_right(right, order).all()
+    assert sorted_right(right).all(dim=1).tolist() == [True, False] and sorted_right(right, order).all()
 
 
 def test_own_rows_alone_carry_the_gradient_of_the_reference_gather() -> None:
@@ -105,7 +104,7 @@ def test_all_that_is_trained_has_a_gradient(losses: tuple[str, ...], raw_patches
     model = Tvts(replace(SIZES, raw_patches=raw_patches), sorting=True)
     with_time(model.video_model)
     model.freeze_unused(losses)
-    found = SortingObjective()(model, make_video(), make_ids())
+    found = SortingLosses()(model, make_video(), make_ids())
     sum(found[name] for name in losses).backward()
     trained = set(trained_names(model))
     assert trained == {name for name, parameter in model.named_parameters() if parameter.grad is not None}
@@ -113,9 +112,11 @@ def test_all_that_is_trained_has_a_gradient(losses: tuple[str, ...], raw_patches
 
 
 def test_kept_patches_are_drawn_without_replacement() -> None:
-    draws = torch.stack([draw_kept(SIZES, 16, torch.Generator().manual_seed(seed)) for seed in range(40)])
+    draws = make_model().draw_kept(16, torch.rand(40, 16))
     assert draws.shape == (40, 8) and (draws.diff(dim=1) > 0).all()
     assert set(draws.flatten().tolist()) == set(range(16))
+    torch.manual_seed(0)
+    assert Tvts(replace(SIZES, mask_ratio=0.0)).draw_kept(16, torch.rand(2, 16)) is None
 
 
 def test_groups_cover_what_is_trained_and_nothing_else() -> None:

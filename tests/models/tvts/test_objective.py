@@ -6,8 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from engine.distributed import all_gather_rows, all_gather_rows_with_grad, all_reduce_sum, rank, world_size
-from models.tvts.losses import contrastive_loss, own_slice, sorting_loss
-from models.tvts.objective import SortingObjective
+from models.parts.losses_sorting import SortingLosses, contrastive_loss, own_slice, sorting_loss
 from tests.gloo import run_ranks
 from tests.models.tvts.tiny import make_model, make_video
 
@@ -28,7 +27,7 @@ def averaged_gradients(part: str, form: Literal["whole", "own"]) -> Gradients:
     """Gradients of one loss of four clips, shared out over the processes and averaged as DDP does."""
     model = make_model().eval()
     rows = slice(rank() * 4 // world_size(), (rank() + 1) * 4 // world_size())
-    objective = SortingObjective(all_gather_rows_with_grad if form == "whole" else gather_own)
+    objective = SortingLosses(all_gather_rows_with_grad if form == "whole" else gather_own)
     losses = objective(model, make_video(batch=4, frames=2)[rows], make_ids(4, 4)[rows])
     losses[part].backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
@@ -38,10 +37,10 @@ def averaged_gradients(part: str, form: Literal["whole", "own"]) -> Gradients:
 def test_losses_are_those_of_the_parts() -> None:
     model, video, ids = make_model().eval(), make_video(batch=3, frames=2), make_ids(3, 4)
     found = model.sort(video, ids)
-    losses = SortingObjective(temperature=0.1, sort_weight=3.0)(model, video, ids)
+    losses = SortingLosses(temperature=0.1, sort_weight=3.0)(model, video, ids)
     assert_close(losses["contrastive"], contrastive_loss(found.video, found.text, 0.1))
     assert_close(losses["sorting"], 3 * sorting_loss(found.order_logits))
-    assert SortingObjective()(model, video, ids[:, :1]).keys() == {"contrastive"}
+    assert SortingLosses()(model, video, ids[:, :1]).keys() == {"contrastive"}
 
 
 def test_two_processes_give_the_gradients_of_one() -> None:
@@ -67,7 +66,7 @@ def test_the_head_moves_in_batches_of_captions_only_if_asked() -> None:
     for idle, moves in (("rests", False), ("moves", True)):
         model = make_model().train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-        objective = SortingObjective(idle_head=idle)
+        objective = SortingLosses(idle_head=idle)
         sum(objective(model, video, make_ids(2, 4)).values()).backward()
         optimizer.step()
         before = model.pred_model.head.weight.detach().clone()
