@@ -1,0 +1,188 @@
+"""Whether trajectories are those of the nouns, and whether the actions hold what moves, on held-out videos.
+
+    python -m benchmarks.stoa.alignment outputs/stoa/checkpoint_last --manifest test.jsonl data.root=outputs/stories
+
+The checkpoint is one of pre-training with `align`; boxes and tags are those of its `data.objects` and `data.tags`.
+
+*nouns* are the words of captions that name a class with a trajectory in their video. Each points at the trajectory with
+the largest product of features; chance is one over the number of the video's trajectories. *assigned* are the pairs
+that the loss makes of them. *motions* are told from the features of the actions by ridge regression, fitted on the
+videos of `--fit`: the mean over motions of the area under the ROC curve, of which chance is 50 %; beside it the same
+from the frames' features.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datasets.annotations import manifest
+from datasets.loaders import evaluation_loader
+from datasets.objects.store import ObjectStore
+from datasets.stories.stories import ACTIONS
+from engine.hub import Checkpoint
+from inference.trained import settings_to_use, trained_task
+from models.stoa.fusion import ClipMemory
+from models.stoa.model import TextFeatures
+from models.stoa.objectives import Tags, alignment_loss
+from models.stoa.task_model import TaskModel
+from tasks.annotations import video_folder
+from tasks.base import VideoTextTask
+from tasks.clips import encode_clip
+from tasks.data import video_text
+
+RIDGE = 1.0
+
+
+@dataclass
+class Found:
+    """What is found on some videos.
+
+    Attributes:
+        right, chance: of each noun, whether it points at its class, and the chance of that.
+        assigned: of each noun that the loss pairs with a trajectory, whether that is of its class.
+        actions, frames: (A E,) and (E,), features of each video; `texts` are their captions.
+    """
+
+    right: list[bool] = field(default_factory=list)
+    chance: list[float] = field(default_factory=list)
+    assigned: list[bool] = field(default_factory=list)
+    actions: list[Tensor] = field(default_factory=list)
+    frames: list[Tensor] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", help="a checkpoint folder of pre-training")
+    parser.add_argument("--manifest", default="test.jsonl", help="held-out videos, in data.root (%(default)s)")
+    parser.add_argument("--fit", default="train.jsonl", help="videos to fit the regression on (%(default)s)")
+    parser.add_argument("--most", type=int, default=600, help="videos of --fit that are used (%(default)s)")
+    parser.add_argument("--motions", nargs="+", default=ACTIONS, help="phrases of captions (those of stories)")
+    parser.add_argument("overrides", nargs="*", help="key=value, such as data.root=FOLDER")
+    arguments = parser.parse_args(words)
+
+    try:
+        task = trained_task(settings_to_use(Checkpoint.find(arguments.checkpoint), arguments.overrides, None), DEVICE)
+        held_out = look(task, arguments.manifest)
+        fitted = look(task, arguments.fit, arguments.most)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(summary(held_out, fitted, arguments.motions), indent=1))
+    return 0
+
+
+DEVICE = torch.device("cpu")
+
+
+def look(task: VideoTextTask, name: str, most: int | None = None) -> Found:
+    """Go through the videos of a manifest. ValueError without boxes or tags."""
+    config, model = task.config, task.model
+    if not isinstance(model, TaskModel) or config.data.objects is None or task.tags is None:
+        raise ValueError("checkpoint: alignment is of STOA-VLP with data.objects and data.tags")
+    classes = ObjectStore(Path(config.data.objects)).settings.classes
+    records = manifest.read(Path(config.data.root) / name, video_folder(config))[:most]
+    data = video_text(config, records, training=False)
+    loader = evaluation_loader(data, batch_size=config.train.batch_size, rank=0, world_size=1, workers=0)
+
+    found = Found()
+    for batch in loader:
+        (mask,) = task.tokenize_step([batch])
+        with torch.no_grad():
+            memory = encode_clip(model, batch["clip"]).memory  # type: ignore[attr-defined]
+            texts = model.encode_text(batch["ids"], mask)
+        found.frames += memory.frames.mean(dim=1).unbind()
+        found.texts += batch["text"]
+        if memory.actions is not None:
+            found.actions += memory.actions.flatten(1).unbind()
+        if memory.trajectories is not None:
+            words = [task.tokenizer.decode(ids[:, None]) for ids in batch["ids"]]
+            wanted = torch.tensor([[classes.get(word, 0) for word in text] for text in words])
+            _point(found, memory, texts, Tags(*batch["tags"]), wanted, batch["clip"].extras["trajectory_ids"])
+    return found
+
+
+def _point(
+    found: Found, memory: ClipMemory, texts: TextFeatures, tags: Tags, wanted_BS: Tensor, trajectory_ids_BN: Tensor
+) -> None:
+    """Which trajectory each noun points at, and which one the loss gives it."""
+    assert memory.trajectories is not None and memory.trajectory_mask is not None
+    scores = torch.einsum("B N E, B S E -> B S N", memory.trajectories, texts.states)
+    best = scores.masked_fill(~memory.trajectory_mask[:, None], -torch.inf).argmax(dim=-1)
+    assigned_BN = alignment_loss(memory, texts, tags).objects
+    assert assigned_BN is not None
+
+    for clip, slot, wanted in _nouns(wanted_BS, tags.noun, trajectory_ids_BN):
+        found.right.append(int(trajectory_ids_BN[clip, best[clip, slot]]) == wanted)
+        found.chance.append(1 / int(memory.trajectory_mask[clip].sum()))
+        given = (assigned_BN[clip] == slot).nonzero()
+        if len(given):
+            found.assigned.append(int(trajectory_ids_BN[clip, given[0, 0]]) == wanted)
+
+
+def _nouns(wanted_BS: Tensor, noun_BS: Tensor, trajectory_ids_BN: Tensor) -> Iterator[tuple[int, int, int]]:
+    """Clip, place and class of each noun that has a trajectory."""
+    for clip, slot in noun_BS.nonzero().tolist():
+        wanted = int(wanted_BS[clip, slot])
+        if wanted and wanted in trajectory_ids_BN[clip].tolist():
+            yield clip, slot, wanted
+
+
+def summary(held_out: Found, fitted: Found, motions: Sequence[str]) -> dict[str, float]:
+    """All numbers, in percent but for counts."""
+    numbers: dict[str, float] = {"videos": len(held_out.texts), "nouns": len(held_out.right)}
+    if held_out.right:
+        for name in ("right", "chance", "assigned"):
+            numbers[f"nouns_{name}"] = _percent(getattr(held_out, name))
+    for name in ("actions", "frames"):
+        if getattr(held_out, name):
+            areas = motions_told(getattr(fitted, name), fitted.texts, getattr(held_out, name), held_out.texts, motions)
+            numbers[f"motions_from_{name}"] = _percent(areas)
+    return numbers
+
+
+def motions_told(
+    fitted: list[Tensor], fitted_texts: list[str], features: list[Tensor], texts: list[str], motions: Sequence[str]
+) -> list[float]:
+    """The area under the ROC curve of each motion that some of the held-out videos show, and others do not."""
+    known, labels = torch.stack(fitted).double(), labels_of(fitted_texts, motions)
+    mean, deviation = known.mean(dim=0), known.std(dim=0) + 1e-6
+    inputs = (known - mean) / deviation
+    square = inputs.T @ inputs + RIDGE * len(inputs) * torch.eye(inputs.shape[1], dtype=torch.float64)
+    weights = torch.linalg.solve(square, inputs.T @ (labels - labels.mean(dim=0)))
+    scores = ((torch.stack(features).double() - mean) / deviation) @ weights
+
+    truth = labels_of(texts, motions).bool()
+    shown = [motion for motion in range(len(motions)) if 0 < truth[:, motion].sum() < len(truth)]
+    return [area(scores[:, motion].numpy(), truth[:, motion].numpy()) for motion in shown]
+
+
+def labels_of(texts: Sequence[str], motions: Sequence[str]) -> Tensor:
+    """Which phrases are in each text, (videos, motions) of 0 and 1."""
+    patterns = [re.compile(rf"\b{re.escape(motion)}\b") for motion in motions]
+    rows = [[float(pattern.search(text) is not None) for pattern in patterns] for text in texts]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def area(scores: NDArray, truth: NDArray) -> float:
+    """The share of pairs of a true and a false row in which the true one scores higher; ties count half."""
+    differences = scores[truth][:, None] - scores[~truth][None]
+    return float((differences > 0).mean() + (differences == 0).mean() / 2)
+
+
+def _percent(values: Sequence[float]) -> float:
+    return round(100 * float(np.mean(values)), 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
