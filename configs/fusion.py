@@ -35,13 +35,31 @@ class FusionObjectiveConfig(PairObjectiveConfig):
         abilities = {"vtc": {"encode_video", "encode_text"}, "vtm": {"match"}}
         return frozenset[str]().union(*(abilities.get(loss, set()) for loss in self.losses))
 
+    @property
+    def reads_tags(self) -> bool:
+        """Alignment does."""
+        return "align" in self.losses
+
+    @property
+    def matches_by_contrast(self) -> bool:
+        """Embeddings start as CLIP's, which serve without contrast."""
+        return False
+
+    @property
+    def lasting_losses(self) -> tuple[str, ...]:
+        """The losses that are taken in every epoch."""
+        return tuple(loss for loss in self.losses if loss != "vtc" or self.vtc_epochs is None)
+
     def check(self, train: TrainConfig) -> None:
         """Refuse batches and epochs that the losses cannot work with."""
         if "vtm" in self.losses and train.batch_size // train.accumulate < 2:
             raise ValueError(
                 "train.batch_size: matching needs a second sample as negative; make it 2 or more, or leave out 'vtm'"
             )
-        if self.vtc_epochs is not None and self.vtc_epochs > train.max_epochs:
+        if self.vtc_epochs is not None and self.vtc_epochs >= train.max_epochs:
             raise ValueError(
-                f"objective.vtc_epochs: {self.vtc_epochs} is more than train.max_epochs {train.max_epochs}; null is all"
+                f"objective.vtc_epochs: {self.vtc_epochs} leaves no epoch of train.max_epochs {train.max_epochs} "
+                "without 'vtc'; set it to null"
             )
+        if not self.lasting_losses:
+            raise ValueError("objective.vtc_epochs: leaves no loss afterwards; set it to null")

@@ -1,4 +1,4 @@
-"""What boxes that go along with clips ask of the other sections."""
+"""What boxes that go along with clips, and tags of texts, ask of the other sections."""
 
 from configs.data import DataConfig
 from configs.model import VideoConfig
@@ -38,3 +38,14 @@ def check_objects(data: DataConfig, video: VideoConfig, model: ModelConfig) -> N
                 raise ValueError(
                     f"data.sources[{position}].{name}: boxes are of clips of video.{name}; remove it with data.objects"
                 )
+
+
+def check_tags(data: DataConfig, task: str, are_read: bool) -> None:
+    """Refuse tags that no loss reads, and losses without the tags that they read."""
+    if data.tags is not None and not are_read:
+        raise ValueError(f"data.tags: has no effect on {task}, whose losses read no nouns and verbs; remove it")
+    if data.tags is None and are_read:
+        raise ValueError(
+            "objective.losses: 'align' reads which tokens are nouns and verbs; make them with `python -m "
+            "scripts.tag_captions` and name the file in data.tags, or leave 'align' out"
+        )

@@ -18,7 +18,7 @@ from configs.models.stoa import StoaConfig
 from configs.models.testa import TestaConfig
 from configs.models.tvts import TvtsConfig
 from configs.models.umt import UMTConfig
-from configs.objects import check_objects
+from configs.objects import check_objects, check_tags
 from configs.optim import OptimConfig, ParameterGroupConfig as ParameterGroupConfig, check_milestones
 from configs.sections import chosen_by_name
 from configs.training import (
@@ -50,8 +50,6 @@ class RunConfig:
 
     reads_questions: ClassVar[bool] = False
     """Whether the task reads questions and answers, not captions."""
-    reads_tags: ClassVar[bool] = False
-    """Whether some of the task's losses read which tokens are nouns and verbs."""
     positives: ClassVar[Literal["row", "index"]] = "index"
     """The positives of the contrastive loss: each row's own pair, or all pairs of one video."""
 
@@ -73,11 +71,12 @@ class RunConfig:
         """Whether training chooses its best weights by an evaluation."""
         return True
 
+    @property
+    def reads_tags(self) -> bool:
+        """Whether some of the task's losses read which tokens are nouns and verbs."""
+        return False
+
     def __post_init__(self) -> None:
-        if self.data.tags is not None and not self.reads_tags:
-            raise ValueError(
-                f"data.tags: has no effect on {self.task}, whose losses read no nouns and verbs; remove it"
-            )
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed: {self.seed} is not from 0 to 2^32 - 1")
 
@@ -88,6 +87,7 @@ class RunConfig:
             if path is not None and path.startswith("~/"):
                 raise ValueError(f"{name}: {path} begins with ~/, which only a shell spells out; write the whole path")
 
+        check_tags(self.data, self.task, self.reads_tags)
         self.model.check(self.video, self.aggregation)
         check_objects(self.data, self.video, self.model)
         check_milestones(self.optim, self.train.max_epochs)
@@ -97,7 +97,6 @@ class RunConfig:
 class PretrainConfig(RunConfig):
     """Pre-training: contrast, matching and captioning together, or contrast and the sorting of transcripts."""
 
-    reads_tags: ClassVar[bool] = True
     positives: ClassVar[Literal["row", "index"]] = "row"
 
     task: Literal["pretrain"] = "pretrain"
@@ -129,6 +128,11 @@ class PretrainConfig(RunConfig):
             raise ValueError("evaluation: has no effect on pre-training without data.eval_manifest, speech to sort")
 
     @property
+    def reads_tags(self) -> bool:
+        """Whether the objective reads which tokens are nouns and verbs."""
+        return self.objective.reads_tags
+
+    @property
     def is_evaluated(self) -> bool:
         """Whether held-out transcripts are sorted, which chooses the best weights."""
         return self.data.eval_manifest is not None
@@ -156,6 +160,8 @@ class RetrievalConfig(RunConfig):
         self.objective.check(self.train)
         check_pairs(self)
 
+        if self.objective.reads_tags:
+            raise ValueError("objective.losses: 'align' is for pre-training alone; leave it out")
         if "caption" in self.objective.teaches:
             raise ValueError("objective.losses: retrieval has no decoder to caption with; leave 'cap' to pre-training")
         if "match" not in self.objective.teaches and self.evaluation.rerank:

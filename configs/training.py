@@ -89,6 +89,21 @@ class PairObjectiveConfig:
         """Whether a clip may have several texts, those of its segments."""
         return False
 
+    @property
+    def reads_tags(self) -> bool:
+        """Whether some loss reads which tokens of texts are nouns and verbs."""
+        return False
+
+    @property
+    def matches_by_contrast(self) -> bool:
+        """Whether matching draws its negatives by what contrast trains."""
+        return True
+
+    @property
+    def lasting_losses(self) -> tuple[str, ...]:
+        """The losses that are taken in every epoch."""
+        return self.losses
+
     def check(self, train: TrainConfig) -> None:
         """Refuse settings that the losses cannot work with, by a ValueError that begins with the dotted key."""
 

@@ -53,9 +53,9 @@ class PretrainTask(PairTask):
 
     @property
     def losses_differ(self) -> bool:
-        """Whether some sources train on fewer losses than others, so that some steps lack gradients."""
+        """Whether some sources, or epochs, train on fewer losses than others, so that some steps lack gradients."""
         chosen = {source.losses and tuple(sorted(source.losses)) for source in self.config.data.sources}
-        return len(chosen) > 1
+        return len(chosen) > 1 or self.config.objective.lasting_losses != self.config.objective.losses
 
     def train_epoch(self, epoch: int, first_step: int) -> Iterator[dict[str, Any]]:
         """The micro-batches; a source with its own `losses` adds them to its batches."""
@@ -165,7 +165,11 @@ def check_sources(config: PretrainConfig) -> None:
                 f"({', '.join(config.objective.losses)}); add it there or leave it out"
             )
 
-        if "vtm" in losses and "vtc" not in losses:
+        if not set(losses) & set(config.objective.lasting_losses):
+            raise ValueError(
+                f"data.sources: losses of {source.file}: 'vtc' alone trains on nothing after objective.vtc_epochs"
+            )
+        if "vtm" in losses and "vtc" not in losses and config.objective.matches_by_contrast:
             raise ValueError(f"data.sources: losses of {source.file}: 'vtm' draws its negatives by 'vtc'; add that")
         # The objective section already checked train.batch_size; this checks the source's own.
         batch_size = source.batch_size or config.train.batch_size

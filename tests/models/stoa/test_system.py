@@ -32,7 +32,7 @@ GOLDEN = golden_sizes(CASE.meta)
 
 def section(**sections: Any) -> PretrainConfig:
     settings: dict[str, Any] = {
-        "data": {"root": "/data", "manifest": "a.jsonl"},
+        "data": {"root": "/data", "manifest": "a.jsonl", "objects": "/data/a.objects"},
         "optim": {"lr": 1e-5},
         "train": {"batch_size": 2, "max_epochs": 2},
         "objective": {"name": "fusion", "losses": ["vtc", "vtm", "mlm", "plm"]},
@@ -67,7 +67,8 @@ def test_a_configuration_builds_the_published_model() -> None:
 @pytest.mark.parametrize("kind", ["none", "fusion", "attention"])
 @pytest.mark.parametrize("actions", [True, False])
 def test_every_combination_of_branches_builds_from_settings_and_counts_its_cost(kind: str, actions: bool) -> None:
-    config = section(model={"name": "stoa", "objects": kind, "actions": actions})
+    data = {"root": "/data", "manifest": "a.jsonl", **({} if kind == "none" else {"objects": "/data/a.objects"})}
+    config = section(model={"name": "stoa", "objects": kind, "actions": actions}, data=data)
     with torch.device("meta"):
         model = piece("stoa", "build")(config, None)
     assert hasattr(model, "object_act_fusion") == actions and hasattr(model, "object_fusion") == (kind == "fusion")
@@ -93,8 +94,14 @@ def test_the_small_configuration_builds() -> None:
         ({"aggregation": {"reducer": "tome", "tokens_per_block": 1}}, "aggregation.reducer: 'tome' does not go with"),
         ({"objective": {"name": "fusion", "losses": ["mlm"], "vtc_epochs": 1}}, "objective.vtc_epochs: has no effect"),
         (
-            {"objective": {"name": "fusion", "losses": ["vtc"], "vtc_epochs": 3}},
-            "objective.vtc_epochs: 3 is more than train.max_epochs 2",
+            {"objective": {"name": "fusion", "losses": ["vtc", "mlm"], "vtc_epochs": 2}},
+            "objective.vtc_epochs: 2 leaves no epoch",
+        ),
+        ({"objective": {"name": "fusion", "losses": ["vtc"], "vtc_epochs": 1}}, "leaves no loss afterwards"),
+        ({"objective": {"name": "fusion", "losses": ["mlm", "align"]}}, "scripts.tag_captions"),
+        (
+            {"data": {"root": "/data", "manifest": "a.jsonl", "tags": "t", "clean_captions": False, "objects": "o"}},
+            "data.tags: has no effect on pretrain",
         ),
     ],
 )
