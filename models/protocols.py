@@ -171,8 +171,21 @@ class ReadText(Embedded, Protocol):
 
 
 @runtime_checkable
-class StateMatcher(Protocol):
-    """Matching that reuses what was read of each text alone."""
+class ReadsTexts(Protocol):
+    """An encoder of texts alone that also returns their states."""
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> ReadText:
+        """Embeddings and states of texts alone; ids and mask (P, S)."""
+        ...
+
+
+@runtime_checkable
+class StateMatcher(ReadsTexts, Protocol):
+    """Matching that reuses what was read of each text alone; a model without it reads a text again for every video."""
+
+    def project(self, video_tokens: Tensor) -> Memory:
+        """What texts attend to of videos (V, N, D), made once."""
+        ...
 
     def match_states(self, groups: Sequence[tuple[int, Memory]], states: Tensor, mask: Tensor) -> Tensor:
         """As `Matcher.match_groups`, of texts that `encode_text` has read: states (P, S, D) and mask (P, S)."""

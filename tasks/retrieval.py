@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from configs.evaluation import SameCaptions
 from configs.schema import RetrievalConfig
@@ -18,13 +17,14 @@ from datasets.loaders import TrainLoader
 from datasets.video_text import VideoTextDataset
 from engine.distributed import gather_objects, rank
 from tasks.annotations import Split, setting_of
-from tasks.base import PairTask, progress_bar
+from tasks.base import PairTask
 from tasks.clips import encode_clip
 from tasks.data import video_text
 from tasks.dual_softmax import LOOKS_AT_ALL, SUFFIX, dual_softmax
 from tasks.metrics import submission
 from tasks.metrics.relation import Relation
 from tasks.metrics.retrieval import Direction, both_directions, recalls
+from tasks.pair_matching import PairMatcher
 from tasks.reranking_rules import rule_named
 from tasks.shares import shared_out
 from tasks.shortlists import Shortlists
@@ -179,12 +179,12 @@ class RetrievalTask(PairTask):
         )
 
         # Match the pairs of this process's videos.
-        scored = [np.zeros(0, np.float32)]
-        for video in progress_bar(videos.of_process(rank()), "reranking"):
-            scored.append(self._match(tokens.read(videos.positions[video]), lists.texts_of(video), texts))
+        matcher = PairMatcher(self.model, self.rule.value, texts, self.device, self.evaluation.rerank_batch_size)
+        stored = {video: partial(tokens.read, videos.positions[video]) for video in videos.of_process(rank())}
+        matched = [np.zeros(0, np.float32), *matcher.match_all(stored, lists.texts_of)]
 
         # Each process's values lie video by video: put them into the shortlists of both directions.
-        for process, values in enumerate(gather_objects(np.concatenate(scored))):
+        for process, values in enumerate(gather_objects(np.concatenate(matched))):
             for video in videos.of_process(process):
                 values = lists.put_first(video, values)
 
@@ -197,17 +197,6 @@ class RetrievalTask(PairTask):
         """Scores (q, N) of a tile of queries, with the `chosen` candidates (Q, k) rescored by their `values` (Q, k)."""
         cosine = direction.cosine(tile)
         return self.rule.scores(cosine, chosen[tile], values[tile], self.model.similarity_scale)
-
-    def _match(self, tokens_1ND: Tensor, chosen: NDArray, texts: TokenizedTexts) -> NDArray:
-        """Match a video with the `chosen` texts (P,), in batches of similar lengths; returns the rule's values (P,)."""
-        tokens_1ND = tokens_1ND.to(self.device)
-        order = texts.by_length(chosen)
-        size = self.evaluation.rerank_batch_size
-        logits = [
-            self.rule.value(self.model.match(tokens_1ND, *texts.batch(order[first : first + size], self.device)))
-            for first in range(0, len(order), size)
-        ]
-        return torch.cat(logits).cpu().numpy()[np.argsort(order)]
 
 
 def captions_of(

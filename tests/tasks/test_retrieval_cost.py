@@ -15,6 +15,7 @@ from engine.loop import evaluate
 from tasks import retrieval
 from tasks.metrics import retrieval as ranking
 from tasks.metrics.relation import Relation
+from tasks.pair_matching import PairMatcher
 from tasks.retrieval import RetrievalTask
 from tasks.token_store import TokenStore
 from tests.models.tiny import randomise
@@ -82,11 +83,11 @@ def test_no_array_of_all_texts_and_videos_is_made(data: Path, tmp_path: Path, mo
     encoded = retrieval.EncodedVideos(videos, list(range(number)), [0] * number)
     matched: list[int] = []
 
-    def match(tokens: Any, chosen: NDArray, _: Any) -> NDArray:
+    def match(_: PairMatcher, tokens: Any, chosen: NDArray) -> NDArray:
         matched.append(len(chosen))
         return np.sin(chosen + 7.0 * tokens).astype(np.float32)
 
-    monkeypatch.setattr(task, "_match", match)
+    monkeypatch.setattr(PairMatcher, "match", match)
     tracemalloc.start()
     directions = ranking.both_directions(texts, videos, Relation.of_one_each(np.arange(number), number))
     store = SimpleNamespace(read=float)
