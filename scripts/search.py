@@ -6,7 +6,8 @@
 
 `index` encodes a video, a folder of videos (subfolders too), a manifest or a file of pairs. The same command again
 encodes what is new or changed, lets go what is gone, and tries again what failed (DIR/failed.jsonl). Changed is a file
-of another size or time of change. Another checkpoint, setting or source needs another DIR. On several GPUs:
+of another size or time of change. Another checkpoint, setting or source needs another DIR. With --window, longer
+videos are indexed by windows too, and a search finds each by the window that is nearest to the text. On several GPUs:
 torchrun --nproc-per-node 8 -m scripts.search index ...
 
 `query` needs no more than the index, which knows its checkpoint and settings. All videos are ranked by cosine, then the
@@ -37,6 +38,7 @@ from inference.features.folder import FAILED, read_failed
 from inference.search.index import VideoIndex
 from inference.search.searcher import BEST_FRAMES, Hit, Searcher, best_probability, nothing_matches
 from scripts.parts.arguments import READERS, READERS_HELP, at_least
+from scripts.parts.windows import add_windows, windows_of
 
 FAILED_SHOWN = 3
 
@@ -97,6 +99,7 @@ def parse_arguments(arguments: list[str] | None) -> IndexRequest | QueryRequest:
         out=options.out,
         config=options.config,
         videos=options.videos,
+        windows=windows_of(options.window, options.stride),
         batch_size=options.batch_size,
         workers=options.workers,
         dtype=options.dtype,
@@ -112,6 +115,7 @@ def add_index(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--index", dest="out", type=Path, required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--config", type=Path, help="YAML file of weights without a config.yaml beside them")
     parser.add_argument("--videos", type=Path, help="folder of relative paths in a list; by default `videos` beside it")
+    add_windows(parser)
     parser.add_argument("--batch-size", type=at_least(1), default=8, help="videos encoded at once (%(default)s)")
     parser.add_argument("--workers", type=at_least(0), default=READERS, help=READERS_HELP)
     parser.add_argument("--dtype", choices=("auto", "fp32", "bf16", "fp16"), help="by default the checkpoint's own")
@@ -216,8 +220,8 @@ def in_seconds(end: float | None) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Does what the command line asks; a bad one ends it with one line and status 2."""
-    request = parse_arguments(arguments)
     with exit_status():
+        request = parse_arguments(arguments)
         try:
             status = index(request) if isinstance(request, IndexRequest) else query(request)
         except KeyboardInterrupt:

@@ -22,6 +22,7 @@ from engine.hub import Checkpoint
 from inference.api import TrainedModel, load_model
 from inference.features.folder import FAILED, FEATURES, FeatureFolder, PartWriter
 from inference.features.sources import Clip, clips_of
+from inference.features.windows import Windows, with_windows
 from tasks.base import progress_bar
 from tasks.data import video_text
 
@@ -37,6 +38,7 @@ class ExtractionRequest:
         config: the YAML file for weights without a config.yaml beside them.
         videos: where a list's relative paths start; by default the folder `videos` beside the list.
         tokens: whether to keep all tokens of each video as well.
+        windows: encode windows of each video besides the whole; None for the whole alone.
         overrides: `key=value` settings that replace the checkpoint's own.
     """
 
@@ -46,6 +48,7 @@ class ExtractionRequest:
     config: Path | None = None
     videos: Path | None = None
     tokens: bool = False
+    windows: Windows | None = None
     batch_size: int = 8
     workers: int = 0
     dtype: Literal["auto", "fp32", "bf16", "fp16"] | None = None
@@ -75,6 +78,7 @@ def extraction_of(model: TrainedModel, request: ExtractionRequest, arrays: tuple
         "weights_sha256": digest,
         "precision": model.precision,
         "arrays": list(arrays),
+        **({} if request.windows is None else {"windows": request.windows.settings}),
         **{section: settings[section] for section in ("model", "video", "aggregation")},
     }
 
@@ -115,7 +119,7 @@ def run(request: ExtractionRequest, checkpoint: Checkpoint | None = None) -> dic
     `checkpoint` is the request's checkpoint, if the caller has already found it.
     """
     begun = time.monotonic()
-    clips = done_by_main(lambda: clips_of(request.source, request.videos))
+    clips = done_by_main(lambda: _requested_clips(request))
 
     found = checkpoint or request.checkpoint
     model = load_model(found, *request.overrides, config=request.config, dtype=request.dtype)
@@ -152,6 +156,11 @@ def run(request: ExtractionRequest, checkpoint: Checkpoint | None = None) -> dic
         "arrays": list(arrays),
         "seconds": round(time.monotonic() - begun, 1),
     }
+
+
+def _requested_clips(request: ExtractionRequest) -> list[Clip]:
+    clips = clips_of(request.source, request.videos)
+    return clips if request.windows is None else with_windows(clips, request.windows)
 
 
 def summary(counts: dict[str, Any]) -> str:

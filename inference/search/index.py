@@ -36,15 +36,30 @@ class VideoIndex:
         folder: the folder of the index.
         clips: the videos, or parts of videos, each with its file's size and modification time when it was encoded.
         embeddings: (V, E) float32, of unit length, one for each of `clips`; memory-mapped.
+        has_windows: whether windows of each video are indexed besides the whole.
         checkpoint, config, overrides: arguments for `inference.api.load_model`, to encode a query.
     """
 
-    def __init__(self, folder: Path, clips: list[Clip], embeddings: NDArray, search: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        clips: list[Clip],
+        embeddings: NDArray,
+        search: dict[str, Any],
+        has_windows: bool = False,
+    ) -> None:
         assert len(clips) == len(embeddings)
         self.folder, self.clips, self.embeddings = folder, clips, embeddings
+        self.has_windows = has_windows
         self.checkpoint: str = search["checkpoint"]
         self.config: str | None = search["config"]
         self.overrides: list[str] = search["overrides"]
+
+    @cached_property
+    def _video_of_row(self) -> NDArray:
+        """The number of each row's video, (V,)."""
+        numbers: dict[str, int] = {}
+        return np.array([numbers.setdefault(clip.video, len(numbers)) for clip in self.clips])
 
     @cached_property
     def failed(self) -> dict[str, str]:
@@ -69,7 +84,8 @@ class VideoIndex:
                 f"{whole}: is damaged ({error}); remove it and give the same index command again"
             ) from error
 
-        return cls(folder, clips, embeddings, read_json(folder / SEARCH))
+        has_windows = "windows" in read_json(folder / EXTRACTION)
+        return cls(folder, clips, embeddings, read_json(folder / SEARCH), has_windows)
 
     @staticmethod
     def update(request: ExtractionRequest) -> dict[str, Any]:
@@ -117,7 +133,9 @@ class VideoIndex:
         noted = read_json(self.folder / EXTRACTION)
         given = ExtractionRequest(checkpoint=model.source, source=Path(noted["source"]), out=self.folder)
         asked = extraction_of(model, given, tuple(noted["arrays"]))
-        may_differ = {name: noted[name] for name in ("source", "videos", "checkpoint", "precision")}
+        may_differ = {
+            name: noted[name] for name in ("source", "videos", "checkpoint", "precision", "windows") if name in noted
+        }
         found = differences(noted, asked | may_differ)
         if found:
             raise ValueError(
@@ -128,6 +146,7 @@ class VideoIndex:
     def search(self, text_embedding: NDArray, most: int) -> tuple[NDArray, NDArray]:
         """The rows (k,) of the `most` nearest videos, nearest first, and their cosines (k,) float32 with a text (E,).
 
+        Where videos are indexed by windows, each video is there once, with the nearest of its windows and its whole.
         The search is exact: it compares all videos, with float64 sums as in `tasks.metrics.retrieval.Direction`.
         """
         query = text_embedding.astype(np.float64)
@@ -135,6 +154,16 @@ class VideoIndex:
         cosine = np.concatenate(
             [self.embeddings[first : first + ROWS_AT_ONCE].astype(np.float64) @ query for first in tiles]
         ).astype(np.float32)
-        rows = shortlist(cosine[None], most)[0]
+        if self.has_windows:
+            rows = self._nearest_windows(cosine)
+            rows = rows[shortlist(cosine[None, rows], most)[0]]
+        else:
+            rows = shortlist(cosine[None], most)[0]
         best_first = rows[np.argsort(-cosine[rows], kind="stable")]
         return best_first, cosine[best_first]
+
+    def _nearest_windows(self, cosine: NDArray) -> NDArray:
+        """The row of the nearest window, or of the whole, of each video; ties go to the smaller row."""
+        by_nearness = np.argsort(-cosine, kind="stable")
+        _, first_of_video = np.unique(self._video_of_row[by_nearness], return_index=True)
+        return by_nearness[first_of_video]

@@ -6,7 +6,8 @@
 SOURCE is a video or an image, a folder of them (subfolders too), a manifest, or a file of pairs (.jsonl, .csv, .tsv,
 .json). OUT/features/embeddings.npy can be memory-mapped, and a line of OUT/features/index.jsonl says what each row is
 of; what cannot be read is in OUT/failed.jsonl with its reason. The same command resumes, retries what
-failed, and encodes what is new or changed. Another checkpoint, setting or source needs another OUT.
+failed, and encodes what is new or changed. With --window, each longer video has a row for the whole and one for each
+window; `start` and `end` of a line say which. Another checkpoint, setting or source needs another OUT.
 
 Exit status: 0 if every video is encoded, 1 if some failed (0 too of several processes, as torchrun would take 1 for the
 end of one), 2 if the command itself is wrong.
@@ -28,6 +29,7 @@ from engine.distributed import (
 from engine.logging import start_logging
 from inference.features.extract import ExtractionRequest, run, summary
 from scripts.parts.arguments import READERS, READERS_HELP, at_least
+from scripts.parts.windows import add_windows, windows_of
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -39,6 +41,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, help="YAML file of weights without a config.yaml beside them")
     parser.add_argument("--videos", type=Path, help="folder of relative paths in a list; by default `videos` beside it")
     parser.add_argument("--tokens", action="store_true", help="keep all tokens of every video too")
+    add_windows(parser)
     parser.add_argument("--batch-size", type=at_least(1), default=8, help="videos encoded at once (%(default)s)")
     parser.add_argument("--workers", type=at_least(0), default=READERS, help=READERS_HELP)
     parser.add_argument("--dtype", choices=("auto", "fp32", "bf16", "fp16"), help="by default the checkpoint's own")
@@ -63,6 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
                     config=options.config,
                     videos=options.videos,
                     tokens=options.tokens,
+                    windows=windows_of(options.window, options.stride),
                     batch_size=options.batch_size,
                     workers=options.workers,
                     dtype=options.dtype,

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import inference.features.folder as folder_module
+from datasets.samples import Clip
 from engine.folder_lock import only_writer
 from inference.api import TrainedModel, load_model
 from inference.features.folder import FeatureFolder, PartWriter
@@ -52,13 +53,13 @@ def expected(root: Path, checkpoint: Path) -> torch.Tensor:
 def encoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How many videos each batch held that was encoded."""
     sizes: list[int] = []
-    encode = TrainedModel.encode_pixels
+    encode = TrainedModel.encode_clips
 
-    def counted(model: TrainedModel, pixels: torch.Tensor) -> Any:
-        sizes.append(len(pixels))
-        return encode(model, pixels)
+    def counted(model: TrainedModel, clips: Clip) -> Any:
+        sizes.append(len(clips.pixels))
+        return encode(model, clips)
 
-    monkeypatch.setattr(TrainedModel, "encode_pixels", counted)
+    monkeypatch.setattr(TrainedModel, "encode_clips", counted)
     yield sizes
 
 
@@ -228,14 +229,14 @@ def test_nothing_that_can_be_read_is_an_error(
 def one_of_two(videos: Path, checkpoint: Path, out: Path) -> tuple[int, int, str]:
     """What each of two processes does: how many videos it encodes, its exit status, and what it prints."""
     sizes: list[int] = []
-    encode = TrainedModel.encode_pixels
+    encode = TrainedModel.encode_clips
 
-    def counted(model: TrainedModel, pixels: torch.Tensor) -> Any:
-        sizes.append(len(pixels))
-        return encode(model, pixels)
+    def counted(model: TrainedModel, clips: Clip) -> Any:
+        sizes.append(len(clips.pixels))
+        return encode(model, clips)
 
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
-        patch.setattr(TrainedModel, "encode_pixels", counted)
+        patch.setattr(TrainedModel, "encode_clips", counted)
         with pytest.raises(SystemExit) as stop:
             main([str(videos), "--checkpoint", str(checkpoint), "--out", str(out), "--workers", "0", "--json"])
     return sum(sizes), int(stop.value.code or 0), printed.getvalue()
