@@ -14,6 +14,20 @@ OPTIONAL = ("clip_decoder.", "pool_norm.")
 PRETRAINED = "UMT's file of pre-training (b16_25m.pth, l16_25m.pth), or one fine-tuned for retrieval"
 
 
+class OwnCheckpoints:
+    """Our own checkpoints as the loader asks for them."""
+
+    @staticmethod
+    def matches(tensors: Mapping[str, Tensor]) -> bool:
+        """Whether these are the tensors of one of our checkpoints."""
+        return native.matches(tensors)
+
+    @staticmethod
+    def read(tensors: Mapping[str, Tensor]) -> Stored:
+        """The weights; of pre-training also the answer decoder that starts from it."""
+        return weights.with_answer_decoder(native.read(tensors))
+
+
 class PublishedFiles:
     """UMT's files as the loader asks for them: whose they are, and their weights under our names."""
 
@@ -31,7 +45,7 @@ class PublishedFiles:
 class UmtFormats:
     """The `models.checkpoints.load.WeightFormats` of UMT."""
 
-    adapters: tuple[Any, ...] = (native, PublishedFiles)
+    adapters: tuple[Any, ...] = (OwnCheckpoints, PublishedFiles)
     known_files = "no checkpoint of this project, nor one of UMT's files"
     found_in: Mapping[str, str] = {
         "vision_encoder": "one of UMT's files, of stage 1 or later",
@@ -43,7 +57,7 @@ class UmtFormats:
         """The weights as they are: positions are computed, and nothing else depends on the video's size.
 
         Of the video encoder, heads that learn from a teacher are left where the model has none, and so is a norm of
-        pooling; that norm stays fresh where the file, of stage 1, has none.
+        pooling; both stay fresh where only the model has them.
         """
         if part != "vision_encoder":
             return FittedPart(found)
@@ -55,10 +69,12 @@ class UmtFormats:
                 taken[name] = tensor
 
         notes = []
-        fresh = {name: tensor for name, tensor in own.items() if name.startswith("pool_norm.") and name not in found}
-        if fresh:
-            notes.append("pool_norm is not in the file and keeps its fresh weights")
-        return FittedPart({**taken, **fresh}, notes, {"this model has no such part": left} if left else {})
+        for prefix in OPTIONAL:
+            fresh = {name: tensor for name, tensor in own.items() if name.startswith(prefix)}
+            if fresh and not any(name.startswith(prefix) for name in found):
+                notes.append(f"{prefix.removesuffix('.')} is not in the file and keeps its fresh weights")
+                taken |= fresh
+        return FittedPart(taken, notes, {"this model has no such part": left} if left else {})
 
 
 FORMATS = UmtFormats()

@@ -69,9 +69,12 @@ def read(tensors: Mapping[str, Tensor]) -> Stored:
 
 
 def with_answer_decoder(stored: Stored) -> Stored:
-    """A file of pre-training with the answer decoder that the reference makes of its text encoder; others as is."""
+    """A file of pre-training with the answer decoder that the reference makes of its text encoder; others as is.
+
+    Files of pre-training are those with a head that guesses words.
+    """
     fused = [int(match[1]) for name in stored.weights if (match := CROSS_ATTENTION.match(name))]
-    if stored.kind != "UMT, pre-training" or not fused:
+    if not fused or not any(name.startswith("mlm_head.") for name in stored.weights):
         return stored
     decoder = _decoder_from_encoder(stored.weights, min(fused))
     note = "text_decoder is made of the later layers of text_encoder, its embeddings and its word head"
