@@ -19,8 +19,8 @@ AMOUNTS = ("frames_per_block", "patches_per_block", "tokens_per_block")
 REDUCER_SETTINGS: dict[str, tuple[str, ...]] = {
     "none": (),
     "geometry": ("frames_per_block", "patches_per_block", "keep", "frame_match", "order"),
-    "importance": ("frames_per_block", "patches_per_block", "keep"),
-    "prune": ("frames_per_block", "patches_per_block", "keep"),
+    "importance": ("frames_per_block", "patches_per_block", "tokens_per_block", "keep"),
+    "prune": ("frames_per_block", "patches_per_block", "tokens_per_block", "keep"),
     "tome": ("tokens_per_block", "keep"),
     "saliency": ("patches_per_block", "tokens_per_block", "keep"),
 }

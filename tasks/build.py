@@ -1,7 +1,7 @@
 """Build a task's model and tokenizer, and load the weights it starts from."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from configs.schema import TaskConfig
 from engine.checkpoint_folder import OPTIMIZER, read_weights
-from engine.hub import Checkpoint, tokenizer_folder
+from engine.hub import Checkpoint, local_path, tokenizer_folder
 from models.checkpoints.load import load_into
 from models.parts.clip.torchscript import is_torchscript, read_torchscript
 from models.parts.momentum import MomentumTwin
@@ -56,18 +56,36 @@ def beside_checkpoint(config: TaskConfig, name: str) -> Path | None:
 def load_checkpoint(config: TaskConfig, model: nn.Module, twin: MomentumTwin | None) -> None:
     """Load the weights of `checkpoint`, if one is given, into the model and its twin, and log what was loaded.
 
+    A text tower that has a file of its own, `model.text.weights`, starts from that if `checkpoint` has none.
+
     When a run resumes from its own checkpoint nothing is logged: the engine restores what is skipped here, such as the
     queue.
     """
     if config.checkpoint is None:
+        _start_text(config, model, taken=())
         return
 
     path = Checkpoint.find(config.checkpoint).path
     # A TorchScript archive is one of OpenAI's CLIP files; we write none ourselves.
     tensors = read_torchscript(path) if path.is_file() and is_torchscript(path) else read_weights(path)
     report = load_into(model, tensors, config.checkpoint, formats=piece(config.model.name, "weights"), twin=twin)
+    _start_text(config, model, report.taken)
 
     resumes = config.output_dir is not None and path.parent.parent == Path(config.output_dir)
     if not (resumes and (path.parent / OPTIMIZER).exists()):
         for line in report.lines():
             logger.info("%s", line)
+
+
+def _start_text(config: TaskConfig, model: nn.Module, taken: Container[str]) -> None:
+    """Start the text tower from a file of its own, if the configuration names one and it is not among what is taken."""
+    source = getattr(config.model.text, "weights", None)
+    if source is None:
+        return
+    try:
+        for line in piece(config.model.name, "weights").start_text(
+            model, lambda: read_weights(local_path(source)), taken
+        ):
+            logger.info("weights from %s: %s", source, line)
+    except ValueError as error:
+        raise ValueError(f"model.text.weights: {source}: {str(error).removeprefix('checkpoint: ')}") from error

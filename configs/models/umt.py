@@ -8,7 +8,13 @@ from configs.model import AggregationConfig, Axis, TextConfig, VideoConfig, chec
 from configs.models.base import ModelConfig
 from configs.schedule import blocks_from_keep, blocks_from_tokens, check_capacity, in_first_blocks
 
-REDUCERS: dict[str, tuple[Axis, ...]] = {"none": (), "tome": ("tokens",), "saliency": ("tokens",)}
+REDUCERS: dict[str, tuple[Axis, ...]] = {
+    "none": (),
+    "importance": ("tokens",),
+    "prune": ("tokens",),
+    "tome": ("tokens",),
+    "saliency": ("tokens",),
+}
 """The reducers for attention over space and time at once, and the axis that each shortens."""
 
 
@@ -17,8 +23,11 @@ class SplitTextConfig(TextConfig):
     """BERT split in two: layers below `fusion_layer` read only text, the others also attend to the video.
 
     The defaults are bert-base-uncased, as in UMT's B/16; L/16 uses bert-large-uncased (24 layers, fusion_layer 19).
+    `weights` is a file of BERT's own, such as `hf://google-bert/bert-base-uncased/model.safetensors`: the tower starts
+    from it where `checkpoint` holds no text tower.
     """
 
+    weights: str | None = None
     vocab_size: int = 30522
     token_types: int = 2
     fusion_layer: int = 9
@@ -79,8 +88,9 @@ class UMTConfig(ModelConfig):
                 f"aggregation.reducer: {aggregation.reducer!r} does not go with attention over space and time at once; "
                 f"choose one of {', '.join(REDUCERS)}"
             )
-        if aggregation.patches_per_block != 0:
-            raise ValueError("aggregation.patches_per_block: tokens of all frames merge here; set tokens_per_block")
+        for name in ("frames_per_block", "patches_per_block"):
+            if getattr(aggregation, name) != 0:
+                raise ValueError(f"aggregation.{name}: tokens of all frames merge here; set tokens_per_block")
         if aggregation.weighted_pooling:
             raise ValueError("aggregation.weighted_pooling: UMT's models pool by the plain mean; leave it out")
 

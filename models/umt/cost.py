@@ -17,9 +17,9 @@ CHANNELS = 3
 def count(model: UMTConfig, video: VideoConfig, aggregation: AggregationConfig) -> Cost:
     """The cost of encoding one video of the configured size."""
     model.check(video, aggregation)
-    width, norm = model.width, MACS_PER_NORM_ELEMENT * model.width
+    width, norm, reducer = model.width, MACS_PER_NORM_ELEMENT * model.width, aggregation.reducer
     tokens = video.num_frames * (video.image_size // model.patch_size) ** 2
-    compared = width if aggregation.reducer == "saliency" else width // model.heads
+    compared = width if reducer == "saliency" else width // model.heads
 
     macs = tokens * CHANNELS * model.patch_size**2 * width
     matching = 0
@@ -28,7 +28,7 @@ def count(model: UMTConfig, video: VideoConfig, aggregation: AggregationConfig) 
         macs += tokens * norm + 4 * tokens * width**2 + 2 * tokens**2 * width
         leaving = num_leaving(amount, tokens, protected=0)
         if leaving:
-            matching += -(-tokens // 2) * (tokens // 2) * compared
+            matching += _pairs(reducer, tokens, leaving) * compared
             tokens -= leaving
         # Norm and MLP of the tokens that are left.
         macs += tokens * norm + int(2 * model.mlp_ratio * tokens * width**2)
@@ -36,3 +36,10 @@ def count(model: UMTConfig, video: VideoConfig, aggregation: AggregationConfig) 
     macs += (tokens + pooled) * norm
     gmacs, without_matching = (round(count / 1e9, 3) for count in (macs + matching, macs))
     return Cost(gmacs, gmacs, None, None, tokens, gmacs_without_matching=without_matching)
+
+
+def _pairs(reducer: str, tokens: int, leaving: int) -> int:
+    """How many pairs of tokens are compared: those that leave with the others, or one half of all with the other."""
+    if reducer == "prune":
+        return 0
+    return leaving * (tokens - leaving) if reducer == "importance" else -(-tokens // 2) * (tokens // 2)

@@ -1,13 +1,14 @@
 """Whose files start UMT's models: our own checkpoints and UMT's published files."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.checkpoints import native
 from models.checkpoints.stored import FittedPart, Stored
 from models.umt import weights
+from models.umt.bert_file import start_from_bert
 
 OPTIONAL = ("clip_decoder.", "pool_norm.")
 """Parts of a video encoder that some models, and some files, have."""
@@ -52,6 +53,15 @@ class UmtFormats:
         "text_decoder": "UMT's file of pre-training, or one fine-tuned for question answering",
     }
     otherwise_found_in = PRETRAINED
+
+    def start_text(
+        self, model: nn.Module, read: Callable[[], Mapping[str, Tensor]], taken: Container[str]
+    ) -> list[str]:
+        """Start the text tower from BERT's own file, unless it is among the parts `taken` from a checkpoint.
+
+        `read` reads the file. Returns lines for the log; ValueError if the file is of another BERT.
+        """
+        return [] if "text_encoder" in taken else [start_from_bert(model, read())]
 
     def fit_part(self, part: str, found: dict[str, Tensor], own: dict[str, Tensor]) -> FittedPart:
         """The weights as they are: positions are computed, and nothing else depends on the video's size.

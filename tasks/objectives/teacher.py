@@ -24,7 +24,10 @@ class FrozenTeacher:
     def __init__(self, teacher: TeacherConfig) -> None:
         assert teacher.weights is not None, "the configuration refuses that"
         self.teacher = teacher
-        tensors = read_clip(local_path(teacher.weights))
+        try:
+            tensors = read_clip(local_path(teacher.weights))
+        except ValueError as error:
+            raise ValueError(f"objective.teacher.weights: {str(error).removeprefix('checkpoint: ')}") from error
         weights = {name.removeprefix(IMAGE): tensor for name, tensor in tensors.items() if name.startswith(IMAGE)}
         if not weights:
             raise ValueError(f"objective.teacher.weights: {teacher.weights} has no image tower")

@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 import torch
 from ruamel.yaml import YAML
+from safetensors.torch import save_file
 from torch import nn
 
 from configs.load import load_any
 from configs.schema import CONFIG_CLASSES, DataConfig, OptimConfig
 from engine.random_state import seed_everything
+from models.parts.clip.image_tower import ImageTower
+from models.parts.clip.sizes import ImageTowerSizes
 from models.parts.momentum import MomentumTwin
 from models.parts.tokenizer import make_tokenizer
 from models.tvts.sizes import TVTS_PUBLISHED
@@ -64,6 +67,22 @@ SMALL_TVTS = {
 VIDEO_PART = {"testa": "visual_encoder", "umt": "vision_encoder", "tvts": "video_model"}
 
 
+SMALL_UMT_TEXT = {
+    "model.text.tokenizer": "from_data", "model.text.vocab_size": 200, "model.text.weights": None,
+    "model.text.depth": 2, "model.text.width": 32, "model.text.heads": 2, "model.text.intermediate": 32,
+    "model.text.fusion_layer": 1, "model.text.max_positions": 64,
+}  # fmt: skip
+
+
+def write_umt_teacher(root: Path) -> dict[str, Any]:
+    """A CLIP image tower of two blocks in a file, and the settings that name it."""
+    root.mkdir(parents=True, exist_ok=True)
+    tower = ImageTower(ImageTowerSizes(32, 2, 2, 16, 32, 8))
+    save_file({f"visual.{name}": tensor for name, tensor in tower.state_dict().items()}, root / "clip.safetensors")
+    settings = {"weights": str(root / "clip.safetensors"), "image_size": 32, "patch_size": 16, "width": 8, "blocks": 2}
+    return {f"objective.teacher.{name}": value for name, value in settings.items()}
+
+
 def name_of(path: Path) -> str:
     return f"{path.parent.name}/{path.stem}"
 
@@ -83,7 +102,9 @@ def small(path: Path, root: Path) -> Any:
     if config.model.name == "tvts":
         settings = {**SMALL_TVTS}
     if config.model.name == "umt":
-        settings = {**SMALL, "model.text.depth": 2, "model.text.fusion_layer": 1, "model.text.max_positions": 64}
+        settings = {**SMALL, **SMALL_UMT_TEXT}
+        if "uta" in getattr(config.objective, "losses", ()):
+            settings |= write_umt_teacher(root)
     settings |= {"data.root": str(root), "output_dir": str(root / "run")}
     for axis, most in (("frames", 1), ("patches", 1), ("tokens", 3)):
         amount = getattr(config.aggregation, f"{axis}_per_block")
@@ -92,7 +113,8 @@ def small(path: Path, root: Path) -> Any:
     if config.optim.warmup_steps:
         settings["optim.warmup_steps"] = 1
     if config.task in ("pretrain", "retrieval"):
-        settings["objective.queue_size"] = min(config.objective.queue_size, 8)
+        if hasattr(config.objective, "queue_size"):
+            settings["objective.queue_size"] = min(config.objective.queue_size, 8)
     return load_any(CONFIG_CLASSES, path, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
 
 

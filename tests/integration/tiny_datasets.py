@@ -135,6 +135,11 @@ def _webvid_and_images(data: DataConfig, root: Path) -> None:
         if table.suffix == ".csv":
             _table(table, ("videoid", "name", "page_dir"), [(n, caption(n), "0_9") for n in NUMBERS[:2]])
             _videos(media, [f"0_9/{number}.mp4" for number in NUMBERS[:2]])
+        elif table.suffix == ".json":
+            table.parent.mkdir(parents=True, exist_ok=True)
+            rows = [{"video": f"{number}.mp4", "caption": caption(number)} for number in NUMBERS]
+            table.write_text(json.dumps(rows))
+            _videos(media, [row["video"] for row in rows])
         else:
             table.parent.mkdir(parents=True, exist_ok=True)
             table.write_text("".join(f"{caption(number)}\timage{number}.mp4\n" for number in NUMBERS[2:]))

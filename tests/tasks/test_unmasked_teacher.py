@@ -293,7 +293,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path, kind: str, sections: dict[str
         ),
         ({"blocks": 4}, "objective.teacher.blocks: the model has 3 blocks"),
         ({"width": 11}, "objective.teacher.width: 11 is not that of .*; set it to 10"),
-        ({"weights": "none.safetensors"}, "none.safetensors"),
+        ({"weights": "none.safetensors"}, "objective.teacher.weights: none.safetensors does not exist"),
         ({"mask_ratio": 1.0}, "objective.teacher.mask_ratio: 1.0 is not a share"),
     ],
 )

@@ -67,6 +67,16 @@ def counted(model: UMTConfig, video: VideoConfig, aggregation: AggregationConfig
     return counter.get_total_flops() / 2 / 1e9
 
 
+@pytest.mark.parametrize(("reducer", "compares"), [("tome", True), ("importance", True), ("prune", False)])
+def test_the_formula_counts_other_reducers(reducer: str, compares: bool) -> None:
+    model = UMTConfig(depth=2, width=192, heads=3, patch_size=16, pooling="all")
+    video = VideoConfig(num_frames=2, image_size=224)
+    aggregation = AggregationConfig(reducer=reducer, tokens_per_block=(101, 40))
+    cost = count(model, video, aggregation)
+    assert cost.gmacs == pytest.approx(counted(model, video, aggregation), abs=6e-4)
+    assert (cost.gmacs > cost.gmacs_without_matching) == compares and cost.tokens == 392 - 141
+
+
 @pytest.mark.parametrize("pooling", ["frames", "all"])
 @pytest.mark.parametrize("amounts", [(), (301,), (0, 0.25)])
 def test_the_formula_counts_what_is_executed(amounts: tuple[int | float, ...], pooling: str) -> None:

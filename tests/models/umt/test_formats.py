@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch.testing import assert_close
+from transformers import BertConfig, BertForMaskedLM
 
 from models.checkpoints.load import load_into
 from models.umt.formats import FORMATS
@@ -49,3 +51,44 @@ def test_what_does_not_fit_is_refused() -> None:
     retrieval = model_of(tiny_config(), "retrieval", TINY, image_size=8)
     with pytest.raises(ValueError, match="vision_encoder.encoder.norm.bias: missing"):
         load_into(retrieval, tensors, "file", formats=FORMATS)
+
+
+def their_bert() -> BertForMaskedLM:
+    text = tiny_config().text
+    return BertForMaskedLM(
+        BertConfig(
+            vocab_size=text.vocab_size,
+            hidden_size=text.width,
+            num_hidden_layers=text.depth,
+            num_attention_heads=text.heads,
+            intermediate_size=text.intermediate,
+            max_position_embeddings=text.max_positions,
+            type_vocab_size=text.token_types,
+        )
+    ).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("old", [False, True], ids=["new", "gamma and beta"])
+def test_the_text_tower_starts_from_berts_own_file(old: bool) -> None:
+    theirs, model = their_bert(), model_of(tiny_config(), "pretraining", TINY, image_size=8).eval()
+    stored = {name: tensor.clone() for name, tensor in theirs.state_dict().items() if "decoder" not in name}
+    if old:
+        stored = {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+            for name, tensor in stored.items()
+        }
+    key = "text_encoder.encoder.layer.3.crossattention.self.key.weight"
+    fresh = model.state_dict()[key].clone()
+    assert FORMATS.start_text(model, lambda: stored, ("text_encoder",)) == []
+    (line,) = FORMATS.start_text(model, lambda: stored, ())
+    assert "tensors of BERT" in line and torch.equal(model.state_dict()[key], fresh)
+
+    ids, mask = torch.tensor([[2, 7, 9, 3]]), torch.ones(1, 4, dtype=torch.int64)
+    output = theirs(ids, attention_mask=mask, output_hidden_states=True)
+    assert_close(model.text_encoder.read(ids, mask), output.hidden_states[tiny_config().text.fusion_layer])
+    assert_close(model.mlm_head(output.hidden_states[-1]), output.logits)
+
+    stored.pop("bert.embeddings.position_embeddings.weight")
+    with pytest.raises(ValueError, match="position_embeddings.weight: missing"):
+        FORMATS.start_text(model, lambda: stored, ())

@@ -104,6 +104,26 @@ def test_output_and_gradients_equal_the_plain_form(schedule: tuple, amounts: tup
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("reducer", ["prune", "importance"])
+def test_the_least_attended_tokens_are_dropped_or_merged(reducer: str) -> None:
+    model, video = encoder((10,), reducer=reducer, depth=1), clips()
+    tokens = model.encoder.patch_embed(video).flatten(1, 2) + model.position.flatten(0, 1)
+    block = model.encoder.blocks[0]
+    projected = F.linear(block.norm1(tokens), block.attn.qkv.weight, block.attn._bias())
+    query, key, _ = (part.unflatten(-1, (3, -1)).transpose(1, 2) for part in projected.chunk(3, -1))
+    received = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(dim=-1).mean(dim=1)
+    received = received.sum(dim=1) - received.diagonal(dim1=1, dim2=2)
+
+    encoded = model(video, return_origins=True)
+    assert encoded.tokens.shape[1] == 48 - 10
+    assert encoded.size.sum(dim=1).tolist() == ([38.0] * 2 if reducer == "prune" else [48.0] * 2)
+    for row, origins in zip(received, encoded.origins.flatten(1), strict=True):
+        kept = row.argsort(descending=True)[:38].sort().values
+        assert torch.equal(origins[kept], torch.arange(38))
+        assert (origins == -1).sum() == (10 if reducer == "prune" else 0)
+
+
+@torch.no_grad()
 def test_r_of_0_is_no_reduction_to_the_bit() -> None:
     video = clips()
     assert torch.equal(encoder(0)(video).tokens, encoder(reducer="none", pooling="frames")(video).tokens)
@@ -246,7 +266,7 @@ def test_base_has_as_many_parameters_as_published() -> None:
         (lambda: encoder((1.5,)), "aggregation.tokens_per_block: 1.5 is neither"),
         (lambda: encoder((-1,)), "aggregation.tokens_per_block: .* is negative"),
         (lambda: encoder((0.5,), reducer="tome"), "shares are for reducer 'saliency'"),
-        (lambda: encoder(1, reducer="importance"), "aggregation.tokens_per_block: 1 has no effect"),
+        (lambda: encoder(1, reducer="geometry"), "aggregation.tokens_per_block: 1 has no effect"),
         (lambda: UMTConfig(heads=7), "model.heads: 7 does not divide"),
         (lambda: SplitTextConfig(fusion_layer=12), "model.text.fusion_layer: 12 leaves no layer"),
         (lambda: encoder()(torch.zeros(1, 3, 3, 20, 20)), "frames of 20 x 20 pixels"),
