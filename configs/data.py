@@ -12,6 +12,12 @@ Dataset = Literal[
     "msrvtt",
     "activitynet_qa",
     "msrvtt_qa",
+    "labelled",
+    "hmdb51",
+    "ucf101",
+    "kinetics400",
+    "ssv2",
+    "ssv2_mc",
 ]
 CleanUp = Literal["none", "caption", "question", "no_punctuation"]
 QUESTION_DATASETS = ("activitynet_qa", "msrvtt_qa")
@@ -103,6 +109,10 @@ class DataConfig:
 
     With a source of speech, `eval_manifest` and `test_manifest` name speech too (a file or a folder), whose transcripts
     an evaluation sorts.
+
+    `dataset: labelled` is a folder `root` of your own for recognition: its `labels.csv`, or one folder a class; the
+    split `all` takes every row. `first_label` says whether the numbers of a list begin at 0 or 1, if it leaves that
+    open.
     """
 
     root: str
@@ -121,6 +131,7 @@ class DataConfig:
     order: Literal["shuffled", "turns"] = "shuffled"
     epoch_source: str | None = None
     speech: SpeechConfig = field(default_factory=SpeechConfig)
+    first_label: int | None = None
     videos: str | None = None
     clean_captions: bool = True
     clean_up: CleanUp | None = None
@@ -145,6 +156,8 @@ class DataConfig:
                 f"data.max_words: has no effect with data.clean_up {self.clean_up}; cut with data.max_tokens"
             )
 
+        if self.first_label not in (None, 0, 1):
+            raise ValueError(f"data.first_label: {self.first_label} is neither 0 nor 1")
         if self.cache == "none" and self.cache_gb != 2.0:
             raise ValueError("data.cache_gb: has no effect unless data.cache is memory")
 

@@ -20,6 +20,13 @@ from configs.models.tvts import TvtsConfig
 from configs.models.umt import UMTConfig
 from configs.objects import check_objects, check_tags
 from configs.optim import OptimConfig, ParameterGroupConfig as ParameterGroupConfig, check_milestones
+from configs.recognition import (
+    OPTION_DATASETS,
+    RECOGNITION_DATASETS,
+    ClassObjectiveConfig,
+    ProbeObjectiveConfig,
+    RecognitionEvaluationConfig,
+)
 from configs.sections import chosen_by_name
 from configs.training import (
     AnsweringObjectiveConfig,
@@ -41,6 +48,7 @@ PAIR_OBJECTIVES: dict[str, type[PairObjectiveConfig]] = {
 }
 ANSWER_OBJECTIVES: dict[str, type] = {"answers": AnsweringObjectiveConfig}
 CAPTION_OBJECTIVES: dict[str, type] = {"captions": DecoderObjectiveConfig}
+CLASS_OBJECTIVES: dict[str, type] = {"classes": ClassObjectiveConfig, "probe": ProbeObjectiveConfig}
 """The `objective` section of each way to train, by `objective.name`; `tasks.objectives.table` computes them."""
 
 
@@ -50,6 +58,8 @@ class RunConfig:
 
     reads_questions: ClassVar[bool] = False
     """Whether the task reads questions and answers, not captions."""
+    reads_labels: ClassVar[bool] = False
+    """Whether the task reads the classes of videos, not captions."""
     positives: ClassVar[Literal["row", "index"]] = "index"
     """The positives of the contrastive loss: each row's own pair, or all pairs of one video."""
 
@@ -75,6 +85,11 @@ class RunConfig:
     def reads_tags(self) -> bool:
         """Whether some of the task's losses read which tokens are nouns and verbs."""
         return False
+
+    @property
+    def trains_in_steps(self) -> bool:
+        """Whether training takes optimizer steps; otherwise the task fits its weights in one call."""
+        return True
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
@@ -111,6 +126,7 @@ class PretrainConfig(RunConfig):
         self.objective.check(self.train)
         if self.data.dataset in QUESTION_DATASETS:
             raise ValueError(f"data.dataset: {self.data.dataset} has questions, not captions, to pre-train on")
+        _refuse_labels(self)
         if self.objective.sorts and not self.data.reads_speech:
             raise ValueError(
                 "objective.losses: 'sorting' needs transcripts; add a source of kind speech to data.sources"
@@ -191,6 +207,7 @@ class VqaConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _refuse_sources(self)
+        _refuse_labels(self)
         if self.data.dataset not in ("manifest", *QUESTION_DATASETS):
             raise ValueError(f"data.dataset: {self.data.dataset} has captions, not questions; use train_retrieval.py")
         for name in ("clean_captions", "max_words", "max_tokens"):
@@ -211,9 +228,39 @@ class CaptionConfig(RunConfig):
         check_pairs(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecognitionConfig(RunConfig):
+    """Action recognition: zero-shot by prompts, a linear probe on frozen features, or fine-tuning with a head."""
+
+    reads_labels: ClassVar[bool] = True
+
+    task: Literal["recognition"] = "recognition"
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-4))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(batch_size=32, max_epochs=1))
+    objective: ClassObjectiveConfig | ProbeObjectiveConfig = chosen_by_name(CLASS_OBJECTIVES, ClassObjectiveConfig)
+    evaluation: RecognitionEvaluationConfig = field(default_factory=RecognitionEvaluationConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_sources(self)
+        allowed = (*RECOGNITION_DATASETS, *OPTION_DATASETS)
+        if self.data.dataset not in allowed:
+            raise ValueError(f"data.dataset: {self.data.dataset} has no classes of videos; name {', '.join(allowed)}")
+        if self.data.dataset in OPTION_DATASETS and self.evaluation.classify == "head":
+            raise ValueError(f"evaluation.classify: {self.data.dataset} has options, which no head knows; use prompts")
+        if not self.trains_in_steps and self.optim != OptimConfig(lr=self.optim.lr):
+            raise ValueError("optim: has no effect on a probe; its solver is in the objective section")
+
+    @property
+    def trains_in_steps(self) -> bool:
+        """Whether training takes optimizer steps; a probe is fitted in one call."""
+        return not isinstance(self.objective, ProbeObjectiveConfig)
+
+
 def check_pairs(config: RunConfig) -> None:
     """Refuse data other than one set of videos with captions."""
     _refuse_sources(config)
+    _refuse_labels(config)
     if config.data.dataset in QUESTION_DATASETS:
         raise ValueError(f"data.dataset: {config.data.dataset} has questions, not captions; use train_vqa.py")
 
@@ -223,7 +270,12 @@ def _refuse_sources(config: RunConfig) -> None:
         raise ValueError("data.sources: are for pre-training alone; name one data.dataset or data.manifest")
 
 
-TaskConfig = PretrainConfig | RetrievalConfig | VqaConfig | CaptionConfig
+def _refuse_labels(config: RunConfig) -> None:
+    if config.data.dataset in (*RECOGNITION_DATASETS, *OPTION_DATASETS):
+        raise ValueError(f"data.dataset: {config.data.dataset} has classes, not texts; use train_recognition.py")
+
+
+TaskConfig = PretrainConfig | RetrievalConfig | VqaConfig | CaptionConfig | RecognitionConfig
 
 
 class TaskEntry(NamedTuple):
@@ -243,6 +295,12 @@ TASKS: dict[str, TaskEntry] = {
     ),
     "vqa": TaskEntry(VqaConfig, "tasks.vqa:VqaTask", "tasks.vqa:VqaTask", "train_vqa.py"),
     "caption": TaskEntry(CaptionConfig, "tasks.caption:CaptionTask", "tasks.caption:CaptionTask", "train_caption.py"),
+    "recognition": TaskEntry(
+        RecognitionConfig,
+        "tasks.recognition:RecognitionTask",
+        "tasks.recognition:RecognitionTask",
+        "train_recognition.py",
+    ),
 }
 """The tasks, by the `task` of a configuration."""
 CONFIG_CLASSES: tuple[type[TaskConfig], ...] = tuple(entry.config for entry in TASKS.values())

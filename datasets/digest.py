@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.records import QuestionRecord, Record
+from datasets.records import ChoiceRecord, LabelRecord, QuestionRecord, Record
 
 COLUMNS = ("path_bytes", "path_ends", "text_bytes", "text_ends", "text_video", "spans")
 """The arrays of a `PairTable` that say what is trained on; the others say where it lies."""
@@ -46,10 +46,15 @@ def records_digest(records: Iterable[Record], names: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for record, name in zip(records, names, strict=True):
         row: list[object] = [name, record.start, record.end]
-        if isinstance(record, QuestionRecord):
-            row += [record.question, record.answers, record.weights]
-        else:
-            row.append(record.captions)
+        match record:
+            case QuestionRecord():
+                row += [record.question, record.answers, record.weights]
+            case LabelRecord():
+                row += [record.label, record.group]
+            case ChoiceRecord():
+                row += [record.options, record.answer]
+            case _:
+                row.append(record.captions)
         digest.update(f"{json.dumps(row)}\n".encode())
     return digest.hexdigest()
 

@@ -71,6 +71,8 @@ class LabelRecord:
     video: str
     label: int
     group: str | None = None
+    start: float | None = None
+    end: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class ChoiceRecord:
     video: str
     options: tuple[str, ...]
     answer: int
+    start: float | None = None
+    end: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class LabelledVideos:
     source: str
 
 
-Record = TypeVar("Record", VideoTextRecord, QuestionRecord)
+Record = TypeVar("Record", VideoTextRecord, QuestionRecord, LabelRecord, ChoiceRecord)
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ class Annotations(Generic[Record]):
     `source` says in words which format was found in which files, and what was left out. `labelled` is False if the
     authors have not published which caption belongs to which video; a record then just holds one row. `names` are the
     names of the videos in the annotation files, which the paths on disk do not keep. `video_list` is the list of videos
-    that the records were restricted to, if any.
+    that the records were restricted to, if any. `classes` are the names by number where records have a label.
     """
 
     records: list[Record]
@@ -114,6 +118,7 @@ class Annotations(Generic[Record]):
     labelled: bool = True
     names: tuple[str, ...] = ()
     video_list: str | None = None
+    classes: tuple[str, ...] = ()
 
 
 def is_image(path: str) -> bool:

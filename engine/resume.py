@@ -77,7 +77,7 @@ def find_last(config: RunConfig, folder: Path) -> Path | None:
         task = checkpoint_folder.read_json(last / checkpoint_folder.STATE)["task"]
         if task != config.task:
             raise ValueError(f"{folder}: holds a run of {task}, not of {config.task}; choose another output_dir")
-    _check_same_run(config, written_config, folder)
+    check_same_run(config, written_config, folder)
     return last
 
 
@@ -100,7 +100,8 @@ def _newest_intact(folder: Path) -> Path | None:
     return None
 
 
-def _check_same_run(config: RunConfig, written_config: Path, folder: Path) -> None:
+def check_same_run(config: RunConfig, written_config: Path, folder: Path) -> None:
+    """`ValueError` if `folder`, by its `written_config`, holds a run with settings that change what is learned."""
     try:
         earlier = load(type(config), written_config, [])
     except ValueError as error:

@@ -26,6 +26,7 @@ from engine.distributed import (
     stop_distributed,
     world_size,
 )
+from engine.fit import fit
 from engine.heartbeat import Heartbeat
 from engine.host_memory import keep_freed_memory
 from engine.hub import SCHEME, Checkpoint
@@ -117,7 +118,8 @@ def _run(
     start_logging()
     if evaluate_only and config.checkpoint is None:
         raise ValueError("checkpoint: nothing to evaluate; give checkpoint=FILE_OR_FOLDER")
-    last = None if evaluate_only else done_by_main(lambda: find_last(config, Path(cast(str, config.output_dir))))
+    resumes = config.trains_in_steps and not evaluate_only
+    last = None if not resumes else done_by_main(lambda: find_last(config, Path(cast(str, config.output_dir))))
 
     device = choose_device()
     if device.type == "cpu":
@@ -144,6 +146,10 @@ def _run(
         heartbeat.beat(0, "evaluating")
         task.fold_for_inference(DTYPES[resolve_precision(config.train.precision, device)])
         write_evaluation(task, config, device, cast(str, config.checkpoint))
+    elif not config.trains_in_steps:
+        best = fit(task, config, device, heartbeat)
+        heartbeat.beat(0, "evaluating")
+        write_evaluation(task, config, device, str(best))
     else:
         train(Trainer(task, config, device, last, heartbeat, interruption))
 

@@ -55,7 +55,10 @@ class Trainable(Protocol):
         ...
 
     def freeze_unused(self, losses: tuple[str, ...]) -> None:
-        """Freeze what none of the losses reaches: all that is trained has a gradient, as DDP requires."""
+        """Freeze what none of the losses reaches: all that is trained has a gradient, as DDP requires.
+
+        `classes` is the loss of a head on the video embedding; it is asked of dual encoders.
+        """
         ...
 
     def video_tokens(self, video_BTCHW: Tensor) -> Tensor:

@@ -1,12 +1,14 @@
 """Find and read the annotation files of each part of a run's data; needs neither torch nor a video."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, NamedTuple
 
 from configs.schema import PretrainConfig, RunConfig, SourceConfig
-from datasets.annotations import manifest, public, video_list
+from datasets.annotations import manifest, public, recognition, video_list
+from datasets.annotations.label_list import FirstLabel
 from datasets.digest import records_digest
 from datasets.pairs import PairTable
 from datasets.records import Annotations, QuestionRecord, Record, split_missing
@@ -14,6 +16,7 @@ from datasets.sources import holds_its_videos, missing_of_some, open_source
 from datasets.spoken_table import check_long_enough, open_speech
 
 Part = Literal["train", "eval", "test"]
+FIRST_LABELS: dict[int | None, FirstLabel] = {None: "auto", 0: 0, 1: 1}
 PARTS: tuple[Part, ...] = ("train", "eval", "test")
 
 
@@ -114,23 +117,28 @@ def digest_of(config: RunConfig, split: Split) -> str:
     return records_digest(split.present, names)
 
 
-def read_split(config: RunConfig, part: Part) -> Split:
-    """Read the records of a part of the data: questions for question answering, captions for all else.
+def read_split(config: RunConfig, part: Part, classes: Sequence[str] | None = None) -> Split:
+    """Read the records of a part of the data: questions, labels or captions, as the task needs them.
 
-    Without a test set the evaluation set takes its place; without an evaluation set, the training set does.
+    `classes` are the names by number that a trained head knows; by default the data themselves say. Without a test set
+    the evaluation set takes its place; without an evaluation set, the training set does.
     `ValueError` if no video exists.
     """
-    annotations = read_annotations(config, part)
+    annotations = read_annotations(config, part, classes)
     present, missing = split_missing(annotations.records, video_folder(config))
     return Split(annotations, present, missing)
 
 
-def read_annotations(config: RunConfig, part: Part) -> Annotations:
+def read_annotations(config: RunConfig, part: Part, classes: Sequence[str] | None = None) -> Annotations:
     """Read the annotations of a part of the data without checking that the videos exist."""
     named, root, videos = named_files(config, part), Path(config.data.root), video_folder(config)
     name = named.name
     if config.data.dataset != "manifest":
-        annotations = public.read(config.data.dataset, root, name, videos)
+        if config.reads_labels:
+            first_label = FIRST_LABELS[config.data.first_label]
+            annotations = recognition.read(config.data.dataset, root, name, videos, first_label, classes)
+        else:
+            annotations = public.read(config.data.dataset, root, name, videos)
         return annotations if named.video_list is None else video_list.restrict(annotations, root, named.video_list)
     read = manifest.read_questions if config.reads_questions else manifest.read
     return Annotations(read(root / name, videos), root.resolve().name, Path(name).stem, f"manifest {root / name}")
@@ -157,6 +165,8 @@ def named_files(config: RunConfig, part: Part) -> NamedFiles:
 
 def video_folder(config: RunConfig) -> Path:
     """The folder that relative video paths start from."""
+    if config.data.dataset == "labelled":  # its table or its folders name the files from here
+        return Path(config.data.root)
     return Path(config.data.videos) if config.data.videos else Path(config.data.root) / "videos"
 
 

@@ -63,13 +63,17 @@ class VideoTextTask(nn.Module):
 
             # Parts that name the same files share one set of records.
             same = [read for other, read in self._splits.items() if named_files(self.config, other) == named]
-            self._splits[part] = same[0] if same else read_split(self.config, part)
+            self._splits[part] = same[0] if same else self.read_part(part)
         return self._splits[part]
 
     @cached_property
     def tags(self) -> TagStore | None:
         """The nouns and verbs of training texts, if `data.tags` names a file; using a checkpoint needs none."""
         return None if self.config.data.tags is None else TagStore(Path(self.config.data.tags))
+
+    def read_part(self, part: Part) -> Split:
+        """Read a part of the data from its files."""
+        return read_split(self.config, part)
 
     def training_texts(self) -> Iterable[str]:
         """The texts that a vocabulary is learned from, if none is given."""

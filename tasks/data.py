@@ -10,7 +10,7 @@ from datasets.framing import Framing
 from datasets.objects.along import check_boxes, object_extras
 from datasets.objects.store import ObjectStore
 from datasets.pairs import PairTable
-from datasets.records import QuestionRecord, VideoTextRecord
+from datasets.records import ChoiceRecord, LabelRecord, QuestionRecord, VideoTextRecord
 from datasets.sampling import Windows
 from datasets.text import CLEAN_UPS
 from datasets.video_text import Extra, TextsOfSample, VideoTextDataset
@@ -58,6 +58,14 @@ def extras_of(config: RunConfig, table: PairTable, folder: str) -> dict[str, Ext
     store.check(num_frames=video.num_frames, image_size=video.image_size, fit=video.fit, sampling=video.train_sampling)
     check_boxes(store, table, folder)
     return object_extras(store, folder)
+
+
+def videos_alone(
+    config: RunConfig, records: list[LabelRecord] | list[ChoiceRecord], training: bool
+) -> VideoTextDataset:
+    """Records without captions as samples, in their order: each clip has one text, which is empty."""
+    rows = [VideoTextRecord(record.video, ("",), record.start, record.end) for record in records]
+    return video_text(config, rows, training)
 
 
 def framing_of(video: VideoConfig, training: bool, image_size: int | None = None) -> Framing:

@@ -14,6 +14,7 @@ from datasets.annotations import (
     msrvtt_qa,
     public,
     queryd,
+    recognition,
 )
 from datasets.transcoding.recipes import PRESETS
 
@@ -33,7 +34,7 @@ SPLITS = {
 
 def test_every_dataset_of_the_readers_has_a_row() -> None:
     rows = re.findall(r"^\| \[.*?\]\(#.*?\) \|.*?\| `(\w+)` \|", TEXT, re.MULTILINE)
-    assert set(rows) == {*public.READERS, "sources", "manifest"}
+    assert set(rows) == {*public.READERS, *recognition.READERS, "labelled", "ssv2_mc", "sources", "manifest"}
 
 
 @pytest.mark.parametrize("name", SPLITS)

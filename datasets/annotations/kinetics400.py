@@ -4,7 +4,7 @@ from pathlib import Path, PurePosixPath
 
 from datasets.annotations.class_names import read_class_names
 from datasets.annotations.files import GET_IT_AGAIN
-from datasets.annotations.label_list import read_label_list
+from datasets.annotations.label_list import FirstLabel, read_label_list
 from datasets.annotations.layout import Format, VideoFolder, check_split, choose
 from datasets.records import LabelledVideos, LabelRecord
 
@@ -15,7 +15,7 @@ LISTS = {
 }
 
 
-def read(root: Path, split: str, videos: Path) -> LabelledVideos:
+def read(root: Path, split: str, videos: Path, first_label: FirstLabel = "auto") -> LabelledVideos:
     """Read a list of names and labels, and a list of the classes.
 
     TVTSv2's list has a header, and its `.mkv` videos lie in folders by class; other lists have neither. A video is
@@ -29,7 +29,7 @@ def read(root: Path, split: str, videos: Path) -> LabelledVideos:
 
     classes = read_class_names(found.paths[1])
     files = VideoFolder(videos)
-    rows = read_label_list(found.paths[0], classes)
+    rows = read_label_list(found.paths[0], classes, first_label)
     names = [PurePosixPath(row.name).name for row in rows]
 
     # Counting is quadratic: only look for a repeated name if there is one.

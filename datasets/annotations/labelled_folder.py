@@ -31,7 +31,7 @@ def read(root: Path, split: str | None = None, classes: Sequence[str] | None = N
         splits = sorted({row["split"] for row in rows} - {""})
         rows = [row for row in rows if row["split"] == split]
         if not rows:
-            has = ", ".join(splits) if splits else f"none: write a column split in {TABLE}"
+            has = ", ".join(splits) if splits else f"none: write a column split in {TABLE}, or take the split all"
             raise ValueError(f"{root}: has no videos of the split {split!r}; its splits are {has}")
 
     records = []

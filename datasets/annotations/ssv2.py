@@ -5,7 +5,7 @@ from pathlib import Path
 
 from datasets.annotations.class_names import read_class_names
 from datasets.annotations.files import GET_IT_AGAIN, items_of, json_lines_of, json_of
-from datasets.annotations.label_list import read_label_list
+from datasets.annotations.label_list import FirstLabel, read_label_list
 from datasets.annotations.layout import AUTHORS, Format, VideoFolder, check_split, choose
 from datasets.records import ChoiceRecord, LabelledVideos, LabelRecord
 
@@ -14,7 +14,7 @@ VALIDATION = "something-something-v2-validation.json"
 LISTS = {"train": "sthv2_train_list_videos.txt", "val": "sthv2_val_list_videos.txt"}
 
 
-def read(root: Path, split: str, videos: Path) -> LabelledVideos:
+def read(root: Path, split: str, videos: Path, first_label: FirstLabel = "auto") -> LabelledVideos:
     """Read the authors' labels, with their validation file or with a list of names and labels.
 
     The validation file writes `[something]` in its templates where the labels write `something`.
@@ -28,7 +28,7 @@ def read(root: Path, split: str, videos: Path) -> LabelledVideos:
     classes = read_class_names(found.paths[0])
     files = VideoFolder(videos, expected=".webm")
     if found.format.whose != AUTHORS:
-        rows = read_label_list(found.paths[1], classes)
+        rows = read_label_list(found.paths[1], classes, first_label)
         records = [LabelRecord(files.path(row.name), row.label) for row in rows]
         return LabelledVideos(records, classes, "ssv2", split, found.source)
 

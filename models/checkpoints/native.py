@@ -10,11 +10,13 @@ from models.checkpoints.stored import Stored
 MODEL = "model."
 TWIN = "objectives.twin."
 QUEUE = "objectives.queue."
+HEAD = "head."
+"""A task's own classifier, which the task itself reads."""
 
 
 def matches(names: Iterable[str]) -> bool:
     """Whether these are the names of one of our files."""
-    return all(name.startswith((MODEL, "objectives.")) for name in names)
+    return all(name.startswith((MODEL, "objectives.", HEAD)) for name in names)
 
 
 def read(tensors: Mapping[str, Tensor]) -> Stored:
@@ -26,6 +28,7 @@ def read(tensors: Mapping[str, Tensor]) -> Stored:
         if own:
             weights[own[1]] = tensor
         else:
-            reason = "queues start fresh" if name.startswith(QUEUE) else "neither model nor twin"
-            left.setdefault(reason, []).append(name)
+            reasons = {QUEUE: "queues start fresh", HEAD: "a classifier is its task's"}
+            found = next((why for start, why in reasons.items() if name.startswith(start)), "neither model nor twin")
+            left.setdefault(found, []).append(name)
     return Stored("a checkpoint of this project", weights, left)

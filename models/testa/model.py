@@ -295,7 +295,7 @@ class VisionLanguageModel(nn.Module):
 
     def freeze_unused(self, losses: tuple[str, ...]) -> None:
         """Freeze every parameter that gets no gradient from `losses`, as DDP requires."""
-        reached: list[nn.Module] = [self.visual_encoder]
+        reached: list[nn.Module] = [self.visual_encoder, *([self.vision_proj] if "classes" in losses else [])]
         if "vtc" in losses:
             reached += [self.vision_proj, self.text_proj, self.text_encoder.embeddings]
             for layer in self.text_encoder.encoder.layer:

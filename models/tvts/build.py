@@ -10,6 +10,9 @@ from models.tvts.aggregation import ClipSchedules
 from models.tvts.model import Tvts
 from models.tvts.sizes import TvtsSizes
 
+TEMPERATURE = 0.05
+"""Of a model that is not trained by contrast."""
+
 
 def sizes_of(model: TvtsConfig, video: VideoConfig) -> TvtsSizes:
     """The sizes of a configuration; the embeddings of places and times are those of the configured clips."""
@@ -51,10 +54,11 @@ def schedules_of(model: TvtsConfig, video: VideoConfig, aggregation: Aggregation
 def build_model(config: TaskConfig, tokenizer: Any) -> Tvts:
     """The configured task's model with fresh weights; only the loss `sorting` needs the sorting head."""
     assert isinstance(config.model, TvtsConfig)
-    if config.task not in ("pretrain", "retrieval"):
+    if config.task not in ("pretrain", "retrieval", "recognition"):
         raise ValueError(f"model.name: tvts writes no text, so there is no {config.task} with it; take another model")
     objective = config.objective
-    assert isinstance(objective, ObjectiveConfig | SortingObjectiveConfig)
+    # Recognition trains on classes, not on pairs with texts.
+    pairs = objective if isinstance(objective, ObjectiveConfig | SortingObjectiveConfig) else None
     if isinstance(objective, ObjectiveConfig) and set(objective.losses) - {"vtc"}:
         raise ValueError(
             f"objective.losses: {list(objective.losses)}: tvts has no head that matches and no decoder; leave vtc alone"
@@ -62,8 +66,8 @@ def build_model(config: TaskConfig, tokenizer: Any) -> Tvts:
     model = Tvts(
         sizes_of(config.model, config.video),
         schedules_of(config.model, config.video, config.aggregation),
-        sorting="sorting" in objective.losses,
-        temperature=objective.temperature,
+        sorting=pairs is not None and "sorting" in pairs.losses,
+        temperature=TEMPERATURE if pairs is None else pairs.temperature,
         pixel_mean=config.video.pixel_mean,
         pixel_std=config.video.pixel_std,
         working_memory=config.video.working_memory,

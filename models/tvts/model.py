@@ -176,15 +176,15 @@ class Tvts(nn.Module):
         return F.normalize(video.float(), dim=-1), F.normalize(text.float(), dim=-1)
 
     def freeze_unused(self, losses: tuple[str, ...]) -> None:
-        """Freeze what neither contrast (`contrastive` or `vtc`) nor `sorting` reaches: the rest has a gradient.
+        """Freeze what none of contrast (`contrastive` or `vtc`), `sorting` and `classes` reaches.
 
         The first blocks of the text tower keep CLIP's weights whatever the losses.
         """
         self.requires_grad_(True)
         if not {"contrastive", "vtc"} & set(losses):
             self.text_model.requires_grad_(False)
-            # Raw patches pass by the last norm, which then serves the class token alone.
-            self.video_model.ln_post.requires_grad_(not self.sizes.raw_patches)
+            # Raw patches pass by the last norm, which then serves the class token alone; sorting does not read that.
+            self.video_model.ln_post.requires_grad_("classes" in losses or not self.sizes.raw_patches)
         if "sorting" not in losses and self.pred_model is not None:
             self.pred_model.requires_grad_(False)
         self._freeze_first_texts()

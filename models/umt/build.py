@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from configs.models.umt import UMTConfig
-from configs.schema import ObjectiveConfig, PretrainConfig, TaskConfig, VqaConfig
+from configs.schema import ObjectiveConfig, PretrainConfig, RecognitionConfig, TaskConfig, VqaConfig
 from configs.unmasked_teacher import TeacherConfig, UnmaskedTeacherConfig
 from models.parts.aggregation import AggregationStep
 from models.parts.bert_attention import KeysValues, Memory, Share
@@ -111,6 +111,7 @@ class RetrievalModel(TaskModel):
             "vtm": (trunk, "text_encoder", "itm_head"),
             "mlm": (trunk, "text_encoder", "mlm_head"),
             "uta": (trunk, "vision_encoder.clip_decoder."),
+            "classes": (trunk, "vision_encoder.pool_norm.", "vision_proj"),
         }
         layers = [f"text_encoder.encoder.layer.{index}." for index in range(self.text_encoder.fusion_layer)]
         starts = tuple(start for loss in losses for start in reached[loss])
@@ -198,6 +199,10 @@ def build_model(config: TaskConfig, tokenizer: Any) -> TaskModel:
     objective = config.objective
     if isinstance(config, VqaConfig):
         return _answering_model(config, config.model, tokenizer.sep_id)
+    if isinstance(config, RecognitionConfig):
+        return RetrievalModel(
+            config.model, config.video, config.aggregation, activation_checkpointing=_checkpointing(config)
+        )
     if isinstance(objective, UnmaskedTeacherConfig):
         return _pair_model(config, config.model, objective, tokenizer)
     if not isinstance(objective, ObjectiveConfig):

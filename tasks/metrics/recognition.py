@@ -3,6 +3,8 @@
 Shapes: V videos, C classes, P templates a class, O options, E width of embeddings.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +24,18 @@ def class_logits(videos_VE: NDArray, classes_CE: NDArray) -> NDArray:
 def option_logits(videos_VE: NDArray, options_VOE: NDArray) -> NDArray:
     """100 times the cosine (V, O) of each video and its own options."""
     return LOGIT_SCALE * np.einsum("ve,voe->vo", unit(videos_VE), unit(options_VOE))
+
+
+def own_option_logits(videos_VE: NDArray, texts_PE: NDArray, rows: Sequence[Sequence[int]]) -> NDArray:
+    """The same where options are rows of one table of texts: (V, O), with -inf where a video has fewer than O.
+
+    It never holds the options of more than one video at a time.
+    """
+    videos, texts = unit(videos_VE), unit(texts_PE)
+    logits = np.full((len(rows), max(map(len, rows))), -np.inf, dtype=np.float32)
+    for video, own in enumerate(rows):
+        logits[video, : len(own)] = LOGIT_SCALE * texts[list(own)] @ videos[video]
+    return logits
 
 
 def unit(embeddings: NDArray) -> NDArray:
@@ -58,11 +72,12 @@ def confusion_matrix(logits_VC: NDArray, labels: NDArray) -> NDArray:
 
 def recognition_metrics(logits_VC: NDArray, labels: NDArray) -> dict[str, float]:
     """`top1`, `top5` and `mean_per_class`, in percent."""
-    return {
-        "top1": top_accuracy(logits_VC, labels, 1),
-        "top5": top_accuracy(logits_VC, labels, 5),
-        "mean_per_class": mean_per_class(logits_VC, labels),
-    }
+    return {**top_accuracies(logits_VC, labels), "mean_per_class": mean_per_class(logits_VC, labels)}
+
+
+def top_accuracies(logits_VC: NDArray, labels: NDArray) -> dict[str, float]:
+    """`top1` and `top5`, in percent."""
+    return {"top1": top_accuracy(logits_VC, labels, 1), "top5": top_accuracy(logits_VC, labels, 5)}
 
 
 def check_labels(labels: NDArray, num_classes: int) -> None:

@@ -9,6 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from configs.load import apply_overrides, differences, dump, from_dict, load, to_dict
+from configs.recognition import ClassObjectiveConfig, ProbeObjectiveConfig, RecognitionEvaluationConfig
 from configs.schema import (
     CONFIG_CLASSES,
     AggregationConfig,
@@ -23,6 +24,7 @@ from configs.schema import (
     OptimConfig,
     ParameterGroupConfig,
     PretrainConfig,
+    RecognitionConfig,
     RetrievalConfig,
     RunConfig,
     SortingEvaluationConfig,
@@ -36,7 +38,11 @@ from configs.schema import (
     VqaConfig,
 )
 
-MINIMAL = {"data": {"root": "/data"}, "optim": {"lr": 1e-5}, "train": {"batch_size": 8, "max_epochs": 2}}
+MINIMAL: dict[str, Any] = {
+    "data": {"root": "/data"},
+    "optim": {"lr": 1e-5},
+    "train": {"batch_size": 8, "max_epochs": 2},
+}
 TRAIN = TrainConfig(
     batch_size=16, max_epochs=3, accumulate=4, precision="fp16", activation_checkpointing="offload",
     deterministic=True, workers=0, eval_every=2, save_every=5, log_every=1,
@@ -150,11 +156,30 @@ FULL: dict[str, RunConfig] = {
         data=DataConfig(root="/d"), optim=OPTIM, train=TRAIN, evaluation=CaptioningConfig(num_beams=7),
         video=VideoConfig(fit="crop", interpolation="nearest", augment="crop", resize=268),
     ),
+    "fine-tuning by classes": RecognitionConfig(
+        data=DataConfig(root="/d", dataset="kinetics400", first_label=1, eval_split="val"),
+        optim=OPTIM, train=TRAIN, model=MODEL, video=VIDEO,
+        objective=ClassObjectiveConfig(label_smoothing=0.2, dropout=0.5),
+        evaluation=RecognitionEvaluationConfig(
+            batch_size=2, classify="prompts", prompts=("{}", "a {}"), class_words="w.json", best_metric="top5"
+        ),
+    ),
+    "a probe by SGD": RecognitionConfig(
+        data=DataConfig(root="/d", dataset="labelled"), train=TRAIN,
+        objective=ProbeObjectiveConfig(
+            solver="sgd", epochs=3, batch_size=5, lr=0.2, weight_decay=0.0, warmup_epochs=1
+        ),
+        evaluation=RecognitionEvaluationConfig(prompt_file="prompts.md#UCF101"),
+    ),
+    "a probe in closed form": RecognitionConfig(
+        data=DataConfig(root="/d", dataset="hmdb51"), train=TRAIN, objective=ProbeObjectiveConfig(penalty=0.5)
+    ),
 }  # fmt: skip
 
 
 def minimal(config_class: type[RunConfig]) -> RunConfig:
-    return from_dict(config_class, MINIMAL, "test")
+    dataset = {"dataset": "labelled"} if config_class is RecognitionConfig else {}
+    return from_dict(config_class, {**MINIMAL, "data": {**MINIMAL["data"], **dataset}}, "test")
 
 
 def keys(data: dict[str, Any], prefix: str = "") -> set[str]:
@@ -185,8 +210,8 @@ def test_the_round_trip_above_moves_every_setting_of_every_task_off_its_default(
         default = to_dict(minimal(config_class))
         own = {key for key in keys(default) if key.partition(".")[0] in ("objective", "evaluation")}
         moved = {line.partition(":")[0] for case in cases for line in differences(default, case)}
-        # Here pre-training alone has several objectives, and label smoothing is captioning's.
-        unmoved = set() if config_class is PretrainConfig else {"objective.name"}
+        # Pre-training and recognition have several objectives, and label smoothing is captioning's.
+        unmoved = set() if config_class in (PretrainConfig, RecognitionConfig) else {"objective.name"}
         assert own - moved == unmoved | ({"objective.label_smoothing"} if config_class is RetrievalConfig else set())
     default = to_dict(minimal(PretrainConfig))
     moved = {line.partition(":")[0] for case in FULL.values() for line in differences(default, to_dict(case))}

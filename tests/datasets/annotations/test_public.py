@@ -6,7 +6,8 @@ from typing import get_args
 import pytest
 
 from configs.data import QUESTION_DATASETS, Dataset
-from datasets.annotations import public
+from configs.recognition import OPTION_DATASETS, RECOGNITION_DATASETS
+from datasets.annotations import public, recognition
 from datasets.records import QuestionRecord, VideoTextRecord
 from tests.datasets.annotations.folders import error_of
 
@@ -14,7 +15,9 @@ REAL = ("didemo", "activitynet_qa", "condensed_movies")
 
 
 def test_every_dataset_that_a_config_can_name_has_a_reader() -> None:
-    assert {*public.READERS, "manifest"} == set(get_args(Dataset))
+    labelled = {*recognition.READERS, "labelled", "ssv2_mc"}
+    assert {*public.READERS, *labelled, "manifest"} == set(get_args(Dataset))
+    assert labelled == {*RECOGNITION_DATASETS, *OPTION_DATASETS}
 
 
 @pytest.mark.parametrize("dataset", public.READERS)
