@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 SameCaptions = Literal["apart", "together"]
+BY_QUERY = "_by_query"
+"""The end of the names of rules that match all candidates of a query in one call."""
 HIGHER_IS_BETTER = ("r1", "r5", "r10", "r50", "mean_recall", "geometric_mean")
 """Metrics of retrieval by which the best weights can be chosen."""
 
@@ -14,9 +16,12 @@ class EvaluationConfig:
     """Retrieval evaluation: matching rescores the `rerank` best candidates of each query (0: rank by cosine alone).
 
     `rerank_rule` names a rule in `tasks.reranking_rules.RULES`; `logit_plus_cosine` is TESTA's. A video is matched with
-    `rerank_batch_size` texts at a time, and rarely with more than twice `rerank` in all. `same_captions` is for
-    captions that several videos share word for word: `apart` makes each a query for its own video; `together` makes
-    them one query that may find any of these videos (Something-Something V2's protocol).
+    `rerank_batch_size` texts at a time, and rarely with more than twice `rerank` in all; a rule whose name ends in
+    `_by_query` matches all candidates of a query in one call, as STOA-VLP's published weights need.
+
+    `same_captions` is for captions that several videos share word for word: `apart` makes each a query for its own
+    video; `together` makes them one query that may find any of these videos (Something-Something V2's protocol).
+    `predictions` is how many of the best videos of each text predictions.jsonl lists; 0 writes none.
 
     `dual_softmax` adds metrics that end in `_dual_softmax`: each similarity times its softmax over all queries, at
     `dual_softmax_temperature`. It looks at all queries at once, so it is no search for one text.
@@ -35,10 +40,13 @@ class EvaluationConfig:
     dual_softmax_temperature: float = 0.01
     windows: int = 1
     window_stride: int | None = None
+    predictions: int = 0
     best_metric: str = "t2v_mean_recall"
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("rerank", 0), ("rerank_batch_size", 1), ("windows", 1)):
+        for name, least in (
+            ("batch_size", 1), ("rerank", 0), ("rerank_batch_size", 1), ("windows", 1), ("predictions", 0)
+        ):  # fmt: skip
             if getattr(self, name) < least:
                 raise ValueError(f"evaluation.{name}: {getattr(self, name)} is less than {least}")
         for name in ("rerank_batch_size", "rerank_rule"):

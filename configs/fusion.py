@@ -50,6 +50,11 @@ class FusionObjectiveConfig(PairObjectiveConfig):
         """The losses that are taken in every epoch."""
         return tuple(loss for loss in self.losses if loss != "vtc" or self.vtc_epochs is None)
 
+    @property
+    def matches_by_query(self) -> bool:
+        """Whether the logits of a pair depend on the other pairs of a call."""
+        return self.reference_form
+
     def check(self, train: TrainConfig) -> None:
         """Refuse batches and epochs that the losses cannot work with."""
         if "vtm" in self.losses and train.batch_size // train.accumulate < 2:

@@ -104,6 +104,11 @@ class PairObjectiveConfig:
         """The losses that are taken in every epoch."""
         return self.losses
 
+    @property
+    def matches_by_query(self) -> bool:
+        """Whether the logits of a pair depend on the other pairs of a call, so that a rule has to ask by query."""
+        return False
+
     def check(self, train: TrainConfig) -> None:
         """Refuse settings that the losses cannot work with, by a ValueError that begins with the dotted key."""
 
@@ -225,14 +230,15 @@ class TextObjectiveConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderObjectiveConfig(TextObjectiveConfig):
-    """The cross-entropy of captions."""
+    """The cross-entropy of captions, with `contrast` also the contrastive loss of captions and videos, of weight 1."""
 
+    contrast: bool = False
     name: Literal["captions"] = "captions"
 
     @property
     def teaches(self) -> frozenset[str]:
         """What a model can do once it is trained so; see `inference.trained.CAN_DO`."""
-        return frozenset({"caption"})
+        return frozenset({"caption", "encode_video", "encode_text"} if self.contrast else {"caption"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,11 +246,13 @@ class AnsweringObjectiveConfig(TextObjectiveConfig):
     """The cross-entropy of answers.
 
     With `questions: one` a sample is a question with its video, as in the reference. With `all` a sample is a video,
-    encoded once for all of its questions; `train.batch_size` then counts videos.
+    encoded once for all of its questions; `train.batch_size` then counts videos. An answer weighs as many annotators
+    as gave it, of five; with `weights: shares` those of a question weigh 1 together.
     """
 
     name: Literal["answers"] = "answers"
     questions: Literal["one", "all"] = "one"
+    weights: Literal["annotators", "shares"] = "annotators"
 
     @property
     def teaches(self) -> frozenset[str]:

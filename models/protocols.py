@@ -230,8 +230,9 @@ class StudentModel(DualEncoder, Matcher, StateMatcher, WordGuesser, Student, Tra
         ...
 
 
-class FusionModel(DualEncoder, Matcher, Trainable, Protocol):
-    """What the losses of an encoder that fuses clips with texts ask of a model."""
+@runtime_checkable
+class TakesLosses(Protocol):
+    """A model that takes its own losses of encoded clips and their texts."""
 
     def take_losses(
         self,
@@ -250,6 +251,10 @@ class FusionModel(DualEncoder, Matcher, Trainable, Protocol):
     ) -> dict[str, Tensor]:
         """The losses of clips, as `encode_video` gives them, and of a text (B, S) of each, by name."""
         ...
+
+
+class FusionModel(DualEncoder, Matcher, TakesLosses, Trainable, Protocol):
+    """What the losses of an encoder that fuses clips with texts ask of a model."""
 
     def freeze_unused(self, losses: tuple[str, ...], contrast_reaches_frames: bool = True) -> None:
         """Freeze what none of the losses reaches; contrast may be kept from the video tower."""
@@ -345,4 +350,13 @@ class Sorter(Protocol):
 
     def draw_kept(self, num_patches: int, noise_BP: Tensor) -> Tensor | None:
         """Places (B, kept) of the patches that pre-training keeps of each clip; None where it keeps all."""
+        ...
+
+
+@runtime_checkable
+class FirstTokenAnswerer(Answerer, Protocol):
+    """One whose published accuracy counts the first token of an answer alone."""
+
+    def first_tokens(self, states: Tensor) -> Tensor:
+        """The likeliest first token (P,) of each answer, given the states of questions, among the whole vocabulary."""
         ...

@@ -17,12 +17,14 @@ from datasets.sampling import generator
 from datasets.video_text import VideoTextDataset
 from engine.checkpoint_folder import BEST, STATE, find_folder, read_json, write_json, write_lines
 from engine.distributed import done_by_main, gather_objects
+from models.protocols import TakesLosses
 from tasks.annotations import Split, read_annotations
 from tasks.base import VideoTextTask
 from tasks.build import beside_checkpoint
-from tasks.clips import clip_tokens
+from tasks.clips import clip_tokens, encode_clip
 from tasks.data import clean_up, video_text
 from tasks.metrics.captions import PLAIN, CaptionScorer, JavaError
+from tasks.processes import all_processes
 from tasks.step_counts import count_texts
 
 logger = logging.getLogger(__name__)
@@ -39,16 +41,21 @@ class CaptionTask(VideoTextTask):
         super().__init__(config, device)
         self.best_metric: str | None = config.evaluation.best_metric
         self.evaluation = config.evaluation
-        self.model.freeze_unused(("cap",))
+        self.contrasts = config.objective.contrast
+        if self.contrasts and not isinstance(self.model, TakesLosses):
+            raise ValueError(
+                f"objective.contrast: {config.model.name} has no text tower beside the one that writes; set it to false"
+            )
+        self.model.freeze_unused(("cap", "vtc") if self.contrasts else ("cap",))
         self.start_from_checkpoint()
         self.scorer: CaptionScorer | None = None
         # Read it now: checkpoint rotation may delete the folder we resume from.
         known = beside_checkpoint(config, LENGTH)
         self._longest: int | None = None if known is None else read_json(known)["max_tokens"]
 
-        most, asked = config.model.text.max_positions, config.evaluation.max_tokens
+        most, asked = config.model.most_tokens, config.evaluation.max_tokens
         if asked is not None and asked > most:
-            raise ValueError(f"evaluation.max_tokens: {asked} is more than model.text.max_positions {most}")
+            raise ValueError(f"evaluation.max_tokens: {asked} is more than the {most} tokens of the model's texts")
 
     def build_train_loader(self) -> TrainLoader:
         """The captions in batches; from now on `longest_caption` is measured on them."""
@@ -85,11 +92,32 @@ class CaptionTask(VideoTextTask):
     def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:
         """Prepare an optimizer step before its first forward pass: tokenize the captions and count their tokens."""
         count_texts(batches, self.tokenize_step(batches))
+        self.step = step
+        if self.contrasts:
+            self.model.clamp_temperature()
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The mean loss of a token over all captions of the step, on all processes."""
-        losses = self.model.context_loss(clip_tokens(self.model, batch["clip"]), batch["ids"], batch["mask"])
-        return {"cap": losses.sum() / batch["mean_tokens"]}
+        """The mean loss of a token over all captions of the step, on all processes, and perhaps contrast."""
+        if not self.contrasts:
+            losses = self.model.context_loss(clip_tokens(self.model, batch["clip"]), batch["ids"], batch["mask"])
+            return {"cap": losses.sum() / batch["mean_tokens"]}
+
+        video = encode_clip(self.model, batch["clip"])
+        losses = self.model.context_loss(video.tokens, batch["ids"], batch["mask"])
+        contrast = self.model.take_losses(
+            ("vtc",),
+            video,
+            batch["ids"],
+            batch["mask"],
+            None,
+            seed=self.config.seed,
+            step=self.step,
+            part=batch["part"],
+            contrast_reaches_frames=True,
+            videos_of_rows=batch["index"],
+            processes=all_processes(),
+        )
+        return {"cap": losses.sum() / batch["mean_tokens"], **contrast}
 
     def evaluate(self, final: bool) -> dict[str, Any]:
         """Caption every readable video and score each caption against all captions of its video."""

@@ -68,6 +68,8 @@ class Rule(NamedTuple):
     """How to rescore the best candidates of each query; each pair is matched once, for both directions.
 
     Attributes:
+        by_query: match all candidates of a query in one call instead, each direction apart, as a model asks for whose
+            logits depend on the other pairs of a call.
         value: reduces the logits (P, 2) of the pairs to one value each, (P,).
         scores: (cosine (q, N) float32, chosen (q, k), values (q, k), scale) -> scores (q, N) of a tile of queries;
             `scale` is what the model multiplies cosines by, 1 / temperature.
@@ -75,6 +77,7 @@ class Rule(NamedTuple):
 
     value: Callable[[Tensor], Tensor]
     scores: Callable[[NDArray, NDArray, NDArray, float], NDArray]
+    by_query: bool = False
 
 
 def _logit_plus_cosine(cosine: NDArray, chosen: NDArray, values: NDArray, scale: float) -> NDArray:
@@ -104,6 +107,7 @@ RULES: dict[str, Rule] = {
     "logit_plus_cosine": Rule(logit_of, _logit_plus_cosine),
     "logit": Rule(logit_of, _logit),
     "scaled_probability": Rule(probability_of, _scaled_probability),
+    "scaled_probability_by_query": Rule(probability_of, _scaled_probability, by_query=True),
 }
 """The rules, by `evaluation.rerank_rule`."""
 

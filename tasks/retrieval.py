@@ -15,12 +15,14 @@ from configs.evaluation import SameCaptions
 from configs.schema import RetrievalConfig
 from datasets.loaders import TrainLoader
 from datasets.video_text import VideoTextDataset
+from engine.checkpoint_folder import write_lines
 from engine.distributed import gather_objects, rank
 from tasks.annotations import Split, setting_of
 from tasks.base import PairTask
 from tasks.clips import encode_clip
 from tasks.data import video_text
 from tasks.dual_softmax import LOOKS_AT_ALL, SUFFIX, dual_softmax
+from tasks.matching_by_query import match_by_query, tokens_of_all
 from tasks.metrics import submission
 from tasks.metrics.relation import Relation
 from tasks.metrics.retrieval import Direction, both_directions, recalls
@@ -115,6 +117,11 @@ class RetrievalTask(PairTask):
             description["dual_softmax"] = {"temperature": temperature, "note": LOOKS_AT_ALL}
             logger.info("dual softmax at temperature %g: %s", temperature, LOOKS_AT_ALL)
 
+        if self.evaluation.predictions:
+            names = [split.present[position].video for position in videos.positions]
+            best = best_videos(directions[0], scores[0], self.evaluation.predictions)
+            description["files"] = {"predictions.jsonl": partial(write_lines, rankings(captions, names, *best))}
+
         return {"metrics": found, **description}
 
     def _encode_videos(self, data: VideoTextDataset, tokens: TokenStore, failed: list[dict[str, str]]) -> EncodedVideos:
@@ -171,12 +178,19 @@ class RetrievalTask(PairTask):
     ) -> list[Score]:
         """The scores of both directions, the best candidates of each query rescored by `evaluation.rerank_rule`.
 
-        Each pair is matched once, for both directions, by the process that holds its video's tokens.
+        Each pair is matched once, for both directions, by the process that holds its video's tokens; or query by
+        query, if the rule says so.
         """
         choose = [partial(direction.shortlist, most=self.evaluation.rerank) for direction in directions]
         lists = Shortlists(
             *(shared_out(direction.tiles(), best) for direction, best in zip(directions, choose, strict=True))
         )
+
+        if self.rule.by_query:
+            own = [videos.positions[video] for video in videos.of_process(rank())]
+            everyone = tokens_of_all(tokens, own, videos.positions)
+            by_query = match_by_query(self.model, self.rule, texts, everyone, lists.chosen, self.device)
+            return self._scores(directions, lists.chosen, by_query)
 
         # Match the pairs of this process's videos.
         matcher = PairMatcher(self.model, self.rule.value, texts, self.device, self.evaluation.rerank_batch_size)
@@ -188,10 +202,16 @@ class RetrievalTask(PairTask):
             for video in videos.of_process(process):
                 values = lists.put_first(video, values)
 
-        return [
-            partial(self._reranked_scores, direction, chosen, logits)
-            for direction, chosen, logits in zip(directions, lists.chosen, lists.logits, strict=True)
-        ]
+        return self._scores(directions, lists.chosen, lists.logits)
+
+    def _scores(
+        self,
+        directions: tuple[Direction, Direction],
+        chosen: tuple[NDArray, NDArray],
+        values: Sequence[NDArray],
+    ) -> list[Score]:
+        """The scores of both directions, from the chosen candidates of all queries and their values."""
+        return [partial(self._reranked_scores, *parts) for parts in zip(directions, chosen, values, strict=True)]
 
     def _reranked_scores(self, direction: Direction, chosen: NDArray, values: NDArray, tile: slice) -> NDArray:
         """Scores (q, N) of a tile of queries, with the `chosen` candidates (Q, k) rescored by their `values` (Q, k)."""
@@ -234,6 +254,27 @@ def metrics(directions: tuple[Direction, Direction], scores: Sequence[Score], su
         ranks = shared_out(direction.tiles(), partial(_best_ranks, direction, score))
         found |= recalls(ranks, direction.name, suffix)
     return found
+
+
+def best_videos(t2v: Direction, score: Score, most: int) -> tuple[NDArray, NDArray]:
+    """The `most` best videos of each text, best first, (T, k), and their scores (T, k); ties go to the first video."""
+    most = min(most, len(t2v.candidates))
+
+    def best_of(tile: slice) -> NDArray:
+        scores = score(tile)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :most]
+        return np.stack([order, np.take_along_axis(scores, order, axis=1)], axis=2)
+
+    found = shared_out(t2v.tiles(), best_of)
+    return found[..., 0].astype(np.int64), found[..., 1]
+
+
+def rankings(captions: Sequence[str], names: Sequence[str], videos: NDArray, scores: NDArray) -> list[dict[str, Any]]:
+    """The rows of predictions.jsonl: each text, and its best videos with their scores."""
+    return [
+        {"text": caption, "videos": [names[video] for video in row], "scores": values.tolist()}
+        for caption, row, values in zip(captions, videos, scores, strict=True)
+    ]
 
 
 def _best_ranks(direction: Direction, score: Score, tile: slice) -> NDArray:

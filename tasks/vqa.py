@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,17 +21,20 @@ from datasets.records import QuestionRecord
 from datasets.video_text import VideoTextDataset
 from engine.checkpoint_folder import read_json, write_json, write_lines
 from engine.distributed import gather_objects
+from models.protocols import FirstTokenAnswerer
 from tasks.annotations import read_annotations
 from tasks.base import VideoTextTask
 from tasks.build import beside_checkpoint
 from tasks.clips import clip_tokens
 from tasks.data import clean_up, video_text
-from tasks.metrics.answers import accuracies, accuracy_names, count_answers, coverage
+from tasks.metrics.answers import accuracies, accuracy_names, count_answers, coverage, percent
 from tasks.step_counts import mean_count
 
 logger = logging.getLogger(__name__)
 QUESTION_TOKENS = 35
 ANSWERS = "answers.json"
+FIRST_TOKEN = "accuracy_first_token"
+"""Counts answers whose first token is right: as STOA-VLP's was published, and more than its answers deserve."""
 AT_ONCE = 256
 """Questions about one video that are read together, and answers that are tokenized together."""
 
@@ -43,6 +46,13 @@ class AnswerList:
     texts: list[str]
     ids: Tensor
     mask: Tensor
+
+
+class Predicted(NamedTuple):
+    """A predicted answer, and its first token where the model predicts that of the whole vocabulary."""
+
+    text: str
+    first_token: int | None
 
 
 class VqaTask(VideoTextTask):
@@ -74,6 +84,7 @@ class VqaTask(VideoTextTask):
         self._known = count_answers(self.split("train").present)
         loader = super().build_train_loader()
         names = accuracy_names(self.evaluated(final=False).present)
+        names += [FIRST_TOKEN] if isinstance(self.model, FirstTokenAnswerer) else []
         if self.best_metric not in names:  # fail now, not after the first epoch
             raise ValueError(
                 f"evaluation.best_metric: no metric is named {self.best_metric}, as no evaluated question is of that "
@@ -91,7 +102,8 @@ class VqaTask(VideoTextTask):
         """The micro-batches: their texts are questions, and all answers to them are added."""
         records: list[QuestionRecord] = self.split("train").present
         for batch in super().train_epoch(epoch, first_step):
-            yield {**batch, **answers_of([records[row] for row in batch["row"].tolist()])}
+            asked = [records[row] for row in batch["row"].tolist()]
+            yield {**batch, **answers_of(asked, self.config.objective.weights == "shares")}
 
     def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:
         """Count the questions of an optimizer step before its first forward pass."""
@@ -125,18 +137,24 @@ class VqaTask(VideoTextTask):
         data = video_text(self.config, split.present, training=False)
         failed: list[dict[str, str]] = []
         predicted = self._predict(data, listed, failed)
+        texts = {row: answer.text for row, answer in predicted.items()}
 
         answered = [split.present[row] for row in sorted(predicted)]
         clips = {(record.video, record.start, record.end) for record in answered}
         description = self.described(final, len(clips), len(answered), failed)
 
-        given = [predicted[row] for row in sorted(predicted)]
+        given = [texts[row] for row in sorted(texts)]
         spelling = str if ranking else self.as_spelled
         majority = [next(iter(known))] * len(answered)
         metrics = accuracies(answered, given, spelling)
         metrics["majority_accuracy"] = accuracies(answered, majority, spelling)["accuracy"]
         if listed is not None:
             metrics["answer_list_coverage"] = coverage(answered, listed.texts, spelling)
+        if isinstance(self.model, FirstTokenAnswerer):
+            tokens = [predicted[row].first_token for row in sorted(predicted)]
+            metrics[FIRST_TOKEN] = percent(
+                [token in self._first_tokens(record) for token, record in zip(tokens, answered, strict=True)]
+            )
 
         return {
             "metrics": metrics,
@@ -145,6 +163,10 @@ class VqaTask(VideoTextTask):
             "num_answers": None if listed is None else len(listed.texts),
             "files": {"predictions.jsonl": partial(write_lines, predictions(answered, given))},
         }
+
+    def _first_tokens(self, record: QuestionRecord) -> set[int]:
+        """The tokens that the annotators' answers begin with."""
+        return set(self.tokenizer(list(record.answers))[0][:, 1].tolist())
 
     def known_answers(self) -> dict[str, int]:
         """The answers that the model was trained on, with their counts, commonest first.
@@ -177,14 +199,14 @@ class VqaTask(VideoTextTask):
 
     def _predict(
         self, data: VideoTextDataset, listed: AnswerList | None, failed: list[dict[str, str]]
-    ) -> dict[int, str]:
+    ) -> dict[int, "Predicted"]:
         """The predicted answer to each question, by row, from all processes; each video is encoded once."""
         questions = data.captions
         rows_of: list[list[int]] = [[] for _ in range(len(data))]
         for row, video in enumerate(data.caption_video):
             rows_of[video].append(row)
 
-        predicted: dict[int, str] = {}
+        predicted: dict[int, Predicted] = {}
         for positions, clips in self.each_clip(data, self.evaluation.batch_size, failed):
             tokens = clip_tokens(self.model, clips)
             rows = [row for position in positions for row in rows_of[position]]
@@ -198,9 +220,14 @@ class VqaTask(VideoTextTask):
                     states.append(self.model.ground_text(tokens[place : place + 1], ids, mask))
                     masks.append(mask)
 
-            predicted.update(zip(rows, self.answers_to(padded(states), padded(masks), listed), strict=True))
+            read, seen = padded(states), padded(masks)
+            tokens_of: list[int | None] = [None] * len(rows)
+            if isinstance(self.model, FirstTokenAnswerer):
+                tokens_of = [token for part in read.split(AT_ONCE) for token in self.model.first_tokens(part).tolist()]
+            answers = map(Predicted, self.answers_to(read, seen, listed), tokens_of)
+            predicted.update(zip(rows, answers, strict=True))
 
-        return {row: text for part in gather_objects(predicted) for row, text in part.items()}
+        return {row: answer for part in gather_objects(predicted) for row, answer in part.items()}
 
     def answers_to(self, states: Tensor, mask: Tensor, listed: AnswerList | None) -> list[str]:
         """The answer to each question, from its states (B, S, D): ranked from the list, or written without one."""
@@ -216,11 +243,18 @@ class VqaTask(VideoTextTask):
         return answers
 
 
-def answers_of(questions: Sequence[QuestionRecord]) -> dict[str, Any]:
-    """All answers to the questions with their weights; `asked` holds the question that each answer belongs to."""
+def answers_of(questions: Sequence[QuestionRecord], as_shares: bool = False) -> dict[str, Any]:
+    """All answers to the questions with their weights; `asked` holds the question that each answer belongs to.
+
+    The weights of a question's answers are the records', or, `as_shares`, sum to 1.
+    """
+    weights = []
+    for question in questions:
+        total = sum(question.weights) if as_shares else 1.0
+        weights += [weight / total for weight in question.weights]
     return {
         "answers": [answer for question in questions for answer in question.answers],
-        "weights": torch.tensor([weight for question in questions for weight in question.weights]),
+        "weights": torch.tensor(weights),
         "asked": torch.tensor([place for place, question in enumerate(questions) for _ in question.answers]),
     }
 

@@ -181,7 +181,14 @@ class Searcher:
     @cached_property
     def _rule(self) -> Rule:
         evaluation = getattr(self.model.config, "evaluation", None)
-        return rule_named(getattr(evaluation, "rerank_rule", RERANK_RULE))
+        name = getattr(evaluation, "rerank_rule", RERANK_RULE)
+        rule = rule_named(name)
+        if rule.by_query:
+            raise ValueError(
+                f"evaluation.rerank_rule: {name} matches all candidates of a text together, and search matches them "
+                "one by one; give --rerank 0"
+            )
+        return rule
 
     def _rescored(self, hits: Sequence[Hit]) -> list[Hit]:
         """Turn the value that the rule took from each pair's logits into the rule's score."""

@@ -3,7 +3,6 @@
 BLIP's models add two tokens: [DEC] starts a caption, [ENC] a text that attends to video.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,6 +15,8 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from models.parts.marks import join_marks
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FROM_DATA = "from_data"
@@ -69,15 +70,6 @@ class TextTokenizer:
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files into `folder`, from which `load_tokenizer` reads them."""
         self._tokenizer.save_pretrained(folder)
-
-
-def join_marks(text: str) -> str:
-    """Join punctuation, which WordPiece splits off, with the words it belongs to."""
-    text = re.sub(r" ([.,!?;:%)\]}])", r"\1", text)
-    text = re.sub(r"([(\[{$#]) ", r"\1", text)
-    text = re.sub(r"(?<=\w) ' (?=(?:s|t|m|d|ll|re|ve)\b)", "'", text)
-    text = re.sub(r"(?<=\w) ([-/]) (?=\w)", r"\1", text)
-    return re.sub(r"(?<=\d)([.,:]) (?=\d)", r"\1", text)
 
 
 def load_tokenizer(folder: str, added: tuple[str, ...] = BLIP_TOKENS) -> TextTokenizer:

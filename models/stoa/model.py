@@ -165,13 +165,17 @@ class StoaModel(nn.Module):
 
     def answer_logits(self, memory: ClipMemory, states_PSE: Tensor, mask_PS: Tensor) -> Tensor:
         """Logits (P, V) of the first token of the answer to each row's question."""
+        return self.vocabulary_logits(self.answer_states(memory, states_PSE, mask_PS))
+
+    def answer_states(self, memory: ClipMemory, states_PSE: Tensor, mask_PS: Tensor) -> Tensor:
+        """Outputs (P, E) of the slot that the answer to each row's question is read from."""
         placed = self.fusion.place_text(states_PSE, mask_PS)
         # The answer has an empty slot of its own behind the longest question there may be, whatever the batch.
         slot = self.fusion.text_positions(self.sizes.max_words + 1)[-1:].to(placed.dtype)
         placed = torch.cat([placed, slot.expand(len(placed), 1, -1)], dim=1)
         mask = F.pad(mask_PS, (0, 1), value=1)
         last = torch.full((len(placed), 1), placed.shape[1] - 1, device=placed.device)
-        return self.vocabulary_logits(self.fusion.read_text(memory, placed, mask, last)[:, 0])
+        return self.fusion.read_text(memory, placed, mask, last)[:, 0]
 
     def project_tokens(self, tokens: Tensor) -> Tensor:
         """Unit vectors (..., E), float32, of clips' tokens, which lie in the shared space already."""

@@ -10,10 +10,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from configs.schema import FusionObjectiveConfig
-from engine.distributed import all_gather_rows_with_grad, all_reduce_sum, rank, world_size
-from models.parts.processes import Processes
 from models.protocols import FusionModel
 from tasks.clips import encode_clip
+from tasks.processes import all_processes
 from tasks.step_counts import count_texts
 
 
@@ -69,7 +68,7 @@ class FusionObjective(nn.Module):
             part=batch["part"],
             contrast_reaches_frames=self.contrast_reaches_frames,
             videos_of_rows=batch["index"] if self.positives == "index" else None,
-            processes=Processes(rank(), world_size(), all_gather_rows_with_grad, all_reduce_sum),
+            processes=all_processes(),
         )
 
     def taken(self, chosen: tuple[str, ...]) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
 from torch import Tensor
 
+from models.parts.marks import join_marks
+
 VOCABULARY_FILE = "bpe_simple_vocab_16e6.txt.gz"
 MERGES_READ = 48894
 """Only this many merges of OpenAI's file are used, which makes 49408 tokens."""
@@ -90,13 +92,21 @@ class ClipTokenizer:
         return [(cleaned[begin:end], count) for begin, end, count in spans.values()]
 
     def decode(self, ids: Tensor) -> list[str]:
-        """Texts of ids (P, S): what stands between start and end, its words a space apart."""
+        """Texts of ids (P, S): what stands between start and end, its words a space apart.
+
+        A model's table may have more rows than there are tokens; those are left out.
+        """
         return [self._decode_row(row) for row in ids.tolist()]
+
+    def written(self, ids: Tensor) -> list[str]:
+        """Decode as people write: no space before punctuation, or within `don't`, `t-shirt` and `3.5`."""
+        return [join_marks(text) for text in self.decode(ids)]
 
     def _decode_row(self, row: list[int]) -> str:
         if self.end_id in row:
             row = row[: row.index(self.end_id)]
-        pieces = "".join(self._tokens[token_id] for token_id in row if token_id != self.start_id)
+        known = [token_id for token_id in row if token_id < len(self._tokens) and token_id != self.start_id]
+        pieces = "".join(self._tokens[token_id] for token_id in known)
         words = pieces.removesuffix(END_OF_WORD).split(END_OF_WORD)
         decoded = (bytes(self._byte_of[character] for character in word) for word in words)
         return " ".join(word.decode("utf-8", errors="replace") for word in decoded)

@@ -1,0 +1,203 @@
+"""STOA-VLP through the shared tasks: captions, answers, and retrieval, with objects and without."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from configs.load import from_dict
+from configs.schema import TaskConfig
+from datasets.objects.detections import ClipBoxes
+from datasets.objects.store import ObjectSettings, StoreWriter
+from datasets.samples import collate
+from engine.loop import evaluate
+from models.stoa.downstream import AnsweringModel, CaptionModel
+from models.stoa.objectives import answer_loss, writing_loss
+from tasks.caption import CaptionTask
+from tasks.retrieval import RetrievalTask
+from tasks.vqa import VqaTask
+from tests.models.stoa.tiny import randomise
+from tests.tiny_runs import CONFIGS, FRAMES, IMAGE, settings, trainer, write_data, write_questions
+
+CPU = torch.device("cpu")
+MODEL: dict[str, Any] = {
+    "name": "stoa", "depth": 3, "width": 16, "heads": 2, "patch_size": 8, "joint_depth": 1, "objects_per_frame": 2,
+    "num_actions": 2, "embed_dim": 8, "fusion_depth": 2, "fusion_heads": 2, "fusion_positions": 48, "max_words": 30,
+    "dropout": 0.0,
+    "text": {
+        "tokenizer": "from_data", "vocab_size": 700, "max_positions": 30, "depth": 2, "width": 16, "heads": 2,
+    },
+}  # fmt: skip
+TASKS = {"caption": CaptionTask, "vqa": VqaTask, "retrieval": RetrievalTask}
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "caption": {"label_smoothing": 0.0, "contrast": True},
+    "vqa": {"label_smoothing": 0.0, "weights": "shares"},
+    "retrieval": {"name": "fusion", "losses": ["vtc", "vtm"]},
+}
+EVALUATIONS: dict[str, dict[str, Any]] = {
+    "caption": {"num_beams": 1, "best_metric": "cider_plain"},
+    "vqa": {},
+    "retrieval": {"rerank": 3, "rerank_rule": "scaled_probability", "predictions": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six videos with captions, questions and boxes."""
+    root = write_data(tmp_path_factory.mktemp("data"), [2, 1, 1, 1, 2, 1])
+    write_questions(root, [1, 2, 1, 3, 1, 1])
+    made_for = ObjectSettings(FRAMES, 2, IMAGE, "squash", "uniform", "a test", {})
+    rng = np.random.default_rng(0)
+    writer = StoreWriter(root / "a.objects", [f"{video}.mp4" for video in range(6)], made_for)
+    for row in range(6):
+        corners = rng.uniform(0, IMAGE / 2, (FRAMES, 2, 2))
+        boxes = np.concatenate([corners, corners + rng.uniform(4, IMAGE / 2, (FRAMES, 2, 2))], axis=-1)
+        classes = rng.integers(0, 3, (FRAMES, 2))
+        boxes[classes == 0] = -1
+        ids = np.array([*dict.fromkeys(classes[classes > 0].tolist()), 0, 0, 0, 0])[:4]
+        writer.put(row, ClipBoxes(boxes.astype(np.float32), classes, ids), IMAGE)
+    writer.finish()
+    return root
+
+
+def small(root: Path, task: str, objects: str = "fusion", **sections: Any) -> TaskConfig:
+    base = settings(task, root)
+    base.pop("aggregation")
+    where = {**base["data"], "objects": str(root / "a.objects")} if objects != "none" else base["data"]
+    own = {
+        "data": where,
+        "model": {**MODEL, "objects": objects},
+        "objective": OBJECTIVES[task],
+        "evaluation": EVALUATIONS[task],
+    }
+    return from_dict(CONFIGS[task], {**base, **own, **sections}, "test")
+
+
+@pytest.mark.parametrize("objects", ["none", "fusion", "attention"])
+@pytest.mark.parametrize("task", ["caption", "vqa", "retrieval"])
+def test_a_run_trains_all_it_has_and_its_weights_score_alike(
+    data: Path, tmp_path: Path, task: str, objects: str
+) -> None:
+    config = small(data, task, objects, output_dir=str(tmp_path))
+    module = TASKS[task](config, CPU)
+    randomise(module.model)
+    before = {name: parameter.clone() for name, parameter in module.model.named_parameters() if parameter.requires_grad}
+    runner = trainer(module, config)
+    runner.train()
+    runner.save_last()
+    runner.wait_until_saved()
+    still = [name for name, value in before.items() if torch.equal(module.model.get_parameter(name), value)]
+    assert not still, still
+
+    found = evaluate(module, config, CPU, final=True)
+    again = small(data, task, objects, checkpoint=str(tmp_path / "checkpoint_last"), output_dir=str(tmp_path / "again"))
+    assert evaluate(TASKS[task](again, CPU), again, CPU, final=True)["metrics"] == found["metrics"]
+    assert "predictions.jsonl" in found["files"]
+
+
+@torch.no_grad()
+def test_captions_are_lost_and_written_as_the_model_alone_does(data: Path) -> None:
+    task = CaptionTask(small(data, "caption"), CPU)
+    model = task.model.eval()
+    assert isinstance(model, CaptionModel)
+    randomise(model)
+    samples = task.training_samples()
+    batch = _batch(samples, [0, 1, 4])
+    ids, mask = task.tokenize(batch["text"])
+    video = model.encode_video(batch["clip"].pixels, batch["clip"].extras)
+    losses = model.context_loss(video.tokens, ids, mask)
+
+    states = model.encode_text(ids, mask).states
+    expected = writing_loss(model, video.memory, states, ids, mask, torch.ones(3, dtype=torch.int64))
+    assert_close(losses.sum(), expected.total)
+    alone = [
+        model.context_loss(video.tokens[row : row + 1], ids[row : row + 1], mask[row : row + 1]) for row in range(3)
+    ]
+    assert_close(losses, torch.cat(alone), atol=1e-5, rtol=0)
+
+    # A caption does not depend on its batch, greedy or not.
+    for arguments in ({"num_beams": 1}, {"num_beams": 3}, {"top_p": 0.9, "noise": torch.rand(3, 8)}):
+        together = task.tokenizer.written(model.generate(video.tokens, max_tokens=8, **arguments))
+        for row in range(3):
+            noise = {"noise": arguments["noise"][row : row + 1]} if "noise" in arguments else {}
+            own = model.generate(video.tokens[row : row + 1], max_tokens=8, **{**arguments, **noise})
+            assert task.tokenizer.written(own) == [together[row]]
+
+
+@torch.no_grad()
+def test_answers_are_ranked_by_their_first_token(data: Path) -> None:
+    task = VqaTask(small(data, "vqa"), CPU)
+    model = task.model.eval()
+    assert isinstance(model, AnsweringModel)
+    randomise(model)
+    batch = _batch(task.training_samples(), [0, 3])
+    ids, mask = task.tokenize(batch["text"])
+    video = model.encode_video(batch["clip"].pixels, batch["clip"].extras)
+    states = model.ground_text(video.tokens, ids, mask)
+
+    answers = ["yes", "two red", "two", "no"]
+    answer_ids, answer_mask = task.tokenize(answers)
+    loss, logits = answer_loss(model, video.memory, model.encode_text(ids, mask), answer_ids[:2, 1])
+    assert_close(model.context_loss(states, answer_ids[:2], answer_mask[:2]).sum(), loss.total)
+    assert torch.equal(model.first_tokens(states), logits.argmax(dim=1))
+    for row, best in enumerate(model.answer(states, mask, answer_ids, answer_mask).tolist()):
+        scores = logits[row, answer_ids[:, 1]]
+        assert scores[best] == scores.max() and best == int((scores == scores.max()).nonzero()[0])
+
+    # Shares of a question sum to 1, whatever the records' weights.
+    batches = list(task.train_epoch(0, 0))
+    assert len({weight for found in batches for weight in found["weights"].tolist()}) > 1
+    for found in batches:
+        for question in range(len(found["text"])):
+            assert_close(found["weights"][found["asked"] == question].sum(), torch.tensor(1.0))
+
+
+def test_reference_form_reranks_query_by_query(data: Path, tmp_path: Path) -> None:
+    """Each query's candidates in one call, by hand; and a rule that matches pair by pair is refused."""
+    objective = {**OBJECTIVES["retrieval"], "reference_form": True}
+    with pytest.raises(ValueError, match=r"evaluation\.rerank_rule: .*take scaled_probability_by_query"):
+        small(data, "retrieval", objective=objective)
+    with pytest.raises(ValueError, match=r"evaluation\.rerank_rule: .*take scaled_probability,"):
+        rule = {"rerank": 3, "rerank_rule": "scaled_probability_by_query"}
+        small(data, "retrieval", evaluation=rule)
+
+    evaluation = {**EVALUATIONS["retrieval"], "rerank_rule": "scaled_probability_by_query", "predictions": 6}
+    config = small(data, "retrieval", objective=objective, evaluation=evaluation, output_dir=str(tmp_path))
+    task = RetrievalTask(config, CPU)
+    randomise(task.model)
+    result = evaluate(task, config, CPU, final=True)
+    result["files"]["predictions.jsonl"](tmp_path / "predictions.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+
+    model = task.model.eval()
+    data_set = task.evaluated(final=True)
+    clips = _batch(task.training_samples(), _first_rows(data_set))["clip"]
+    with torch.no_grad():
+        video = model.encode_video(clips.pixels, clips.extras)
+        for row in rows:
+            ids, mask = task.tokenize([row["text"]])
+            cosine = F.normalize(video.embedding, dim=-1) @ model.encode_text(ids, mask).embedding[0]
+            best = cosine.topk(3).indices.sort().values
+            logits = model.match(video.tokens[best], ids.repeat(3, 1), mask.repeat(3, 1), torch.arange(3))
+            weights = (model.similarity_scale * cosine[best]).softmax(dim=0)
+            scores = 1000 * weights * logits.softmax(dim=1)[:, 1]
+            assert_close(torch.tensor(row["scores"][:3]), scores.sort(descending=True).values, atol=1e-2, rtol=1e-3)
+            names = [Path(name).stem for name in row["videos"][:3]]
+            assert names == [str(int(best[place])) for place in scores.argsort(descending=True)]
+
+
+def _batch(samples: Any, items: list[int]) -> dict[str, Any]:
+    return collate([samples[0, item] for item in items])
+
+
+def _first_rows(split: Any) -> list[int]:
+    rows, row = [], 0
+    for record in split.present:
+        rows.append(row)
+        row += len(record.captions)
+    return rows
