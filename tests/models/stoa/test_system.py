@@ -12,6 +12,8 @@ from configs.load import from_dict, load
 from configs.model import AggregationConfig, VideoConfig
 from configs.models.stoa import StoaConfig
 from configs.schema import PretrainConfig
+from engine.bert_adam import BertAdam
+from engine.optim import build_optimizer
 from models.checkpoints.load import load_into
 from models.parts.clip.names import to_transformers
 from models.protocols import DualEncoder
@@ -190,3 +192,31 @@ def test_positions_of_published_files_are_not_stretched() -> None:
 def test_cost_grows_with_frames() -> None:
     shorter, longer = (count(StoaConfig(), VideoConfig(num_frames=num), AggregationConfig()) for num in (6, 12))
     assert shorter.tokens == 30 and shorter.gmacs < longer.gmacs
+
+
+def test_pre_training_on_webvid_has_the_published_rates_and_the_new_modules_learn() -> None:
+    config = load(PretrainConfig, ROOT / "configs" / "stoa" / "pretrain" / "webvid.yaml", [])
+    with torch.device("meta"):
+        model = piece("stoa", "build")(config, None)
+        assert model.sizes == StoaSizes()
+        model.freeze_unused(config.objective.losses)
+        optimizer = build_optimizer(model, config.optim)
+    assert isinstance(optimizer, BertAdam)
+    rate, decay = {}, {}
+    for group in optimizer.param_groups:
+        rate |= dict.fromkeys(group["param_names"], config.optim.lr * group["lr_scale"])
+        decay |= dict.fromkeys(group["param_names"], group["weight_decay"])
+    for name in (
+        "visual.object_encoder.box_categories",
+        "object_action",
+        "object_cls_embedding",
+        "fusion_proj",
+        "object_frame_pos_emb",
+        "fusion.positional_embedding",
+        "object_act_fusion.proj",
+    ):
+        assert rate[name] == pytest.approx(1e-5), name
+    assert rate["visual.transformer.resblocks.3.mlp.c_fc.weight"] == pytest.approx(1e-8)
+    assert decay["object_fusion.ln_post.weight"] == 0.2 and decay["object_fusion.ln_post.bias"] == 0
+    # No loss reaches the text tower, and the towers' inputs are frozen.
+    assert not any(name.startswith(("text.", "visual.conv1", "visual.ln_p", "visual.proj")) for name in rate)
