@@ -56,6 +56,8 @@ def extras_of(config: RunConfig, table: PairTable, folder: str) -> dict[str, Ext
         return {}
     store, video = ObjectStore(Path(config.data.objects)), config.video
     store.check(num_frames=video.num_frames, image_size=video.image_size, fit=video.fit, sampling=video.train_sampling)
+    assert config.model.boxes_per_frame is not None
+    store.check(objects_per_frame=config.model.boxes_per_frame)
     check_boxes(store, table, folder)
     return object_extras(store, folder)
 

@@ -56,4 +56,9 @@ class ModelConfig:
     @property
     def reads_objects(self) -> bool:
         """Whether clips are encoded with the objects on them."""
-        return False
+        return self.boxes_per_frame is not None
+
+    @property
+    def boxes_per_frame(self) -> int | None:
+        """The most objects of a frame that the model reads; None if it reads none."""
+        return None

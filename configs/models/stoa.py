@@ -68,9 +68,9 @@ class StoaConfig(ModelConfig):
         return self.max_words
 
     @property
-    def reads_objects(self) -> bool:
-        """Whether clips are encoded with the objects on them."""
-        return self.objects != "none"
+    def boxes_per_frame(self) -> int | None:
+        """The most objects of a frame; None without objects."""
+        return None if self.objects == "none" else self.objects_per_frame
 
     @property
     def num_trajectories(self) -> int:
