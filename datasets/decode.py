@@ -24,6 +24,7 @@ from datasets.sampling import ByTime
 from datasets.video.animation import animation_still, list_animation, read_animation
 from datasets.video.files import DecodeError, Source, one_line, source_of, warn_once
 from datasets.video.frame_list import FrameList, by_decoding, from_packets
+from datasets.video.parts import parts_to_read, run_side_by_side
 from datasets.video.pixels import Shrinker
 from datasets.video.reading import ListCache, NotAsListed, frames_at, opened
 
@@ -218,17 +219,22 @@ def _pixels(source: Source, size: int, frames: FrameList, indices: np.ndarray, s
     """(T, size, size, 3) uint8; a frame is decoded and resized once, however often it is wanted."""
     wanted, places = np.unique(indices, return_inverse=True)
     pixels = np.empty((len(indices), size, size, 3), np.uint8)
-    # Of one size; of whole frames, by each size that the video has.
-    shrinkers: dict[tuple[int, int], Shrinker] = {}
 
-    with opened(source) as (container, stream):
-        for number, frame in enumerate(frames_at(container, stream, frames, wanted)):
-            side = (size, size) if square is None else (frame.width, frame.height)
-            if side not in shrinkers:
-                shrinkers[side] = Shrinker(source.name, *side)
-            picture = shrinkers[side].shrink(frame)
-            pixels[places == number] = picture if square is None else _squared(square, picture)
+    def read_part(part: np.ndarray) -> Iterator[None]:
+        # Of one size; of whole frames, by each size that the video has.
+        shrinkers: dict[tuple[int, int], Shrinker] = {}
+        first = int(np.searchsorted(wanted, part[0]))
 
+        with opened(source) as (container, stream):
+            for number, frame in enumerate(frames_at(container, stream, frames, part), start=first):
+                side = (size, size) if square is None else (frame.width, frame.height)
+                if side not in shrinkers:
+                    shrinkers[side] = Shrinker(source.name, *side)
+                picture = shrinkers[side].shrink(frame)
+                pixels[places == number] = picture if square is None else _squared(square, picture)
+                yield
+
+    run_side_by_side([read_part(part) for part in parts_to_read(frames, wanted, torch.get_num_threads())])
     return pixels
 
 

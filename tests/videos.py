@@ -7,11 +7,13 @@ import numpy as np
 import torch
 
 
-def write_video(path: Path, frames: np.ndarray, fps: int = 10, codec: str = "libx264") -> Path:
-    """Write uint8 frames (T, H, W, 3), sides even, and return the path."""
+def write_video(
+    path: Path, frames: np.ndarray, fps: int = 10, codec: str = "libx264", options: dict[str, str] | None = None
+) -> Path:
+    """Write uint8 frames (T, H, W, 3), sides even, and return the path; `options` are the codec's."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps)
+        stream = container.add_stream(codec, rate=fps, options=options or {})
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
