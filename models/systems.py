@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from configs.model import AggregationConfig, VideoConfig
 from configs.models.base import ModelConfig
 from models.parts.cost import Cost
+from models.parts.published import Published
 
 
 class System(NamedTuple):
@@ -22,6 +23,7 @@ class System(NamedTuple):
         cost: (model, video, aggregation sections) -> `models.parts.cost.Cost` of encoding one video.
         convert: the module that makes published files our checkpoints and back, as `models.testa.weights.conversion`
             does; None where `scripts.convert_checkpoint` knows no such files.
+        published: the tuple of `models.parts.published.Published` that `scripts.list_models` lists; None where none is.
     """
 
     build: str
@@ -29,6 +31,7 @@ class System(NamedTuple):
     weights: str
     cost: str
     convert: str | None = None
+    published: str | None = None
 
 
 SYSTEMS: dict[str, System] = {
@@ -38,24 +41,28 @@ SYSTEMS: dict[str, System] = {
         weights="models.testa.weights.formats:FORMATS",
         cost="models.testa.cost:count",
         convert="models.testa.weights.conversion",
+        published="models.testa.published:PUBLISHED",
     ),
     "umt": System(
         build="models.umt.build:build_model",
         tokenizer="models.umt.tokenizer",
         weights="models.umt.formats:FORMATS",
         cost="models.umt.cost:count",
+        published="models.umt.published:PUBLISHED",
     ),
     "tvts": System(
         build="models.tvts.build:build_model",
         tokenizer="models.parts.clip.tokenizer",
         weights="models.tvts.formats:FORMATS",
         cost="models.tvts.cost:count",
+        published="models.tvts.published:PUBLISHED",
     ),
     "stoa": System(
         build="models.stoa.build:build_model",
         tokenizer="models.parts.clip.tokenizer",
         weights="models.stoa.formats:FORMATS",
         cost="models.stoa.cost:count",
+        published="models.stoa.published:PUBLISHED",
     ),
 }
 
@@ -68,3 +75,8 @@ def piece(system: str, name: str) -> Any:
 def count(model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig) -> Cost:
     """The cost of encoding one video of the configured size, as the model's system counts it."""
     return piece(model.name, "cost")(model, video, aggregation)
+
+
+def published_weights() -> dict[str, tuple[Published, ...]]:
+    """The published weights by system, of those that have any."""
+    return {name: piece(name, "published") for name, system in SYSTEMS.items() if system.published is not None}

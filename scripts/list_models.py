@@ -10,17 +10,18 @@ import argparse
 import json
 import sys
 
-from models.published import PUBLISHED
+from models.systems import published_weights
 
 COLUMNS = ("system", "weights", "size", "for", "from", "licence")
 
 
 def rows(system: str | None) -> list[dict[str, str]]:
     """A row for each file, of all systems or of one; ValueError for a system that there is not."""
-    if system is not None and system not in PUBLISHED:
-        raise ValueError(f"--system: there is no {system}, only {', '.join(PUBLISHED)}")
+    published = published_weights()
+    if system is not None and system not in published:
+        raise ValueError(f"--system: there is no {system}, only {', '.join(published)}")
 
-    chosen = PUBLISHED if system is None else {system: PUBLISHED[system]}
+    chosen = published if system is None else {system: published[system]}
     listed = []
     for name, files in chosen.items():
         for file in files:

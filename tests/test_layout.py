@@ -46,8 +46,6 @@ NAMES_A_SYSTEM = {
     "datasets/index.py",  # the project's folder below the user's cache
     "scripts/parts/rows/table.py",  # the published rows of each system
 }
-# Tables of what each system has; all other imports of a system are named as text in models/systems.py.
-IMPORTS_SYSTEMS = {"models/published.py"}
 LARGEST_SHARE = 0.3
 # Files that only others name under `base:`.
 BASES = sorted(path for prefix in ("base", "recipe_") for path in (ROOT / "configs").rglob(f"{prefix}*.yaml"))
@@ -102,13 +100,13 @@ def test_no_system_imports_another(system: str) -> None:
     ]
 
 
-def test_only_tables_and_benchmarks_import_a_system() -> None:
-    """Above all `models/parts`, the mechanism of checkpoints, and what all systems share."""
+def test_only_benchmarks_import_a_system() -> None:
+    """Above all `models/parts`, the mechanism of checkpoints, and what all systems share, name its pieces as text."""
     systems = tuple(f"models.{system}" for system in SYSTEM_FOLDERS)
     apart = [ROOT / "models" / system for system in SYSTEM_FOLDERS] + [ROOT / "benchmarks", ROOT / "tests"]
     shared = [path for path in SOURCES if not any(path.is_relative_to(folder) for folder in apart)]
     found = {name_of(path) for path in shared if any(is_within(name, systems) for name in imported(path))}
-    assert found == IMPORTS_SYSTEMS
+    assert found == set()
 
 
 @pytest.mark.parametrize("package", SHARED_BY_SYSTEMS)

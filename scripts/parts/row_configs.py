@@ -5,7 +5,7 @@ from pathlib import Path
 
 from configs.load import load_any
 from configs.schema import CONFIG_CLASSES, RunConfig
-from models.published import PUBLISHED
+from models.systems import published_weights
 from scripts.parts.commands import ROOT
 from scripts.parts.rows.row import Publication, Row
 from scripts.parts.rows.table import PUBLICATIONS, ROWS
@@ -23,7 +23,7 @@ def publication_of(row: Row) -> Publication:
 
 def published_at(file: str) -> str | None:
     """Where the weights with this file's name are published; None if they are in no list of a system."""
-    sources = {weights.name: weights.source for listed in PUBLISHED.values() for weights in listed}
+    sources = {weights.name: weights.source for listed in published_weights().values() for weights in listed}
     return sources.get(Path(file).name)
 
 

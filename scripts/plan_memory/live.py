@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-Kind = Literal["parameters", "gradients", "optimizer", "twin", "queue", "inputs", "activations", "temporaries"]
+Kind = Literal[
+    "parameters", "gradients", "optimizer", "twin", "queue", "teacher", "inputs", "activations", "temporaries"
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 BLOCK = 512
 """Bytes that the GPU's allocator rounds each tensor up to."""

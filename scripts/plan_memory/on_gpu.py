@@ -16,7 +16,8 @@ class AsOnGpu(TorchFunctionMode):
     """Within this context tensors without values say that they are on a GPU, and attention keeps what a GPU's keeps.
 
     A fused kernel keeps queries, keys, values, its output and a normaliser a query, whatever its dropout; a boolean
-    mask is made numbers of the queries' format. `longest` answers whatever the host asks for, which is how many tokens
+    mask is made numbers of the queries' format. Where a size depends on values, it is taken to be the largest: a mask
+    selects everything. `longest` answers whatever the host asks for, which is how many tokens
     the texts of a step have: no number that it divides by changes a size.
     """
 
@@ -32,6 +33,10 @@ class AsOnGpu(TorchFunctionMode):
             return np.full(args[0].shape, self.longest).tolist()
         if func is Tensor.numpy:
             return np.full(args[0].shape, self.longest)
+        if func is Tensor.nonzero:
+            return _all_places(args[0].shape, args[0].device)
+        if func is Tensor.__getitem__ and isinstance(args[1], Tensor) and args[1].dtype == torch.bool:
+            return args[0].flatten(0, args[1].dim() - 1)
         if func is F.scaled_dot_product_attention:
             query, keys, values = args[:3]
             return _fused_attention(query, keys, values, kwargs.get("attn_mask"))
@@ -44,3 +49,9 @@ def _fused_attention(query: Tensor, keys: Tensor, values: Tensor, attn_mask: Ten
     # The CPU's own fused kernel, which is also taken through the public function; that one has none with dropout.
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     return fused(query, keys, values, 0.0, False, attn_mask=attn_mask)[0]
+
+
+def _all_places(shape: torch.Size, device: torch.device) -> Tensor:
+    """The indices (N, dimensions) of all N places of a mask."""
+    places = [torch.arange(size, device=device) for size in shape]
+    return torch.cartesian_prod(*places).reshape(-1, len(shape))

@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from configs.evaluation import CaptioningConfig
 from configs.schema import TASKS, CaptionConfig, RunConfig, VqaConfig
+from datasets.objects.along import BOXES, CLASSES, TRAJECTORY_IDS
 from datasets.samples import Clip
 from engine.step import TrainingStep
 from models.systems import piece
@@ -60,9 +61,10 @@ def count(config: RunConfig, rows: int, processes: int, text_tokens: int, block:
         step = TrainingStep(cast(Any, task.train()), config, CPU)
         live.name("parameters", task.parameters())
         if isinstance(task, PairTask):
-            if task.objectives.twin is not None:
-                live.name("twin", task.objectives.twin.parameters())
-            live.name("queue", task.objectives.queue.buffers())
+            for kind, module in task.objectives.holds().items():
+                if module not in list(task.modules()):
+                    on_same_device(module, CPU)
+                live.name(kind, [*module.parameters(), *module.buffers()])
 
         _make_optimizer_states(step, live)
         batch = batch_of(config, rows, text_tokens)
@@ -92,14 +94,20 @@ def make_task(config: RunConfig, made_on: torch.device, device: torch.device) ->
         if isinstance(config, CaptionConfig):
             config = replace(config, evaluation=CaptioningConfig())  # its scorer may need what is not installed
         with made_on:
-            return pkgutil.resolve_name(TASKS[config.task].task)(config, device)
+            task = pkgutil.resolve_name(TASKS[config.task].task)(config, device)
+    task.tags = None  # a batch has them already, and their file need not be there
+    return task
 
 
 def batch_of(config: RunConfig, rows: int, text_tokens: int) -> dict[str, Any]:
     """A micro-batch as the loader gives it: uint8 pixels (B, T, 3, H, W) and texts that fill `text_tokens`."""
     video = config.video
     pixels = torch.empty((rows, video.num_frames, 3, video.image_size, video.image_size), dtype=torch.uint8)
-    batch: dict[str, Any] = {"clip": Clip.of_pixels(pixels), "index": torch.arange(rows)}
+    clip = Clip.of_pixels(pixels)._replace(extras=_extras(config, rows))
+    batch: dict[str, Any] = {"clip": clip, "index": torch.arange(rows)}
+    if config.data.tags is not None:
+        nouns = torch.arange(text_tokens) % 2 == 1
+        batch["tags"] = (nouns.expand(rows, -1), ~nouns.expand(rows, -1))
     if not isinstance(config, VqaConfig):
         return {**batch, "text": [_words(text_tokens)] * rows}
 
@@ -113,6 +121,20 @@ def batch_of(config: RunConfig, rows: int, text_tokens: int) -> dict[str, Any]:
         "answers": [_words(ANSWER_TOKENS)] * len(asked),
         "weights": torch.ones(len(asked)),
         "asked": asked,
+    }
+
+
+def _extras(config: RunConfig, rows: int) -> dict[str, Tensor]:
+    """Boxes of objects on every frame, if the configuration names a file of them; the file is not read."""
+    if config.data.objects is None:
+        return {}
+    model: Any = config.model  # sections of models that read objects say how many
+    frames, objects = config.video.num_frames, model.objects_per_frame
+    corners = torch.tensor([0.0, 0.0, config.video.image_size / 2, config.video.image_size / 2])
+    return {
+        BOXES: corners.expand(rows, frames, objects, -1).clone(),
+        CLASSES: torch.arange(1, objects + 1).expand(rows, frames, -1).clone(),
+        TRAJECTORY_IDS: torch.arange(1, model.num_trajectories + 1).expand(rows, -1).clone(),
     }
 
 

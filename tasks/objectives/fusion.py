@@ -36,6 +36,10 @@ class FusionObjective(nn.Module):
         self.contrast_reaches_frames = not (objective.reference_form and positives == "row")
         model.freeze_unused(objective.losses, self.contrast_reaches_frames)
 
+    def holds(self) -> dict[str, nn.Module]:
+        """Nothing besides the model."""
+        return {}
+
     def begin_step(
         self,
         model: FusionModel,

@@ -55,6 +55,10 @@ class MomentumObjective(nn.Module):
         assert "cap" not in objective.losses or model.is_tied, "captions are written by a decoder tied to the encoder"
         model.freeze_unused(objective.losses)
 
+    def holds(self) -> dict[str, nn.Module]:
+        """The queue, and the twin where there is one."""
+        return {"queue": self.queue} if self.twin is None else {"twin": self.twin, "queue": self.queue}
+
     def _check_rows(self, rows: int) -> None:
         """Refuse micro-batches of one row per process if that row has no negative or nothing to contrast with."""
         objective = self.objective

@@ -34,6 +34,10 @@ class SortingObjective(nn.Module):
         )
         model.freeze_unused(objective.losses)
 
+    def holds(self) -> dict[str, nn.Module]:
+        """Nothing besides the model."""
+        return {}
+
     def begin_step(
         self, model: Any, step: int, epoch: float, batches: Sequence[dict[str, Any]], masks: Sequence[Tensor]
     ) -> None:

@@ -5,6 +5,8 @@ An objective is an nn.Module, built from (model, its section of the configuratio
 losses by name; if a batch has `losses`, only the ones listed there.
 The `state_dict` holds what the objective trains besides the model or keeps between steps, but no frozen teacher. `twin`
 is the `MomentumTwin` that starts from the model's weights, or None.
+`holds()` are the modules that it keeps besides the model, by kind: `twin`, `queue`, `teacher`. `scripts.plan_memory`
+counts them, also those that are no part of the objective's own parameters.
 """
 
 import pkgutil

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from configs.unmasked_teacher import UnmaskedTeacherConfig
 from engine.distributed import all_gather_rows, all_gather_rows_with_grad, all_reduce_sum, rank, world_size
 from models.parts.bert_attention import Memory
-from models.parts.clip.teacher import draw_visible, visible_features, visible_tokens
+from models.parts.clip.teacher import count_visible, draw_visible, visible_features, visible_tokens
 from models.parts.losses import contrastive, draw_negatives, matching, selection_noise, similarities
 from models.parts.losses_pretraining import feature_distance, mask_words, masked_word_loss
 from models.protocols import EmbeddedVideo, ReadText, StateMatcher, Student, StudentModel, WordGuesser
@@ -58,10 +58,12 @@ class UnmaskedTeacherObjective(nn.Module):
                 raise ValueError(f"objective.losses: {loss!r}: this model {lack}")
         self.objective, self.positives, self.seed, self.step = objective, positives, seed, 0
         self.mask_id, self.num_words = getattr(model, "mask_id", -1), getattr(model, "num_words", 0)
-        # On the meta device a model is only measured.
-        learns = "uta" in objective.losses and torch.get_default_device().type != "meta"
-        self.teacher = FrozenTeacher(objective.teacher) if learns else None
+        self.teacher = FrozenTeacher(objective.teacher) if "uta" in objective.losses else None
         model.freeze_unused(objective.losses)
+
+    def holds(self) -> dict[str, nn.Module]:
+        """The frozen teacher where there is one; it is no part of this module."""
+        return {} if self.teacher is None else {"teacher": self.teacher.tower}
 
     def begin_step(
         self,
@@ -143,7 +145,7 @@ class UnmaskedTeacherObjective(nn.Module):
 
     def _taught(self, model: StudentModel, batch: dict[str, Any]) -> tuple[EmbeddedVideo, Tensor]:
         """UTA: the video's features, of its visible patches alone, and how far they are from the teacher's."""
-        assert self.teacher is not None, "no teacher was loaded on the meta device"
+        assert self.teacher is not None, "there is a teacher where uta is a loss"
         pixels, settings = batch["clip"].pixels, self.objective.teacher
         teaching = self.teacher(pixels)
         ratio = settings.image_mask_ratio if pixels.shape[1] == 1 else settings.mask_ratio
@@ -152,8 +154,9 @@ class UnmaskedTeacherObjective(nn.Module):
         shape = (len(pixels) * world_size(), *teaching.attention.shape[1:])
         noise = sent(self._noise(PATCHES, batch["part"], *shape)[rows], pixels.device)
         hidden_BTL = draw_visible(teaching.attention, ratio, noise)
-        video, student = model.encode_visible(pixels, visible_tokens(hidden_BTL))
-        return video, feature_distance(student, visible_features(teaching.features, hidden_BTL))
+        num_visible = count_visible(hidden_BTL.shape[-1], ratio)
+        video, student = model.encode_visible(pixels, visible_tokens(hidden_BTL, num_visible))
+        return video, feature_distance(student, visible_features(teaching.features, hidden_BTL, num_visible))
 
     def _positives(self, batch: dict[str, Any]) -> Tensor:
         """Which of the rows of all processes are of the same video, or have the same caption, (B, G) bool."""

@@ -65,7 +65,7 @@ def draw_visible(attention_BTL: Tensor, mask_ratio: float, noise_BTL: Tensor) ->
         A mask (B, T, L), True where a patch is hidden.
     """
     num_patches = attention_BTL.shape[-1]
-    num_visible = num_patches - int(num_patches * mask_ratio)
+    num_visible = count_visible(num_patches, mask_ratio)
     if not 1 <= num_visible <= num_patches:
         raise ValueError(f"mask_ratio {mask_ratio}: leaves {num_visible} of {num_patches} patches visible")
 
@@ -76,21 +76,30 @@ def draw_visible(attention_BTL: Tensor, mask_ratio: float, noise_BTL: Tensor) ->
     return torch.ones_like(attention_BTL, dtype=torch.bool).scatter(-1, visible, False)
 
 
-def visible_features(features_KBTLE: Tensor, hidden_BTL: Tensor) -> Tensor:
+def count_visible(num_patches: int, mask_ratio: float) -> int:
+    """How many patches of a frame stay visible."""
+    return num_patches - int(num_patches * mask_ratio)
+
+
+def visible_features(features_KBTLE: Tensor, hidden_BTL: Tensor, num_visible: int | None = None) -> Tensor:
     """The features of visible patches, frame by frame, in order of position: (K, B, T V, E)."""
-    index = visible_places(hidden_BTL)[None, ..., None]
+    index = visible_places(hidden_BTL, num_visible)[None, ..., None]
     index = index.expand(len(features_KBTLE), -1, -1, -1, features_KBTLE.shape[-1])
     return features_KBTLE.gather(3, index).flatten(2, 3)
 
 
-def visible_tokens(hidden_BTL: Tensor) -> Tensor:
+def visible_tokens(hidden_BTL: Tensor, num_visible: int | None = None) -> Tensor:
     """Where the visible patches are in a row of all frames' patches, ascending: (B, T V)."""
     first_of_frame = torch.arange(hidden_BTL.shape[1], device=hidden_BTL.device) * hidden_BTL.shape[2]
-    return (visible_places(hidden_BTL) + first_of_frame[:, None]).flatten(1)
+    return (visible_places(hidden_BTL, num_visible) + first_of_frame[:, None]).flatten(1)
 
 
-def visible_places(hidden_BTL: Tensor) -> Tensor:
-    """Where the visible patches are in their frame, ascending: (B, T, V); each frame has equally many."""
-    num_visible = int((~hidden_BTL[0, 0]).sum())
+def visible_places(hidden_BTL: Tensor, num_visible: int | None = None) -> Tensor:
+    """Where the visible patches are in their frame, ascending: (B, T, V); each frame has equally many.
+
+    Without `num_visible` the mask is asked for it, for which the host waits for the device.
+    """
+    if num_visible is None:
+        num_visible = int((~hidden_BTL[0, 0]).sum())
     # A stable sort of booleans puts the visible places first and leaves them in order.
     return hidden_BTL.to(torch.uint8).argsort(dim=-1, stable=True)[..., :num_visible]

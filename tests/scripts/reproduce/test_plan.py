@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from configs.schema import RetrievalConfig
-from models.published import PUBLISHED
+from models.testa.published import PUBLISHED
 from scripts.parts.row_configs import read_config
 from scripts.parts.rows.testa import PRETRAINED, PUBLICATION
 from scripts.reproduce.plan import Request, make_plan, recipe_settings
 
 ROWS = {row.name: row for row in PUBLICATION.rows}
-(BLIP,) = (weights for weights in PUBLISHED["testa"] if weights.name == "model_base_capfilt_large.pth")
+(BLIP,) = (weights for weights in PUBLISHED if weights.name == "model_base_capfilt_large.pth")
 
 
 def plan_of(name: str, **asked: Any) -> tuple[list[list[str]], str, Path]:
