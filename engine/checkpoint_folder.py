@@ -39,10 +39,11 @@ from engine.checkpoint_files import (
     STATE as STATE,
     SUMS as SUMS,
     WEIGHTS as WEIGHTS,
+    is_pickled,
 )
 
 logger = logging.getLogger("engine")
-UNDER = ("model", "state_dict")
+UNDER = ("model", "model_state_dict", "state_dict")
 """Keys under which files of `torch.save` hold the weights, beside an optimizer and the like."""
 
 
@@ -173,7 +174,7 @@ def save_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """All named tensors of a checkpoint folder, a safetensors file or a file of `torch.save`, on the CPU.
 
-    A file of `torch.save` (.pth, .pt, .bin) holds tensors by name, at the top or under `model` or `state_dict`;
+    A file of `torch.save` (.pth, .pt, .bin, .bin.STEP) holds tensors by name, at the top or under a key of `UNDER`;
     anything else in it is ignored. No code in it is run: `ValueError` for a file that holds more than plain data. A
     folder's weights are compared with its checksum, if it has one; a lone file is taken as it is.
     """
@@ -184,7 +185,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         path = path / WEIGHTS
     if not path.is_file():
         raise ValueError(f"{path}: there is no such checkpoint")
-    if path.suffix in PICKLED:
+    if is_pickled(path):
         return _read_pickled(path)
 
     try:

@@ -64,7 +64,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         read_weights(tmp_path)
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".bin.2000"])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_files_of_torch_save_are_read(
     tmp_path: Path, suffix: str, zipped: bool, caplog: pytest.LogCaptureFixture

@@ -13,6 +13,7 @@ from configs.model import AggregationConfig, VideoConfig
 from configs.models.stoa import StoaConfig
 from configs.schema import PretrainConfig
 from engine.bert_adam import BertAdam
+from engine.checkpoint_folder import read_weights
 from engine.optim import build_optimizer
 from models.checkpoints.load import load_into
 from models.parts.clip.names import to_transformers
@@ -181,6 +182,15 @@ def test_models_start_from_clip_with_its_copies(names: str) -> None:
         assert torch.equal(model.state_dict()[name], tensor), name
     with pytest.raises(ValueError, match="a CLIP without its text tower"):
         load_into(model, {n: t for n, t in clip.items() if n.startswith("visual.")}, "f", formats=FORMATS)
+
+
+@pytest.mark.parametrize("kind", ["pytorch_model.bin.2000", "restore.bin"])
+def test_both_kinds_of_published_files_are_read_as_checkpoints(kind: str, tmp_path: Path) -> None:
+    content = PUBLISHED if kind.startswith("pytorch") else {"global_step": 7, "model_state_dict": PUBLISHED, "epoch": 1}
+    torch.save(content, tmp_path / kind)
+    model = TaskModel(GOLDEN)
+    load_into(model, read_weights(tmp_path / kind), kind, formats=FORMATS)
+    assert torch.equal(model.fusion_proj, PUBLISHED["clip.fusion_proj"])
 
 
 def test_positions_of_published_files_are_not_stretched() -> None:
