@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 Amount = int | tuple[int, ...]
 """How many tokens leave per block: one number for all blocks, or a list with one a block."""
@@ -117,6 +117,9 @@ def _remedy_for_reducer(reducer: str, setting: str) -> str:
 @dataclass(frozen=True, kw_only=True)
 class TextTowerConfig:
     """The part of `model.text` that all systems share: where the vocabulary comes from, and how long a text may be."""
+
+    on_hub: ClassVar[bool] = True
+    """Whether `tokenizer`, if it is no folder, names a repository of the hub."""
 
     tokenizer: str
     vocab_size: int

@@ -28,6 +28,7 @@ from engine.interruption import SAVED, SIGNALS, Interrupted, exit_by_ctrl_c, is_
 from engine.watchdog import RankFailed
 
 if TYPE_CHECKING:
+    from engine.fetching import Obtained
     from engine.hub import Checkpoint
 
 SETTING_WIDTH = 60
@@ -77,12 +78,12 @@ def main(
             config = replace(config, output_dir=f"outputs/{name}")
 
         check_data(config, arguments.evaluate)
-        checkpoint = fetch_what_is_needed(config, arguments.config, arguments.overrides, checkpoint)
+        obtained = fetch_what_is_needed(config, arguments.config, arguments.overrides, checkpoint)
 
     with exit_status(arguments.traceback):
         from engine.run import run
 
-        run(config, pkgutil.resolve_name(task_class), evaluate_only=arguments.evaluate, checkpoint=checkpoint)
+        run(config, pkgutil.resolve_name(task_class), evaluate_only=arguments.evaluate, obtained=obtained)
 
 
 def find_checkpoint(source: str) -> "Checkpoint":
@@ -110,10 +111,10 @@ def print_settings(config: RunConfig, path: Path | None, overrides: list[str], e
 
 def fetch_what_is_needed(
     config: RunConfig, path: Path | None, overrides: list[str], evaluated: "Checkpoint | None"
-) -> "Checkpoint | None":
+) -> "Obtained | None":
     """Fetch the weights and vocabularies that `config` names; `ValueError` lists all that cannot be had.
 
-    Returns the checkpoint that the run starts from or evaluates. A run that resumes has everything in its own folder.
+    Returns what the run starts from or evaluates. None for a run that resumes: its own folder has everything.
     """
     folder = Path(config.output_dir or "")
     if evaluated is None and ((folder / LAST).exists() or any(folder.glob(STEP))):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from huggingface_hub import constants
 
@@ -13,7 +13,9 @@ from engine.hub import SCHEME, Checkpoint, local_path, tokenizer_folder, why_unr
 
 FROM_DATA = "from_data"
 TOKENIZER = "tokenizer"
-"""The setting, in any section, that names a vocabulary; also the folder of a checkpoint's own vocabulary."""
+"""The folder of a checkpoint's own vocabulary."""
+VOCABULARY = "model.text.tokenizer"
+"""The setting that names a vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -37,23 +39,38 @@ class Need:
 
 
 def needs_of(config: RunConfig) -> list[Need]:
-    """All weights and vocabularies that a configuration names; a checkpoint's own vocabulary comes with it."""
-    named = dict.fromkeys(_named(to_dict(config)))
+    """All weights and vocabularies that a configuration names; a checkpoint's own vocabulary comes with it.
+
+    Weights come first: a vocabulary may lie beside them.
+    """
+    named = dict.fromkeys(_addresses(to_dict(config)))
     if config.checkpoint is not None:
         named[Need("checkpoint", config.checkpoint, "weights")] = None
-    # Weights come first: a vocabulary may lie beside them.
-    return sorted(named, key=lambda need: need.kind == "vocabulary")
+
+    text = config.model.text
+    if text.on_hub and text.tokenizer != FROM_DATA:
+        named[Need(VOCABULARY, text.tokenizer, "vocabulary")] = None
+    return list(named)
 
 
-def _named(section: dict[str, Any], prefix: str = "") -> Iterator[Need]:
+def _addresses(section: dict[str, Any], prefix: str = "") -> Iterator[Need]:
+    """The settings, in any section, that are addresses of weights."""
     for name, value in section.items():
         setting = f"{prefix}{name}"
         if isinstance(value, dict):
-            yield from _named(value, f"{setting}.")
-        elif isinstance(value, str) and name == TOKENIZER and value != FROM_DATA:
-            yield Need(setting, value, "vocabulary")
+            yield from _addresses(value, f"{setting}.")
         elif isinstance(value, str) and value.startswith(SCHEME):
             yield Need(setting, value, "weights")
+
+
+class Obtained(NamedTuple):
+    """What a run starts from, on this machine: the checkpoint, and the folder of the vocabulary that it names.
+
+    Either is None where the configuration names none, or where it is not needed.
+    """
+
+    checkpoint: Checkpoint | None = None
+    vocabulary: Path | None = None
 
 
 def obtain_all(
@@ -80,8 +97,8 @@ def obtain_all(
     return found, failed
 
 
-def require_all(config: RunConfig, named_by: str, checkpoint: Checkpoint | None = None) -> Checkpoint | None:
-    """Fetch what a run needs, and return the checkpoint that `config` names, if it names one.
+def require_all(config: RunConfig, named_by: str, checkpoint: Checkpoint | None = None) -> Obtained:
+    """Fetch what a run needs, and return what it starts from.
 
     Args:
         named_by: what to give `python -m scripts.fetch` to fetch the same, such as "--config FILE".
@@ -92,8 +109,9 @@ def require_all(config: RunConfig, named_by: str, checkpoint: Checkpoint | None 
     """
     found, failed = obtain_all(config, checkpoint=checkpoint)
     if not failed:
-        path = found.get(Need("checkpoint", str(config.checkpoint), "weights"))
-        return None if path is None else Checkpoint(str(config.checkpoint), path)
+        by_setting = {need.setting: path for need, path in found.items()}
+        path = by_setting.get("checkpoint")
+        return Obtained(None if path is None else Checkpoint(str(config.checkpoint), path), by_setting.get(VOCABULARY))
 
     # Fetching does not help against a wrong path.
     of_paths = [error for need, error in failed.items() if not need.is_of_hub]

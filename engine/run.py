@@ -26,6 +26,7 @@ from engine.distributed import (
     stop_distributed,
     world_size,
 )
+from engine.fetching import Obtained
 from engine.fit import fit
 from engine.heartbeat import Heartbeat
 from engine.host_memory import keep_freed_memory
@@ -42,12 +43,12 @@ from engine.watchdog import RankFailed, Watchdog
 
 
 def run(
-    config: RunConfig, task_class: TaskClass, *, evaluate_only: bool = False, checkpoint: Checkpoint | None = None
+    config: RunConfig, task_class: TaskClass, *, evaluate_only: bool = False, obtained: Obtained | None = None
 ) -> None:
     """Train `task_class(config, device)`, resuming from its output folder if it can; or evaluate `config.checkpoint`.
 
     Evaluations write `results.json` in `config.output_dir`. A run with a separate test set ends by evaluating its best
-    weights on it; a finished run is evaluated again. `checkpoint` is that of `config`, if the caller has found it.
+    weights on it; a finished run is evaluated again. `obtained` is what `config` names, if the caller has fetched it.
 
     Raises:
         Interrupted: a signal asked the run to stop; everything is saved.
@@ -67,7 +68,7 @@ def run(
             processes = gather_objects(heartbeat.process)
             with Watchdog(heartbeat, processes, stall_timeout) as watchdog:
                 try:
-                    _run(config, task_class, evaluate_only, checkpoint, heartbeat, interruption)
+                    _run(config, task_class, evaluate_only, obtained or Obtained(), heartbeat, interruption)
                 except Interrupted:
                     heartbeat.end(None)
                     if evaluate_only and interruption.signal == "SIGINT":
@@ -111,7 +112,7 @@ def _run(
     config: RunConfig,
     task_class: TaskClass,
     evaluate_only: bool,
-    checkpoint: Checkpoint | None,
+    obtained: Obtained,
     heartbeat: Heartbeat,
     interruption: Interruption,
 ) -> None:
@@ -135,10 +136,13 @@ def _run(
     if last is not None:
         start = replace(config, checkpoint=str(last / checkpoint_folder.WEIGHTS))
     elif config.checkpoint is not None:
-        checkpoint = checkpoint or Checkpoint.find(config.checkpoint)
+        checkpoint = obtained.checkpoint or Checkpoint.find(config.checkpoint)
         start = replace(config, checkpoint=str(checkpoint.path))
         if checkpoint.source.startswith(SCHEME):
             logger.info("%s is %s", checkpoint.source, checkpoint.path)
+    if last is None and obtained.vocabulary is not None:
+        text = replace(config.model.text, tokenizer=str(obtained.vocabulary))
+        start = replace(start, model=replace(start.model, text=text))
     task = task_class(start, device)
     cast(nn.Module, task).to(device)
 

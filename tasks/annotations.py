@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple
 
 from configs.schema import PretrainConfig, RunConfig, SourceConfig
 from datasets.annotations import manifest, public, recognition, video_list
@@ -18,6 +18,10 @@ from datasets.spoken_table import check_long_enough, open_speech
 Part = Literal["train", "eval", "test"]
 FIRST_LABELS: dict[int | None, FirstLabel] = {None: "auto", 0: 0, 1: 1}
 PARTS: tuple[Part, ...] = ("train", "eval", "test")
+
+
+_checked: dict[tuple[Any, ...], Annotations] = {}
+"""What `check_data` has read and its run has not taken yet, by `_files_key`."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,13 @@ def check_data(config: RunConfig, evaluate_only: bool) -> None:
             missing_of_some(path, table)
     else:
         parts: tuple[Part, ...] = ("test",) if evaluate_only else PARTS
-        # Parts that name the same files are read once.
+        # Parts that name the same files are read once, and kept for the task.
+        _checked.clear()
         for part in {named_files(config, part): part for part in reversed(parts)}.values():
-            records = read_annotations(config, part).records
-            if not any(os.path.isfile(record.video) for record in records):
-                split_missing(records, video_folder(config))
+            annotations = read_annotations(config, part)
+            if not any(os.path.isfile(record.video) for record in annotations.records):
+                split_missing(annotations.records, video_folder(config))
+            _checked[_files_key(config, part)] = annotations
 
 
 def sources_of(config: RunConfig) -> tuple[SourceConfig, ...]:
@@ -130,7 +136,14 @@ def read_split(config: RunConfig, part: Part, classes: Sequence[str] | None = No
 
 
 def read_annotations(config: RunConfig, part: Part, classes: Sequence[str] | None = None) -> Annotations:
-    """Read the annotations of a part of the data without checking that the videos exist."""
+    """Read the annotations of a part of the data without checking that the videos exist.
+
+    What `check_data` has read is handed over once and not read again, unless `classes` number the labels otherwise.
+    """
+    checked = _checked.pop(_files_key(config, part), None)
+    if checked is not None and classes is None:
+        return checked
+
     named, root, videos = named_files(config, part), Path(config.data.root), video_folder(config)
     name = named.name
     if config.data.dataset != "manifest":
@@ -142,6 +155,11 @@ def read_annotations(config: RunConfig, part: Part, classes: Sequence[str] | Non
         return annotations if named.video_list is None else video_list.restrict(annotations, root, named.video_list)
     read = manifest.read_questions if config.reads_questions else manifest.read
     return Annotations(read(root / name, videos), root.resolve().name, Path(name).stem, f"manifest {root / name}")
+
+
+def _files_key(config: RunConfig, part: Part) -> tuple[Any, ...]:
+    """All that decides what `read_annotations` reads."""
+    return type(config), config.data, named_files(config, part)
 
 
 class NamedFiles(NamedTuple):

@@ -1,6 +1,7 @@
 """The `model.text` section of systems whose text tower is CLIP's."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from configs.model import TextTowerConfig, check_positive
 
@@ -12,6 +13,8 @@ class ClipTowerConfig(TextTowerConfig):
     `tokenizer` is OpenAI's vocabulary file, a folder with it, `open_clip_torch` for the package that ships it, or
     `from_data`: at most `vocab_size` tokens, learned from the training captions and saved in every checkpoint.
     """
+
+    on_hub: ClassVar[bool] = False
 
     tokenizer: str = "open_clip_torch"
     vocab_size: int = 49408

@@ -1,4 +1,4 @@
-"""A checkpoint's address is resolved once a command, whatever the command reads beside the weights."""
+"""A command resolves a checkpoint's address once, and a vocabulary's name, and reads each annotation file once."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from datasets.annotations import manifest
 from engine import hub
 from engine.hub import Checkpoint
 from inference.api import load_model
@@ -65,6 +66,38 @@ def test_a_run_asks_once(root: Path, stand_in: CountingHub, tmp_path: Path, caps
     assert start("train_retrieval", "--config", config) == 0  # finished: it is evaluated again
     assert stand_in.taken() == 0
     assert results_of(tmp_path / "run")["config"]["checkpoint"] == ADDRESS
+
+
+def test_a_run_looks_for_its_vocabulary_once_and_reads_each_annotation_file_once(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where one file is the training and the evaluation set, and where the test set has a file of its own."""
+    (root / "test.jsonl").write_bytes((root / "captions.jsonl").read_bytes())
+    asked: list[str] = []
+    files: list[str] = []
+    read = manifest.read
+
+    def snapshot(repository: str, *, dry_run: bool = False, **_: Any) -> Any:
+        if dry_run:
+            return []
+        asked.append(repository)
+        return str(root / "run" / "checkpoint_best" / "tokenizer")
+
+    def counted(path: Path, videos: Path) -> Any:
+        files.append(path.name)
+        return read(path, videos)
+
+    monkeypatch.setattr(hub, "why_unreachable", lambda: None)
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    monkeypatch.setattr(manifest, "read", counted)
+
+    data = {"root": str(root), "manifest": "captions.jsonl", "test_manifest": "test.jsonl"}
+    sections = {**ONE_EPOCH, "output_dir": str(tmp_path / "run"), "data": data}
+    config = write_config("retrieval", root, f"{tmp_path.name}.yaml", **sections)
+    assert start("train_retrieval", "--config", config, "model.text.tokenizer=testers/words") == 0
+    assert asked == ["testers/words"]
+    assert sorted(files) == ["captions.jsonl", "test.jsonl"]
+    assert results_of(tmp_path / "run")["config"]["model"]["text"]["tokenizer"] == "testers/words"
 
 
 def test_an_evaluation_asks_once(

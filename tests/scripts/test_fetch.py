@@ -136,6 +136,12 @@ def test_a_vocabulary_made_from_the_captions_is_not_needed(tmp_path: Path) -> No
     assert needs_of(load(RetrievalConfig, path, ["checkpoint=a/b"])) == [Need("checkpoint", "a/b", "weights")]
 
 
+def test_a_vocabulary_of_clip_is_no_repository_of_the_hub() -> None:
+    path = ROOT / "configs" / "tvts" / "retrieval" / "msrvtt_b16.yaml"
+    config = load(RetrievalConfig, path, ["data.root=data", "checkpoint=null"])
+    assert config.model.text.tokenizer == "open_clip_torch" and needs_of(config) == []
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
