@@ -110,6 +110,13 @@ FULL: dict[str, RunConfig] = {
         ),
         output_dir="~", seed=0,
     ),
+    "retrieval over windows": RetrievalConfig(
+        data=DataConfig(root="/d", dataset="msrvtt", eval_split="full_val"),
+        optim=OPTIM, train=TRAIN, video=VideoConfig(eval_sampling="interval_middle"),
+        evaluation=EvaluationConfig(
+            rerank=0, windows=3, window_stride=2, dual_softmax=True, dual_softmax_temperature=0.02, predictions=4
+        ),
+    ),
     "pre-training by sorting": PretrainConfig(
         data=DataConfig(
             root="/d",
@@ -135,7 +142,7 @@ FULL: dict[str, RunConfig] = {
         optim=OPTIM, train=TRAIN, video=VIDEO,
         model=replace(MODEL, attention="joint"),
         aggregation=AggregationConfig(reducer="tome", tokens_per_block=(1, 3)),
-        objective=AnsweringObjectiveConfig(label_smoothing=0.0, questions="all"),
+        objective=AnsweringObjectiveConfig(label_smoothing=0.0, questions="all", weights="shares"),
         evaluation=AnsweringConfig(batch_size=2, answers="evaluated_split", shortlist=3, best_metric="accuracy_what"),
     ),
     "vqa generating": VqaConfig(
@@ -147,7 +154,7 @@ FULL: dict[str, RunConfig] = {
         data=DataConfig(root="/d", dataset="msrvtt"),
         optim=OPTIM, train=TRAIN, model=MODEL, video=VIDEO,
         aggregation=AggregationConfig(reducer="importance", keep=0.5),
-        objective=DecoderObjectiveConfig(label_smoothing=0.3),
+        objective=DecoderObjectiveConfig(label_smoothing=0.3, contrast=True),
         evaluation=CaptioningConfig(
             batch_size=5, method="nucleus", top_p=0.5, min_tokens=2, max_tokens=30, best_metric="rouge_l"
         ),
