@@ -3,10 +3,10 @@
     python -m scripts.make_shards DATA/webvid.csv --media DATA/webvid --out DATA/webvid_shards
 
 OUT gets NAME-000000.tar, NAME-000001.tar, ..., and index.json, which `data.sources` names as its file. A sample is
-called by the number of its row; its `.json` holds the captions, the name the video had, and its part in seconds. Which
-rows a shard holds is decided before the first is written, so an interrupted run resumes with the first shard that is
-not there, and the shards are the same to the byte however often that happened. Rows whose file is missing or empty are
-in OUT/missing.jsonl.
+called by the number of its row, or with --keep-names like its video, by which the boxes of `data.objects` are found.
+Its `.json` holds the captions, the name the video had, and its part in seconds. Which rows a shard holds is decided
+before the first is written, so an interrupted run resumes with the first shard that is not there, and the shards are
+the same to the byte however often that happened. Rows whose file is missing or empty are in OUT/missing.jsonl.
 
 Exit status: 0 if every file was there, 1 if some were not, 2 if the command itself is wrong.
 """
@@ -74,6 +74,7 @@ class Plan:
     name: str
     first_rows: list[int]
     sizes: NDArray[np.int64]
+    keep_names: bool = False
 
     @cached_property
     def _first_texts(self) -> NDArray[np.int64]:
@@ -104,25 +105,28 @@ class Plan:
             if time is not None:
                 fields[name] = time
         file = self.table.path(row)
-        return Item(f"{row:09}", Path(file).suffix.lower(), file, int(self.sizes[row]), fields)
+        key = shards.split_key(self.table.paths[row])[0] if self.keep_names else f"{row:09}"
+        return Item(key, Path(file).suffix.lower(), file, int(self.sizes[row]), fields)
 
 
-def plan_shards(source: Path, table: PairTable, out: Path, shard_mb: int) -> Plan:
+def plan_shards(source: Path, table: PairTable, out: Path, shard_mb: int, keep_names: bool = False) -> Plan:
     """The plan that `out` has, or a new one, which is written there with a list of what is missing.
 
-    ValueError if `out` was made of another source or with another size.
+    ValueError if `out` was made of another source or with another size, or if names to keep do not tell samples apart.
     """
     with source.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    settings = {"source": source.name, "sha256": digest, "shard_mb": shard_mb}
+    settings: dict[str, Any] = {"source": source.name, "sha256": digest, "shard_mb": shard_mb}
+    if keep_names:
+        settings["keep_names"] = True
+        _check_names(source, table)
     if (out / PLAN).is_file():
         known = json.loads((out / PLAN).read_bytes())
-        for name, value in settings.items():
-            if known["settings"][name] != value:
-                raise ValueError(
-                    f"{out}: was made with {name} {known['settings'][name]}, not {value}; name another --out"
-                )
-        return Plan(out, table, source.stem, known["first_rows"], np.load(out / SIZES))
+        for name in dict.fromkeys([*known["settings"], *settings]):
+            before, now = known["settings"].get(name, False), settings.get(name, False)
+            if before != now:
+                raise ValueError(f"{out}: was made with {name} {before}, not {now}; name another --out")
+        return Plan(out, table, source.stem, known["first_rows"], np.load(out / SIZES), keep_names)
 
     if any(out.glob("*.tar")):
         raise ValueError(f"{out}: holds shards but no {PLAN}; name another --out")
@@ -144,7 +148,20 @@ def plan_shards(source: Path, table: PairTable, out: Path, shard_mb: int) -> Pla
         held += max(size, 0)
 
     write_json(out / PLAN, {"settings": settings, "first_rows": first_rows})
-    return Plan(out, table, source.stem, first_rows, sizes)
+    return Plan(out, table, source.stem, first_rows, sizes, keep_names)
+
+
+def _check_names(source: Path, table: PairTable) -> None:
+    """ValueError if two samples would have one name, or if a name would end at a dot in it."""
+    rows: dict[str, int] = {}
+    for row, path in enumerate(table.paths):
+        key, suffix = shards.split_key(path)
+        if Path(path).is_absolute() or ".." in Path(path).parts or "." in suffix:
+            raise ValueError(f"{source}: --keep-names: {path} is no name in a shard; leave the option out")
+        if rows.setdefault(key, row) != row:
+            raise ValueError(
+                f"{source}: --keep-names: {path} stands in several rows, all of one name; leave the option out"
+            )
 
 
 def _measure(table: PairTable) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:
@@ -222,6 +239,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--media", type=Path, required=True, help="folder that the pairs' relative paths are in")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--shard-mb", type=at_least(1), default=500, help="megabytes a shard (%(default)s)")
+    parser.add_argument("--keep-names", action="store_true", help="call each sample like its video, not by its row")
     parser.add_argument("--workers", type=at_least(0), default=min(os.cpu_count() or 1, 8), help=JOBS_HELP)
     return parser.parse_args(arguments)
 
@@ -234,7 +252,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise ValueError(f"{options.source}: is an index of shards already")
         table = open_source(options.source, options.media)
         with only_writer(options.out):
-            plan = plan_shards(options.source, table, options.out, options.shard_mb)
+            plan = plan_shards(options.source, table, options.out, options.shard_mb, options.keep_names)
             failed = make_shards(plan, options.workers)
     except (ValueError, OSError) as error:
         print(f"make_shards: error: {error}", file=sys.stderr)

@@ -109,6 +109,22 @@ def test_a_shard_holds_its_rows_and_says_who_they_were(tmp_path: Path) -> None:
     }
 
 
+def test_samples_can_be_called_like_their_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_pairs(tmp_path / "data", count=3)
+    assert run(source, tmp_path / "out", "--workers", "0", "--keep-names") == 0
+    with tarfile.open(tmp_path / "out" / "pairs-000000.tar") as tar:
+        assert tar.getnames() == ["0.mp4", "0.json", "1.mp4", "1.json"]
+    table = open_source(tmp_path / "out" / "index.json", tmp_path)
+    assert list(table.paths) == ["0.mp4", "1.mp4", "2.mp4"] and table.texts[2] == "caption 1"
+
+    assert run(source, tmp_path / "out", "--workers", "0") == 2
+    assert "was made with keep_names True, not False" in capsys.readouterr().err
+    rows = [{"video": "1.mp4", "caption": "a"}, {"video": "1.mp4", "caption": "b", "start": 1.0}]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(source, tmp_path / "other", "--keep-names") == 2
+    assert "1.mp4 stands in several rows" in capsys.readouterr().err
+
+
 def test_what_cannot_be_taken_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_pairs(tmp_path / "data")
     (source.parent / "3.mp4").unlink()
