@@ -61,7 +61,14 @@ def draw_quality(rows: Sequence[Row]) -> Figure:
 
 
 def draw_tradeoff(rows: Sequence[Row], measured: dict[str, dict[str, Any]]) -> Figure:
-    """Fine-tuned quality, as `draw_quality` has it, against GMACs and, where measured, milliseconds and memory."""
+    """Quality, as `draw_quality` has it, against GMACs and, where measured, milliseconds and memory.
+
+    It is that of fine-tuning, or off the shelf where nothing but the reference was fine-tuned.
+    """
+    reference = next(row for row in rows if row.reducer == REFERENCE)
+    trained = any(row.stage == "fine_tuned" for row in rows if row is not reference)
+    stage: Stage = "fine_tuned" if trained else "off_the_shelf"
+    drawn = [row for row in rows if row.stage == stage or row is reference]
     costs = {
         "GMACs a video": lambda row: row.gmacs,
         "milliseconds a video": lambda row: 1000 * measured[row.reducer]["seconds"],
@@ -74,7 +81,7 @@ def draw_tradeoff(rows: Sequence[Row], measured: dict[str, dict[str, Any]]) -> F
     panels = figure.subplots(len(qualities), len(shown), sharex="col", sharey="row", squeeze=False)
     for of_quality, (name, quality) in zip(panels, qualities, strict=True):
         for panel, (_, cost) in zip(of_quality, shown, strict=True):
-            for index, row in enumerate(row for row in rows if row.stage == "fine_tuned"):
+            for index, row in enumerate(drawn):
                 panel.errorbar(
                     cost(row),
                     statistics.mean(quality(row)),
@@ -90,7 +97,7 @@ def draw_tradeoff(rows: Sequence[Row], measured: dict[str, dict[str, Any]]) -> F
 
     for panel, (title, _) in zip(panels[-1], shown, strict=True):
         panel.set_xlabel(title)
-    figure.suptitle("fine-tuned")
+    figure.suptitle(STAGE_NAMES[stage])
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
 
     return figure

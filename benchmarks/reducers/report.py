@@ -44,8 +44,12 @@ def rows_of(comparison: Comparison, finished: dict[Task, list[Seed]], reducers: 
     rows = []
     for stage in STAGES:
         for name, matched in reducers.items():
-            if stage == "off_the_shelf" and name == comparison.unmerged(comparison.named(name)).name:
-                continue  # it is the same run as fine-tuned
+            # What takes nothing away is the same run at both stages, and has one row, under fine-tuned.
+            takes_nothing = name == comparison.unmerged(comparison.named(name)).name
+            if stage not in comparison.stages and not (takes_nothing and stage == "fine_tuned"):
+                continue
+            if takes_nothing and stage == "off_the_shelf":
+                continue
 
             metrics = {}
             for metric, (task, key) in METRICS.items():

@@ -138,7 +138,8 @@ class Seed:
             runs += [self.pretraining(attention) for attention in attentions]
 
         ordered = sorted(self.reducers, key=lambda name: name != self._weights_of(name))
-        runs += [self.at(task, stage, name) for stage in reversed(STAGES) for name in ordered]
+        stages = [stage for stage in reversed(STAGES) if stage in self.comparison.stages]
+        runs += [self.at(task, stage, name) for stage in stages for name in ordered]
         if task == "retrieval":
             runs += self.swept(schedules).values()
         return list(dict.fromkeys(runs))  # where nothing is taken away both stages are one run

@@ -142,7 +142,8 @@ class Comparison:
     `target` is the share of GMACs that every reducer is given, of those of the encoder without a reducer over as many
     frames (with divided attention, if it has the choice). `overrides` are of all recipes. Fine-tuning starts from what
     `pretrain` has trained, or without it from what its recipe says. The seeds draw the videos as well as the weights,
-    so that what differs over them is more than the luck of one test set.
+    so that what differs over them is more than the luck of one test set. Of the `stages` one may be left out; without
+    `fine_tuned` only what takes nothing away is trained.
     """
 
     data: StorySet
@@ -153,6 +154,7 @@ class Comparison:
     target: float
     seeds: tuple[int, ...]
     reducers: tuple[Reducer, ...]
+    stages: tuple[Stage, ...] = STAGES
     sweep: Sweep = Sweep()
     findings: tuple[Finding, ...] = ()
 
@@ -180,7 +182,11 @@ class Comparison:
                 raise ValueError(f"reducers: of {', '.join(same)} exactly one must be matched_by nothing")
             self.costed_by(reducer)
 
+        if not self.stages or len(set(self.stages)) != len(self.stages):
+            raise ValueError(f"stages: {list(self.stages)} must name each stage once, and at least one")
         for finding in self.findings:
+            if finding.stage not in self.stages:
+                raise ValueError(f"findings: {finding.claim}: stage {finding.stage} is none of stages; add it there")
             for name in (finding.better, finding.worse):
                 if name not in names:
                     raise ValueError(f"findings: {name} is none of the reducers {', '.join(names)}")

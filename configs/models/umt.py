@@ -91,6 +91,8 @@ class UMTConfig(ModelConfig):
         for name in ("frames_per_block", "patches_per_block"):
             if getattr(aggregation, name) != 0:
                 raise ValueError(f"aggregation.{name}: tokens of all frames merge here; set tokens_per_block")
+        if aggregation.proportional_attention:
+            raise ValueError("aggregation.proportional_attention: leave it out; UMT's attention always has it")
         if aggregation.weighted_pooling:
             raise ValueError("aggregation.weighted_pooling: UMT's models pool by the plain mean; leave it out")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from benchmarks.reducers import __main__ as compare_reducers
 from tests.integration.runs import ROOT, start
@@ -117,3 +118,25 @@ def test_mistakes_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
         lines = capsys.readouterr().err.strip().splitlines()
         assert len(lines) == 1 and said in lines[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_off_the_shelf_alone_trains_nothing_but_the_reference(
+    tmp_path: Path, commands: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another system: a UMT that was trained without a reducer, and reduced by vid-TLDR's and by pruning."""
+    config = YAML(typ="safe", pure=True).load(ROOT / "configs" / "comparison" / "umt_stories.yaml")
+    config["data"] = {"kind": "actions", "train": 4, "test": 3, "frames_per_scene": 4}
+    config["overrides"] += ["video.num_frames=4", "train.workers=0", "train.batch_size=4", "train.max_epochs=1"]
+    config["overrides"] += ["train.eval_every=1", "optim.warmup_steps=1"]
+    config["reducers"] = [one for one in config["reducers"] if one["name"] in ("none", "saliency", "prune")]
+    for reducer in config["reducers"][1:]:
+        reducer["aggregation"]["tokens_per_block"] = [20, 8]
+    config["findings"] = [one for one in config["findings"] if one["worse"] in ("none", "prune")]
+    monkeypatch.setitem(globals(), "CONFIG", json.dumps(config))
+    assert compare(tmp_path, "--seeds", "1") == 0
+    assert ["--evaluate" in words for words in commands] == [False, True, True]
+    report: dict[str, Any] = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [(row["reducer"], row["stage"]) for row in report["rows"]] == [
+        ("saliency", "off_the_shelf"), ("prune", "off_the_shelf"), ("none", "fine_tuned")
+    ]  # fmt: skip
+    assert len(report["findings"]) == 2 and all("in 0 of 1" in one or "in 1 of 1" in one for one in report["findings"])
