@@ -18,9 +18,15 @@ Dataset = Literal[
     "kinetics400",
     "ssv2",
     "ssv2_mc",
+    "msvd",
+    "msvd_qa",
+    "lsmdc",
+    "ssv2_label",
+    "ssv2_template",
+    "msrvtt_mc",
 ]
 CleanUp = Literal["none", "caption", "question", "no_punctuation"]
-QUESTION_DATASETS = ("activitynet_qa", "msrvtt_qa")
+QUESTION_DATASETS = ("activitynet_qa", "msrvtt_qa", "msvd_qa")
 """Datasets of questions and answers; the others hold captions."""
 MANIFESTS = ("manifest", "eval_manifest", "test_manifest")
 SPLITS = ("train_split", "eval_split", "test_split")
@@ -93,10 +99,13 @@ class DataConfig:
     the best weights. `test_manifest` or `test_split` gives the final result; without it the evaluation set does, and
     without that the training set, which the log then says.
 
-    A relative `video` is in `videos` (by default `<root>/videos`). `clean_up` chooses how texts are cleaned: `caption`
-    and `question` are TESTA's rules, and the task's rule is the default; `no_punctuation` is UMT's; `none` leaves texts
-    unchanged, as does `clean_captions: false`. `caption` keeps `max_words` words. Texts are cut to `max_tokens` word
-    pieces, including [CLS] and [SEP]. `cache: memory` keeps decoded clips of small sets, up to `cache_gb`.
+    A relative `video` is in `videos` (by default `<root>/videos`). Of each video, or part of one, only the
+    `first_seconds` are seen; published results on DiDeMo are of the first 30.
+
+    `clean_up` chooses how texts are cleaned: `caption` and `question` are TESTA's rules, and the task's rule is the
+    default; `no_punctuation` is UMT's; `none` leaves texts unchanged, as does `clean_captions: false`. `caption` keeps
+    `max_words` words. Texts are cut to `max_tokens` word pieces, including [CLS] and [SEP]. `cache: memory` keeps
+    decoded clips of small sets, up to `cache_gb`.
 
     `objects` is a file of `scripts.prepare_objects` with boxes that go along with each clip; frames are then sampled
     and cut as it says. `tags` is a file of `scripts.tag_captions` with the nouns and verbs of texts, which are then not
@@ -133,6 +142,7 @@ class DataConfig:
     speech: SpeechConfig = field(default_factory=SpeechConfig)
     first_label: int | None = None
     videos: str | None = None
+    first_seconds: float | None = None
     clean_captions: bool = True
     clean_up: CleanUp | None = None
     max_words: int = 64
@@ -158,6 +168,10 @@ class DataConfig:
 
         if self.first_label not in (None, 0, 1):
             raise ValueError(f"data.first_label: {self.first_label} is neither 0 nor 1")
+        if self.first_seconds is not None and self.first_seconds <= 0:
+            raise ValueError(f"data.first_seconds: {self.first_seconds} seconds leave no frame")
+        if self.first_seconds is not None and self.sources:
+            raise ValueError("data.first_seconds: has no effect on data.sources, whose rows say start and end")
         if self.cache == "none" and self.cache_gb != 2.0:
             raise ValueError("data.cache_gb: has no effect unless data.cache is memory")
 

@@ -61,6 +61,7 @@ def load_to_evaluate(
         if path is not None:
             kept = _evaluated_with(_read_file(path), path)
             own = {name: own[name] for name in EVALUATED_AS_TRAINED if name in own and name not in kept}
+            own = {section: _with_own_settings(own[section], section, kept, data) for section in own}
         elif own.get("task") != config_class.task:  # type: ignore[attr-defined]
             script = entry_script(own.get("task"))
             use = f"use {script}, or " if script else ""
@@ -202,9 +203,18 @@ def _read_layers(config_class: type, path: Path) -> dict[str, Any]:
     return merge(config_class, data, check(config_class, settings, str(path), data))
 
 
+def _with_own_settings(trained: Any, section: str, kept: list[str], data: dict[Any, Any]) -> Any:
+    """A checkpoint's section, with the file's value of each setting in it that the file keeps."""
+    keys = [name.partition(".")[2] for name in kept if name.partition(".")[0] == section]
+    own = data.get(section, {})
+    return {**trained, **{key: own[key] for key in keys if key in own}} if keys else trained
+
+
 def _evaluated_with(own: dict[Any, Any], path: Path) -> list[str]:
-    """The sections that replace the evaluated checkpoint's own, as the file lists them under `evaluate_with`."""
-    names, allowed = own.get("evaluate_with", []), ("video", "aggregation")
+    """What replaces the evaluated checkpoint's own, as the file lists it under `evaluate_with`: sections, or a setting
+    of the model that training does not depend on.
+    """
+    names, allowed = own.get("evaluate_with", []), ("video", "aggregation", "model.pooling")
     if not isinstance(names, list) or not all(name in allowed for name in names):
         raise ValueError(f"{path}: evaluate_with: found {shown(names)}, expected a list of {' and '.join(allowed)}")
     return names

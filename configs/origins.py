@@ -45,6 +45,9 @@ def checkpoint_layer(checkpoint: Path, path: Path | None) -> Layer | None:
         evaluated_with = _read(path).get("evaluate_with", [])
         taken = [name for name in EVALUATED_AS_TRAINED if name not in evaluated_with]
         settings = {name: value for name, value in settings.items() if name in taken}
+        return Layer(
+            str(trained), {key: value for key, value in flattened(settings).items() if key not in evaluated_with}
+        )
     return Layer(str(trained), flattened(settings))
 
 

@@ -127,6 +127,8 @@ class PretrainConfig(RunConfig):
         if self.data.dataset in QUESTION_DATASETS:
             raise ValueError(f"data.dataset: {self.data.dataset} has questions, not captions, to pre-train on")
         _refuse_labels(self)
+        if self.data.first_seconds is not None:
+            raise ValueError("data.first_seconds: has no effect on pre-training, whose rows say start and end")
         if self.objective.sorts and not self.data.reads_speech:
             raise ValueError(
                 "objective.losses: 'sorting' needs transcripts; add a source of kind speech to data.sources"
@@ -224,7 +226,7 @@ class VqaConfig(RunConfig):
         _refuse_labels(self)
         if self.data.dataset not in ("manifest", *QUESTION_DATASETS):
             raise ValueError(f"data.dataset: {self.data.dataset} has captions, not questions; use train_retrieval.py")
-        for name in ("clean_captions", "max_words", "max_tokens"):
+        for name in ("clean_captions", "max_words"):
             if getattr(self.data, name) != getattr(DataConfig, name):
                 raise ValueError(f"data.{name}: has no effect on questions")
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple
 
@@ -11,7 +11,7 @@ from datasets.annotations import manifest, public, recognition, video_list
 from datasets.annotations.label_list import FirstLabel
 from datasets.digest import records_digest
 from datasets.pairs import PairTable
-from datasets.records import Annotations, QuestionRecord, Record, split_missing
+from datasets.records import Annotations, QuestionRecord, Record, is_image, split_missing
 from datasets.sources import holds_its_videos, missing_of_some, open_source
 from datasets.spoken_table import check_long_enough, open_speech
 
@@ -144,6 +144,22 @@ def read_annotations(config: RunConfig, part: Part, classes: Sequence[str] | Non
     if checked is not None and classes is None:
         return checked
 
+    annotations = _read_whole(config, part, classes)
+    seconds = config.data.first_seconds
+    if seconds is None:
+        return annotations
+    return replace(annotations, records=[_beginning(record, seconds) for record in annotations.records])
+
+
+def _beginning(record: Record, seconds: float) -> Record:
+    """The record of a video's first seconds, or those of its part; an image has no length."""
+    if is_image(record.video):
+        return record
+    end = (record.start or 0.0) + seconds
+    return replace(record, end=end if record.end is None else min(record.end, end))
+
+
+def _read_whole(config: RunConfig, part: Part, classes: Sequence[str] | None) -> Annotations:
     named, root, videos = named_files(config, part), Path(config.data.root), video_folder(config)
     name = named.name
     if config.data.dataset != "manifest":

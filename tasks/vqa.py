@@ -32,6 +32,7 @@ from tasks.step_counts import mean_count
 
 logger = logging.getLogger(__name__)
 QUESTION_TOKENS = 35
+"""The most word pieces of a question where `data.max_tokens` does not say."""
 ANSWERS = "answers.json"
 FIRST_TOKEN = "accuracy_first_token"
 """Counts answers whose first token is right: as STOA-VLP's was published, and more than its answers deserve."""
@@ -66,6 +67,7 @@ class VqaTask(VideoTextTask):
         super().__init__(config, device)
         self.best_metric: str | None = config.evaluation.best_metric
         self.evaluation = config.evaluation
+        self.question_tokens = config.data.max_tokens or QUESTION_TOKENS
         self.model.freeze_unused(("vqa",))
         self.start_from_checkpoint()
         # Read it now: checkpoint rotation may delete the folder we resume from.
@@ -111,7 +113,7 @@ class VqaTask(VideoTextTask):
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The weighted cross-entropy of all answers, summed over tokens, divided by the step's number of questions."""
-        ids, mask = self.tokenize(batch["text"], QUESTION_TOKENS)
+        ids, mask = self.tokenize(batch["text"], self.question_tokens)
         # With one question a video, question i belongs to video i, and no keys and values need to be copied.
         about = None if self.config.objective.questions == "one" else batch["text_sample"]
         states = self.model.ground_text(clip_tokens(self.model, batch["clip"]), ids, mask, about)
@@ -215,7 +217,7 @@ class VqaTask(VideoTextTask):
             for place, position in enumerate(positions):
                 for first in range(0, len(rows_of[position]), AT_ONCE):
                     asked = [questions[row] for row in rows_of[position][first : first + AT_ONCE]]
-                    ids, mask = self.tokenize(asked, QUESTION_TOKENS)
+                    ids, mask = self.tokenize(asked, self.question_tokens)
                     # All questions about a video attend to the same keys and values, which are computed once.
                     states.append(self.model.ground_text(tokens[place : place + 1], ids, mask))
                     masks.append(mask)

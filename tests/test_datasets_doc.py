@@ -10,11 +10,16 @@ from datasets.annotations import (
     activitynet_qa,
     condensed_movies,
     didemo,
+    lsmdc,
     msrvtt,
+    msrvtt_mc,
     msrvtt_qa,
+    msvd,
+    msvd_qa,
     public,
     queryd,
     recognition,
+    ssv2_retrieval,
 )
 from datasets.transcoding.recipes import PRESETS
 
@@ -29,6 +34,11 @@ SPLITS = {
     "MSR-VTT": msrvtt.SPLITS,
     "ActivityNet-QA": activitynet_qa.SPLITS,
     "MSR-VTT-QA": msrvtt_qa.SPLITS,
+    "MSVD": msvd.SPLITS,
+    "MSVD-QA": msvd_qa.SPLITS,
+    "LSMDC": lsmdc.SPLITS,
+    "Something-Something V2": ssv2_retrieval.SPLITS,
+    "MSR-VTT-MC": msrvtt_mc.SPLITS,
 }
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from datasets.annotations import vindlu
 from datasets.annotations.files import GET_IT_AGAIN, Row, by_unique, items_of, json_of
 from datasets.annotations.layout import AUTHORS, Format, VideoFolder, check_split, choose
 from datasets.records import SINGLE_ANSWER_WEIGHT, Annotations, QuestionRecord
@@ -15,12 +16,21 @@ KINDS = (
 
 
 def read(root: Path, split: str, videos: Path) -> Annotations:
-    """Read `{split}_q.json` (video_name, question, question_id) and `{split}_a.json` (question_id, answer, type).
+    """Read `{split}_q.json` (video_name, question, question_id) and `{split}_a.json` (question_id, answer, type), or
+    VindLU's `anet_qa_{split}.json`.
 
     Videos are called `v_` plus the name. Departs from the reference, whose validation set is a random fiftieth of this.
     """
     check_split("activitynet_qa", split, SPLITS)
-    found = choose("activitynet_qa", split, root, (Format(AUTHORS, (f"{split}_q.json", f"{split}_a.json")),))
+    formats = (
+        Format(AUTHORS, (f"{split}_q.json", f"{split}_a.json")),
+        Format(vindlu.VINDLU, (f"anet_qa_{split}.json",)),
+    )
+    found = choose("activitynet_qa", split, root, formats)
+    if found.format.whose == vindlu.VINDLU:
+        records, names = vindlu.read_questions(found.paths[0], VideoFolder(videos))
+        return Annotations(records, "activitynet_qa", split, found.source, names=names)
+
     questions, answers = (by_unique(items_of(json_of(path), str(path)), "question_id") for path in found.paths)
 
     # Every question needs an answer, and every answer a question.

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from datasets.annotations import vindlu
 from datasets.annotations.files import items_of, join_sentences, json_lines_of, json_of
 from datasets.annotations.layout import AUTHORS, RELEASE, Format, VideoFolder, check_split, choose
 from datasets.records import Annotations, VideoTextRecord
@@ -11,7 +12,8 @@ SPLITS = ("train", "val", "test", *(f"{split}{MERGED}" for split in ("train", "v
 
 
 def read(root: Path, split: str, videos: Path) -> Annotations:
-    """Read the reference's `{split}.jsonl` (clip_name, caption), or the authors' `{split}_data.json`.
+    """Read the reference's `{split}.jsonl` (clip_name, caption), the authors' `{split}_data.json`, or VindLU's
+    `didemo_ret_{split}.json`.
 
     The authors describe moments, in a list of (video, description, times) in which a video comes up several times, not
     always in neighbouring items. As usual in the field, its descriptions are joined in the order of the file, and the
@@ -27,11 +29,14 @@ def read(root: Path, split: str, videos: Path) -> Annotations:
     formats = [Format(AUTHORS, (file,))]
     if not split.endswith(MERGED):
         formats.insert(0, Format(RELEASE, (f"{split}.jsonl",)))
+        formats.append(Format(vindlu.VINDLU, (f"didemo_ret_{split}.json",)))
     found = choose("didemo", split, root, formats)
 
     path = found.paths[0]
     if found.format.whose == RELEASE:
         texts = _paragraphs(path)
+    elif found.format.whose == vindlu.VINDLU:
+        texts = {name: tuple(paragraphs) for name, paragraphs in vindlu.read_paragraphs(path).items()}
     else:
         texts = _joined_descriptions(path, merge=split.endswith(MERGED))
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from datasets.annotations import vindlu
 from datasets.annotations.files import GET_IT_AGAIN, by_unique, csv_of, items_of, json_lines_of, json_of
 from datasets.annotations.layout import AUTHORS, RELEASE, Format, VideoFolder, check_split, choose
 from datasets.records import Annotations, VideoTextRecord
@@ -9,23 +10,32 @@ from datasets.records import Annotations, VideoTextRecord
 CAPTIONS = "MSRVTT_data.json"
 LISTS = {"train_9k": "MSRVTT_train.9k.csv", "train_7k": "MSRVTT_train.7k.csv", "test_1k": "MSRVTT_JSFUSION_test.csv"}
 """The lists of the usual split for retrieval (1k-A), which has no validation set."""
+VINDLU = {
+    "train_9k": "msrvtt_ret_train9k.json",
+    "train_7k": "msrvtt_ret_train7k.json",
+    "test_1k": "msrvtt_ret_test1k.json",
+}
+"""The same as repackaged, one caption a row; UMT trains and evaluates on these."""
 FULL = {"full_train": "train", "full_val": "validate", "full_test": "test"}
 """The authors' own split, 6513, 497 and 2990 videos, and its name in their file; most papers caption on it."""
 SPLITS = ("train", "val", "test", *LISTS, *FULL)
 
 
 def read(root: Path, split: str, videos: Path) -> Annotations:
-    """Read the reference's `{split}.jsonl` (clip_name, caption), or the authors' file with the lists of the 1k split.
+    """Read the reference's `{split}.jsonl` (clip_name, caption), the authors' file with the lists of the 1k split, or
+    VindLU's `msrvtt_ret_{train9k,train7k,test1k}.json`.
 
     Without the reference's files, "train" is the list of 9000 videos, or else of 7000, and "val" and "test" are both
     the 1000 test videos. They are returned as "train_9k", "train_7k" and "test_1k", which may also be requested. Only
     the caption in the list is used for a test video. "full_train", "full_val" and "full_test" are the authors' split.
     """
     check_split("msrvtt", split, SPLITS)
-    found = choose("msrvtt", split, root, _formats(split))
+    found = choose("msrvtt", split, root, formats(split))
     part = found.format.split or split
     if found.format.whose == RELEASE:
         texts = _rows_by_video(found.paths[0])
+    elif found.format.whose == vindlu.VINDLU:
+        texts = vindlu.read_captions(found.paths[0])
     elif part == "test_1k":
         rows = by_unique(csv_of(found.paths[0], ("video_id", "sentence")), "video_id")
         texts = {name: [row.text("sentence")] for name, row in rows.items()}
@@ -39,13 +49,16 @@ def read(root: Path, split: str, videos: Path) -> Annotations:
     return Annotations(records, "msrvtt", part, found.source, names=tuple(texts))
 
 
-def _formats(split: str) -> list[Format]:
+def formats(split: str) -> list[Format]:
+    """The forms in which a split is published, in the order in which they are looked for."""
     if split in FULL:
         return [Format(AUTHORS, (CAPTIONS,))]
     if split in LISTS:
-        return [_list_format(split)]
+        return [_list_format(split), Format(vindlu.VINDLU, (VINDLU[split],), split)]
+
     parts = ("train_9k", "train_7k") if split == "train" else ("test_1k",)
-    return [Format(RELEASE, (f"{split}.jsonl",)), *(_list_format(part) for part in parts)]
+    repackaged = [Format(vindlu.VINDLU, (VINDLU[part],), part) for part in parts]
+    return [Format(RELEASE, (f"{split}.jsonl",)), *(_list_format(part) for part in parts), *repackaged]
 
 
 def _list_format(part: str) -> Format:

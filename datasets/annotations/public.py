@@ -8,9 +8,14 @@ from datasets.annotations import (
     activitynet_qa,
     condensed_movies,
     didemo,
+    lsmdc,
     msrvtt,
+    msrvtt_mc,
     msrvtt_qa,
+    msvd,
+    msvd_qa,
     queryd,
+    ssv2_retrieval,
 )
 from datasets.records import Annotations
 
@@ -22,6 +27,12 @@ READERS: dict[str, Callable[[Path, str, Path], Annotations]] = {
     "msrvtt": msrvtt.read,
     "activitynet_qa": activitynet_qa.read,
     "msrvtt_qa": msrvtt_qa.read,
+    "msvd": msvd.read,
+    "msvd_qa": msvd_qa.read,
+    "lsmdc": lsmdc.read,
+    "ssv2_label": ssv2_retrieval.read_by_label,
+    "ssv2_template": ssv2_retrieval.read_by_template,
+    "msrvtt_mc": msrvtt_mc.read,
 }
 
 

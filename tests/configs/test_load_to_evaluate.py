@@ -85,7 +85,7 @@ def test_a_file_may_put_its_input_and_aggregation_over_the_checkpoints(checkpoin
 @pytest.mark.parametrize("found", ['"video"', '["model"]', "[3]", "null"])
 def test_what_a_file_cannot_put_over_the_checkpoints(checkpoint: Path, file: Path, found: str) -> None:
     file.write_text(f"{FILE}evaluate_with: {found}\n")
-    expected = f"{file}: evaluate_with: found {found}, expected a list of video and aggregation"
+    expected = f"{file}: evaluate_with: found {found}, expected a list of video and aggregation and model.pooling"
     for read in (lambda: load_to_evaluate(RetrievalConfig, file, [f"checkpoint={checkpoint}"]),
                  lambda: load(RetrievalConfig, file, [])):  # fmt: skip
         with pytest.raises(ValueError) as caught:

@@ -97,6 +97,7 @@ FULL: dict[str, RunConfig] = {
     "retrieval": RetrievalConfig(
         data=DataConfig(
             root="/d", dataset="didemo", train_split="on", eval_split="val", test_split="test", videos="a\nb",
+            first_seconds=30.5,
             train_list="1", eval_list="no", test_list="#", clean_captions=False, max_tokens=64,
         ),
         optim=OptimConfig(lr=1.0, warmup_ratio=0.1, update="epoch", decay="all"),

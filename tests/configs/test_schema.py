@@ -201,7 +201,6 @@ NO_SOURCES = "data.sources: are for pre-training alone; name one data.dataset or
         (CaptionConfig, {"data": {"dataset": "activitynet_qa"}}, "data.dataset: activitynet_qa has questions, not"),
         (VqaConfig, {"data": {"dataset": "didemo"}}, "data.dataset: didemo has captions, not questions; use train_"),
         (VqaConfig, {"data": {"max_words": 9}}, "data.max_words: has no effect on questions"),
-        (VqaConfig, {"data": {"max_tokens": 9}}, "data.max_tokens: has no effect on questions"),
         (VqaConfig, {"data": {"clean_captions": False}}, "data.clean_captions: has no effect on questions"),
         (VqaConfig, {"objective": {"label_smoothing": 1.0}}, r"objective.label_smoothing: 1.0 is not in \[0, 1\)"),
         (VqaConfig, {"objective": {"queue_size": 3}}, "objective.queue_size: unknown key"),

@@ -114,9 +114,8 @@ def small(path: Path, root: Path) -> Any:
             settings[f"aggregation.{axis}_per_block"] = min(max(amount) if isinstance(amount, tuple) else amount, most)
     if config.optim.warmup_steps:
         settings["optim.warmup_steps"] = 1
-    if config.task in ("pretrain", "retrieval"):
-        if hasattr(config.objective, "queue_size"):
-            settings["objective.queue_size"] = min(config.objective.queue_size, 8)
+    if hasattr(config.objective, "queue_size"):
+        settings["objective.queue_size"] = min(config.objective.queue_size, 8)
     return load_any(CONFIG_CLASSES, path, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
 
 

@@ -128,6 +128,49 @@ def _msrvtt_qa(root: Path) -> None:
     _videos(root / "videos", [f"video{number}.mp4" for number in NUMBERS])
 
 
+def _msvd(root: Path) -> None:
+    names = [f"clip_{number}_1_2" for number in NUMBERS]
+    for split in SPLITS:
+        (root / f"{split}_list.txt").write_text("\n".join(names))
+    captions = {name: [caption(number)] for number, name in enumerate(names)}
+    (root / "captions_msvd.json").write_text(json.dumps(captions))
+    _videos(root / "videos", [f"{name}.mp4" for name in names])
+
+
+def _msvd_qa(root: Path) -> None:
+    rows = [(number + 1, f"what {caption(number)}", "ball", number) for number in NUMBERS]
+    for split in SPLITS:
+        _table(root / f"{split}.csv", ("video", "question", "answer", "qid"), rows)
+    _videos(root / "videos", [f"vid{number + 1}.mp4" for number in NUMBERS])
+
+
+def _lsmdc(root: Path) -> None:
+    names = [f"1001_Film_00.0{number}.00.000-00.0{number}.02.500" for number in NUMBERS]
+    lines = [f"{name}\t0\t1\t0\t1\t{caption(number)}\n" for number, name in enumerate(names)]
+    for file in ("annos_training", "annos_val", "challenge_1000_publictect"):
+        (root / f"LSMDC16_{file}.csv").write_text("".join(lines))
+    _videos(root / "videos", [f"1001_Film/{name}.mp4" for name in names])
+
+
+def _ssv2(text: str) -> Callable[[Path], None]:
+    def write(root: Path) -> None:
+        rows = [{"caption": caption(number), "video": [f"{number}.webm", f"{number + 2}.webm"]} for number in (0, 1)]
+        for split in ("train", "val_small"):
+            (root / f"ssv2_ret_{text}_{split}.json").write_text(json.dumps(rows))
+        _videos(root / "videos", [f"{number}.mp4" for number in NUMBERS])
+
+    return write
+
+
+def _msrvtt_mc(root: Path) -> None:
+    rows = [{"video": f"video{number}.mp4", "caption": caption(number)} for number in NUMBERS]
+    (root / "msrvtt_ret_train7k.json").write_text(json.dumps(rows))
+    options = [caption(number) for number in NUMBERS]
+    choices = [{"video": f"video{number}.mp4", "caption": options, "answer": number} for number in NUMBERS]
+    (root / "msrvtt_mc_test.json").write_text(json.dumps(choices))
+    _videos(root / "videos", [f"video{number}.mp4" for number in NUMBERS])
+
+
 def _webvid_and_images(data: DataConfig, root: Path) -> None:
     """Half of the pairs to a source; a still is a video of one frame as far as the reader of the table cares."""
     for source in data.sources:
@@ -154,4 +197,10 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "msrvtt": _msrvtt,
     "activitynet_qa": _activitynet_qa,
     "msrvtt_qa": _msrvtt_qa,
+    "msvd": _msvd,
+    "msvd_qa": _msvd_qa,
+    "lsmdc": _lsmdc,
+    "ssv2_label": _ssv2("label"),
+    "ssv2_template": _ssv2("template"),
+    "msrvtt_mc": _msrvtt_mc,
 }

@@ -35,3 +35,29 @@ ACTIVITYNET = EvaluatedSet(
 ACTIVITYNET_QA = EvaluatedSet(
     title="ActivityNet-QA", split="test", videos=800, texts=8000, counted="the authors' test_q.json"
 )
+MSRVTT = EvaluatedSet(
+    title="MSR-VTT", split="test_1k", videos=1000, texts=1000, counted="MSRVTT_JSFUSION_test.csv, the 1k-A split"
+)
+MSVD = EvaluatedSet(
+    title="MSVD", split="test", videos=670, texts=27763, counted="the authors' list and captions, each a query"
+)
+LSMDC = EvaluatedSet(
+    title="LSMDC", split="test", videos=1000, texts=1000, counted="the challenge's clips, as its file is called"
+)
+SSV2_LABEL = EvaluatedSet(
+    title="SSV2-label",
+    split="val_small",
+    videos=None,
+    texts=None,
+    counted="the list of this part of the validation set is not public",
+)
+SSV2_TEMPLATE = EvaluatedSet(
+    title="SSV2-template", split="val_small", videos=None, texts=None, counted=SSV2_LABEL.counted
+)
+MSRVTT_QA = EvaluatedSet(
+    title="MSR-VTT-QA", split="test", videos=2990, texts=72821, counted="the authors' numbers of questions"
+)
+MSVD_QA = EvaluatedSet(title="MSVD-QA", split="test", videos=504, texts=13157, counted="HQGA's copy of the test set")
+MSRVTT_MC = EvaluatedSet(
+    title="MSR-VTT-MC", split="test", videos=None, texts=None, counted="no copy of the test set was at hand"
+)

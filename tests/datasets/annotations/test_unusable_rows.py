@@ -154,9 +154,42 @@ def msrvtt_qa(root: Path) -> str:
     return f"{write_lines(root / 'train.jsonl', rows)}:1: "
 
 
-@pytest.mark.parametrize(
-    "write", [queryd, didemo, activitynet_captions, condensed_movies, msrvtt, activitynet_qa, msrvtt_qa]
-)
+def msvd(root: Path) -> str:
+    (root / "train_list.txt").write_text("a\nb\n")
+    return f"{write_json(root / 'captions_msvd.json', {'a': ['fine'], 'b': [HALF]})}: 'b': "
+
+
+def msvd_qa(root: Path) -> str:
+    return (
+        f"{write_json(root / 'train_qa.json', [{'id': 1, 'video_id': 1, 'question': HALF, 'answer': 'x'}])}: item 0: "
+    )
+
+
+def lsmdc(root: Path) -> str:
+    (root / "LSMDC16_annos_training.csv").write_text("a\tfine\nb\ta\0dog\n")
+    return f"{root}/LSMDC16_annos_training.csv:2: "
+
+
+def ssv2_label(root: Path) -> str:
+    rows = [{"id": "1", "label": "fine", "template": HALF}]
+    return f"{write_json(root / 'something-something-v2-train.json', rows)}: item 0: "
+
+
+def ssv2_template(root: Path) -> str:
+    return f"{write_json(root / 'ssv2_ret_template_train.json', [{'caption': 'fine', 'video': ['a', HALF]}])}: item 0: "
+
+
+def msrvtt_mc(root: Path) -> str:
+    return f"{write_json(root / 'msrvtt_ret_train7k.json', [{'video': 'a.mp4', 'caption': HALF}])}: item 0: "
+
+
+PUBLIC = [
+    *(queryd, didemo, activitynet_captions, condensed_movies, msrvtt, activitynet_qa, msrvtt_qa),
+    *(msvd, msvd_qa, lsmdc, ssv2_label, ssv2_template, msrvtt_mc),
+]
+
+
+@pytest.mark.parametrize("write", PUBLIC)
 def test_public_datasets(tmp_path: Path, write: Callable[[Path], str]) -> None:
     place = write(tmp_path)
     text = error_of(lambda: public.read(write.__name__, tmp_path, "train", tmp_path))
