@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from engine.distributed import all_gather_rows_with_grad, all_reduce_sum, rank, world_size
 from models.parts.processes import Processes
 from models.stoa.draws import draw_masked, draw_starts, uniform_noise
-from models.stoa.objectives import Tags
+from models.stoa.objectives import Tags, contrastive_loss
 from models.stoa.objects import ClipObjects
-from models.stoa.pretraining import PretrainingObjective
+from models.stoa.pretraining import Pairs, PretrainingObjective, contrast_over_all
 from tests.gloo import run_ranks
 from tests.models.stoa.tiny import frames, objects, texts, tiny_model
 
@@ -68,6 +69,31 @@ def test_alignment_without_tags_and_matching_without_a_negative_are_refused() ->
     ids, mask = texts([5])
     with pytest.raises(ValueError, match="no negative to match"):
         PretrainingObjective(("vtm",))(model, model.encode_video(frames(1)), ids, mask, None, step=0)
+
+
+def test_texts_of_one_video_are_no_negatives_of_each_other() -> None:
+    model = tiny_model()
+    ids, mask = texts([5, 4, 6])
+    video, read = model.encode_video(frames(3), objects([2, 1, 3])), model.encode_text(ids, mask)
+    shown, processes = torch.tensor([7, 9, 7]), Processes()
+    pairs = Pairs.of(3, shown, processes, ids.device)
+    found = contrast_over_all(model, video, read, pairs, processes).mean
+
+    # By hand: the first and third rows share their targets.
+    similarity = model.similarity(read.embedding, video.embedding)
+    target = torch.tensor([[0.5, 0.0, 0.5], [0.0, 1.0, 0.0], [0.5, 0.0, 0.5]])
+    by_text, by_video = (-(target * part.log_softmax(dim=1)).sum(dim=1).mean() for part in (similarity, similarity.T))
+    torch.testing.assert_close(found, (by_text + by_video) / 2)
+    # Own pairs alone: the plain symmetric cross-entropy.
+    own = contrast_over_all(model, video, read, Pairs.of(3, None, processes, ids.device), processes).mean
+    torch.testing.assert_close(own, contrastive_loss(similarity))
+
+    # Rows without a negative count for matching as pairs alone, so they change nothing but their own term.
+    objective = PretrainingObjective(("vtm",))
+    same = torch.tensor([7, 7, 7])
+    alone = objective(model, video, ids, mask, None, step=0, videos_of_rows=same)["vtm"]
+    expected = F.cross_entropy(model.match_memory(video.memory, read.states, read.mask), torch.ones(3).long())
+    torch.testing.assert_close(alone, expected)
 
 
 def drawn(mask: Tensor, times: int) -> Tensor:
