@@ -6,7 +6,7 @@ system defines which files it reads and how it fits a part to the model: `Weight
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,15 @@ class WeightFormats(Protocol):
 
         ValueError if the system can say why the file is of another model; tensors that do not fit are listed later.
         """
+        ...
+
+
+@runtime_checkable
+class KnowsRemedies(Protocol):
+    """Formats of a system that can say what to do about a tensor of another shape."""
+
+    def remedy(self, name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+        """What to do about the tensor `name` of a file, whose shape is not the `wanted` one; empty if it cannot say."""
         ...
 
 
@@ -197,7 +206,9 @@ class _Parts:
                 self.wrong.append(f"{name}: missing")
             elif found[name].shape != tensor.shape:
                 shape, wanted = tuple(found[name].shape), tuple(tensor.shape)
-                self.wrong.append(f"{name}: has shape {shape}, the model's is {wanted}{_remedy(name, shape, wanted)}")
+                remedy = self.formats.remedy(name, shape, wanted) if isinstance(self.formats, KnowsRemedies) else ""
+                what_to_do = f"; {remedy}" if remedy else ""
+                self.wrong.append(f"{name}: has shape {shape}, the model's is {wanted}{what_to_do}")
         self.wrong += [f"{name}: unexpected" for name in found if name not in own]
 
     def refuse_if_wrong(self, source: str) -> None:
@@ -206,15 +217,6 @@ class _Parts:
             more = f"\n  and {len(lines) - LISTED} more" if len(lines) > LISTED else ""
             listed = "\n  ".join(lines[:LISTED])
             raise ValueError(f"{source}: is of another model than `model` describes:\n  {listed}{more}")
-
-
-def _remedy(name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
-    """What to do if the vocabularies differ."""
-    if not name.endswith("word_embeddings.weight") or shape[0] == wanted[0]:
-        return ""
-    if shape[0] == wanted[0] - 2:
-        return "; take a file that was saved after [DEC] and [ENC] were added"
-    return "; take the tokenizer it was made with"
 
 
 def _within(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -38,6 +38,10 @@ class FittedPart:
     left: dict[str, list[str]] = field(default_factory=dict)
 
 
+OTHER_VOCABULARY = "take the tokenizer it was made with"
+"""The remedy for a table of words that has another number of rows."""
+
+
 def part_of(name: str) -> str:
     """The part of the model that a tensor belongs to, the first of its dotted names."""
     return name.partition(".")[0]

@@ -15,20 +15,19 @@ from torch.nn import functional as F
 from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from models.parts.aggregation import AggregationStep
 from models.parts.bert import TextDecoder, TextEncoder, tie_encoder_to_decoder
-from models.parts.bert_attention import KeysValues, Memory, Share
+from models.parts.bert_attention import Memory, Share
 from models.parts.features import EncodedVideo, TextFeatures, VideoFeatures
-from models.parts.generation import beam_search, nucleus_sampling
 from models.parts.tokenizer import with_first
+from models.testa.features import encoded_video, text_features, video_features
 from models.testa.initialisation import initialise_from_scratch
 from models.testa.video_encoder import VideoEncoder
+from models.testa.writing import WritesTexts
 
 TEMPERATURE_RANGE = (0.001, 0.5)
-PAIRS_AT_ONCE = 256
-"""Question-answer pairs scored in one batch: 0.3 GB of logits for answers of ten tokens."""
 logger = logging.getLogger(__name__)
 
 
-class VisionLanguageModel(nn.Module):
+class VisionLanguageModel(WritesTexts):
     """Embeds videos and texts in one space, matches pairs, and writes captions and answers.
 
     Args:
@@ -83,7 +82,7 @@ class VisionLanguageModel(nn.Module):
             self.temp = nn.Parameter(torch.tensor(temperature))
 
         # The decoder, and the weights it shares with the text encoder in pre-training.
-        self.text_decoder: TextDecoder | None = None
+        self.text_decoder = None
         if decoder != "none":
             context_width = model.width if decoder_context == "video" else model.text.width
             self.text_decoder = TextDecoder(model.text, context_width)
@@ -156,97 +155,6 @@ class VisionLanguageModel(nn.Module):
     def _match_shares(self, videos: Iterable[Sequence[Share]], ids: Tensor, mask: Tensor) -> Tensor:
         return self.itm_head(self.text_encoder.first_states(with_first(ids, self.enc_token_id), mask, videos))
 
-    def context_loss(self, context: Tensor, ids: Tensor, mask: Tensor, context_mask: Tensor | None = None) -> Tensor:
-        """Label-smoothed loss (B,) of each text, summed over its tokens after the first, which becomes [DEC].
-
-        The decoder attends to `context` (V, N, D): video tokens for captions, question states for answers. Each row
-        serves B / V texts, in order.
-        """
-        return self.text_loss(Memory(self._decoder().bert.project(context)), ids, mask, context_mask)
-
-    def text_loss(self, memory: Memory, ids: Tensor, mask: Tensor, context_mask: Tensor | None = None) -> Tensor:
-        """Like `context_loss`, for a context that is already projected."""
-        context = list(memory.layers)
-
-        # No word follows the last token, so it is no input. Sliced before the logits, which then need no copy.
-        started = with_first(ids, self.dec_token_id)[:, :-1]
-        logits = self._decoder()(started, mask[:, :-1], context, context_mask).flatten(0, 1)
-
-        # Each token predicts the next one; padding does not count.
-        target = ids[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
-        loss = F.cross_entropy(logits.float(), target.flatten(), reduction="none", label_smoothing=self.label_smoothing)
-        return loss.view_as(target).sum(dim=1)
-
-    @torch.no_grad()
-    def generate(
-        self,
-        context: Tensor,
-        context_mask: Tensor | None = None,
-        *,
-        num_beams: int = 3,
-        min_tokens: int = 1,
-        max_tokens: int = 64,
-        top_p: float | None = None,
-        noise: Tensor | None = None,
-    ) -> Tensor:
-        """Write a text for each context (B, N, D): ids (B, S) from [DEC] on, padded after [SEP].
-
-        Uses beam search, or nucleus sampling if `top_p` is given, which ignores `num_beams`. `noise` (B, max_tokens),
-        uniform in [0, 1), decides what nucleus sampling draws; without it, fresh noise is drawn.
-        """
-        decoder = self._decoder()
-        arguments = (decoder, decoder.bert.project(context), context_mask, self.dec_token_id, self.sep_token_id)
-
-        if top_p is None:
-            return beam_search(*arguments, num_beams=num_beams, min_tokens=min_tokens, max_tokens=max_tokens)
-        if noise is None:
-            noise = torch.rand((len(context), max_tokens), device=context.device)
-        return nucleus_sampling(*arguments, noise, top_p=top_p, min_tokens=min_tokens)
-
-    @torch.no_grad()
-    def answer(
-        self,
-        question_states: Tensor,
-        question_mask: Tensor,
-        answer_ids: Tensor,
-        answer_mask: Tensor,
-        shortlist: int = 128,
-    ) -> Tensor:
-        """Choose the best of a list of answers for each question; returns rows (B,) of `answer_ids` (A, S).
-
-        The first word selects a `shortlist` of answers, and the loss of the whole answer ranks them. Ties go to the
-        first in the list. `question_states` (B, S, D) come from `ground_text`.
-        """
-        decoder = self._decoder()
-        context = decoder.bert.project(question_states)
-
-        # One decoder step from [DEC] gives the likelihood of each answer's first word.
-        start = torch.full((len(question_states), 1), self.dec_token_id, dtype=torch.int64, device=answer_ids.device)
-        word_scores, _ = decoder.step(start, context, question_mask, past=None)
-        likelihood = word_scores.float().softmax(dim=-1).index_select(1, answer_ids[:, 1])
-
-        # Answers that share their first word tie here: a stable sort settles which of them are ranked.
-        best_first = likelihood.sort(dim=1, descending=True, stable=True).indices
-        candidates = best_first[:, :shortlist]
-
-        # Score the whole answers, in batches of at most PAIRS_AT_ONCE pairs.
-        questions_at_once = max(1, PAIRS_AT_ONCE // candidates.shape[1])
-        losses = []
-        for first in range(0, len(candidates), questions_at_once):
-            rows = slice(first, first + questions_at_once)
-            asked, own = question_mask[rows], [KeysValues(*(part[rows] for part in layer)) for layer in context]
-            scored = []
-            for answers in candidates[rows].split(PAIRS_AT_ONCE, dim=1):
-                length = int(answer_mask[answers].sum(dim=-1).max())  # one long answer must not slow down all batches
-                ids, mask = (of_all[answers, :length].flatten(0, 1) for of_all in (answer_ids, answer_mask))
-                scored.append(self.text_loss(Memory(own), ids, mask, asked).view_as(answers))
-            losses.append(torch.cat(scored, dim=1))
-
-        # A loss that is NaN never wins. Of equally good answers, take the first in the list.
-        loss = torch.cat(losses).nan_to_num(nan=torch.inf)
-        best = loss == loss.min(dim=1, keepdim=True).values
-        return candidates.masked_fill(~best, len(answer_ids)).min(dim=1).values
-
     @property
     def similarity_scale(self) -> float:
         """The factor on similarities in training: 1 / temperature."""
@@ -311,11 +219,6 @@ class VisionLanguageModel(nn.Module):
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(id(parameter) in trained or (name == "temp" and "vtc" in losses))
 
-    def _decoder(self) -> TextDecoder:
-        if self.text_decoder is None:
-            raise ValueError("this model has no text decoder: it was built for a task that writes no text")
-        return self.text_decoder
-
     def _say_if_capped(self, video_BTCHW: Tensor) -> None:
         num_frames, (height, width) = video_BTCHW.shape[1], video_BTCHW.shape[-2:]
         patch = self.visual_encoder.patch_size
@@ -324,26 +227,3 @@ class VisionLanguageModel(nn.Module):
             self._capped.add(size)
             for line in self.visual_encoder.capped(*size):
                 logger.warning("aggregation is capped: %s", line)
-
-
-def encoded_video(encoder: VideoEncoder, video_BTCHW: Tensor) -> EncodedVideo:
-    """Encode videos; uint8 pixels are normalised as configured."""
-    return encoder(encoder.normalised(video_BTCHW))
-
-
-def video_features(
-    encoder: VideoEncoder, projection: nn.Linear, video_BTCHW: Tensor, weighted_pooling: bool
-) -> VideoFeatures:
-    """Tokens and embedding of videos: the projected mean of all tokens, weighted by size if asked."""
-    encoded = encoded_video(encoder, video_BTCHW)
-    if weighted_pooling:
-        weight = encoded.size / encoded.size.sum(dim=1, keepdim=True)
-        pooled = (encoded.tokens * weight.to(encoded.tokens.dtype).unsqueeze(-1)).sum(dim=1)
-    else:
-        pooled = encoded.tokens.mean(dim=1)
-    return VideoFeatures(encoded.tokens, F.normalize(projection(pooled).float(), dim=-1))
-
-
-def text_features(encoder: TextEncoder, projection: nn.Linear, ids: Tensor, mask: Tensor) -> TextFeatures:
-    """Embeddings of texts: the projected hidden state of each first token, at unit length."""
-    return TextFeatures(F.normalize(projection(encoder.first_states(ids, mask)).float(), dim=-1))

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.checkpoints import native
-from models.checkpoints.stored import Stored
+from models.checkpoints.stored import OTHER_VOCABULARY, Stored
 from models.parts.clip.files import describe, image_sizes_of
 from models.parts.clip.image_tower import resize_positions
 from models.parts.clip.names import IMAGE, NO_WEIGHTS, from_transformers, is_openai, is_transformers
@@ -91,6 +91,11 @@ class TvtsFormats:
             _fit_places(fitted, own)
             _fit_times(fitted, own)
         return fitted
+
+    def remedy(self, name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+        """What to do if the vocabularies differ."""
+        differ = name.endswith("token_embedding.weight") and shape[0] != wanted[0]
+        return OTHER_VOCABULARY if differ else ""
 
 
 FORMATS = TvtsFormats()

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from models.checkpoints import native
-from models.checkpoints.stored import FittedPart, Stored
+from models.checkpoints.stored import OTHER_VOCABULARY, FittedPart, Stored
 from models.umt import weights
 from models.umt.bert_file import start_from_bert
 
@@ -85,6 +85,11 @@ class UmtFormats:
                 notes.append(f"{prefix.removesuffix('.')} is not in the file and keeps its fresh weights")
                 taken |= fresh
         return FittedPart(taken, notes, {"this model has no such part": left} if left else {})
+
+    def remedy(self, name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+        """What to do if the vocabularies differ."""
+        differ = name.endswith("word_embeddings.weight") and shape[0] != wanted[0]
+        return OTHER_VOCABULARY if differ else ""
 
 
 FORMATS = UmtFormats()

@@ -6,7 +6,8 @@ from types import ModuleType
 from torch import Tensor
 
 from models.checkpoints import native
-from models.checkpoints.stored import FittedPart
+from models.checkpoints.stored import OTHER_VOCABULARY, FittedPart
+from models.parts.tokenizer import BLIP_TOKENS
 from models.testa.weights import blip, testa, timm
 from models.testa.weights.encoder import fit_encoder
 from models.testa.weights.timm import ENCODER
@@ -33,6 +34,14 @@ class TestaFormats:
     def fit_part(self, part: str, found: dict[str, Tensor], own: dict[str, Tensor]) -> FittedPart:
         """Make the weights `found` of a part fit the model's state `own`; names are relative to the part."""
         return fit_encoder(found, own) if part == ENCODER else FittedPart(found)
+
+    def remedy(self, name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+        """What to do if the vocabularies differ."""
+        if not name.endswith("word_embeddings.weight") or shape[0] == wanted[0]:
+            return ""
+        if shape[0] == wanted[0] - len(BLIP_TOKENS):
+            return f"take a file that was saved after {' and '.join(BLIP_TOKENS)} were added"
+        return OTHER_VOCABULARY
 
 
 FORMATS = TestaFormats()

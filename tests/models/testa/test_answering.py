@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.testa import model as module
+from models.testa import writing as module
 from models.testa.model import VisionLanguageModel
 from tests.models.tiny import clips, texts, vision_language
 
