@@ -17,7 +17,7 @@ from datasets.sampling import generator
 from datasets.video_text import VideoTextDataset
 from engine.checkpoint_folder import BEST, STATE, find_folder, read_json, write_json, write_lines
 from engine.distributed import done_by_main, gather_objects
-from models.protocols import TakesLosses
+from models.trained_protocols import TakesLosses
 from tasks.annotations import Split, read_annotations
 from tasks.base import VideoTextTask
 from tasks.build import beside_checkpoint

@@ -20,7 +20,7 @@ from datasets.loaders import evaluation_loader
 from datasets.speech import SpeechDataset
 from engine.distributed import gather_objects, rank, world_size
 from models.parts.losses_sorting import sorted_right
-from models.protocols import Sorter
+from models.trained_protocols import Sorter
 from tasks.annotations import open_table
 from tasks.data import clean_up, framing_of
 from tasks.transfer import sent

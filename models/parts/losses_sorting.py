@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.parts.losses import similarities
-from models.protocols import Sorter
+from models.trained_protocols import Sorter
 
 TEMPERATURE = 0.05
 SORT_WEIGHT = 2.0

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from configs.schema import FusionObjectiveConfig
-from models.protocols import FusionModel
+from models.trained_protocols import FusionModel
 from tasks.clips import encode_clip
 from tasks.processes import all_processes
 from tasks.step_counts import count_texts

@@ -26,7 +26,7 @@ from engine.distributed import (
 from models.parts.bert_attention import Memory
 from models.parts.losses import contrastive, draw_negatives, matching, selection_noise, similarities
 from models.parts.momentum import NO_INDEX, FeatureQueue, MomentumTwin
-from models.protocols import ContrastiveModel
+from models.trained_protocols import ContrastiveModel
 from tasks.step_counts import count_texts
 from tasks.transfer import sent
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from configs.schema import SortingObjectiveConfig
 from engine.distributed import all_gather_rows, all_gather_rows_with_grad, rank, world_size
 from models.parts.losses_sorting import SortingLosses, own_slice, row_noise
-from models.protocols import Sorter
+from models.trained_protocols import Sorter
 from tasks.transfer import sent
 
 

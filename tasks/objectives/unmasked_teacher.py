@@ -21,7 +21,8 @@ from models.parts.bert_attention import Memory
 from models.parts.clip.teacher import count_visible, draw_visible, visible_features, visible_tokens
 from models.parts.losses import contrastive, draw_negatives, matching, selection_noise, similarities
 from models.parts.losses_pretraining import feature_distance, mask_words, masked_word_loss
-from models.protocols import EmbeddedVideo, ReadText, StateMatcher, Student, StudentModel, WordGuesser
+from models.protocols import EmbeddedVideo, ReadText, StateMatcher
+from models.trained_protocols import Student, StudentModel, WordGuesser
 from tasks.objectives.momentum import by_turns
 from tasks.objectives.teacher import FrozenTeacher
 from tasks.step_counts import count_texts, mean_count
