@@ -54,10 +54,8 @@ def extras_of(config: RunConfig, table: PairTable, folder: str) -> dict[str, Ext
     """
     if config.data.objects is None:
         return {}
-    store, video = ObjectStore(Path(config.data.objects)), config.video
-    store.check(num_frames=video.num_frames, image_size=video.image_size, fit=video.fit, sampling=video.train_sampling)
-    assert config.model.boxes_per_frame is not None
-    store.check(objects_per_frame=config.model.boxes_per_frame)
+    store = ObjectStore(Path(config.data.objects))
+    check_frames(store, config)
     check_boxes(store, table, folder)
     return object_extras(store, folder)
 
@@ -68,6 +66,14 @@ def videos_alone(
     """Records without captions as samples, in their order: each clip has one text, which is empty."""
     rows = [VideoTextRecord(record.video, ("",), record.start, record.end) for record in records]
     return video_text(config, rows, training)
+
+
+def check_frames(store: ObjectStore, config: RunConfig) -> None:
+    """ValueError unless the boxes of a file are of the frames that the configuration samples, and as many on each."""
+    video = config.video
+    store.check(num_frames=video.num_frames, image_size=video.image_size, fit=video.fit, sampling=video.train_sampling)
+    assert config.model.boxes_per_frame is not None
+    store.check(objects_per_frame=config.model.boxes_per_frame)
 
 
 def framing_of(video: VideoConfig, training: bool, image_size: int | None = None) -> Framing:

@@ -48,18 +48,27 @@ def object_extras(store: ObjectStore, folder: str) -> dict[str, Extra]:
     }
 
 
+def find_row(store: ObjectStore, table: PairTable, video: int, folder: str) -> int | None:
+    """The row of a video's boxes; None if the file does not know the video."""
+    return store.find(_names(table, video, folder))
+
+
 def row_of(store: ObjectStore, table: PairTable, video: int, folder: str) -> int:
     """The row of a video's boxes. ValueError, naming the file and the entry it lacks, if there is none."""
-    listed, span = table.paths[video], table.span(video)
-    whole, top = os.path.abspath(listed), os.path.join(os.path.abspath(folder), "")
-    names = [clip_name(path, *span) for path in (whole.removeprefix(top), listed)]
-    row = store.find(names)
+    row = find_row(store, table, video, folder)
     if row is None:
         raise ValueError(
-            f"{store.path}: has no entry {names[0]}; prepare its boxes with `python -m scripts.prepare_objects`, or "
-            "leave the clip out"
+            f"{store.path}: has no entry {_names(table, video, folder)[0]}; prepare its boxes with `python -m "
+            "scripts.prepare_objects`, or leave the clip out"
         )
     return row
+
+
+def _names(table: PairTable, video: int, folder: str) -> list[str]:
+    """A video's path below the folder, then as it is listed."""
+    listed, span = table.paths[video], table.span(video)
+    whole, top = os.path.abspath(listed), os.path.join(os.path.abspath(folder), "")
+    return [clip_name(path, *span) for path in (whole.removeprefix(top), listed)]
 
 
 def check_boxes(store: ObjectStore, table: PairTable, folder: str) -> None:

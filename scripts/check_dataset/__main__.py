@@ -5,7 +5,7 @@
 A column is a part of the data: train, eval, test, or a source to pre-train on. Videos are read as the configuration
 samples them, 200 of each part (the seed draws them) or, with `--decode all`, every one; a file that hangs is given up.
 OUT gets `dataset.json` (the table's numbers), `missing.jsonl`, `undecodable.jsonl`, and for each part `examples_*.png`
-with its first videos as the model sees them.
+with its first videos as evaluation sees them, and with `data.objects` boxes and trajectories on their frames.
 
 Exit status: 0 if every part can be read, missing videos or not; 1 if one cannot, or, with `--strict`, if anything is
 missing or undecodable or a video to train on is in another part too; 2 if the command itself is wrong.

@@ -14,7 +14,7 @@ from models.parts.tokenizer import TextTokenizer
 from scripts.check_dataset.look import Look, Seen
 from scripts.check_dataset.parts import DataPart
 from scripts.parts.worker_pool import Failure
-from tasks.data import clean_up, max_words_of
+from tasks.data import clean_up, framing_of, max_words_of
 from tasks.vqa import QUESTION_TOKENS
 
 TOKENIZED = 20_000
@@ -91,10 +91,11 @@ def choose_videos(part: DataPart, config: RunConfig, number: int | None, example
             part.table.file(video),
             *part.table.span(video),
             part.num_frames,
-            part.image_size,
+            framing_of(config.video, training=False, image_size=part.image_size),
             part.sampling,
             config.seed,
             keep=video in shown,
+            keep_clip=video in shown and config.data.objects is not None,
         )
         for video in chosen.tolist()
     ]

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from configs.schema import RunConfig, SourceConfig
 from datasets.pairs import PairTable
 from datasets.sources import is_there
-from tasks.annotations import PARTS, open_table, read_split, setting_of, sources_of
+from tasks.annotations import PARTS, media_folder, open_table, read_split, setting_of, sources_of, video_folder
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class DataPart:
         split: whose data it is and the honest name of the part.
         source: which files it was read from, in words.
         there: (videos,) whether the file of each video of the table exists.
-        sampling: how frames are chosen, one of `datasets.sampling.SAMPLERS`.
+        sampling: how frames are chosen, one of the rules of `datasets.sampling`.
+        folder: the folder that relative paths of its videos start from.
     """
 
     name: str
@@ -34,6 +35,7 @@ class DataPart:
     num_frames: int
     image_size: int
     sampling: str
+    folder: str
 
     @property
     def files(self) -> set[str]:
@@ -69,6 +71,7 @@ def read_part(config: RunConfig, name: str) -> DataPart:
         config.video.num_frames,
         config.video.image_size,
         config.video.train_sampling if training else config.video.eval_sampling,
+        str(video_folder(config)),
     )
 
 
@@ -101,6 +104,7 @@ def _read_source(config: RunConfig, source: SourceConfig) -> DataPart:
         source.num_frames or config.video.num_frames,
         source.image_size or config.video.image_size,
         config.video.train_sampling,
+        str(media_folder(config, source)),
     )
 
 

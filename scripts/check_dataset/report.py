@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from scripts.check_dataset.measure import (
     measure_texts,
     measure_videos,
 )
+from scripts.check_dataset.objects import BoxNumbers, count_boxes, draw_boxes, open_boxes
 from scripts.check_dataset.parts import DataPart, overlaps
 from scripts.check_dataset.picture import Example, draw_sheet
 from scripts.parts.worker_pool import Failure, one_line, run_each
@@ -36,30 +37,39 @@ def report(
 ) -> bool:
     """Read videos and texts, write all files and print the table; whether the data are complete and do not leak."""
     out.mkdir(parents=True, exist_ok=True)
+    store = open_boxes(config)
     jobs = [job for part in parts for job in choose_videos(part, config, decode, EXAMPLES)]
     results = read_videos(jobs, workers, timeout)
     videos = [measure_videos(part, results.get(part.name, {})) for part in parts]
     tokenizer = tokenizer_at_hand(config, parts)
     texts = [measure_texts(part.table, config, tokenizer) for part in parts]
     write_files(config, out, parts, results)
+    boxes: list[BoxNumbers] = []
+    if store is not None:
+        boxes = [count_boxes(store, part) for part in parts]
+        for part in parts:
+            draw_boxes(store, part, results.get(part.name, {}), out)
     common = overlaps(parts)
     numbers = {
         part.name: {"data": part.split, "source": part.source, "videos": asdict(of_videos), "texts": asdict(of_texts)}
         for part, of_videos, of_texts in zip(parts, videos, texts, strict=True)
     }
+    for part, of_boxes in zip(parts, boxes, strict=False):
+        numbers[part.name]["boxes"] = asdict(of_boxes)
     overlap = [{"parts": [first.name, second.name], "videos": files} for first, second, files in common]
     text = json.dumps({"parts": numbers, "overlap": overlap}, indent=2)
     (out / "dataset.json").write_text(text + "\n", encoding="utf-8")
 
     for part in parts:
         print(f"{part.name}: {part.source}")
-    print(table_of(parts, videos, texts))
+    print(table_of(parts, videos, texts, boxes))
     for first, second, files in common:
         same = " (they are the same split)" if first.split == second.split else ""
         print(f"{first.name} and {second.name} have {len(files)} videos in common{same}, the first is {files[0]}")
     print(f"lists and examples: {out}")
     leaks = any("train" in (first.name, second.name) for first, second, _ in common)
     incomplete = leaks or any(item.missing or item.undecodable for item in videos)
+    incomplete |= any(item.without or item.failed for item in boxes)
     return not incomplete
 
 
@@ -127,7 +137,9 @@ def _examples(config: TaskConfig, part: DataPart, results: dict[int, Seen | Fail
     ]
 
 
-def table_of(parts: list[DataPart], videos: list[VideoNumbers], texts: list[TextNumbers]) -> str:
+def table_of(
+    parts: list[DataPart], videos: list[VideoNumbers], texts: list[TextNumbers], boxes: Sequence[BoxNumbers] = ()
+) -> str:
     """The numbers as text, a column a part."""
 
     def row(label: str, cells: Iterable[object]) -> list[str]:
@@ -154,6 +166,14 @@ def table_of(parts: list[DataPart], videos: list[VideoNumbers], texts: list[Text
         row("  cut to word pieces", (item.max_tokens for item in texts)),
         row("    which cuts", (_share(item.cut_by_tokens, item.tokenized) for item in texts)),
     ]
+
+    if boxes:
+        rows += [
+            row("clips without boxes", (item.without for item in boxes)),
+            row("  whose boxes failed", (item.failed for item in boxes)),
+            row("  boxes a frame, mean", (f"{item.per_frame:.1f}" for item in boxes)),
+            row("  trajectories a clip, mean", (f"{item.trajectories:.1f}" for item in boxes)),
+        ]
 
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

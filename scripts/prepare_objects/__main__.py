@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from datasets.objects.crop import placement
 from datasets.objects.store import ObjectStore, StoreWriter
+from scripts.parts.box_pictures import save_clip
 from scripts.parts.worker_pool import Failure
 from scripts.prepare_objects.command import parse
 from scripts.prepare_objects.detector import DetectionJob, display_size, read_frames
-from scripts.prepare_objects.pictures import save_clip
 from scripts.prepare_objects.ways import Way, way_of
 
 

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
+from datasets.objects.detections import Detection, choose_boxes
+from datasets.objects.store import ObjectSettings, StoreWriter
 from datasets.pairs import PairTable
 from datasets.records import VideoTextRecord
 from scripts.check_dataset.__main__ import main
@@ -106,6 +108,57 @@ def test_the_sheet_shows_the_frames_the_run_takes(root: Path) -> None:
     expected = [20 + 10 * ((2 * place + 1) * 20 // 12) for place in range(6)]
     assert np.abs(np.array(greys[:6]) - expected).max() <= 4 and greys[6] == 255
     assert not (root / "out" / "examples_train.png").exists()
+
+
+def test_examples_are_framed_as_the_run_frames_them(root: Path) -> None:
+    """Wide frames whose sides are red are cropped to their middle, and squashed where the run squashes."""
+    frames = np.full((20, 64, 128, 3), 200, np.uint8)
+    frames[:, :, :32], frames[:, :, 96:] = (255, 0, 0), (255, 0, 0)
+    write_video(root / "videos" / "a.mp4", frames)
+    for fit in ("crop", "squash"):
+        crop = {"fit": "crop", "resize": 32} if fit == "crop" else {}
+        video = {"num_frames": 4, "image_size": 32, "interpolation": "bicubic", "eval_sampling": "per_second", **crop}
+        config = write_config(root, "retrieval", data={"manifest": "captions.jsonl"}, video=video)
+        assert run("--config", config, "--out", root / fit) == 0
+        sheet = np.asarray(Image.open(root / fit / "examples_train.png")).astype(int)
+        first = sheet[16 + 17 * 2 + 20 :][:60, 8 : 8 + 112]
+        is_red = (first[..., 0] - first[..., 1]) > 100
+        assert (is_red.mean() > 0.3) == (fit == "squash")
+
+
+def test_boxes_are_counted_and_drawn(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ObjectSettings(4, 2, 64, "squash", "uniform", "a test", {"thing": 1})
+    writer = StoreWriter(root / "a.objects", ["a", "b", "broken"], settings)
+    writer.put(0, choose_boxes([[Detection(1, (8, 8, 40, 40), 0.9)]] * 4, 2), 64)
+    writer.put(1, choose_boxes([[]] * 4, 2), 64)
+    writer.fail(2)
+    writer.finish()
+    model = {"name": "stoa", "objects_per_frame": 2, "depth": 2, "joint_depth": 1, "width": 16, "heads": 2}
+    path = root / "config.yaml"
+    sections = {
+        "task": "retrieval", **TRAINING, "model": model, "video": {"num_frames": 4, "image_size": 64},
+        "data": {"root": str(root), "manifest": "captions.jsonl", "objects": str(root / "a.objects")},
+        "objective": {"name": "fusion", "losses": ["vtc"]}, "evaluation": {"rerank": 0},
+    }  # fmt: skip
+    YAML(typ="safe", pure=True).dump(sections, path)
+    assert run("--config", path, "--out", root / "out") == 0
+    assert run("--config", path, "--out", root / "out", "--strict") == 1
+    text = capsys.readouterr().out
+    text = text[text.rindex("train: ") :]
+    assert cells(text, "clips without boxes") == ["1"] and cells(text, "whose boxes failed") == ["1"]
+    assert cells(text, "boxes a frame, mean") == ["0.5"] and cells(text, "trajectories a clip, mean") == ["0.5"]
+    assert json.loads((root / "out" / "dataset.json").read_text())["parts"]["train"]["boxes"]["without"] == 1
+
+    # The box's edge is coloured on the first frame, and nothing else is; frames are grey.
+    sheet = np.asarray(Image.open(root / "out" / "objects_train_0.png").convert("RGB")).astype(int)
+    first = sheet[:64, :64]
+    coloured = first.max(axis=2) - first.min(axis=2) > 60
+    assert coloured[8, 10:38].all() and coloured[38:41, 10:38].any(axis=0).all()
+    assert not coloured[45:].any() and not coloured[:, 45:].any()
+
+    path.write_text(path.read_text().replace("num_frames: 4", "num_frames: 5"))
+    assert run("--config", path, "--out", root / "out") == 2
+    assert "num_frames is 4 there and 5 here" in capsys.readouterr().err
 
 
 def test_only_some_are_read_unless_all_are_asked_for(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
