@@ -5,7 +5,9 @@ Boxes, and where training reads them tags, lie beside the videos.
 
 import json
 import math
+import pickle
 import pkgutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from configs.schema import CONFIG_CLASSES, TASKS, RunConfig
 from datasets.objects.detections import Detection, choose_boxes
 from datasets.objects.store import ObjectSettings, StoreWriter
 from datasets.tags import NOUN, OTHER, VERB, save_tags
+from engine.loop import evaluate
 from engine.random_state import seed_everything
 from models.stoa.sizes import StoaSizes, sizes_of
 from models.systems import piece
@@ -76,7 +79,7 @@ def write_boxes(config: RunConfig, root: Path) -> None:
 
 
 def take_step(config: RunConfig, root: Path) -> set[str]:
-    """A step by task and engine; the names of the losses."""
+    """A step by task and engine, and an evaluation of what comes of it; the names of the losses."""
     seed_everything(config.seed)
     task = pkgutil.resolve_name(TASKS[config.task].task)(config, torch.device("cpu")).train()
     if config.data.tags is not None:
@@ -92,6 +95,11 @@ def take_step(config: RunConfig, root: Path) -> set[str]:
     losses = {name.removeprefix("loss_"): value for name, value in line.items() if name.startswith("loss_")}
     assert all(math.isfinite(value) and value > 0 for value in losses.values())
     assert len(trainer.step.optimizer.state) == len(trainer.step.trainable), "each has had a gradient"
+
+    if config.is_evaluated and config.task != "pretrain":
+        result = evaluate(task, config, torch.device("cpu"), final=True)
+        assert result["num_videos"] == NUM_VIDEOS and all(map(math.isfinite, result["metrics"].values()))
+        assert "predictions.jsonl" in result["files"]
     return set(losses)
 
 
@@ -113,6 +121,37 @@ def test_a_model_of_full_size_and_a_step_of_a_small_one(path: Path, tmp_path: Pa
     losses = take_step(config, tmp_path)
     expected = {"caption": {"cap", "vtc"} if getattr(config.objective, "contrast", False) else {"cap"}, "vqa": {"vqa"}}
     assert losses == expected.get(config.task, set(getattr(config.objective, "losses", ())))
+
+
+def as_tokens(root: Path) -> None:
+    """MSVD's captions as lists of words in a pickle."""
+    path = root / "captions_msvd.json"
+    captions = {name: [text.split() for text in texts] for name, texts in json.loads(path.read_text()).items()}
+    (root / "raw-captions.pkl").write_bytes(pickle.dumps(captions))
+    path.unlink()
+
+
+def as_moments(root: Path) -> None:
+    """DiDeMo's descriptions of moments, of which each video has two."""
+    for path in root.glob("*.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        moments = [
+            {"video": f"{row['clip_name']}.", "description": text} for row in rows for text in (row["caption"], "x")
+        ]
+        (root / f"{path.stem}_data.json").write_text(json.dumps(moments))
+        path.unlink()
+
+
+@pytest.mark.usefixtures("without_java")
+@pytest.mark.parametrize(
+    ("name", "rewrite"), [("caption/msvd", as_tokens), ("retrieval/msvd", as_tokens), ("retrieval/didemo", as_moments)]
+)
+def test_the_authors_other_files(name: str, rewrite: Callable[[Path], None], tmp_path: Path) -> None:
+    config = small(ROOT / "configs" / "stoa" / f"{name}.yaml", tmp_path)
+    write_dataset(config.data, tmp_path, questions=False)
+    rewrite(tmp_path)
+    write_boxes(config, tmp_path)
+    assert take_step(config, tmp_path)
 
 
 @pytest.mark.usefixtures("without_java")
