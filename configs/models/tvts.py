@@ -30,7 +30,8 @@ class TvtsConfig(ModelConfig):
 
     `activation` is `quick_gelu` for OpenAI's weights, `gelu` for OpenCLIP's. With `raw_patches` patch tokens skip the
     last norm and the sorting head does not see the class token, as in H/14. `mask_ratio` is the share of patches hidden
-    in pre-training, at the same places in every frame of a clip.
+    in pre-training, at the same places in every frame of a clip. With `motion`, which is ours, patches also see their
+    difference to the next frame; from published weights that starts without effect.
     """
 
     name: Literal["tvts"] = "tvts"
@@ -43,6 +44,7 @@ class TvtsConfig(ModelConfig):
     mask_ratio: float = 0.5
     sort_heads: int = 8
     num_transcripts: int = 4
+    motion: bool = False
     embed_dim: int = 512
     text: ClipTextConfig = field(default_factory=ClipTextConfig)
 

@@ -43,6 +43,7 @@ def sizes_of(model: TvtsConfig, video: VideoConfig) -> TvtsSizes:
         sort_heads=model.sort_heads,
         trained_text_blocks=model.text.trained_blocks,
         num_transcripts=model.num_transcripts,
+        motion=model.motion,
     )
 
 

@@ -23,7 +23,8 @@ def count(model: TvtsConfig, video: VideoConfig, aggregation: AggregationConfig)
     """
     sizes = sizes_of(model, video)
     with torch.device("meta"):
-        tower = VideoTower(sizes.image, sizes.num_frames, sizes.raw_patches, schedules_of(model, video, aggregation))
+        schedules = schedules_of(model, video, aggregation)
+        tower = VideoTower(sizes.image, sizes.num_frames, sizes.raw_patches, schedules, motion=sizes.motion)
         pixels = torch.empty(1, video.num_frames, 3, video.image_size, video.image_size)
     # The counter counts two a multiply-accumulate.
     norms = {torch.ops.aten.native_layer_norm: lambda *shapes, **_: 2 * MACS_PER_NORM_ELEMENT * _elements(shapes[0])}

@@ -90,6 +90,7 @@ class TvtsFormats:
             _check_model(found, own)
             _fit_places(fitted, own)
             _fit_times(fitted, own)
+            _fit_motion(fitted, found, own)
         return fitted
 
     def remedy(self, name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
@@ -143,3 +144,10 @@ def _fit_times(fitted: FittedTower, own: Mapping[str, Tensor]) -> None:
         longer = F.interpolate(rearrange(found, "T D -> 1 D T"), size=wanted, mode="nearest")
         fitted.weights[TIMES] = rearrange(longer, "1 D T -> T D").contiguous()
         fitted.notes.append(f"{TIMES} resized from {len(found)} to {wanted} frames")
+
+
+def _fit_motion(fitted: FittedTower, found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Let the view of differences, which no published file has, start without effect."""
+    if weights.MOTION in own and weights.MOTION not in found:
+        fitted.weights[weights.MOTION] = torch.zeros_like(own[weights.MOTION])
+        fitted.notes.append(f"{weights.MOTION} is 0: differences between frames have no effect at first")

@@ -68,7 +68,14 @@ class Tvts(nn.Module):
         super().__init__()
         self.sizes, self.is_tied = sizes, False
         self.video_model = VideoTower(
-            sizes.image, sizes.num_frames, sizes.raw_patches, schedules, pixel_mean, pixel_std, working_memory
+            sizes.image,
+            sizes.num_frames,
+            sizes.raw_patches,
+            schedules,
+            pixel_mean,
+            pixel_std,
+            working_memory,
+            sizes.motion,
         )
         self.text_model = TextTower(sizes.text)
         self.pred_model: SortHead | None = None

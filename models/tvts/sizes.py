@@ -15,6 +15,7 @@ class TvtsSizes:
     sort_heads: heads of the sorting head, which is as wide as the embeddings.
     trained_text_blocks: how many of the last blocks of the text tower are trained; those before keep CLIP's weights.
     num_transcripts: how many transcripts of one clip are sorted.
+    motion: whether patches also see the difference to the next frame (ours).
     """
 
     image: ImageTowerSizes
@@ -25,6 +26,7 @@ class TvtsSizes:
     sort_heads: int = 8
     trained_text_blocks: int = 3
     num_transcripts: int = 4
+    motion: bool = False
 
     def __post_init__(self) -> None:
         if self.image.embed_dim != self.text.embed_dim:

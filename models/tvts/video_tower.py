@@ -75,6 +75,7 @@ class VideoTower(nn.Module):
         schedules: which frames and patches merge, and how many in each block.
         pixel_mean, pixel_std: of uint8 clips, on a scale from 0 to 1; by default ImageNet's, as published.
         working_memory: GiB that the steps of a block may hold of one clip; longer clips are encoded in chunks.
+        motion: whether each patch also sees, linearly, its difference to the next frame (ours; 0 in the last frame).
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class VideoTower(nn.Module):
         pixel_mean: tuple[float, float, float] = IMAGENET_MEAN,
         pixel_std: tuple[float, float, float] = IMAGENET_STD,
         working_memory: float = WORKING_MEMORY,
+        motion: bool = False,
     ) -> None:
         super().__init__()
         self.image, self.raw_patches = image, raw_patches
@@ -94,6 +96,9 @@ class VideoTower(nn.Module):
         self.schedules = schedules or ClipSchedules.none(image.depth)
         scale = image.width**-0.5
         self.conv1: nn.Module = nn.Conv2d(3, image.width, image.patch_size, image.patch_size, bias=False)
+        self.conv1_motion: nn.Conv2d | None = None
+        if motion:
+            self.conv1_motion = nn.Conv2d(3, image.width, image.patch_size, image.patch_size, bias=False)
         self.class_embedding = nn.Parameter(torch.empty(image.width))
         self.positional_embedding = nn.Parameter(torch.empty(1 + image.grid**2, image.width))
         self.temporal_embedding = nn.Parameter(torch.empty(num_frames, image.width))
@@ -256,14 +261,18 @@ class VideoTower(nn.Module):
 
         place = self._place(position, keep_BL)
 
-        def step(pixels: Tensor, time: Tensor) -> Tensor:
+        def step(pixels: Tensor, following: Tensor, time: Tensor) -> Tensor:
             if pixels.dtype == torch.uint8:
-                pixels = normalise_pixels(pixels, self.pixel_mean, self.pixel_std, self.proj.dtype)
-            return self.ln_pre(self._project_patches(pixels, keep_BL) + place + time[:, None]).to(dtype)
+                pixels, following = (
+                    normalise_pixels(part, self.pixel_mean, self.pixel_std, self.proj.dtype)
+                    for part in (pixels, following)
+                )
+            return self.ln_pre(self._project_patches(pixels, keep_BL, following) + place + time[:, None]).to(dtype)
 
         embedded = Assembled(1, num_frames)
         for frames in spans(num_frames, chunks.frames):
-            embedded.put(frames, run_step(step, video_BTCHW[:, frames], time[frames]))
+            following = video_BTCHW[:, frames.stop : frames.stop + 1]
+            embedded.put(frames, run_step(step, video_BTCHW[:, frames], following, time[frames]))
 
         num_patches = place.shape[-2]
         cells = torch.arange(num_frames * num_patches, device=position.device).view(num_frames, num_patches)
@@ -282,11 +291,20 @@ class VideoTower(nn.Module):
         # Not `position[1:][keep_BL]`, whose gradient adds up the clips' shared rows in no fixed order.
         return position[1:].index_select(0, keep_BL.flatten()).unflatten(0, keep_BL.shape).unsqueeze(1)
 
-    def _project_patches(self, video_BTCHW: Tensor, keep_BL: Tensor | None) -> Tensor:
-        """Patches (B, T, L, D) without embeddings."""
+    def _project_patches(self, video_BTCHW: Tensor, keep_BL: Tensor | None, following: Tensor | None = None) -> Tensor:
+        """Patches (B, T, L, D) without embeddings; `following` is the frame after the last one, if there is any."""
         if isinstance(self.conv1, nn.Conv2d):
-            return embed_patches(video_BTCHW, self.conv1.weight, keep_BL)
-        return self.conv1(cut_patches(video_BTCHW, self.image.patch_size, keep_BL))  # packed for inference
+            patches = embed_patches(video_BTCHW, self.conv1.weight, keep_BL)
+        else:  # packed for inference
+            patches = self.conv1(cut_patches(video_BTCHW, self.image.patch_size, keep_BL))
+        if self.conv1_motion is None:
+            return patches
+
+        later = video_BTCHW[:, 1:] if following is None else torch.cat([video_BTCHW[:, 1:], following], dim=1)
+        moved = later - video_BTCHW[:, : later.shape[1]]
+        # Nothing follows the last frame of a clip.
+        moved = F.pad(moved, (0, 0) * 3 + (0, video_BTCHW.shape[1] - moved.shape[1]))
+        return patches + embed_patches(moved, self.conv1_motion.weight, keep_BL)
 
     def _initialise_blocks(self) -> None:
         """Use CLIP's scales in space. Attention over time adds 0, so the model starts as CLIP applied to each frame."""

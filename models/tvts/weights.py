@@ -23,7 +23,8 @@ _TEXT = (
 )
 """Beginnings of our names of the text tower, and of the published ones."""
 SORT_HEAD = "pred_model."
-FRESH_PARTS = r"temporal_embedding|transformer\.resblocks\.\d+\.(timeattn|ln_3)\..*"
+MOTION = "conv1_motion.weight"
+FRESH_PARTS = r"temporal_embedding|conv1_motion\.weight|transformer\.resblocks\.\d+\.(timeattn|ln_3)\..*"
 """What of the video tower CLIP does not have."""
 
 
@@ -56,7 +57,9 @@ def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under the published names, without the sorting head."""
+    """Weights under the published names, without the sorting head; ValueError for what no published model has."""
+    if f"video_model.{MOTION}" in tensors:
+        raise ValueError("model.motion: is ours, and published files have no place for its weights")
     return {published_name(name): tensor for name, tensor in tensors.items() if not name.startswith(SORT_HEAD)}
 
 
