@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from datasets.video_text import VideoTextDataset
 from engine.distributed import gather_objects, rank, world_size
 from tasks.base import VideoTextTask
+from tasks.clips import encode_clip
 from tasks.tokenized_texts import TEXTS_AT_ONCE, TokenizedTexts
 
 
@@ -23,8 +24,8 @@ def embed_videos(
     Those that this process cannot read are added to `failed`.
     """
     own: dict[int, NDArray] = {}
-    for positions, pixels in task.each_video(data, batch_size, failed):
-        rows = task.model.encode_video(pixels).embedding.float().cpu().numpy()
+    for positions, clip in task.each_clip(data, batch_size, failed):
+        rows = encode_clip(task.model, clip).embedding.float().cpu().numpy()
         own.update(zip(positions, rows, strict=True))
 
     found = {position: row for part in gather_objects(own) for position, row in part.items()}

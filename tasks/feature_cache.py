@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from datasets.video_text import VideoTextDataset
 from engine.distributed import barrier, gather_objects, rank
 from tasks.annotations import Split, digest_of
 from tasks.base import VideoTextTask
+from tasks.clips import encode_clip
 
 ROWS_A_FILE = 256
 
@@ -43,7 +45,7 @@ class FeatureCache:
             try:
                 with np.load(path, allow_pickle=False) as stored:
                     positions, rows = stored["positions"], stored["rows"]
-            except (OSError, ValueError, KeyError):
+            except (OSError, ValueError, KeyError, BadZipFile):
                 continue
             found.update(zip(positions.tolist(), rows, strict=True))
         return found
@@ -91,8 +93,8 @@ def cached_embeddings(
 
     if missing:
         data = make_data([split.present[position] for position in missing])
-        for places, pixels in task.each_video(data, batch_size, failed):
-            rows = task.model.encode_video(pixels).embedding.float().cpu().numpy()
+        for places, clip in task.each_clip(data, batch_size, failed):
+            rows = encode_clip(task.model, clip).embedding.float().cpu().numpy()
             cache.add([missing[place] for place in places], rows)
         cache.flush()
         barrier()

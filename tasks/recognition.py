@@ -29,6 +29,7 @@ from tasks.annotations import Part, Split, read_split
 from tasks.base import VideoTextTask
 from tasks.build import beside_checkpoint
 from tasks.class_prompts import prompts_of, templates_of
+from tasks.clips import encode_clip
 from tasks.data import clean_up, videos_alone
 from tasks.embeddings import embed_texts, embed_videos
 from tasks.metrics.confusion import draw_confusion, write_confusion
@@ -129,7 +130,7 @@ class RecognitionTask(VideoTextTask):
         """The cross-entropy of a micro-batch."""
         objective = self.config.objective
         assert self.head is not None and isinstance(objective, ClassObjectiveConfig)
-        logits = self.head(self.model.encode_video(batch["clip"].pixels).embedding)
+        logits = self.head(encode_clip(self.model, batch["clip"]).embedding)
         return {"classes": F.cross_entropy(logits, batch["label"], label_smoothing=objective.label_smoothing)}
 
     def fit(self) -> None:

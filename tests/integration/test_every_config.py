@@ -29,6 +29,7 @@ from models.tvts.sizes import TVTS_PUBLISHED
 from tasks.build import build_model
 from tasks.caption import CaptionTask
 from tasks.pretrain import PretrainTask
+from tasks.recognition import RecognitionTask
 from tasks.retrieval import RetrievalTask
 from tasks.vqa import VqaTask
 from tests.integration.runs import BASE, ROOT
@@ -41,9 +42,11 @@ CONFIGS = sorted(
     and not {"comparison", "stoa"} & {path.parent.name, path.parent.parent.name}
 )  # fmt: skip
 TASKS: dict[str, Any] = {
-    "pretrain": PretrainTask, "retrieval": RetrievalTask, "vqa": VqaTask, "caption": CaptionTask
+    "pretrain": PretrainTask, "retrieval": RetrievalTask, "vqa": VqaTask, "caption": CaptionTask,
+    "recognition": RecognitionTask,
 }  # fmt: skip
 LOSSES = {"pretrain": {"vtc", "vtm", "cap"}, "retrieval": {"vtc", "vtm"}, "vqa": {"vqa"}, "caption": {"cap"}}
+LOSSES["recognition"] = {"classes"}
 # Parameters of a ViT-B/16 and a ViT-L/16 without a classifier, as timm counts them, by width; and those of BERT-base
 # with TESTA's vocabulary, but for the keys and values of its attention to videos.
 IMAGE_ENCODER = {768: 85_798_656, 1024: 303_301_632}
@@ -103,6 +106,8 @@ def small(path: Path, root: Path) -> Any:
     settings: dict[str, Any] = {**flattened(YAML(typ="safe", pure=True).load(BASE)), **SMALL}
     if config.model.name == "tvts":
         settings = {**SMALL_TVTS}
+        if config.video.fit != "crop":
+            del settings["video.resize"]  # it would have no effect
     if config.model.name == "umt":
         settings = {**SMALL, **SMALL_UMT_TEXT}
         if "uta" in getattr(config.objective, "losses", ()):
@@ -144,12 +149,20 @@ def build_in_full(config: Any, is_small: bool) -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=name_of)
 def test_a_model_of_full_size_and_a_step_of_a_small_one(path: Path, tmp_path: Path) -> None:
     config = load_any(CONFIG_CLASSES, path, [])
-    build_in_full(replace(config, **NOTHING_TO_A_MODEL), is_small=path.parent.name == "debug")
+    nothing = {**NOTHING_TO_A_MODEL}
+    if config.task == "recognition":
+        # Its data have to be of classes.
+        nothing["data"] = DataConfig(root="data", dataset="labelled")
+        nothing["optim"] = type(config).__dataclass_fields__["optim"].default_factory()
+    build_in_full(replace(config, **nothing), is_small=path.parent.name == "debug")
 
     config = small(path, tmp_path)
     write_dataset(config.data, tmp_path, questions=config.task == "vqa")
     seed_everything(config.seed)
     task = TASKS[config.task](config, torch.device("cpu")).train()
+    if config.data.dataset == "ssv2_mc" or not config.trains_in_steps:
+        assert_evaluated(task)
+        return
     trainer = make_trainer(task, config)
     before = {name: parameter.detach().clone() for name, parameter in task.named_parameters()}
     trainer.train_step(task.train_epoch(0, 0))
@@ -165,6 +178,16 @@ def test_a_model_of_full_size_and_a_step_of_a_small_one(path: Path, tmp_path: Pa
     if line["lr"] > 0:
         block = {"tvts": "transformer.resblocks.0.", "umt": "encoder.blocks.0."}.get(config.model.name, "blocks.0.")
         assert any(name.startswith(f"model.{VIDEO_PART[config.model.name]}.{block}") for name in moved)
+
+
+def assert_evaluated(task: RecognitionTask) -> None:
+    """A probe is fitted, and the test set is evaluated by it, or by the options of its videos."""
+    with torch.no_grad():
+        if not task.config.trains_in_steps:
+            task.eval().fit()
+        result = task.eval().evaluate(final=True)
+    assert 0 <= result["metrics"]["top1"] <= result["metrics"]["top5"] <= 100
+    assert result["num_classes"] == (2 if task.head is not None else 174)
 
 
 def assert_of_full_size(config: Any, model: nn.Module) -> None:

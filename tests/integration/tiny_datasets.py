@@ -189,6 +189,45 @@ def _webvid_and_images(data: DataConfig, root: Path) -> None:
             _videos(media, [f"image{number}.mp4" for number in NUMBERS[2:]])
 
 
+def _labelled(root: Path) -> None:
+    names = [f"{'ab'[number % 2]}/clip{number}.mp4" for number in NUMBERS]
+    rows = [[name, name[0], f"group{number}", split] for split in SPLITS for number, name in enumerate(names)]
+    _table(root / "labels.csv", ["file", "label", "group", "split"], rows)
+    _videos(root, names)
+
+
+def _hmdb51(root: Path) -> None:
+    folder = root / "testTrainMulti_7030_splits"
+    folder.mkdir(parents=True)
+    for place, name in enumerate(("clap", "wave")):
+        # The first two clips of a class are for training, the others for the test.
+        lines = [f"clip{place}{number}.avi {1 + number // 2} " for number in NUMBERS]
+        for split in (1, 2, 3):
+            (folder / f"{name}_test_split{split}.txt").write_text("\n".join(lines) + "\n")
+    _videos(root / "videos", [f"clip{place}{number}.avi" for place in (0, 1) for number in NUMBERS])
+
+
+def _ucf101(root: Path) -> None:
+    names = [f"{'AB'[number % 2]}/v_{'AB'[number % 2]}_g0{number}_c01.avi" for number in NUMBERS]
+    (root / "classInd.txt").write_text("1 A\r\n2 B\r\n")
+    (root / "testlist01.txt").write_text("".join(f"{name}\r\n" for name in names))
+    (root / "trainlist01.txt").write_text("".join(f"{name} {'AB'.index(name[0]) + 1}\r\n" for name in names))
+    _videos(root / "videos", names)
+
+
+def _kinetics400(root: Path) -> None:
+    (root / "label_map_k400.txt").write_text("abseiling\nair drumming\n")
+    for split in ("train", "val"):
+        (root / f"{split}.txt").write_text("".join(f"{split}/clip{number}.mp4 {number % 2}\n" for number in NUMBERS))
+    _videos(root / "videos", [f"clip{number}.mp4" for number in NUMBERS])
+
+
+def _ssv2_mc(root: Path) -> None:
+    rows = [{"clip_name": f"{n}.webm", "options": [f"Moving {k}" for k in range(174)], "answer": n} for n in NUMBERS]
+    (root / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _videos(root / "videos", [f"{number}.mp4" for number in NUMBERS])
+
+
 WRITERS: dict[str, Callable[[Path], None]] = {
     "queryd": _queryd,
     "didemo": _didemo,
@@ -203,4 +242,9 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "ssv2_label": _ssv2("label"),
     "ssv2_template": _ssv2("template"),
     "msrvtt_mc": _msrvtt_mc,
+    "labelled": _labelled,
+    "hmdb51": _hmdb51,
+    "ucf101": _ucf101,
+    "kinetics400": _kinetics400,
+    "ssv2_mc": _ssv2_mc,
 }
