@@ -86,7 +86,7 @@ def longest_text(config: RunConfig) -> int:
     """Tokens of the longest text that the configuration lets through."""
     if isinstance(config, VqaConfig):
         return QUESTION_TOKENS
-    limits = (config.data.max_tokens, config.model.text.max_positions)
+    limits = (config.data.max_tokens, config.model.most_tokens)
     return min(limit for limit in limits if limit is not None)
 
 
@@ -118,6 +118,10 @@ def plan(config: RunConfig, processes: int, text_tokens: int | None, gpu_memory:
     """A column for each of the `ways`."""
     if text_tokens is not None and isinstance(config, VqaConfig):
         raise ValueError("--text-tokens: has no effect on questions, which are padded to one length")
+    if config.reads_labels:
+        raise ValueError(
+            f"task: {config.task} is not planned; plan a retrieval with vtc alone, whose video tower it has"
+        )
     rows, tokens = rows_a_process(config, processes), text_tokens or longest_text(config)
     if tokens < 3:
         raise ValueError(f"--text-tokens: {tokens} leave no word between [CLS] and [SEP]")

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from configs.evaluation import CaptioningConfig
-from configs.schema import TASKS, CaptionConfig, RunConfig, VqaConfig
+from configs.schema import TASKS, CaptionConfig, PretrainConfig, RunConfig, VqaConfig
+from datasets.annotations.timed_words import NUM_CLIPS
 from datasets.objects.along import BOXES, CLASSES, TRAJECTORY_IDS
 from datasets.samples import Clip
 from engine.step import TrainingStep
@@ -109,7 +110,9 @@ def batch_of(config: RunConfig, rows: int, text_tokens: int) -> dict[str, Any]:
         nouns = torch.arange(text_tokens) % 2 == 1
         batch["tags"] = (nouns.expand(rows, -1), ~nouns.expand(rows, -1))
     if not isinstance(config, VqaConfig):
-        return {**batch, "text": [_words(text_tokens)] * rows}
+        sorts = isinstance(config, PretrainConfig) and config.objective.sorts
+        of_each = NUM_CLIPS if sorts else 1
+        return {**batch, "text": [_words(text_tokens)] * (rows * of_each)}
 
     of_each = QUESTIONS_A_VIDEO if config.objective.questions == "all" else 1
     asked = torch.arange(rows * of_each)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from configs.load import from_dict, load
-from configs.schema import MODELS, PretrainConfig, RetrievalConfig
+from configs.schema import MODELS, PretrainConfig
 from scripts.plan_memory.step import META, make_task
 from tasks.objectives.table import OBJECTIVES, objective_class
 from tests.scripts.plan_memory.measured import CPU, peak_of_step
@@ -18,6 +18,7 @@ from tests.test_layout import ROOT
 SMALL = {"depth": 3, "width": 64, "heads": 2, "embed_dim": 16}
 TRAIN = {"precision": "fp32", "batch_size": ROWS, "max_epochs": 1}
 VIDEO = {"num_frames": 8, "image_size": 64}
+TVTS = ROOT / "configs" / "debug" / "tvts_pretrain_stories.yaml"
 STOA = ROOT / "configs" / "debug" / "stoa_pretrain_stories.yaml"
 
 
@@ -34,18 +35,11 @@ def with_umt(root: Path) -> Any:
 
 
 def with_tvts(root: Path) -> Any:
-    text = {"tokenizer": "from_data", "vocab_size": 560, "depth": 3, "width": 64, "heads": 2, "max_positions": 24}
-    settings = {
-        "data": {"root": str(root)},
-        "model": {**SMALL, "name": "tvts", "patch_size": 16, "sort_heads": 2, "text": text},
-        "aggregation": {**MERGING, "patches_per_block": 2},
-        "objective": {"losses": ["vtc"], "queue_size": 7, "momentum": 0.5},
-        "evaluation": {"rerank": 0},
-        "video": VIDEO,
-        "optim": {"lr": 1e-3},
-        "train": TRAIN,
-    }
-    return from_dict(RetrievalConfig, settings, "test")
+    """With transcripts to sort, hidden patches and merging."""
+    settings = [f"train.batch_size={ROWS}", "train.precision=fp32", "aggregation.reducer=geometry"]
+    return load(
+        PretrainConfig, TVTS, [*settings, "model.mask_ratio=0.5", "aggregation.patches_per_block=2", "data.cache=none"]
+    )
 
 
 def with_stoa(root: Path) -> Any:
