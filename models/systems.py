@@ -21,8 +21,8 @@ class System(NamedTuple):
         tokenizer: the module with `load_tokenizer(folder)` and `make_tokenizer(texts, vocab_size)`.
         weights: the `models.checkpoints.load.WeightFormats` that says which published files start such a model.
         cost: (model, video, aggregation sections) -> `models.parts.cost.Cost` of encoding one video.
-        convert: the module that makes published files our checkpoints and back, as `models.testa.weights.conversion`
-            does; None where `scripts.convert_checkpoint` knows no such files.
+        convert: the module that makes published files our checkpoints and back, as `models.tvts.conversion` does;
+            None where `scripts.convert_checkpoint` knows no such files.
         published: the tuple of `models.parts.published.Published` that `scripts.list_models` lists; None where none is.
     """
 
@@ -48,6 +48,7 @@ SYSTEMS: dict[str, System] = {
         tokenizer="models.umt.tokenizer",
         weights="models.umt.formats:FORMATS",
         cost="models.umt.cost:count",
+        convert="models.umt.conversion",
         published="models.umt.published:PUBLISHED",
     ),
     "tvts": System(
@@ -55,6 +56,7 @@ SYSTEMS: dict[str, System] = {
         tokenizer="models.parts.clip.tokenizer",
         weights="models.tvts.formats:FORMATS",
         cost="models.tvts.cost:count",
+        convert="models.tvts.conversion",
         published="models.tvts.published:PUBLISHED",
     ),
     "stoa": System(
@@ -62,6 +64,7 @@ SYSTEMS: dict[str, System] = {
         tokenizer="models.parts.clip.tokenizer",
         weights="models.stoa.formats:FORMATS",
         cost="models.stoa.cost:count",
+        convert="models.stoa.conversion",
         published="models.stoa.published:PUBLISHED",
     ),
 }

@@ -1,17 +1,21 @@
-"""Convert a checkpoint of TESTA or BLIP (.pth) into a checkpoint folder of this project, or such a folder into a .pth.
+"""Convert a published checkpoint of any system into a checkpoint folder of this project, or such a folder into a file.
 
     python -m scripts.convert_checkpoint testa_model_base_didemo_f32_f1p12.pth checkpoints/didemo_f32
+    python -m scripts.convert_checkpoint TVTSv2_ViT_B_16.pth checkpoints/tvts_b16
     python -m scripts.convert_checkpoint outputs/didemo_f32/checkpoint_best didemo_f32.pth
 
 The folder has weights, config.yaml and tokenizer, so `--evaluate checkpoint=FOLDER` and training from it need nothing
 else. Task and sizes are read from the names and shapes; --config says what those do not tell (aggregation, heads that
-are not 64 wide) and has to fit them. Files for images stay as they are, with `attention: space`; a run whose
-configuration says `divided` makes a video encoder of them on loading. The .pth holds {'model': ...} under the
-reference's names. Weights, dtypes, twins and queues are kept to the bit; optimizer states are not taken.
+are not 64 wide) and has to fit them. TESTA's and BLIP's, UMT's, TVTSv2's and STOA-VLP's files are known by their names;
+CLIP's become a TVTSv2 whose attention over time has no effect yet. BLIP's files for images stay as they are, with
+`attention: space`; a run whose configuration says `divided` makes a video encoder of them on loading. The file has the
+names of the system's own releases. Weights, dtypes, twins and queues are kept to the bit, except CLIP's halves, which
+become float32; optimizer states are not taken.
 """
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,7 @@ from engine.checkpoint_folder import (
     PICKLED,
     STATE,
     WEIGHTS,
+    is_pickled,
     read_weights,
     replacing_file,
     replacing_folder,
@@ -37,9 +42,8 @@ from models.checkpoints.load import fit
 from models.checkpoints.native import TWIN
 from models.checkpoints.stored import grouped
 from models.parts.momentum import MomentumTwin
-from models.parts.tokenizer import load_tokenizer
 from models.systems import SYSTEMS, piece
-from tasks.build import TOKENIZER, build_model
+from tasks.build import TOKENIZER, build_model, read_any_weights
 
 Tensors = dict[str, torch.Tensor]
 
@@ -68,7 +72,7 @@ def infer_config(tensors: Tensors, conversion: Any) -> TaskConfig:
 def convert_to_folder(source: str, target: Path, config_file: Path | None, tokenizer_source: str | None) -> list[str]:
     """Write a reference file as a checkpoint folder; what was done, in lines."""
     path = local_path(source)
-    tensors = read_weights(path)
+    tensors = read_any_weights(path)
     if native.matches(tensors):
         raise ValueError(f"{source}: is a checkpoint of this project; name a file OUT{PICKLED[0]} to convert it to")
     conversion = conversion_of(tensors, source)
@@ -81,8 +85,9 @@ def convert_to_folder(source: str, target: Path, config_file: Path | None, token
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
 
-    named = tokenizer_source or config.model.text.tokenizer
-    tokenizer = load_tokenizer(str(tokenizer_folder(named, setting="--tokenizer", otherwise="")))
+    kind = piece(config.model.name, "tokenizer")
+    find = getattr(kind, "vocabulary_path", partial(tokenizer_folder, setting="--tokenizer", otherwise=""))
+    tokenizer = kind.load_tokenizer(str(find(tokenizer_source or config.model.text.tokenizer)))
     if len(tokenizer) > config.model.text.vocab_size:
         raise ValueError(f"{source}: has {config.model.text.vocab_size} words, and the tokenizer {len(tokenizer)}")
 
@@ -102,11 +107,11 @@ def convert_to_folder(source: str, target: Path, config_file: Path | None, token
     summary = (
         f"{config.task}, {video.num_frames} frames of {video.image_size} pixels, {conversion.described(config.model)}"
     )
-    dropped = grouped(name for name in tensors if conversion.is_dropped(name))
+    dropped = conversion.left_out(tensors)
 
     return [
         f"{target}: {summary}, {len(converted)} tensors",
-        f"not kept, since they are counted and not learned: {', '.join(dropped) or 'nothing'}",
+        *(f"not kept: {', '.join(grouped(names))}: {reason}" for reason, names in dropped.items()),
         *(f"when it is loaded: {note}" for note in report.notes),
     ]
 
@@ -121,11 +126,13 @@ def convert_to_file(source: str, target: Path, config_file: Path | None) -> list
     config = load_any(CONFIG_CLASSES, config_path, [])
     if SYSTEMS[config.model.name].convert is None:
         raise ValueError(f"{source}: is of {config.model.name}, whose files this command does not write")
-    task = config.task
-    converted = piece(config.model.name, "convert").to_reference(tensors, task)
+    conversion = piece(config.model.name, "convert")
+    converted = conversion.to_reference(tensors, config.task)
+    key = conversion.saved_under
     with replacing_file(target) as temporary:
-        torch.save({"model": converted}, temporary)
-    return [f"{target}: {task}, {len(converted)} tensors under 'model'"]
+        torch.save(converted if key is None else {key: converted}, temporary)
+    where = "at the top" if key is None else f"under {key!r}"
+    return [f"{target}: {config.task}, {len(converted)} tensors {where}"]
 
 
 def main() -> int:
@@ -134,14 +141,14 @@ def main() -> int:
     parser.add_argument("source", metavar="IN", help="file, checkpoint folder, or hf://OWNER/REPO/FILE")
     parser.add_argument("target", metavar="OUT", type=Path, help=f"new folder, or new file *{PICKLED[0]}")
     parser.add_argument("--config", type=Path, help="YAML file of the model that IN holds")
-    parser.add_argument("--tokenizer", help="folder or hub name; by default bert-base-uncased, or what --config says")
+    parser.add_argument("--tokenizer", help="folder, file or hub name; by default the system's own, or --config's")
     arguments = parser.parse_args()
     start_logging()
 
     try:
         if arguments.target.exists():
             raise ValueError(f"{arguments.target}: exists; choose another name")
-        if arguments.target.suffix in PICKLED:
+        if is_pickled(arguments.target):
             if arguments.tokenizer is not None:
                 raise ValueError("--tokenizer: has no effect on the way to a file, which holds none")
             lines = convert_to_file(arguments.source, arguments.target, arguments.config)

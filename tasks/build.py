@@ -5,7 +5,7 @@ from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from configs.schema import TaskConfig
 from engine.checkpoint_folder import OPTIMIZER, read_weights
@@ -53,6 +53,11 @@ def beside_checkpoint(config: TaskConfig, name: str) -> Path | None:
     return Checkpoint.find(config.checkpoint).beside(name)
 
 
+def read_any_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint folder or file, also of OpenAI's TorchScript archives, of which we write none."""
+    return read_torchscript(path) if path.is_file() and is_torchscript(path) else read_weights(path)
+
+
 def load_checkpoint(config: TaskConfig, model: nn.Module, twin: MomentumTwin | None) -> None:
     """Load the weights of `checkpoint`, if one is given, into the model and its twin, and log what was loaded.
 
@@ -66,8 +71,7 @@ def load_checkpoint(config: TaskConfig, model: nn.Module, twin: MomentumTwin | N
         return
 
     path = Checkpoint.find(config.checkpoint).path
-    # A TorchScript archive is one of OpenAI's CLIP files; we write none ourselves.
-    tensors = read_torchscript(path) if path.is_file() and is_torchscript(path) else read_weights(path)
+    tensors = read_any_weights(path)
     report = load_into(model, tensors, config.checkpoint, formats=piece(config.model.name, "weights"), twin=twin)
     _start_text(config, model, report.taken)
 

@@ -1,12 +1,13 @@
 """Whose files start UMT's models: our own checkpoints and UMT's published files."""
 
 from collections.abc import Callable, Container, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from models.checkpoints import native
-from models.checkpoints.stored import OTHER_VOCABULARY, FittedPart, Stored
+from models.checkpoints.stored import OTHER_VOCABULARY, FittedPart, Stored, part_of
 from models.umt import weights
 from models.umt.bert_file import start_from_bert
 
@@ -25,8 +26,13 @@ class OwnCheckpoints:
 
     @staticmethod
     def read(tensors: Mapping[str, Tensor]) -> Stored:
-        """The weights; of pre-training also the answer decoder that starts from it."""
-        return weights.with_answer_decoder(native.read(tensors))
+        """The weights; of pre-training also the answer decoder that starts from it.
+
+        A converted file of stage 1 has a video encoder alone; the rest of a model then stays fresh.
+        """
+        stored = native.read(tensors)
+        is_alone = {part_of(name) for name in stored.weights} == {"vision_encoder"}
+        return weights.with_answer_decoder(replace(stored, rest_is_fresh=is_alone))
 
 
 class PublishedFiles:

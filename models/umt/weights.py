@@ -98,12 +98,28 @@ def to_published(tensors: Mapping[str, Tensor], kind: Kind) -> dict[str, Tensor]
 
 def config_of(tensors: Mapping[str, Tensor], pooling: Literal["frames", "all"] = "frames") -> UMTConfig:
     """The sizes of a file that `read` has read, which must hold a text encoder; `KeyError` names what it lacks."""
-    embedding = tensors["vision_encoder.encoder.patch_embed.proj.weight"]
     words = tensors["text_encoder.embeddings.word_embeddings.weight"]
     layers = "text_encoder.encoder.layer."
     fused = [int(match[1]) for name in tensors if (match := CROSS_ATTENTION.match(name))]
-    width, text_width = embedding.shape[0], words.shape[1]
-    projection = tensors.get("vision_proj.weight")
+    text = SplitTextConfig(
+        vocab_size=words.shape[0],
+        depth=_count(tensors, layers),
+        width=words.shape[1],
+        heads=max(1, words.shape[1] // HEAD_WIDTH),
+        intermediate=tensors[f"{layers}0.intermediate.dense.weight"].shape[0],
+        max_positions=tensors["text_encoder.embeddings.position_embeddings.weight"].shape[0],
+        token_types=tensors["text_encoder.embeddings.token_type_embeddings.weight"].shape[0],
+        fusion_layer=min(fused, default=0),
+    )
+    return vision_config_of(tensors, text, pooling)
+
+
+def vision_config_of(
+    tensors: Mapping[str, Tensor], text: SplitTextConfig, pooling: Literal["frames", "all"] = "frames"
+) -> UMTConfig:
+    """The sizes of a file's video encoder, beside a text encoder of known sizes."""
+    embedding = tensors["vision_encoder.encoder.patch_embed.proj.weight"]
+    width, projection = embedding.shape[0], tensors.get("vision_proj.weight")
     return UMTConfig(
         depth=_count(tensors, "vision_encoder.encoder.blocks."),
         width=width,
@@ -112,16 +128,7 @@ def config_of(tensors: Mapping[str, Tensor], pooling: Literal["frames", "all"] =
         mlp_ratio=tensors["vision_encoder.encoder.blocks.0.mlp.fc1.weight"].shape[0] / width,
         pooling=pooling,
         embed_dim=UMTConfig.embed_dim if projection is None else projection.shape[0],
-        text=SplitTextConfig(
-            vocab_size=words.shape[0],
-            depth=_count(tensors, layers),
-            width=text_width,
-            heads=max(1, text_width // HEAD_WIDTH),
-            intermediate=tensors[f"{layers}0.intermediate.dense.weight"].shape[0],
-            max_positions=tensors["text_encoder.embeddings.position_embeddings.weight"].shape[0],
-            token_types=tensors["text_encoder.embeddings.token_type_embeddings.weight"].shape[0],
-            fusion_layer=min(fused, default=0),
-        ),
+        text=text,
     )
 
 

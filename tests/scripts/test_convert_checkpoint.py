@@ -166,7 +166,7 @@ def test_a_twin_that_does_not_fit_is_refused_as_well(tmp_path: Path, tokenizer: 
         ({"weight": torch.zeros(1)}, "is no checkpoint of TESTA or BLIP"),
         (
             {"patch_embed.proj.weight": torch.zeros(1)},
-            "is no checkpoint of TESTA or BLIP; ViTs of timm need no",
+            "is no checkpoint of TESTA or BLIP (ViTs of timm need no",
         ),
         ({"model.visual_encoder.cls_token": torch.zeros(1)}, "is a checkpoint of this project; name a file OUT.pth"),
         ({"visual_encoder.blocks.0.x": torch.zeros(1)}, "holds visual_encoder: that is no model of a task"),

@@ -1,6 +1,6 @@
 """Convert files of TESTA and BLIP to our checkpoints and back: the entry `convert` in the table of systems."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -10,7 +10,8 @@ from configs.models.base import ModelConfig
 from configs.models.testa import as_testa
 from models.testa.weights import blip, exchange, sizes
 
-known_files = "TESTA or BLIP; ViTs of timm need no conversion, load them"
+known_files = "TESTA or BLIP (ViTs of timm need no conversion, load them)"
+saved_under = "model"
 matches = blip.matches
 to_native = exchange.to_native
 to_reference = exchange.to_reference
@@ -26,9 +27,10 @@ def settings_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return settings
 
 
-def is_dropped(name: str) -> bool:
-    """Whether our checkpoints omit a tensor of a file, since it is counted and not learned."""
-    return name.endswith(blip.POSITION_IDS)
+def left_out(names: Iterable[str]) -> dict[str, list[str]]:
+    """The names that our checkpoints omit, by reason."""
+    counted = [name for name in names if name.endswith(blip.POSITION_IDS)]
+    return {"they are counted and not learned": counted} if counted else {}
 
 
 def described(model: ModelConfig) -> str:
