@@ -10,302 +10,20 @@ Shapes: V videos, P texts, E width of the shared space, N video tokens, D width,
 """
 
 import logging
-import re
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import torch
-from torch import Tensor
 
-from datasets.samples import Clip, collate
-from datasets.text import check_text, has_words
 from engine.hub import Checkpoint
-from engine.precision import DTYPES, Precision, autocast, check_gpu_is_supported, resolve_precision
+from engine.precision import DTYPES, Precision, check_gpu_is_supported, resolve_precision
 from engine.run import choose_device
-from inference.trained import CAN_DO, Seconds, Video, abilities_of, records_of, settings_to_use, trained_task
-from models.parts.features import VideoFeatures
-from tasks.base import VideoTextTask, progress_bar
-from tasks.caption import CaptionTask
-from tasks.clips import clip_tokens, encode_clip
-from tasks.data import clean_up, video_text
-from tasks.tokenized_texts import TEXTS_AT_ONCE
-from tasks.vqa import QUESTION_TOKENS, AnswerList, VqaTask, padded
+from inference.outputs import EncodedTokens as EncodedTokens
+from inference.trained import settings_to_use, trained_task
+from inference.trained_model import TrainedModel as TrainedModel
 
 logger = logging.getLogger(__name__)
-VIDEOS_AT_ONCE = 8
-PRETRAINED_CAPTION: dict[str, Any] = {"method": "beam", "num_beams": 3, "min_tokens": 1, "max_tokens": 64}
-"""How a pre-trained checkpoint generates, as it records no settings; like `VisionLanguageModel.generate`."""
-
-
-class Match(NamedTuple):
-    """The matching head's verdict on a video and a text: the logit of a match, and its probability in (0, 1)."""
-
-    logit: float
-    probability: float
-
-
-class EncodedTokens(NamedTuple):
-    """The encoder's output for one video, on the CPU.
-
-    Attributes:
-        tokens: (N, D), the class token first.
-        size: (N,) float32, how many original cells each token holds.
-        origins: (T, L) int64, for each original cell the index in `tokens` of the token that holds it; -1 if dropped.
-        frames: (T, 3, H, W) uint8, the pixels that were encoded.
-    """
-
-    tokens: Tensor
-    size: Tensor
-    origins: Tensor
-    frames: Tensor
-
-
-class TrainedModel:
-    """A checkpoint that is ready to use; `load_model` makes one.
-
-    Methods raise ValueError if the checkpoint was not trained for them, or if a video cannot be read.
-
-    Attributes:
-        config: the settings in use.
-        model, tokenizer: the modules themselves, folded for inference.
-        abilities: the methods that work.
-    """
-
-    def __init__(self, task: VideoTextTask, checkpoint: Checkpoint, precision: Precision) -> None:
-        self.task, self.checkpoint, self.precision = task, checkpoint, precision
-        self.source = checkpoint.source
-        self.config, self.device = task.config, task.device
-        self.model, self.tokenizer = task.model, task.tokenizer
-        self.abilities = abilities_of(task.config)
-
-    def encode_video(
-        self,
-        videos: Video | Sequence[Video],
-        start: Seconds = None,
-        end: Seconds = None,
-        *,
-        return_tokens: bool = False,
-    ) -> Tensor | VideoFeatures:
-        """Embeddings (V, E), unit length, float32, on the CPU; (E,) for a single path. An image is a still video.
-
-        `start` and `end` choose a part, in seconds; for a list of videos, one number for all or a list with a number or
-        None for each. `return_tokens` adds the tokens, (V, N, D) or (N, D), that matching and decoders attend to.
-        """
-        self._require("encode_video")
-        embeddings, tokens = [], []
-        for _, clips in self._clips(videos, start, end):
-            features = self.encode_clips(clips)
-            assert features.embedding is not None
-            embeddings.append(features.embedding.cpu())
-            if return_tokens:
-                tokens.append(features.tokens.cpu())
-
-        first = 0 if isinstance(videos, Video) else slice(None)
-        embedding = torch.cat(embeddings)[first]
-        return VideoFeatures(torch.cat(tokens)[first], embedding) if return_tokens else embedding
-
-    def encode_text(self, texts: str | Sequence[str]) -> Tensor:
-        """Embeddings (P, E), unit length, float32, on the CPU; (E,) for a single text."""
-        self._require("encode_text")
-        with self.computing():
-            rows = [self.model.encode_text(*part).embedding.cpu() for part in self._tokenized(texts)]
-        return torch.cat(rows)[0 if isinstance(texts, str) else slice(None)]
-
-    def words_read(self, text: str, *, question: bool = False) -> tuple[int, int]:
-        """How many words of a text the model reads, and how many the text has.
-
-        Every limit counts: `data.max_words`, `data.max_tokens`, the text encoder's positions, and for a question its
-        own limits. The last word may be read in part.
-        """
-        clean, max_tokens = clean_up(self.config), QUESTION_TOKENS if question else None
-        ends = [word.end() for word in re.finditer(r"\S+", text)]
-
-        def ids_of(part: str) -> list[int]:
-            ids, mask = self.task.tokenize([clean(part)], max_tokens)
-            return ids[mask.bool()].tolist()
-
-        # Binary search for the shortest prefix with the whole text's ids; the rest was cut, or removed by cleaning.
-        whole = ids_of(text)
-        fewest = bisect_left(ends, True, key=lambda end: ids_of(text[:end]) == whole)
-        rest = text[ends[fewest] :]
-        return (fewest + 1 if clean(rest).strip() else len(ends)), len(ends)
-
-    def match(
-        self,
-        video: Video | EncodedTokens,
-        texts: str | Sequence[str],
-        start: float | None = None,
-        end: float | None = None,
-    ) -> Match | list[Match]:
-        """Ask the matching head whether each text describes the video, which may be encoded already."""
-        self._require("match")
-        encoded = video if isinstance(video, EncodedTokens) else self.encode_tokens(video, start, end)
-        logits = self.match_logits(encoded, texts)
-        pairs = zip(logits[:, 1].tolist(), logits.softmax(dim=1)[:, 1].tolist(), strict=True)
-        matches = [Match(*pair) for pair in pairs]
-        return matches[0] if isinstance(texts, str) else matches
-
-    def match_logits(self, encoded: EncodedTokens, texts: str | Sequence[str]) -> Tensor:
-        """The logits (P, 2) of no match and match of each text with an encoded video, float32, on the CPU."""
-        self._require("match")
-        tokens = encoded.tokens.unsqueeze(0).to(self.device)
-        with self.computing():
-            return torch.cat([self.model.match(tokens, *part).float().cpu() for part in self._tokenized(texts)])
-
-    def answer(
-        self,
-        video: Video,
-        questions: str | Sequence[str],
-        start: float | None = None,
-        end: float | None = None,
-        *,
-        answers: Sequence[str] | None = None,
-    ) -> str | list[str]:
-        """The answer to each question about a video; the video is encoded once.
-
-        The answers from training are ranked, or the given `answers`; with evaluation.inference=generate the decoder
-        writes the answer.
-        """
-        self._require("answer")
-        task = self.task
-        assert isinstance(task, VqaTask)
-        listed = self._answers(answers)
-        clip = self._read(video, start, end)
-        with self.computing():
-            tokens = clip_tokens(self.model, clip.to(self.device))
-            asked = list(self._tokenized(questions, QUESTION_TOKENS))
-            states = padded([self.model.ground_text(tokens, ids, mask) for ids, mask in asked])
-            given = task.answers_to(states, padded([mask for _, mask in asked]), listed)
-        return given[0] if isinstance(questions, str) else given
-
-    def caption(self, videos: Video | Sequence[Video], start: Seconds = None, end: Seconds = None) -> str | list[str]:
-        """A caption for each video, generated as the `evaluation` section says; `start` and `end` as in `encode_video`.
-
-        Nucleus sampling depends on the seed and on the video's position in the list.
-        """
-        self._require("caption")
-        written: list[str] = []
-        for positions, clips in self._clips(videos, start, end):
-            with self.computing():
-                ids = self._written_ids(positions, clip_tokens(self.model, clips.to(self.device)))
-            written += self.tokenizer.written(ids)
-        return written[0] if isinstance(videos, Video) else written
-
-    def encode_tokens(self, video: Video, start: float | None = None, end: float | None = None) -> EncodedTokens:
-        """The tokens of one video, with the cells that each token holds and the frames that were encoded."""
-        clip = self._read(video, start, end)
-        with self.computing():
-            encoded = self.model.trace_video(clip.pixels.to(self.device))
-        assert encoded.origins is not None
-        frames = clip.pixels[0]
-        return EncodedTokens(encoded.tokens[0].cpu(), encoded.size[0].cpu(), encoded.origins[0].cpu(), frames)
-
-    def encode_pixels(self, video_BTCHW: Tensor) -> "PixelFeatures":
-        """Encode frames from `read_video`, uint8 (B, T, 3, H, W); the result stays on the device."""
-        return self.encode_clips(Clip.of_pixels(video_BTCHW))
-
-    def encode_clips(self, clips: Clip) -> "PixelFeatures":
-        """Encode clips, with what goes along with them; the result stays on the device."""
-        clips = clips.to(self.device, non_blocking=True)
-        with self.computing():
-            if "encode_video" not in self.abilities:
-                return PixelFeatures(clip_tokens(self.model, clips), None)
-            features = encode_clip(self.model, clips)
-            return PixelFeatures(features.tokens, features.embedding)
-
-    def read_video(self, video: Video, start: float | None = None, end: float | None = None) -> Tensor:
-        """The frames (T, 3, H, W), uint8, that the encoder gets from a video, an image, or a part of a video."""
-        return self._read(video, start, end).pixels[0]
-
-    @contextmanager
-    def computing(self) -> Iterator[None]:
-        """Compute as in training's evaluation: in the same precision, without gradients."""
-        with torch.no_grad(), autocast(self.device, self.precision):
-            yield
-
-    def _read(self, video: Video, start: float | None, end: float | None) -> Clip:
-        """A video as a batch of one clip."""
-        return next(self._clips(video, start, end))[1]
-
-    def _clips(self, videos: Video | Sequence[Video], start: Seconds, end: Seconds) -> Iterator[tuple[list[int], Clip]]:
-        """Positions and clips on the CPU, batch by batch."""
-        data = video_text(self.config, records_of(videos, start, end), training=False)
-        parts = [range(len(data))[first : first + VIDEOS_AT_ONCE] for first in range(0, len(data), VIDEOS_AT_ONCE)]
-        for part in progress_bar(parts, "videos") if len(parts) > 1 else parts:
-            batch = collate([data[position] for position in part])
-            for failure in batch["failed"]:
-                raise ValueError(f"{failure['video']}: cannot be read ({failure['reason']}); give another file")
-            yield list(part), batch["clip"]
-
-    def _tokenized(self, texts: str | Sequence[str], max_tokens: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Ids and mask of the texts, cleaned as in training, in batches."""
-        given = [texts] if isinstance(texts, str) else list(texts)
-        check_texts(given, "text")
-        clean = clean_up(self.config)
-        cleaned = [clean(text) for text in given]
-        for first in range(0, len(cleaned), TEXTS_AT_ONCE):
-            yield self.task.tokenize(cleaned[first : first + TEXTS_AT_ONCE], max_tokens)
-
-    def _answers(self, given: Sequence[str] | None) -> AnswerList | None:
-        """The answers to rank; None if the decoder writes them."""
-        task = self.task
-        assert isinstance(task, VqaTask)
-        if task.evaluation.inference == "generate":
-            if given is not None:
-                raise ValueError("answers: have no effect with evaluation.inference generate, which writes them")
-            return None
-        if given is None:
-            return self._trained_answers
-        if not given:
-            raise ValueError("answers: none are given to rank; give at least one")
-        check_texts(given, "answer")
-        return task.answer_list(list(given))
-
-    @cached_property
-    def _trained_answers(self) -> AnswerList:
-        assert isinstance(self.task, VqaTask)
-        return self.task.answer_list(list(self.task.known_answers()))
-
-    def _written_ids(self, positions: list[int], tokens: Tensor) -> Tensor:
-        """Ids (B, S) of a caption for each video of a batch."""
-        if not isinstance(self.task, CaptionTask):
-            most = min(PRETRAINED_CAPTION["max_tokens"], self.config.model.text.max_positions)
-            settings = {**PRETRAINED_CAPTION, "max_tokens": most}
-            noise = None
-        else:
-            settings = self.task.generation()
-            noise = self.task.noise(positions, settings["max_tokens"]) if settings["method"] == "nucleus" else None
-        way = {name: value for name, value in settings.items() if name != "method"}
-        return self.model.generate(tokens, noise=noise, **way)
-
-    def _require(self, ability: str) -> None:
-        if ability not in self.abilities:
-            raise ValueError(
-                f"{self.source}: a checkpoint of {self.config.task} cannot {ability}, only "
-                f"{', '.join(self.abilities)}; load {CAN_DO[ability]}"
-            )
-
-
-def check_texts(texts: Sequence[str], name: str) -> None:
-    """Refuse texts as a manifest would: a ValueError if there are none, or if one has no words or is unusable."""
-    if not texts:
-        raise ValueError(f"no {name}s are given; give at least one")
-    for position, text in enumerate(texts):
-        if not isinstance(text, str) or not has_words(text):
-            raise ValueError(f"{name} {position} is {text!r}, which has no words; write at least one")
-        check_text(text, f"{name} {position}")
-
-
-class PixelFeatures(NamedTuple):
-    """Tokens (B, N, D), and embeddings (B, E) if the checkpoint was trained for them."""
-
-    tokens: Tensor
-    embedding: Tensor | None
 
 
 def load_model(
@@ -326,21 +44,21 @@ def load_model(
     Raises:
         ValueError: the checkpoint does not exist, or a setting does not fit it.
     """
-    where = choose_device() if device is None else torch.device(device)
-    if where.type == "cuda" and not torch.cuda.is_available():
+    used_device = choose_device() if device is None else torch.device(device)
+    if used_device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device: {device} is not there; leave it out, or give cpu")
-    check_gpu_is_supported(where)
+    check_gpu_is_supported(used_device)
 
     checkpoint = source if isinstance(source, Checkpoint) else Checkpoint.find(str(source))
     settings = settings_to_use(checkpoint, list(overrides), config)
 
-    if dtype is None and settings.train.precision == "fp16" and where.type == "cpu":
+    if dtype is None and settings.train.precision == "fp16" and used_device.type == "cpu":
         logger.info("fp32 in place of fp16, in which it was trained and which needs a GPU")
         dtype = "fp32"
     if dtype is not None:
         settings = replace(settings, train=replace(settings.train, precision=dtype))
-    precision = resolve_precision(settings.train.precision, where)
+    precision = resolve_precision(settings.train.precision, used_device)
 
-    task = trained_task(settings, where)
+    task = trained_task(settings, used_device)
     task.fold_for_inference(DTYPES[precision])
     return TrainedModel(task, checkpoint, precision)

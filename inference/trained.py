@@ -54,10 +54,14 @@ def settings_to_use(checkpoint: Checkpoint, overrides: list[str], config: Path |
             f"{checkpoint.source}: has no {CONFIG} beside it; give with config the YAML file that it was trained by"
         )
 
-    told = load_any(CONFIG_CLASSES, trained, []) if config is None else load_any(CONFIG_CLASSES, config, overrides)
+    if config is None:
+        trained_config = load_any(CONFIG_CLASSES, trained, [])
+    else:
+        trained_config = load_any(CONFIG_CLASSES, config, overrides)
+
     # Quoted, because a path may contain characters with a meaning in YAML.
-    asked = [f"checkpoint={json.dumps(str(checkpoint.path))}", *overrides]
-    settings = load_to_evaluate(type(told), config, asked)
+    weights = f"checkpoint={json.dumps(str(checkpoint.path))}"
+    settings = load_to_evaluate(type(trained_config), config, [weights, *overrides])
 
     if isinstance(settings, CaptionConfig):
         # Nothing is scored here, and this metric never needs Java.

@@ -17,6 +17,7 @@ from PIL import Image
 
 from inference.api import TrainedModel, load_model
 from tasks.data import clean_up
+from tasks.pair_matching import PairMatcher
 from tasks.retrieval import RetrievalTask
 from tests.integration.runs import ROOT, SCRIPTS, start, train
 from tests.tiny_runs import FRAMES, IMAGE, write_data, write_questions
@@ -73,7 +74,7 @@ def evaluate(checkpoint: Path, task: str, out: Path, *overrides: str) -> list[di
 def evaluated(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """What passes through training's evaluation of retrieval: embeddings, and the logits of matching by video."""
     seen: dict[str, Any] = {"logits": {}}
-    embed_texts, encode_videos, match = RetrievalTask._embed_texts, RetrievalTask._encode_videos, RetrievalTask._match
+    embed_texts, encode_videos, match = RetrievalTask._embed_texts, RetrievalTask._encode_videos, PairMatcher.match
 
     def embedded(task: RetrievalTask, texts: Any) -> Any:
         seen["texts"] = embed_texts(task, texts)
@@ -84,14 +85,14 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
         seen["videos"] = found.embeddings
         return found
 
-    def matched(task: RetrievalTask, tokens: Any, chosen: Any, texts: Any) -> Any:
-        logits = match(task, tokens, chosen, texts)
+    def matched(matcher: PairMatcher, tokens: Any, chosen: Any) -> Any:
+        logits = match(matcher, tokens, chosen)
         seen["logits"][len(seen["logits"])] = dict(zip(chosen.tolist(), logits.tolist(), strict=True))
         return logits
 
     monkeypatch.setattr(RetrievalTask, "_embed_texts", embedded)
     monkeypatch.setattr(RetrievalTask, "_encode_videos", encoded)
-    monkeypatch.setattr(RetrievalTask, "_match", matched)
+    monkeypatch.setattr(PairMatcher, "match", matched)
     yield seen
 
 
