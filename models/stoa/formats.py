@@ -81,19 +81,19 @@ def copies_of_towers(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What starts the fusion, trajectory and action encoders: copies of CLIP's towers, which are under our names.
 
     The fusion encoder takes the text tower's blocks and positions, the two small encoders the video tower's last two
-    blocks, `ln_post` and `proj`. A model takes what it has of them.
+    blocks, `ln_post` and `proj`. A model takes what it has of them. What the towers lack is missed on loading.
     """
     copies: dict[str, Tensor] = {}
-    width, embed_dim = found["text.text_projection"].shape
-    if width == embed_dim:
+    projection, positions = found.get("text.text_projection"), found.get(f"text.{POSITIONS}")
+    if projection is not None and positions is not None and projection.shape[0] == projection.shape[1]:
         copies |= _moved(found, "text.transformer.", "fusion.transformer.")
-        copies[f"fusion.{POSITIONS_OF_TEXTS}"] = found[f"text.{POSITIONS}"].clone()
+        copies[f"fusion.{POSITIONS_OF_TEXTS}"] = positions.clone()
 
     blocks = "visual.transformer.resblocks."
-    depth = 1 + max(int(name.removeprefix(blocks).partition(".")[0]) for name in found if name.startswith(blocks))
+    depth = 1 + max((int(_after(blocks, name)) for name in found if name.startswith(blocks)), default=-1)
     for encoder, count in SMALL_ENCODERS.items():
-        for name in ("ln_post.weight", "ln_post.bias", "proj"):
-            copies[f"{encoder}.{name}"] = found[f"visual.{name}"].clone()
+        for name in ("visual.ln_post.", "visual.proj"):
+            copies |= _moved(found, name, f"{encoder}.{name.removeprefix('visual.')}")
         for block in range(count):
             source = f"{blocks}{depth - 2 + block}."
             copies |= _moved(found, source, f"{encoder}.transformer.resblocks.{block}.")
@@ -145,3 +145,8 @@ def _tower_name(name: str) -> str:
 
 def _moved(found: Mapping[str, Tensor], source: str, target: str) -> dict[str, Tensor]:
     return {target + name.removeprefix(source): found[name].clone() for name in found if name.startswith(source)}
+
+
+def _after(start: str, name: str) -> str:
+    """The part of a dotted name that follows its beginning."""
+    return name.removeprefix(start).partition(".")[0]

@@ -1,11 +1,10 @@
-"""STOA-VLP as a system: its configuration builds the published sizes, its cost, and the files it starts from."""
+"""STOA-VLP as a system: its configuration builds the published sizes, and its cost."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.testing import assert_close
 
 from configs.load import from_dict, load
@@ -13,24 +12,15 @@ from configs.model import AggregationConfig, VideoConfig
 from configs.models.stoa import StoaConfig
 from configs.schema import PretrainConfig
 from engine.bert_adam import BertAdam
-from engine.checkpoint_folder import read_weights
 from engine.optim import build_optimizer
-from models.checkpoints.load import load_into
-from models.parts.clip.names import to_transformers
 from models.protocols import DualEncoder
-from models.stoa.formats import FORMATS
 from models.stoa.sizes import StoaSizes, sizes_of
 from models.stoa.task_model import TaskModel
-from models.stoa.weights import UNUSED, load_published, published_name, start_from_clip
+from models.stoa.weights import published_name
 from models.systems import count, piece
 from tests.models.stoa.tiny import SIZES, frames, objects, randomise, texts
-from tests.parity.cases import read_case, weights_of
-from tests.parity.stoa_branches import sizes_of as golden_sizes
 
 ROOT = Path(__file__).resolve().parents[3]
-CASE = read_case(ROOT / "tests" / "parity" / "golden" / "stoa" / "stoa_total.safetensors")
-PUBLISHED = weights_of(CASE.tensors, "state_dict.")
-GOLDEN = golden_sizes(CASE.meta)
 
 
 def section(**sections: Any) -> PretrainConfig:
@@ -46,15 +36,6 @@ def section(**sections: Any) -> PretrainConfig:
     if settings["model"].get("objects") != "none":
         settings["data"] = {**settings["data"], "objects": "a.objects"}
     return from_dict(PretrainConfig, settings, "a test")
-
-
-def clip_weights() -> dict[str, Tensor]:
-    """CLIP's part of the golden weights, under OpenAI's names."""
-    towers = ("clip.visual.", "clip.transformer.", "clip.token_", "clip.positional_", "clip.ln_final.")
-    found = {name: tensor for name, tensor in PUBLISHED.items() if name.startswith(towers)}
-    found |= {name: PUBLISHED[name] for name in ("clip.text_projection", "clip.logit_scale")}
-    bare = {name.removeprefix("clip."): tensor for name, tensor in found.items()}
-    return {name: tensor for name, tensor in bare.items() if "object_encoder" not in name and not UNUSED.match(name)}
 
 
 def test_a_configuration_builds_the_published_model() -> None:
@@ -144,59 +125,6 @@ def test_tasks_encode_and_match_through_the_protocols() -> None:
         assert_close(both[2:], alone, atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="these have none"):
         model.encode_video(frames(3), {})
-
-
-def test_models_start_from_published_files() -> None:
-    model, expected = TaskModel(GOLDEN), TaskModel(GOLDEN)
-    load_published(expected, PUBLISHED, GOLDEN, "f")
-    halves = {f"module.{name}": tensor for name, tensor in PUBLISHED.items()}
-    report = load_into(model, halves, "f", formats=FORMATS)
-    assert report.kind == "STOA-VLP" and report.notes == []
-    assert "the published model never reads it" in report.left and "this model has no such block" in report.left
-    for name, tensor in expected.state_dict().items():
-        assert torch.equal(model.state_dict()[name], tensor), name
-
-    # Parts that a file lacks start from its towers.
-    without = {name: tensor for name, tensor in PUBLISHED.items() if not name.startswith("clip.object_act_fusion")}
-    report = load_into(model, without, "f", formats=FORMATS)
-    assert any("object_act_fusion: copied" in note for note in report.notes)
-    assert torch.equal(model.object_act_fusion.proj, model.visual.proj)
-    with pytest.raises(ValueError, match=r"f: has 1 names that STOA-VLP does not, the first is clip\.novelty"):
-        load_into(model, {**PUBLISHED, "clip.novelty": torch.zeros(1)}, "f", formats=FORMATS)
-    with pytest.raises(ValueError, match=r"fusion_proj: has shape \(3, 3\)"):
-        load_into(model, {**PUBLISHED, "clip.fusion_proj": torch.zeros(3, 3)}, "f", formats=FORMATS)
-
-
-@pytest.mark.parametrize("names", ["openai", "transformers"])
-def test_models_start_from_clip_with_its_copies(names: str) -> None:
-    torch.manual_seed(1)
-    model = TaskModel(GOLDEN)
-    fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    clip = clip_weights()
-    report = load_into(model, clip if names == "openai" else to_transformers(clip), "f", formats=FORMATS)
-    assert report.kind == "CLIP" and any("positions are those of CLIP's texts" in note for note in report.notes)
-    expected = TaskModel(GOLDEN)
-    expected.load_state_dict(fresh)
-    start_from_clip(expected, clip, GOLDEN, "f")
-    for name, tensor in expected.state_dict().items():
-        assert torch.equal(model.state_dict()[name], tensor), name
-    with pytest.raises(ValueError, match="a CLIP without its text tower"):
-        load_into(model, {n: t for n, t in clip.items() if n.startswith("visual.")}, "f", formats=FORMATS)
-
-
-@pytest.mark.parametrize("kind", ["pytorch_model.bin.2000", "restore.bin"])
-def test_both_kinds_of_published_files_are_read_as_checkpoints(kind: str, tmp_path: Path) -> None:
-    content = PUBLISHED if kind.startswith("pytorch") else {"global_step": 7, "model_state_dict": PUBLISHED, "epoch": 1}
-    torch.save(content, tmp_path / kind)
-    model = TaskModel(GOLDEN)
-    load_into(model, read_weights(tmp_path / kind), kind, formats=FORMATS)
-    assert torch.equal(model.fusion_proj, PUBLISHED["clip.fusion_proj"])
-
-
-def test_positions_of_published_files_are_not_stretched() -> None:
-    longer = TaskModel(StoaSizes(**{**GOLDEN.__dict__, "fusion_positions": GOLDEN.fusion_positions + 1}))
-    with pytest.raises(ValueError, match=r"fusion\.positional_embedding: has shape"):
-        load_into(longer, PUBLISHED, "f", formats=FORMATS)
 
 
 def test_cost_grows_with_frames() -> None:
