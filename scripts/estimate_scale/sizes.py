@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from configs.schema import ObjectiveConfig, TaskConfig
+from configs.training import PairObjectiveConfig
 from datasets.samples import Clip
 from engine.parameters import freeze
 from models.parts.tokenizer import TextTokenizer
@@ -50,6 +51,10 @@ def sizes_of(config: TaskConfig, processes: int) -> Sizes:
 
     `ValueError` for a batch that the processes cannot share evenly.
     """
+    if isinstance(config.objective, PairObjectiveConfig) and not isinstance(config.objective, ObjectiveConfig):
+        raise ValueError(
+            f"objective.name: what processes exchange by {config.objective.name} is not counted here, only by momentum"
+        )
     train, parts = config.train, processes * config.train.accumulate
     if train.batch_size % parts:
         raise ValueError(
