@@ -91,8 +91,9 @@ def make_task(config: RunConfig, made_on: torch.device, device: torch.device) ->
         make_tokenizer = piece(config.model.name, "tokenizer").make_tokenizer
         make_tokenizer([WORD], config.model.text.vocab_size).save(Path(folder))
         text = replace(config.model.text, tokenizer=folder)
-        if getattr(text, "weights", None) is not None:  # a file of the text tower's own
-            text = replace(text, weights=None)
+        if getattr(text, "weights", None) is not None:
+            without_file: dict[str, Any] = {"weights": None}  # of the text tower's own
+            text = replace(text, **without_file)
         config = replace(config, checkpoint=None, model=replace(config.model, text=text))
         if isinstance(config, CaptionConfig):
             config = replace(config, evaluation=CaptioningConfig())  # its scorer may need what is not installed
