@@ -109,7 +109,7 @@ class DataConfig:
 
     `objects` is a file of `scripts.prepare_objects` with boxes that go along with each clip; frames are then sampled
     and cut as it says. `tags` is a file of `scripts.tag_captions` with the nouns and verbs of texts, which are then not
-    cleaned.
+    cleaned. Relative ones are in `root`.
 
     With `sources`, `mixing: sample` shuffles all rows into the same batches; with `mixing: batch` each optimizer step
     takes its batch from one source. `order: shuffled` then draws the next source in proportion to its batches, and

@@ -69,7 +69,7 @@ class VideoTextTask(nn.Module):
     @cached_property
     def tags(self) -> TagStore | None:
         """The nouns and verbs of training texts, if `data.tags` names a file; using a checkpoint needs none."""
-        return None if self.config.data.tags is None else TagStore(Path(self.config.data.tags))
+        return None if self.config.data.tags is None else TagStore(Path(self.config.data.root) / self.config.data.tags)
 
     def read_part(self, part: Part) -> Split:
         """Read a part of the data from its files."""

@@ -54,7 +54,7 @@ def extras_of(config: RunConfig, table: PairTable, folder: str) -> dict[str, Ext
     """
     if config.data.objects is None:
         return {}
-    store = ObjectStore(Path(config.data.objects))
+    store = ObjectStore(Path(config.data.root) / config.data.objects)
     check_frames(store, config)
     check_boxes(store, table, folder)
     return object_extras(store, folder)

@@ -37,7 +37,7 @@ def open_boxes(config: RunConfig) -> ObjectStore | None:
     """The file of `data.objects`, None without; ValueError if it is of other frames than the configuration samples."""
     if config.data.objects is None:
         return None
-    store = ObjectStore(Path(config.data.objects))
+    store = ObjectStore(Path(config.data.root) / config.data.objects)
     check_frames(store, config)
     return store
 
