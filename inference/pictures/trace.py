@@ -89,7 +89,7 @@ def trace_video(model: Trainable, frames_TCHW: Tensor, steps: list[list[Aggregat
 
 def similarity(block: int, step: AggregationStep) -> Similarity:
     """The mean similarity of the pairs that a step merges, and of all other pairs on its axis."""
-    key = step.key.mean(dim=1) if step.axis == "time" else step.key
+    key = step.compared.mean(dim=1) if step.axis == "time" else step.compared
     unit = F.normalize(key.double(), dim=-1)
     num_tokens = unit.shape[-2]
 

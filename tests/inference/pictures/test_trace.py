@@ -27,7 +27,7 @@ def test_similarity_equals_loop_over_all_pairs(pair: str) -> None:
     encoder(*PAIRS[pair])(clips(1), return_origins=True, steps=steps)
     for block, of_block in enumerate(steps):
         for step in of_block:
-            key = step.key.mean(dim=1) if step.axis == "time" else step.key
+            key = step.compared.mean(dim=1) if step.axis == "time" else step.compared
             merged, others = [], []
             for row in product(*map(range, key.shape[:-2])):
                 plan = [None if part is None else part[row].tolist() for part in step.plan]

@@ -139,7 +139,7 @@ def test_importance_equals_loop(merging: bool) -> None:
 
 def test_vote_equals_torch_mode_where_scores_differ() -> None:
     score, match = torch.randn(3, 17, 6), torch.randint(0, 5, (3, 17, 6))
-    found, frame = vote(score, match, candidates=5)
+    found, frame = vote(score, match, num_candidates=5)
     assert torch.equal(found, score.mode(dim=1).values)
     assert torch.equal(found, score.min(dim=1).values)
     assert torch.equal(frame, match.mode(dim=1).values)
@@ -149,7 +149,7 @@ def test_vote_on_repeated_values() -> None:
     # Patches down, frames across: most frequent 0.5; two equally frequent, 0.25 is less; all different; all equal.
     score = torch.tensor([[0.5, 0.75, 0.9, 0.5], [0.1, 0.25, 0.2, 0.5], [0.5, 0.75, 0.7, 0.5], [0.9, 0.25, 0.4, 0.5]])
     match = torch.tensor([[2, 1, 3, 0], [2, 0, 2, 0], [0, 1, 1, 0], [1, 0, 0, 0]])
-    found, frame = vote(score[None], match[None], candidates=4)
+    found, frame = vote(score[None], match[None], num_candidates=4)
     assert found[0].tolist() == pytest.approx([0.5, 0.25, 0.2, 0.5])
     assert frame[0].tolist() == [2, 0, 0, 0]
 

@@ -53,7 +53,7 @@ def test_the_key_of_a_step_leads_to_its_plan(pair: str) -> None:
     for step in (step for of_block in steps for step in of_block):
         r = step.plan.source.shape[-1]
         alone = TokenAggregator(aggregation.reducer, step.axis, r, aggregation.frame_match, aggregation.order)
-        plan = alone.plan(Attended(step.key, step.key, None), step.key.shape[-2])
+        plan = alone.plan(Attended(step.compared, step.compared, None), step.compared.shape[-2])
         assert plan is not None and all(map(torch.equal, plan[:3], step.plan[:3]))
         assert plan.weight is None and step.plan.weight is None
 
