@@ -117,7 +117,7 @@ class DataConfig:
     `epoch_source`, by default the first, ends the epoch; the others start over whenever they run out.
 
     With a source of speech, `eval_manifest` and `test_manifest` name speech too (a file or a folder), whose transcripts
-    an evaluation sorts.
+    an evaluation sorts; its videos are in the `media` of the first such source.
 
     `dataset: labelled` is a folder `root` of your own for recognition: its `labels.csv`, or one folder a class; the
     split `all` takes every row. `first_label` says whether the numbers of a list begin at 0 or 1, if it leaves that

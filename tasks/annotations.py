@@ -92,10 +92,14 @@ def sources_of(config: RunConfig) -> tuple[SourceConfig, ...]:
 
 
 def speech_of(config: RunConfig, test_only: bool = False) -> tuple[SourceConfig, ...]:
-    """The speech that evaluations of pre-training sort: the evaluation set and the test set, or the latter alone."""
+    """The speech that evaluations of pre-training sort: the evaluation set and the test set, or the latter alone.
+
+    Its videos are where those of the first source of speech are.
+    """
     named = (config.data.eval_manifest, config.data.test_manifest)
     chosen = [file for file in named if file is not None]
-    return tuple(SourceConfig(file=file, kind="speech") for file in (chosen[-1:] if test_only else chosen))
+    media = next((source.media for source in config.data.sources if source.kind == "speech"), None)
+    return tuple(SourceConfig(file=file, kind="speech", media=media) for file in (chosen[-1:] if test_only else chosen))
 
 
 def open_table(config: RunConfig, source: SourceConfig) -> tuple[Path, PairTable]:

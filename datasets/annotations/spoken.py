@@ -139,14 +139,18 @@ def read_speech(path: Path, video: Path) -> SpokenRecord:
     if not isinstance(content, dict) or not {"subtitles", "denoised", "info"} <= content.keys():
         raise ValueError(f"{path}: not an object with subtitles, denoised and info; {GET_IT_AGAIN}")
 
+    # A list may be empty: in some videos nothing is spoken.
+    subtitles, denoised_items = (
+        [] if content[name] == [] else items_of(content[name], f"{path}: {name}") for name in ("subtitles", "denoised")
+    )
     words = []
-    for row in items_of(content["subtitles"], f"{path}: subtitles"):
+    for row in subtitles:
         time, word = row.value("time"), row.value("word")
         if not _is_time(time) or not isinstance(word, str):
             raise ValueError(f"{row.place}: {word!r} at {time!r} is not a word at a time; {GET_IT_AGAIN}")
         words.append(TimedWord(float(time), word))
 
-    denoised = [row.text("cleanasr") for row in items_of(content["denoised"], f"{path}: denoised")]
+    denoised = [row.text("cleanasr") for row in denoised_items]
     info = content["info"]
     duration = info.get("duration") if isinstance(info, dict) else None
     if not _is_time(duration):

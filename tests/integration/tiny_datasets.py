@@ -46,7 +46,8 @@ def _videos(folder: Path, names: Sequence[str]) -> None:
     first = write_video(folder / names[0], frames)
     for name in names[1:]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        os.link(first, folder / name)
+        if not (folder / name).exists():  # another source's
+            os.link(first, folder / name)
 
 
 def _table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -172,12 +173,21 @@ def _msrvtt_mc(root: Path) -> None:
 
 
 def _webvid_and_images(data: DataConfig, root: Path) -> None:
-    """Half of the pairs to a source; a still is a video of one frame as far as the reader of the table cares."""
+    """Half of the pairs to a source, or all of them where each batch is of one source.
+
+    A still is a video of one frame as far as the reader of the table cares.
+    """
     for source in data.sources:
         table, media = root / source.file, root / (source.media or "videos")
-        if table.suffix == ".csv":
-            _table(table, ("videoid", "name", "page_dir"), [(n, caption(n), "0_9") for n in NUMBERS[:2]])
-            _videos(media, [f"0_9/{number}.mp4" for number in NUMBERS[:2]])
+        if source.kind == "speech":
+            _speech(table, media)
+        elif table.suffix == ".jsonl":
+            table.write_text("".join(json.dumps(_manifest_row(number, False)) + "\n" for number in NUMBERS))
+            _videos(media, [f"clip{number}.mp4" for number in NUMBERS])
+        elif table.suffix == ".csv":
+            numbers = NUMBERS if data.mixing == "batch" else NUMBERS[:2]
+            _table(table, ("videoid", "name", "page_dir"), [(n, caption(n), "0_9") for n in numbers])
+            _videos(media, [f"0_9/{number}.mp4" for number in numbers])
         elif table.suffix == ".json":
             table.parent.mkdir(parents=True, exist_ok=True)
             rows = [{"video": f"{number}.mp4", "caption": caption(number)} for number in NUMBERS]
@@ -226,6 +236,28 @@ def _ssv2_mc(root: Path) -> None:
     rows = [{"clip_name": f"{n}.webm", "options": [f"Moving {k}" for k in range(174)], "answer": n} for n in NUMBERS]
     (root / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     _videos(root / "videos", [f"{number}.mp4" for number in NUMBERS])
+
+
+def _speech(table: Path, media: Path) -> None:
+    """All videos with a sentence in each quarter of six seconds: a manifest, or a list of YT-Temporal."""
+    table.parent.mkdir(parents=True, exist_ok=True)
+    words = {number: [[0.25 + 1.5 * part, caption(number, part)] for part in range(4)] for number in NUMBERS}
+    if table.suffix == ".jsonl":
+        rows = [{"video": f"clip{number}.mp4", "words": words[number], "duration": 6} for number in NUMBERS]
+        table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        _videos(media, [f"clip{number}.mp4" for number in NUMBERS])
+        return
+
+    table.write_text("".join(f"{line}\n" for line in ("Name", *(f"a/data/{number}.mp4" for number in NUMBERS))))
+    _videos(media, [f"a/data/{number}.mp4" for number in NUMBERS])
+    (media / "a" / "annotations").mkdir()
+    for number in NUMBERS:
+        content = {
+            "subtitles": [{"word": word, "time": time} for time, word in words[number]],
+            "denoised": [{"cleanasr": " ".join(word for _, word in words[number])}],
+            "info": {"duration": 6},
+        }
+        (media / "a" / "annotations" / f"{number}.json").write_text(json.dumps(content))
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {
