@@ -173,7 +173,7 @@ def _msrvtt_mc(root: Path) -> None:
 
 
 def _webvid_and_images(data: DataConfig, root: Path) -> None:
-    """Half of the pairs to a source, or all of them where each batch is of one source.
+    """Half of the pairs to a source, or all of them where sources take turns.
 
     A still is a video of one frame as far as the reader of the table cares.
     """
@@ -185,7 +185,7 @@ def _webvid_and_images(data: DataConfig, root: Path) -> None:
             table.write_text("".join(json.dumps(_manifest_row(number, False)) + "\n" for number in NUMBERS))
             _videos(media, [f"clip{number}.mp4" for number in NUMBERS])
         elif table.suffix == ".csv":
-            numbers = NUMBERS if data.mixing == "batch" else NUMBERS[:2]
+            numbers = NUMBERS if data.order == "turns" else NUMBERS[:2]
             _table(table, ("videoid", "name", "page_dir"), [(n, caption(n), "0_9") for n in numbers])
             _videos(media, [f"0_9/{number}.mp4" for number in numbers])
         elif table.suffix == ".json":
