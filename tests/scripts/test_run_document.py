@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.reducers import __main__ as reducers
 from configs.load import apply_overrides, load_any
 from configs.schema import CONFIG_CLASSES, RunConfig
-from scripts import search
+from scripts import make_story_videos, search
 from scripts.app import __main__ as app
 from scripts.reproduce import __main__ as reproduce
 from tests.integration.runs import ROOT
@@ -19,7 +20,12 @@ CLASSES: dict[str, type[RunConfig]] = {
     "train_caption.py": CONFIG_CLASSES[3],
 }  # fmt: skip
 
-READ_BY = {"scripts.app": app.parse_arguments, "scripts.search": search.parse_arguments}
+READ_BY = {
+    "scripts.app": app.parse_arguments,
+    "scripts.search": search.parse_arguments,
+    "scripts.make_story_videos": make_story_videos.parse_arguments,
+    "benchmarks.reducers": reducers.parse_arguments,
+}
 """What reads the command line of these; a wrong one ends the test."""
 
 
