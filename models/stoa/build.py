@@ -14,7 +14,7 @@ def build_model(config: TaskConfig, tokenizer: Any) -> TaskModel:
     """The configured task's model with fresh weights."""
     assert isinstance(config.model, StoaConfig)
     objective = config.objective
-    if config.task in ("pretrain", "retrieval") and not isinstance(objective, FusionObjectiveConfig):
+    if config.task in ("pretrain", "retrieval", "choice") and not isinstance(objective, FusionObjectiveConfig):
         raise ValueError("objective.name: stoa is trained on pairs by fusion; set objective.name=fusion")
     if config.train.compile:
         raise ValueError("train.compile: is not to be had with stoa; set it to false")

@@ -1,4 +1,4 @@
-"""STOA-VLP as a writer of captions, and as one that answers questions.
+"""STOA-VLP as a writer of captions, as one that answers questions, and as one that chooses.
 
 Shapes: B clips, P texts, A answers, N memory tokens, S text tokens, E shared width, V vocabulary.
 """
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.parts.generation import nucleus_sampling
+from models.stoa.model import pool_frames
 from models.stoa.task_model import TaskModel
 from models.stoa.writing import CaptionDecoder, write_greedily, write_with_beams
 
@@ -81,6 +82,20 @@ class CaptionModel(TaskModel):
             min_tokens=min_tokens,
             max_tokens=max_tokens,
         )
+
+
+class ChoosingModel(TaskModel):
+    """Compares options with videos as the published multiple choice does, for its own weights.
+
+    A video's embedding there is the sum of its frames' features as they are, so that long ones count for more; in
+    training, and everywhere else here, they have length 1 before they are summed.
+    """
+
+    def choose(self, video_BTCHW: Tensor, ids: Tensor, mask: Tensor, about: Tensor) -> Tensor:
+        """Cosines (P,) of options, ids and mask (P, S), with the uint8 video `about` (P,)."""
+        frames = self.encode_video(video_BTCHW).memory.frames
+        video = pool_frames(frames, normalised=False)
+        return (self.encode_text(ids, mask).embedding * video[about]).sum(dim=-1)
 
 
 class AnsweringModel(TaskModel):

@@ -200,3 +200,12 @@ def writing_mask(prefix_mask_PM: Tensor, num_tokens: int) -> Tensor:
     text_mask = torch.cat([prefix_sees_text, among_text])
     to_prefix = prefix_mask_PM[:, None].expand(-1, num_prefix + 2 * num_tokens, -1)
     return torch.cat([to_prefix, text_mask.expand(len(to_prefix), -1, -1)], dim=2).unsqueeze(1)
+
+
+def without_unused_trajectories(memory: ClipMemory) -> ClipMemory:
+    """The same clips without the last trajectories that are padding in all of them."""
+    if memory.trajectories is None or memory.trajectory_mask is None:
+        return memory
+    places = memory.trajectory_mask.any(dim=0).nonzero()
+    used = int(places.max()) + 1 if len(places) else 0
+    return memory._replace(trajectories=memory.trajectories[:, :used], trajectory_mask=memory.trajectory_mask[:, :used])

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.stoa.fusion import ClipMemory
+from models.stoa.fusion import ClipMemory, without_unused_trajectories
 from models.stoa.model import StoaModel, TextFeatures
 from models.stoa.objectives import candidate_probabilities
 
@@ -76,12 +76,3 @@ def match_pairs(
             found[rows] = candidate_probabilities(model, memory, cut, clips_P[rows], about_P[rows]).float()
         start += count
     return found
-
-
-def without_unused_trajectories(memory: ClipMemory) -> ClipMemory:
-    """The same clips without the last trajectories that are padding in all of them."""
-    if memory.trajectories is None or memory.trajectory_mask is None:
-        return memory
-    places = memory.trajectory_mask.any(dim=0).nonzero()
-    used = int(places.max()) + 1 if len(places) else 0
-    return memory._replace(trajectories=memory.trajectories[:, :used], trajectory_mask=memory.trajectory_mask[:, :used])

@@ -1,13 +1,13 @@
 """STOA-VLP as tasks use it: clips with their extras in, memories as tokens, and the losses of a batch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from models.parts.processes import Processes
-from models.stoa.fusion import ClipMemory
+from models.stoa.fusion import ClipMemory, without_unused_trajectories
 from models.stoa.model import CLIP_MEAN, CLIP_STD, StoaModel, VideoFeatures
 from models.stoa.objectives import Tags
 from models.stoa.pretraining import PretrainingObjective
@@ -62,6 +62,20 @@ class TaskModel(StoaModel):
             about = videos.repeat_interleave(len(ids) // len(video_tokens))
         memory, texts = self.project(video_tokens).rows(about), self.encode_text(ids, mask)
         return self.match_memory(memory, texts.states, texts.mask, self.reference_form)
+
+    def match_groups(self, groups: Sequence[tuple[int, ClipMemory]], ids: Tensor, mask: Tensor) -> Tensor:
+        """The same for groups of texts one after the other: how many texts, and the memory of their videos."""
+        return self.match_states(groups, self.encode_text(ids, mask).states, mask)
+
+    def match_states(self, groups: Sequence[tuple[int, ClipMemory]], states: Tensor, mask: Tensor) -> Tensor:
+        """The same for texts whose states (P, S, E) `encode_text` has read."""
+        videos = ClipMemory(
+            *(None if parts[0] is None else torch.cat(parts) for parts in zip(*(of for _, of in groups), strict=True))  # type: ignore[arg-type]
+        )
+        counts = torch.tensor([count for count, _ in groups], device=states.device)
+        about = torch.arange(len(groups), device=states.device).repeat_interleave(counts)
+        memory = without_unused_trajectories(videos).rows(about)
+        return self.match_memory(memory, states, mask, self.reference_form)
 
     def take_losses(
         self,

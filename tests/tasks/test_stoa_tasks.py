@@ -157,8 +157,7 @@ def test_answers_are_ranked_by_their_first_token(data: Path) -> None:
             assert_close(found["weights"][found["asked"] == question].sum(), torch.tensor(1.0))
 
 
-def test_reference_form_reranks_query_by_query(data: Path, tmp_path: Path) -> None:
-    """Each query's candidates in one call, by hand; and a rule that matches pair by pair is refused."""
+def test_a_rule_matches_as_the_model_was_trained_to(data: Path) -> None:
     objective = {**OBJECTIVES["retrieval"], "reference_form": True}
     with pytest.raises(ValueError, match=r"evaluation\.rerank_rule: .*take scaled_probability_by_query"):
         small(data, "retrieval", objective=objective)
@@ -166,7 +165,13 @@ def test_reference_form_reranks_query_by_query(data: Path, tmp_path: Path) -> No
         rule = {"rerank": 3, "rerank_rule": "scaled_probability_by_query"}
         small(data, "retrieval", evaluation=rule)
 
-    evaluation = {**EVALUATIONS["retrieval"], "rerank_rule": "scaled_probability_by_query", "predictions": 6}
+
+@pytest.mark.parametrize("reference_form", [False, True])
+def test_scores_of_the_best_by_hand(data: Path, tmp_path: Path, reference_form: bool) -> None:
+    """In reference form all candidates of a query are matched in one call; a text's score depends on them."""
+    objective = {**OBJECTIVES["retrieval"], "reference_form": reference_form}
+    rule = "scaled_probability_by_query" if reference_form else "scaled_probability"
+    evaluation = {**EVALUATIONS["retrieval"], "rerank_rule": rule, "predictions": 6}
     config = small(data, "retrieval", objective=objective, evaluation=evaluation, output_dir=str(tmp_path))
     task = RetrievalTask(config, CPU)
     randomise(task.model)
