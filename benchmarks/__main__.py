@@ -35,6 +35,7 @@ BENCHMARKS: dict[str, dict[str, str]] = {
         "evaluate": "benchmarks.evaluate",
         "decode": "benchmarks.decode",
         "load": "benchmarks.load",
+        "hour": "benchmarks.hour",
     },
     "stoa": {
         "train_step": "benchmarks.stoa.train_step",

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, Any, ClassVar, NamedTuple, Self
 
 from benchmarks.settings import Settings
 
@@ -43,11 +43,19 @@ class Variant:
 class Case:
     """The ways to do one piece of work: ours, what the reference does, a peer's, and what the machine can do."""
 
+    is_long: ClassVar[bool] = False
+
     name: str
     ours: Variant
     naive: Variant | None = None
     peer: Variant | None = None
     limit: Variant | None = None
+
+
+class LongCase(Case):
+    """Work of minutes, which is not done once more to warm up."""
+
+    is_long = True
 
 
 class Call(NamedTuple):
@@ -163,7 +171,7 @@ class Child:
         return ChildError("\n  ".join([f"{self.variant.build} {self.variant.arguments} {what}{status}:", *last_lines]))
 
 
-def take_turns(variants: Sequence[Variant], settings: Settings) -> list[list[Call]]:
+def take_turns(variants: Sequence[Variant], settings: Settings, warm: bool = True) -> list[list[Call]]:
     """The calls of each variant: once to warm up, which is not returned, then once a round, A B C A B C."""
     with ExitStack() as stack:
         children = [stack.enter_context(Child(variant, settings)) for variant in variants]
@@ -171,7 +179,7 @@ def take_turns(variants: Sequence[Variant], settings: Settings) -> list[list[Cal
             child.wait_until_built()
 
         # The first call of each warms it up and is not counted.
-        for child in children:
+        for child in children if warm else ():
             child.call()
 
         calls: list[list[Call]] = [[] for _ in children]
@@ -185,7 +193,7 @@ def measure(case: Case, settings: Settings) -> Row:
     """Time all variants of a case; ChildError if one of them fails."""
     by_name = {name: getattr(case, name) for name in ("ours", "naive", "limit", "peer")}
     present = {name: variant for name, variant in by_name.items() if variant is not None}
-    calls = dict(zip(present, take_turns(list(present.values()), settings), strict=True))
+    calls = dict(zip(present, take_turns(list(present.values()), settings, not case.is_long), strict=True))
 
     seconds: dict[str, list[float]] = {}
     for name, own in calls.items():
