@@ -21,7 +21,8 @@ class StoaConfig(ModelConfig):
     the last block, and -n each of the first n. `num_actions` queries find what happens, unless `actions` is false.
 
     The fusion encoder is as wide as `embed_dim`; texts have at most `max_words` tokens in it. `dropout` is on what its
-    heads read.
+    heads read. `init: clip` draws fresh weights as CLIP and STOA-VLP do, small, to start from CLIP's; `scratch` draws
+    embeddings as large as what they are added to, for a narrow model trained from nothing.
     """
 
     name: Literal["stoa"] = "stoa"
@@ -40,6 +41,7 @@ class StoaConfig(ModelConfig):
     fusion_positions: int = 210
     max_words: int = 32
     dropout: float = 0.5
+    init: Literal["clip", "scratch"] = "clip"
     embed_dim: int = 512
     text: ClipTowerConfig = field(default_factory=ClipTowerConfig)
 

@@ -2,12 +2,25 @@
 
 from typing import Any
 
+import torch
+from torch import nn
+
 from configs.fusion import FusionObjectiveConfig
 from configs.models.stoa import StoaConfig
 from configs.schema import CaptionConfig, TaskConfig, VqaConfig
 from models.stoa.downstream import AnsweringModel, CaptionModel
 from models.stoa.sizes import sizes_of
 from models.stoa.task_model import TaskModel
+
+SCRATCH = {
+    "text.token_embedding.weight": 0.5,
+    "text.positional_embedding": 0.25,
+    "fusion.positional_embedding": 0.5,
+    "object_frame_pos_emb": 0.5,
+    "visual.object_encoder.box_categories": 0.1,
+}
+"""Standard deviations of embeddings with `model.init: scratch`."""
+CLIP_WORDS = 0.1
 
 
 def build_model(config: TaskConfig, tokenizer: Any) -> TaskModel:
@@ -22,6 +35,8 @@ def build_model(config: TaskConfig, tokenizer: Any) -> TaskModel:
         raise ValueError("train.activation_checkpointing: offload is not to be had with stoa; use recompute")
 
     model = _model_of(config, config.model, tokenizer)
+    if config.model.init == "scratch":
+        enlarge_embeddings(model)
     recompute = config.train.activation_checkpointing == "recompute"
     model.visual.transformer.recompute = model.text.transformer.recompute = recompute
     return model
@@ -39,3 +54,17 @@ def _model_of(config: TaskConfig, model: StoaConfig, tokenizer: Any) -> TaskMode
         ends = {"start_id": tokenizer.start_id, "end_id": tokenizer.end_id}
         return CaptionModel(*settings, label_smoothing=config.objective.label_smoothing, **ends)
     return TaskModel(*settings)
+
+
+@torch.no_grad()
+def enlarge_embeddings(model: TaskModel) -> None:
+    """Draw embeddings at the scale of what blocks add to them.
+
+    At CLIP's scale a narrow model trained from nothing loses words and places beneath what its first blocks write.
+    """
+    parameters = dict(model.named_parameters())
+    for name, deviation in SCRATCH.items():
+        if name in parameters:
+            nn.init.normal_(parameters[name], std=deviation)
+    # The table of words is also the last layer, whose logits should begin no larger for that.
+    model.fusion_proj.mul_(CLIP_WORDS / SCRATCH["text.token_embedding.weight"])

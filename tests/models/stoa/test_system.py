@@ -67,6 +67,25 @@ def test_the_small_configuration_builds() -> None:
     assert isinstance(config.model, StoaConfig) and model.sizes == sizes_of(config.model, config.video)
 
 
+def test_from_nothing_words_outweigh_what_blocks_add_to_them() -> None:
+    small = {"depth": 2, "width": 48, "heads": 2, "embed_dim": 32, "fusion_heads": 2, "fusion_depth": 1}
+    text = {"depth": 2, "width": 32, "heads": 2, "vocab_size": 600}
+    shares = {}
+    for init in ("clip", "scratch"):
+        torch.manual_seed(0)
+        config = section(model={"name": "stoa", "init": init, "text": text, **small})
+        model = piece("stoa", "build")(config, None)
+        # The same words at one place of different texts: how far are states alike because of the word there?
+        ids = torch.randint(1, 500, (64, 8), generator=torch.Generator().manual_seed(1))
+        ids[:, 4] = ids[:32, 4].repeat(2)
+        states = model.encode_text(ids, torch.ones_like(ids)).states[:, 4].detach()
+        states = states - states.mean(dim=0)
+        shares[init] = float(torch.nn.functional.cosine_similarity(states[:32], states[32:]).mean())
+        logits = model.vocabulary_logits(torch.randn(8, 32))
+        assert logits.std() < 3
+    assert shares["clip"] < 0.5 < shares["scratch"]
+
+
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
