@@ -44,6 +44,7 @@ BENCHMARKS: dict[str, dict[str, str]] = {
         "rerank": "benchmarks.stoa.rerank",
     },
     "umt": {"encoder": "benchmarks.umt.encoder"},
+    "tvts": {"encoder": "benchmarks.tvts.encoder"},
 }
 """The benchmarks of each system. A module has `cases(settings)`, and may have `notes(settings, rows)`: lines to print
 below the table."""

@@ -1,0 +1,128 @@
+"""TVTSv2's video tower for inference: ours, the released code's way, transformers' CLIP, and the machine's limit.
+
+B/16, one clip of 12 frames of 224 pixels. transformers' CLIP sees the same frames as images, without attention over
+time: it does less.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.limit import MachineLimit, record
+from benchmarks.measure import Case, Variant
+from benchmarks.settings import Settings
+from benchmarks.tvts.naive_encoder import NaiveTower
+from engine.host_memory import keep_freed_memory
+from models.parts.clip.sizes import ImageTowerSizes
+from models.tvts.video_tower import VideoTower
+
+MODULE = "benchmarks.tvts.encoder"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Work:
+    """One tower and its input; JSON-able."""
+
+    dtype: str
+    frames: int = 12
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    patch_size: int = 16
+    image_size: int = 224
+    embed_dim: int = 512
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        return f"encoder {self.dtype}, {self.frames} frames"
+
+    @property
+    def sizes(self) -> ImageTowerSizes:
+        """The tower's sizes."""
+        return ImageTowerSizes(self.width, self.depth, self.heads, self.patch_size, self.image_size, self.embed_dim)
+
+
+def cases(settings: Settings) -> list[Case]:
+    """Both formats against their limit, the released code's way and transformers' CLIP."""
+    if settings.config is not None or settings.overrides:
+        raise ValueError("--system tvts: the encoder is measured at fixed sizes; leave out --config and settings")
+    return [case_of(Work(dtype)) for dtype in DTYPES]
+
+
+def case_of(work: Work) -> Case:
+    """The ways to do one work."""
+    ours, naive, peer, limit = (
+        Variant(f"{MODULE}:{name}", {"work": work.__dict__}) for name in ("ours", "naive", "peer", "limit")
+    )
+    return Case(work.name, ours, naive, peer, limit)
+
+
+def ours(settings: Settings, work: dict[str, Any]) -> Callable[[], None]:
+    """Our tower, prepared for inference."""
+    tower = _tower(settings, Work(**work)).fold_for_inference()
+    keep_freed_memory()  # not before: what building has freed would hide part of the peak
+    return _forward(tower, _pixels(settings, Work(**work)))
+
+
+def naive(settings: Settings, work: dict[str, Any]) -> Callable[[], None]:
+    """The released code's way, with our weights."""
+    return _forward(NaiveTower(_tower(settings, Work(**work))), _pixels(settings, Work(**work)))
+
+
+def peer(settings: Settings, work: dict[str, Any]) -> Callable[[], None]:
+    """transformers' CLIP image tower of the same sizes, on the frames as images."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    sizes = Work(**work)
+    config = CLIPVisionConfig(
+        hidden_size=sizes.width,
+        intermediate_size=4 * sizes.width,
+        projection_dim=sizes.embed_dim,
+        num_hidden_layers=sizes.depth,
+        num_attention_heads=sizes.heads,
+        image_size=sizes.image_size,
+        patch_size=sizes.patch_size,
+        hidden_act="quick_gelu",
+    )
+    torch.manual_seed(0)
+    model = CLIPVisionModelWithProjection(config).eval().to(settings.device, DTYPES[sizes.dtype])
+    return _forward(model, _pixels(settings, sizes).flatten(0, 1))
+
+
+def limit(settings: Settings, work: dict[str, Any]) -> MachineLimit:
+    """What the machine could do of the products that we execute."""
+    keep_freed_memory()
+    sizes = Work(**work)
+    with torch.device("meta"):
+        tower = VideoTower(sizes.sizes, sizes.frames, raw_patches=False).eval().fold_for_inference()
+        pixels = torch.empty(1, sizes.frames, 3, sizes.image_size, sizes.image_size)
+    return MachineLimit(record(tower, pixels), torch.device(settings.device), DTYPES[sizes.dtype])
+
+
+def _tower(settings: Settings, work: Work) -> VideoTower:
+    """A tower whose attention over time is not that of a fresh one, which adds nothing."""
+    torch.manual_seed(0)
+    tower = VideoTower(work.sizes, work.frames, raw_patches=False).eval()
+    for name, parameter in tower.named_parameters():
+        if ".timeattn." in name:
+            nn.init.normal_(parameter, std=0.02)
+    return tower.to(settings.device, DTYPES[work.dtype])
+
+
+def _pixels(settings: Settings, work: Work) -> Tensor:
+    shape = (1, work.frames, 3, work.image_size, work.image_size)
+    pixels = torch.empty(shape, device=settings.device, dtype=DTYPES[work.dtype])
+    return pixels.normal_(generator=torch.Generator(settings.device).manual_seed(0))
+
+
+def _forward(encoder: nn.Module, pixels: Tensor) -> Callable[[], None]:
+    def forward() -> None:
+        with torch.no_grad():
+            encoder(pixels)
+
+    return forward

@@ -1,0 +1,54 @@
+"""The tower's benchmark: the naive way is the same computation, and every variant does the work it names."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from benchmarks import __main__ as command
+from benchmarks.child import build
+from benchmarks.settings import Settings
+from benchmarks.tvts import encoder as benchmark
+from benchmarks.tvts.encoder import Work, case_of
+from benchmarks.tvts.naive_encoder import NaiveTower
+from tests.models.tvts.tiny import make_tower, make_video
+
+SETTINGS = Settings(None, (), "cpu", 1, 1)
+SMALL = {"depth": 2, "width": 32, "heads": 2, "patch_size": 8, "image_size": 32, "embed_dim": 16, "frames": 4}
+
+
+@pytest.mark.parametrize("frames", [1, 5, 6])
+@torch.no_grad()
+def test_the_naive_tower_equals_ours(frames: int) -> None:
+    ours, video = make_tower(), make_video(frames=frames)
+    encoded = ours(video)
+    naive = NaiveTower(ours)(video)
+    torch.testing.assert_close(naive[:, 0], encoded.embedding, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(naive, ours.sequence(encoded), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_every_variant_is_built_and_runs(dtype: str) -> None:
+    case = case_of(Work(dtype, **SMALL))
+    for variant in (case.ours, case.naive, case.peer):
+        assert variant is not None and build(variant, SETTINGS)() is None
+    assert case.limit is not None and build(case.limit, SETTINGS)() > 0
+
+
+def test_the_command_names_the_system_and_the_ratios(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(benchmark, "cases", lambda settings: [case_of(Work("fp32", **SMALL))])
+    words = ["benchmarks", "encoder", "--system", "tvts", "--json", "--rounds", "1", "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", words)
+    command.main()
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["name"] == "tvts encoder fp32, 4 frames"
+    assert row["ours_over_limit"] > 0 and row["naive_over_ours"] > 0
+
+
+def test_cases_are_both_formats_at_fixed_sizes() -> None:
+    assert [case.name for case in benchmark.cases(SETTINGS)] == ["encoder fp32, 12 frames", "encoder bf16, 12 frames"]
+    with pytest.raises(ValueError, match="--system tvts"):
+        benchmark.cases(Settings(None, ("video.num_frames=4",), "cpu", 1, 1))
