@@ -28,6 +28,8 @@ Dataset = Literal[
 CleanUp = Literal["none", "caption", "question", "no_punctuation"]
 QUESTION_DATASETS = ("activitynet_qa", "msrvtt_qa", "msvd_qa")
 """Datasets of questions and answers; the others hold captions."""
+CHOICE_DATASETS = ("msrvtt_mc",)
+"""Datasets of videos with options of their own, and captions to train on."""
 MANIFESTS = ("manifest", "eval_manifest", "test_manifest")
 SPLITS = ("train_split", "eval_split", "test_split")
 LISTS = ("train_list", "eval_list", "test_list")

@@ -184,3 +184,21 @@ class CaptioningConfig:
         other = "num_beams" if self.method == "nucleus" else "top_p"
         if getattr(self, other) != getattr(type(self), other):
             raise ValueError(f"evaluation.{other}: has no effect with evaluation.method {self.method}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoosingConfig:
+    """Evaluation of multiple choice: each video's options are scored, and the best one is the answer.
+
+    The score is `matching` times the probability that the option matches the video, plus 1 - `matching` times its share
+    of the softmax over the options' similarities. With 0 nothing is matched, with 1 nothing is compared; UMT takes 0.7.
+    """
+
+    batch_size: int = 8
+    matching: float = 0.7
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"evaluation.batch_size: {self.batch_size} is less than 1")
+        if not 0 <= self.matching <= 1:
+            raise ValueError(f"evaluation.matching: {self.matching} is not a share from 0 to 1")

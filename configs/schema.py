@@ -9,8 +9,22 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple
 
 # Some are only re-exported, so that importers need not know which file holds a section.
-from configs.data import QUESTION_DATASETS, DataConfig, SourceConfig as SourceConfig, SpeechConfig as SpeechConfig
-from configs.evaluation import BY_QUERY, AnsweringConfig, CaptioningConfig, EvaluationConfig, SortingEvaluationConfig
+from configs.data import (
+    CHOICE_DATASETS,
+    QUESTION_DATASETS,
+    DataConfig,
+    SourceConfig as SourceConfig,
+    SpeechConfig as SpeechConfig,
+)
+from configs.data_checks import refuse_labels, refuse_other_than_pairs, refuse_sources
+from configs.evaluation import (
+    BY_QUERY,
+    AnsweringConfig,
+    CaptioningConfig,
+    ChoosingConfig,
+    EvaluationConfig,
+    SortingEvaluationConfig,
+)
 from configs.fusion import FusionObjectiveConfig
 from configs.model import AggregationConfig, TextConfig as TextConfig, VideoConfig
 from configs.models.base import ModelConfig
@@ -60,6 +74,8 @@ class RunConfig:
     """Whether the task reads questions and answers, not captions."""
     reads_labels: ClassVar[bool] = False
     """Whether the task reads the classes of videos, not captions."""
+    reads_options: ClassVar[bool] = False
+    """Whether the task is evaluated on options of each video."""
     positives: ClassVar[Literal["row", "index"]] = "index"
     """The positives of the contrastive loss: each row's own pair, or all pairs of one video."""
 
@@ -126,7 +142,7 @@ class PretrainConfig(RunConfig):
         self.objective.check(self.train)
         if self.data.dataset in QUESTION_DATASETS:
             raise ValueError(f"data.dataset: {self.data.dataset} has questions, not captions, to pre-train on")
-        _refuse_labels(self)
+        refuse_labels(self.data)
         if self.data.first_seconds is not None:
             raise ValueError("data.first_seconds: has no effect on pre-training, whose rows say start and end")
         if self.objective.sorts and not self.data.reads_speech:
@@ -176,7 +192,7 @@ class RetrievalConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.objective.check(self.train)
-        check_pairs(self)
+        refuse_other_than_pairs(self.data)
 
         if self.objective.reads_tags:
             raise ValueError("objective.losses: 'align' is for pre-training alone; leave it out")
@@ -222,8 +238,8 @@ class VqaConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _refuse_sources(self)
-        _refuse_labels(self)
+        refuse_sources(self.data)
+        refuse_labels(self.data)
         if self.data.dataset not in ("manifest", *QUESTION_DATASETS):
             raise ValueError(f"data.dataset: {self.data.dataset} has captions, not questions; use train_retrieval.py")
         for name in ("clean_captions", "max_words"):
@@ -241,7 +257,7 @@ class CaptionConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_pairs(self)
+        refuse_other_than_pairs(self.data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +274,7 @@ class RecognitionConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _refuse_sources(self)
+        refuse_sources(self.data)
         allowed = (*RECOGNITION_DATASETS, *OPTION_DATASETS)
         if self.data.dataset not in allowed:
             raise ValueError(f"data.dataset: {self.data.dataset} has no classes of videos; name {', '.join(allowed)}")
@@ -273,25 +289,34 @@ class RecognitionConfig(RunConfig):
         return not isinstance(self.objective, ProbeObjectiveConfig)
 
 
-def check_pairs(config: RunConfig) -> None:
-    """Refuse data other than one set of videos with captions."""
-    _refuse_sources(config)
-    _refuse_labels(config)
-    if config.data.dataset in QUESTION_DATASETS:
-        raise ValueError(f"data.dataset: {config.data.dataset} has questions, not captions; use train_vqa.py")
+@dataclass(frozen=True, kw_only=True)
+class ChoiceConfig(RunConfig):
+    """Multiple choice: fine-tuning on pairs with contrast and matching, evaluation by each video's own options."""
+
+    reads_options: ClassVar[bool] = True
+
+    task: Literal["choice"] = "choice"
+    objective: PairObjectiveConfig = chosen_by_name(
+        PAIR_OBJECTIVES, lambda: ObjectiveConfig(losses=("vtc", "vtm"), queue_size=32)
+    )
+    evaluation: ChoosingConfig = field(default_factory=ChoosingConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.objective.check(self.train)
+        refuse_sources(self.data)
+        if self.data.dataset not in ("manifest", *CHOICE_DATASETS):
+            raise ValueError(
+                f"data.dataset: {self.data.dataset} has no options; name manifest or {', '.join(CHOICE_DATASETS)}"
+            )
+        if "match" not in self.objective.teaches and self.evaluation.matching:
+            raise ValueError(
+                f"evaluation.matching: matching is not trained by the losses of objective {self.objective.name}, "
+                f"{', '.join(self.objective.losses)}; set it to 0"
+            )
 
 
-def _refuse_sources(config: RunConfig) -> None:
-    if config.data.sources:
-        raise ValueError("data.sources: are for pre-training alone; name one data.dataset or data.manifest")
-
-
-def _refuse_labels(config: RunConfig) -> None:
-    if config.data.dataset in (*RECOGNITION_DATASETS, *OPTION_DATASETS):
-        raise ValueError(f"data.dataset: {config.data.dataset} has classes, not texts; use train_recognition.py")
-
-
-TaskConfig = PretrainConfig | RetrievalConfig | VqaConfig | CaptionConfig | RecognitionConfig
+TaskConfig = PretrainConfig | RetrievalConfig | VqaConfig | CaptionConfig | RecognitionConfig | ChoiceConfig
 
 
 class TaskEntry(NamedTuple):
@@ -317,6 +342,7 @@ TASKS: dict[str, TaskEntry] = {
         "tasks.recognition:RecognitionTask",
         "train_recognition.py",
     ),
+    "choice": TaskEntry(ChoiceConfig, "tasks.choice:ChoiceTask", "tasks.base:VideoTextTask", "train_choice.py"),
 }
 """The tasks, by the `task` of a configuration."""
 CONFIG_CLASSES: tuple[type[TaskConfig], ...] = tuple(entry.config for entry in TASKS.values())

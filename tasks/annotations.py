@@ -1,7 +1,7 @@
 """Find and read the annotation files of each part of a run's data; needs neither torch nor a video."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple
@@ -173,7 +173,9 @@ def _read_whole(config: RunConfig, part: Part, classes: Sequence[str] | None) ->
         else:
             annotations = public.read(config.data.dataset, root, name, videos)
         return annotations if named.video_list is None else video_list.restrict(annotations, root, named.video_list)
-    read = manifest.read_questions if config.reads_questions else manifest.read
+    read: Callable[[Path, Path], list[Any]] = manifest.read_questions if config.reads_questions else manifest.read
+    if config.reads_options and (part != "train" or manifest.holds_choices(root / name)):
+        read = manifest.read_choices
     return Annotations(read(root / name, videos), root.resolve().name, Path(name).stem, f"manifest {root / name}")
 
 

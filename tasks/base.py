@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from configs.schema import PretrainConfig, RetrievalConfig, TaskConfig
+from configs.schema import ChoiceConfig, PretrainConfig, RetrievalConfig, TaskConfig
 from datasets.loaders import TrainLoader, evaluation_loader
 from datasets.samples import Clip
 from datasets.tags import TagStore
@@ -239,12 +239,12 @@ class PairTask(VideoTextTask):
     """Train a model on pairs of videos and texts with the configured objectives.
 
     Args:
-        config: the configuration of pre-training or retrieval.
+        config: the configuration of pre-training, retrieval or multiple choice.
     """
 
     best_metric: str | None = None
 
-    def __init__(self, config: PretrainConfig | RetrievalConfig, device: torch.device) -> None:
+    def __init__(self, config: PretrainConfig | RetrievalConfig | ChoiceConfig, device: torch.device) -> None:
         super().__init__(config, device)
         objective = objective_class(config.objective.name)
         self.objectives = objective(self.model, config.objective, config.positives, config.seed)

@@ -26,13 +26,15 @@ def by_logit(chosen: NDArray, logits: NDArray, num_candidates: int) -> NDArray:
     return scores
 
 
-def by_share_of_options(similarity_QO: Tensor, matching_logits_QO2: Tensor) -> Tensor:
-    """Scores (Q, O) of a question's options: 0.7 of the probability of a match, 0.3 of the softmax over options.
+def by_share_of_options(
+    similarity_QO: Tensor, matching_logits_QO2: Tensor, matching_share: float = MATCHING_SHARE
+) -> Tensor:
+    """Scores (Q, O) of a question's options: a share of the probability of a match, the rest of the softmax over them.
 
     `similarity_QO` is already divided by the temperature. The last axis of the logits is (no match, match).
     """
     matching = matching_logits_QO2.float().softmax(dim=-1)[..., 1]
-    return MATCHING_SHARE * matching + (1 - MATCHING_SHARE) * similarity_QO.float().softmax(dim=-1)
+    return matching_share * matching + (1 - matching_share) * similarity_QO.float().softmax(dim=-1)
 
 
 def by_scaled_probability(similarity: NDArray, probability: NDArray) -> NDArray:

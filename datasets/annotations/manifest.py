@@ -1,7 +1,8 @@
-"""Our own formats, JSONL: each line is `{"video": path, "caption": text or list of texts}`, or a question.
+"""Our own formats, JSONL: each line is `{"video": path, "caption": text or list of texts}`, a question, or a choice.
 
 A question is `{"video": path, "question": text, "answer": text or list of the annotators' answers}`, optionally with
-`question_id` and `type`. `start` and `end`, in seconds, select a part of a video. A line may name an image, which
+`question_id` and `type`. A choice is `{"video": path, "options": list of texts, "answer": number of the right one}`,
+counted from 0. `start` and `end`, in seconds, select a part of a video. A line may name an image, which
 becomes a still clip.
 """
 
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.annotations import strict_json
-from datasets.records import QuestionRecord, VideoTextRecord, check_video_path, is_image
+from datasets.records import ChoiceRecord, QuestionRecord, VideoTextRecord, check_video_path, is_image
 from datasets.text import check_text, has_words
 
 # True for the keys that every line must have.
@@ -23,6 +24,7 @@ QUESTION_KEYS = {
     **{"video": True, "question": True, "answer": True},
     **{"question_id": False, "type": False, "start": False, "end": False},
 }
+CHOICE_KEYS = {"video": True, "options": True, "answer": True, "start": False, "end": False}
 
 
 def read(path: Path, videos: Path) -> list[VideoTextRecord]:
@@ -72,6 +74,27 @@ def read_questions(path: Path, videos: Path) -> list[QuestionRecord]:
             end=row.get("end"),
         )
     return list(records.values())
+
+
+def read_choices(path: Path, videos: Path) -> list[ChoiceRecord]:
+    """Read a manifest of choices into one record a line, in the order of the file; all else is as in `read`."""
+    return [
+        ChoiceRecord(row["video"], tuple(row["options"]), row["answer"], row.get("start"), row.get("end"))
+        for _, row in _rows(path, videos, CHOICE_KEYS, _check_choice)
+    ]
+
+
+def holds_choices(path: Path) -> bool:
+    """Whether the first line has options; a line that cannot be parsed has none, and its reader will say so."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as lines:
+        first = next((line for line in lines if line.strip()), b"{}")
+    try:
+        row = json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(row, dict) and "options" in row
 
 
 def _rows(
@@ -161,6 +184,17 @@ def _check_question(row: dict[str, Any]) -> None:
     kind = row.get("type")
     if kind is not None and (not isinstance(kind, str) or not has_words(kind)):
         raise ValueError(f"type is {kind!r}; write the type of the question in words, or remove it")
+
+
+def _check_choice(row: dict[str, Any]) -> None:
+    options, answer = row["options"], row["answer"]
+    if not isinstance(options, list) or len(options) < 2 or not all(isinstance(text, str) for text in options):
+        raise ValueError(f"options is {options!r}; write a list of at least two texts")
+    for text in options:
+        if not has_words(text):
+            raise ValueError(f"option {text!r} has no words; write what might describe the video")
+    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(options):
+        raise ValueError(f"answer is {answer!r}; write the number of the right one of {len(options)} options, from 0")
 
 
 def _texts(value: Any, key: str) -> list[str]:

@@ -24,6 +24,7 @@ class Parts:
 PARTS: dict[str, Parts] = {
     "pretrain": Parts(text_encoder=True, heads=True, decoder="tied"),
     "retrieval": Parts(text_encoder=True, heads=True, decoder="none"),
+    "choice": Parts(text_encoder=True, heads=True, decoder="none"),
     "recognition": Parts(text_encoder=True, heads=True, decoder="none"),
     "vqa": Parts(text_encoder=True, heads=False, decoder="separate", decoder_context="question"),
     "caption": Parts(text_encoder=False, heads=False, decoder="separate"),

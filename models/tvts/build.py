@@ -55,7 +55,7 @@ def schedules_of(model: TvtsConfig, video: VideoConfig, aggregation: Aggregation
 def build_model(config: TaskConfig, tokenizer: Any) -> Tvts:
     """The configured task's model with fresh weights; only the loss `sorting` needs the sorting head."""
     assert isinstance(config.model, TvtsConfig)
-    if config.task not in ("pretrain", "retrieval", "recognition"):
+    if config.task not in ("pretrain", "retrieval", "recognition", "choice"):
         raise ValueError(f"model.name: tvts writes no text, so there is no {config.task} with it; take another model")
     objective = config.objective
     # Recognition trains on classes, not on pairs with texts.

@@ -159,6 +159,11 @@ class Tvts(nn.Module):
         """Width of the space that videos and texts share."""
         return self.sizes.image.embed_dim
 
+    @property
+    def similarity_scale(self) -> float:
+        """What similarities are multiplied by in training: 1 / temperature."""
+        return 1 / float(self.temp)
+
     def compile_towers(self) -> None:
         """Compile the video tower; a graph for each size."""
         self.video_model.compile(fullgraph=True, dynamic=False)

@@ -62,7 +62,7 @@ class RetrievalModel(TaskModel):
     @property
     def similarity_scale(self) -> float:
         """What similarities are multiplied by in training: 1 / temperature."""
-        return 1 / float(self.temp)
+        return 1 / float(self.temp.detach())
 
     def project_tokens(self, tokens: Tensor) -> Tensor:
         """Unit vectors (..., E) of video tokens (..., D) in the shared space, each pooled alone."""

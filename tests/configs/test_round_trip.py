@@ -19,6 +19,8 @@ from configs.schema import (
     AnsweringObjectiveConfig,
     CaptionConfig,
     CaptioningConfig,
+    ChoiceConfig,
+    ChoosingConfig,
     DataConfig,
     DecoderObjectiveConfig,
     EvaluationConfig,
@@ -159,6 +161,15 @@ FULL: dict[str, RunConfig] = {
         optim=STEPPED, train=TRAIN,
         evaluation=AnsweringConfig(inference="generate", num_beams=5, max_tokens=4),
     ),
+    "choice": ChoiceConfig(
+        data=DataConfig(root="/d", dataset="msrvtt_mc", eval_split="test"),
+        optim=OPTIM, train=TRAIN, model=MODEL, video=VIDEO, aggregation=GEOMETRY,
+        objective=ObjectiveConfig(
+            losses=("vtm", "vtc"), queue_size=0, alpha=0.0, alpha_ramp_epochs=0.5, momentum=0.5, temperature=0.2,
+            vtc_keys="local", negatives="same_rank",
+        ),
+        evaluation=ChoosingConfig(batch_size=3, matching=0.25),
+    ),
     "captioning by sampling": CaptionConfig(
         data=DataConfig(root="/d", dataset="msrvtt"),
         optim=OPTIM, train=TRAIN, model=MODEL, video=VIDEO,
@@ -191,6 +202,9 @@ FULL: dict[str, RunConfig] = {
         data=DataConfig(root="/d", dataset="hmdb51"), train=TRAIN, objective=ProbeObjectiveConfig(penalty=0.5)
     ),
 }  # fmt: skip
+
+
+PAIRS = (RetrievalConfig, ChoiceConfig)
 
 
 def minimal(config_class: type[RunConfig]) -> RunConfig:
@@ -228,7 +242,7 @@ def test_the_round_trip_above_moves_every_setting_of_every_task_off_its_default(
         moved = {line.partition(":")[0] for case in cases for line in differences(default, case)}
         # Pre-training and recognition have several objectives, and label smoothing is captioning's.
         unmoved = set() if config_class in (PretrainConfig, RecognitionConfig) else {"objective.name"}
-        assert own - moved == unmoved | ({"objective.label_smoothing"} if config_class is RetrievalConfig else set())
+        assert own - moved == unmoved | ({"objective.label_smoothing"} if config_class in PAIRS else set())
     default = to_dict(minimal(PretrainConfig))
     moved = {line.partition(":")[0] for case in FULL.values() for line in differences(default, to_dict(case))}
     assert not keys(default) - moved

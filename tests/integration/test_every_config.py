@@ -28,6 +28,7 @@ from models.parts.tokenizer import make_tokenizer
 from models.tvts.sizes import TVTS_PUBLISHED
 from tasks.build import build_model
 from tasks.caption import CaptionTask
+from tasks.choice import ChoiceTask
 from tasks.pretrain import PretrainTask
 from tasks.recognition import RecognitionTask
 from tasks.retrieval import RetrievalTask
@@ -43,7 +44,7 @@ CONFIGS = sorted(
 )  # fmt: skip
 TASKS: dict[str, Any] = {
     "pretrain": PretrainTask, "retrieval": RetrievalTask, "vqa": VqaTask, "caption": CaptionTask,
-    "recognition": RecognitionTask,
+    "recognition": RecognitionTask, "choice": ChoiceTask,
 }  # fmt: skip
 LOSSES = {"pretrain": {"vtc", "vtm", "cap"}, "retrieval": {"vtc", "vtm"}, "vqa": {"vqa"}, "caption": {"cap"}}
 LOSSES["recognition"] = {"classes"}

@@ -26,7 +26,7 @@ def write_dataset(data: DataConfig, root: Path, questions: bool) -> Path:
     elif data.dataset == "manifest":
         names = [name for name in (data.manifest, data.eval_manifest, data.test_manifest) if name is not None]
         for name in names:
-            rows = [_manifest_row(number, questions) for number in NUMBERS]
+            rows = [_choice(number) if "choice" in name else _manifest_row(number, questions) for number in NUMBERS]
             (root / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
         _videos(root / "videos", [f"clip{number}.mp4" for number in NUMBERS])
     else:
@@ -37,6 +37,10 @@ def write_dataset(data: DataConfig, root: Path, questions: bool) -> Path:
 def _manifest_row(number: int, questions: bool) -> dict[str, str]:
     text = {"question": f"what {caption(number)}?", "answer": "a ball"} if questions else {"caption": caption(number)}
     return {"video": f"clip{number}.mp4", **text}
+
+
+def _choice(number: int) -> dict[str, object]:
+    return {"video": f"clip{number}.mp4", "options": [caption(other) for other in NUMBERS], "answer": number}
 
 
 def _videos(folder: Path, names: Sequence[str]) -> None:

@@ -96,6 +96,7 @@ QUESTIONS: dict[str, Rows] = {
     ),
     "activitynet_qa": Rows(sets.ACTIVITYNET_QA, (_accuracy(44.8), _accuracy(47.9)), "qa_qnet"),
 }  # fmt: skip
+CHOICES: dict[str, Rows] = {"msrvtt_mc": Rows(sets.MSRVTT_MC, (_accuracy(96.3), _accuracy(97.3)), None)}
 
 
 def _rows(folder: str, listed: dict[str, Rows], frames_gmacs: tuple[float, float] = GMACS_12_FRAMES) -> list[Row]:
@@ -144,6 +145,7 @@ PUBLICATION = Publication(
         *_rows("retrieval", RETRIEVAL),
         *_rows("zeroshot", ZERO_SHOT, GMACS_4_FRAMES),
         *_rows("vqa", QUESTIONS),
+        *_rows("choice", CHOICES),
     ),
     document="docs/VIDTLDR.md",
 )

@@ -1,0 +1,26 @@
+"""Which data a task can read: the checks that several tasks share."""
+
+from configs.data import CHOICE_DATASETS, QUESTION_DATASETS, DataConfig
+from configs.recognition import OPTION_DATASETS, RECOGNITION_DATASETS
+
+
+def refuse_other_than_pairs(data: DataConfig) -> None:
+    """Refuse data other than one set of videos with captions."""
+    refuse_sources(data)
+    refuse_labels(data)
+    if data.dataset in QUESTION_DATASETS:
+        raise ValueError(f"data.dataset: {data.dataset} has questions, not captions; use train_vqa.py")
+
+
+def refuse_sources(data: DataConfig) -> None:
+    """Refuse several sources."""
+    if data.sources:
+        raise ValueError("data.sources: are for pre-training alone; name one data.dataset or data.manifest")
+
+
+def refuse_labels(data: DataConfig) -> None:
+    """Refuse sets of classes or options."""
+    if data.dataset in (*RECOGNITION_DATASETS, *OPTION_DATASETS):
+        raise ValueError(f"data.dataset: {data.dataset} has classes, not texts; use train_recognition.py")
+    if data.dataset in CHOICE_DATASETS:
+        raise ValueError(f"data.dataset: {data.dataset} has options to choose from; use train_choice.py")
