@@ -8,17 +8,14 @@ import pytest
 
 from benchmarks.reducers import __main__ as reducers
 from configs.load import apply_overrides, load_any
-from configs.schema import CONFIG_CLASSES, RunConfig
+from configs.schema import CONFIG_CLASSES, TASKS, RunConfig
 from scripts import make_story_videos, search
 from scripts.app import __main__ as app
 from scripts.reproduce import __main__ as reproduce
 from tests.integration.runs import ROOT
 
 TEXT = (ROOT / "docs" / "RUN.md").read_text(encoding="utf-8")
-CLASSES: dict[str, type[RunConfig]] = {
-    "pretrain.py": CONFIG_CLASSES[0], "train_retrieval.py": CONFIG_CLASSES[1], "train_vqa.py": CONFIG_CLASSES[2],
-    "train_caption.py": CONFIG_CLASSES[3],
-}  # fmt: skip
+CLASSES: dict[str, type[RunConfig]] = {entry.script: entry.config for entry in TASKS.values() if entry.script in TEXT}
 
 READ_BY = {
     "scripts.app": app.parse_arguments,
