@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from models.checkpoints.stored import TWIN_SUFFIX, FittedPart, Stored, grouped, part_of
+from models.checkpoints.stored import TWIN_SUFFIX, FittedPart, Stored, grouped, part_of, parts_of
 from models.parts.momentum import MomentumTwin
 from models.protocols import Twinnable
 
@@ -120,33 +120,31 @@ def fit(
     twin: MomentumTwin | None = None,
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """What `load_into` would load, under the names of model and twin, which may be on the meta device."""
-    # Fit every part of the model, and of the twin if the file has any of its parts.
     stored = read_stored(tensors, source, formats)
-    parts = _Parts(stored, formats)
-    for module in (model, twin):
-        state = {} if module is None else module.state_dict()
-        own = list(dict.fromkeys(map(part_of, state)))
-        if module is twin and not any(part_of(name) in own for name in stored.weights):
-            continue
-        for part in own:
-            try:
-                parts.fit(part, state)
-            except ValueError as error:
-                raise ValueError(f"{source}: {error}") from error
+    parts = _PartFitter(stored, formats)
+    try:
+        parts.fit_all(model.state_dict())
+        # A file without any part of the twin is no error: the twin then starts as a copy of the model.
+        twin_state = {} if twin is None else twin.state_dict()
+        if parts_of(twin_state) & parts_of(stored.weights):
+            parts.fit_all(twin_state)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
     parts.refuse_if_wrong(source)
 
     # Ties are settled after all parts are known, since they cross the border between parts.
     notes = [*parts.notes, *_settle_ties(model, parts.fitted)]
-    if twin is not None and not parts.fitted.keys() >= twin.state_dict().keys():
+    if twin is not None and not parts.fitted.keys() >= twin_state.keys():
         notes.append(TWIN_IS_COPY)
+    if stored.note:
+        notes.append(stored.note)
 
     # Report the parts that only the file has.
-    left: dict[str, list[str]] = {}
-    for name in stored.weights:
-        if part_of(name) not in parts.taken:
-            left.setdefault("this task has no such part", []).append(part_of(name))
-    notes += [stored.note] if stored.note else []
-    return parts.fitted, LoadReport(source, stored.kind, parts.taken, notes, {**stored.left, **parts.left, **left})
+    left = {**stored.left, **parts.left}
+    only_in_file = [part_of(name) for name in stored.weights if part_of(name) not in parts.taken]
+    if only_in_file:
+        left["this task has no such part"] = only_in_file
+    return parts.fitted, LoadReport(source, stored.kind, parts.taken, notes, left)
 
 
 def read_stored(tensors: Mapping[str, Tensor], source: str, formats: WeightFormats) -> Stored:
@@ -161,7 +159,7 @@ def read_stored(tensors: Mapping[str, Tensor], source: str, formats: WeightForma
         raise ValueError(f"{source}: {error}") from error
 
 
-class _Parts:
+class _PartFitter:
     """Collects, part by part, the weights for a model and the errors in them."""
 
     def __init__(self, stored: Stored, formats: WeightFormats) -> None:
@@ -173,43 +171,51 @@ class _Parts:
         self.missing: list[str] = []
         self.wrong: list[str] = []
 
-    def fit(self, part: str, state: Mapping[str, Tensor]) -> None:
-        own = {name: tensor for name, tensor in state.items() if part_of(name) == part}
-        found = {name: tensor for name, tensor in self.stored.weights.items() if part_of(name) == part}
+    def fit_all(self, state: Mapping[str, Tensor]) -> None:
+        """Find weights for every part of a model's state."""
+        for part in dict.fromkeys(map(part_of, state)):
+            own = _tensors_of(part, state)
+            found = _tensors_of(part, self.stored.weights)
+            if found:
+                self._fit_part(part, found, own)
+            else:
+                self._note_missing(part)
 
-        # A part that the file lacks stays fresh if such files hold an encoder alone, and is an error otherwise.
-        if not found and self.stored.rest_is_fresh:
+    def _note_missing(self, part: str) -> None:
+        """A part that the file lacks stays fresh if such files hold an encoder alone, and is an error otherwise."""
+        if self.stored.rest_is_fresh:
             self.notes.append(f"{part} is not in the file and keeps its fresh weights")
             return
-        if not found:
-            remedy = self.formats.found_in.get(part.removesuffix(TWIN_SUFFIX), self.formats.otherwise_found_in)
-            self.missing.append(f"{part}: missing as a whole ({self.stored.kind}); start from {remedy}")
-            return
+        name = part.removesuffix(TWIN_SUFFIX)
+        remedy = self.formats.found_in.get(name, self.formats.otherwise_found_in)
+        self.missing.append(f"{part}: missing as a whole ({self.stored.kind}); start from {remedy}")
 
-        # Errors are collected, so that the user sees all of them at once.
-        self.taken[part] = len(found)
-        found = self._fit_part(part, found, own)
-        self._compare(found, own)
-        self.fitted |= found
-
-    def _fit_part(self, part: str, found: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _fit_part(self, part: str, found: dict[str, Tensor], own: dict[str, Tensor]) -> None:
+        """Have the system fit the weights of a part; errors are collected, so that the user sees all of them."""
         fitted = self.formats.fit_part(part.removesuffix(TWIN_SUFFIX), _within(part, found), _within(part, own))
+        weights = {f"{part}.{name}" if name else part: tensor for name, tensor in fitted.weights.items()}
+        self._compare(weights, own)
+        self.fitted |= weights
+
+        self.taken[part] = len(found)
         self.notes += [f"{part}: {note}" for note in fitted.notes]
         for reason, names in fitted.left.items():
             self.left.setdefault(reason, []).extend(f"{part}.{name}" for name in names)
             self.taken[part] -= len(names)
-        return {f"{part}.{name}" if name else part: tensor for name, tensor in fitted.weights.items()}
 
-    def _compare(self, found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    def _compare(self, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+        """Note the tensors of a part that are missing, of another shape, or unexpected."""
         for name, tensor in own.items():
-            if name not in found:
+            if name not in weights:
                 self.wrong.append(f"{name}: missing")
-            elif found[name].shape != tensor.shape:
-                shape, wanted = tuple(found[name].shape), tuple(tensor.shape)
+                continue
+
+            shape, wanted = tuple(weights[name].shape), tuple(tensor.shape)
+            if shape != wanted:
                 remedy = self.formats.remedy(name, shape, wanted) if isinstance(self.formats, KnowsRemedies) else ""
                 what_to_do = f"; {remedy}" if remedy else ""
                 self.wrong.append(f"{name}: has shape {shape}, the model's is {wanted}{what_to_do}")
-        self.wrong += [f"{name}: unexpected" for name in found if name not in own]
+        self.wrong += [f"{name}: unexpected" for name in weights if name not in own]
 
     def refuse_if_wrong(self, source: str) -> None:
         lines = [*self.missing, *self.wrong]
@@ -217,6 +223,10 @@ class _Parts:
             more = f"\n  and {len(lines) - LISTED} more" if len(lines) > LISTED else ""
             listed = "\n  ".join(lines[:LISTED])
             raise ValueError(f"{source}: is of another model than `model` describes:\n  {listed}{more}")
+
+
+def _tensors_of(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if part_of(name) == part}
 
 
 def _within(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -229,25 +239,23 @@ def _settle_ties(model: nn.Module, fitted: dict[str, Tensor]) -> list[str]:
     The reference ties the text encoder to the decoder in pre-training in the same way. Returns a note on what changed.
     """
     # Group the names by the parameter they stand for.
-    names: dict[int, list[str]] = {}
+    names_of_parameter: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
+        names_of_parameter.setdefault(id(parameter), []).append(name)
 
     changed = []
-    for tied in names.values():
-        last = tied[-1]
+    for *others, last in names_of_parameter.values():
         if last not in fitted:
             continue
-        for name in tied[:-1]:
+        for name in others:
             if not torch.equal(fitted[name], fitted[last]):
                 changed.append(name)
             fitted[name] = fitted[last]
 
     if not changed:
         return []
-    return [
-        f"tied to the decoder's here, and other in the file; the decoder's are taken: {', '.join(grouped(changed))}"
-    ]
+    listed = ", ".join(grouped(changed))
+    return [f"tied to the decoder's here, and other in the file; the decoder's are taken: {listed}"]
 
 
 def _load(module: nn.Module, fitted: Mapping[str, Tensor]) -> None:

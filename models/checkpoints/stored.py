@@ -47,6 +47,11 @@ def part_of(name: str) -> str:
     return name.partition(".")[0]
 
 
+def parts_of(names: Iterable[str]) -> set[str]:
+    """The parts that tensors belong to."""
+    return {part_of(name) for name in names}
+
+
 def grouped(names: Iterable[str]) -> list[str]:
     """Names with `*` for every number, each listed once, with its count if above 1.
 
