@@ -111,18 +111,24 @@ class VideoTextDataset(Dataset):
     def __getitem__(self, item: int | tuple[int, ...]) -> Sample:
         if isinstance(item, tuple):
             assert self.training, "evaluation takes an index, not (epoch, item)"
-            epoch, asked, *draw = item
-            return self._training_sample(epoch, asked, *draw or (asked,))
+            epoch, number, *draw = item
+            return self._training_sample(epoch, number, draw[0] if draw else number)
 
         assert not self.training, "training takes (epoch, item)"
-        failed, clip = [], None
+        return self._evaluation_sample(item)
+
+    def _evaluation_sample(self, video: int) -> Sample:
+        """A video with its first text or all of them; without a clip if the file cannot be read."""
+        clip, failed = None, []
         try:
-            clip = self._clip(item, epoch=0, draw=item)
+            clip = self._clip(video, epoch=0, draw=video)
         except decode.DecodeError as error:
             failed.append(self._failure(error))
-        rows = self._rows_of(item)
-        rows = rows if self._texts == "all" else rows[:1]
-        return self._sample(clip, item, rows, failed, epoch=0, draw=item)
+
+        rows = self._rows_of(video)
+        if self._texts == "one":
+            rows = rows[:1]
+        return self._sample(clip, video, rows, failed, epoch=0, draw=video)
 
     def frame_times(self, video: int) -> np.ndarray:
         """When each frame of a video's clip in evaluation is shown, (T,) in seconds from the video's first frame.
@@ -148,6 +154,7 @@ class VideoTextDataset(Dataset):
     def _sample(
         self, clip: Clip | None, video: int, rows: list[int], failed: list[Failure], *, epoch: int, draw: int
     ) -> Sample:
+        """The sample of a video with the texts of some rows."""
         texts = self._texts_of(video, rows, epoch, draw)
         if len(rows) == 1:  # a row may become several texts
             rows = rows * len(texts)
@@ -170,16 +177,20 @@ class VideoTextDataset(Dataset):
         return {"video": error.path, "reason": error.reason, "excluded": error.path in self._excluded}
 
     def _training_sample(self, epoch: int, item: int, draw: int) -> Sample:
+        """The sample of an item, or of the first one that may replace it and whose video can be read."""
         failed: dict[int, Failure] = {}
         for candidate, candidate_draw in self._candidates(epoch, item, draw):
+            # An item is a video with all of its texts, or one row of the table: a text and its video.
             video = candidate if self._texts == "all" else int(self.table.text_video[candidate])
             if video in failed:
                 continue
+
             try:
                 clip = self._clip(video, epoch, candidate_draw)
             except decode.DecodeError as error:
                 failed[video] = self._failure(error)
                 continue
+
             rows = self._rows_of(video) if self._texts == "all" else [candidate]
             return self._sample(clip, video, rows, list(failed.values()), epoch=epoch, draw=candidate_draw)
 
@@ -202,17 +213,21 @@ class VideoTextDataset(Dataset):
         yield from zip(others, others, strict=True)
 
     def _clip(self, video: int, epoch: int, draw: int) -> Clip:
-        """The clip as the model gets it. DecodeError, from memory the second time, if the file cannot be read."""
+        """The clip as the model gets it; `DecodeError` if the file cannot be read.
+
+        A file that is excluded, or could not be read before, is not opened again.
+        """
         path = self.table.path(video)
-        known = self._excluded.get(path) or self._reasons.get(video)
-        if known is not None:
-            raise decode.DecodeError(path, known)
+        known_reason = self._excluded.get(path) or self._reasons.get(video)
+        if known_reason is not None:
+            raise decode.DecodeError(path, known_reason)
 
         try:
             with self._reading(path):
                 pixels, times = self._pixels(video, epoch, draw)
         except decode.DecodeError as error:
-            # Other frames of it may be readable: with random ones, what a process has seen must not decide.
+            # Other frames of the file may be readable. Where frames are random, the result must not depend on which
+            # of them this process has tried.
             if not self._part_is_random:
                 self._reasons[video] = error.reason
             raise
@@ -222,8 +237,11 @@ class VideoTextDataset(Dataset):
 
         if self.windows is not None:
             # Frames come in order of time: all windows' first frames, then their second ones.
-            pixels, times = (part.unflatten(0, (self.num_frames, -1)).transpose(0, 1) for part in (pixels, times))
-        return Clip(pixels, times, {name: extra(self.table, video, times) for name, extra in self.extras.items()})
+            pixels = pixels.unflatten(0, (self.num_frames, -1)).transpose(0, 1)
+            times = times.unflatten(0, (self.num_frames, -1)).transpose(0, 1)
+
+        extras = {name: extra(self.table, video, times) for name, extra in self.extras.items()}
+        return Clip(pixels, times, extras)
 
     def _reading(self, path: str) -> AbstractContextManager[None]:
         return nullcontext() if self._line is None else self._line.reading(path)
@@ -242,34 +260,41 @@ class VideoTextDataset(Dataset):
 
     def _read(self, video: int, epoch: int, draw: int) -> tuple[Tensor, Tensor]:
         """The clip before operations, from the cache if it is there."""
-        cached = None if self._cache is None else self._cache.get(video)
+        if self._cache is None:
+            return self._decode(video, epoch, draw)
+        cached = self._cache.get(video)
         if cached is not None:
             return cached
 
-        file, framing = self.table.file(video), self.framing
-        square = None if framing.interpolation == "ffmpeg" else partial(self._square, epoch, draw)
+        pixels, times = self._decode(video, epoch, draw)
+        self._cache.put(video, pixels, times)
+        return pixels, times
+
+    def _decode(self, video: int, epoch: int, draw: int) -> tuple[Tensor, Tensor]:
+        """The clip before operations, from its file."""
+        file, size = self.table.file(video), self.framing.read_size
+
+        # ffmpeg resizes while it decodes; any other interpolation needs whole frames, and makes squares of them.
+        square = None if self.framing.interpolation == "ffmpeg" else partial(self._square, epoch, draw)
         if decode.is_still(file):
             image = decode.read_image(file)
-            picture = transforms.resize_image(image, framing.read_size) if square is None else square(image)
-            pixels, times = self._still(picture)
-        else:
-            choose = self._chooser(video, epoch, draw)
-            reading = decode.read(file, framing.read_size, choose, *self._span(video, epoch, draw), square)
-            pixels, times = torch.from_numpy(reading.frames).permute(0, 3, 1, 2), torch.from_numpy(reading.times)
+            return self._still(transforms.resize_image(image, size) if square is None else square(image))
 
-        if self._cache is not None:
-            self._cache.put(video, pixels, times)
-        return pixels, times
+        start, end = self._span(video, epoch, draw)
+        clip = decode.read(file, size, self._chooser(video, epoch, draw), start, end, square)
+        return torch.from_numpy(clip.frames).permute(0, 3, 1, 2), torch.from_numpy(clip.times)
 
     def _still(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """An image (3, H, W) as a clip in which nothing moves."""
         return image.expand(self.num_frames, -1, -1, -1), torch.zeros(self.num_frames, dtype=torch.float64)
 
     def _square(self, epoch: int, draw: int, frame: Tensor) -> Tensor:
+        """A frame as a square; what is drawn for it is the same for all frames of a clip."""
         # Frames come one after the other: a new generator each time makes it one draw for the whole clip.
         return self.framing.square(frame, sampling.generator("augmentation", self.seed, epoch, draw))
 
     def _chooser(self, video: int, epoch: int, draw: int) -> decode.ChooseFrames:
+        """What chooses the frames of a video, given its length."""
         if self.windows is not None:
             return partial(self.windows.frames, self.num_frames)
         new_rng = partial(sampling.generator, "frames", self.seed, epoch, draw)

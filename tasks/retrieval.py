@@ -104,9 +104,7 @@ class RetrievalTask(PairTask):
             scores = self._reranked(directions, texts, videos, tokens) if self.evaluation.rerank > 0 else cosine
 
         if not split.annotations.labelled:
-            t2v, v2t = (
-                shared_out(direction.tiles(), score) for direction, score in zip(directions, scores, strict=True)
-            )
+            t2v, v2t = (all_scores(*of_direction) for of_direction in zip(directions, scores, strict=True))
             files = submission_files(split, videos.positions, t2v, v2t)
             return {"metrics": {}, **description, "note": NOT_LABELLED, "files": files}
 
@@ -126,10 +124,10 @@ class RetrievalTask(PairTask):
 
     def _encode_videos(self, data: VideoTextDataset, tokens: TokenStore, failed: list[dict[str, str]]) -> EncodedVideos:
         """Encode each video once, split over the processes; `tokens` stores this process's share for matching."""
-        own: list[int] = []
+        own_positions: list[int] = []
         rows: list[NDArray] = [np.zeros((0, self.model.embed_dim), np.float32)]
         for positions, clips in self.each_clip(data, self.evaluation.batch_size, failed):
-            own += positions
+            own_positions += positions
             if data.windows is not None:
                 # Videos have many windows: encode no more of them at once than videos otherwise.
                 parts = clips.pixels.split(self.evaluation.batch_size)
@@ -143,12 +141,12 @@ class RetrievalTask(PairTask):
 
         own_rows = np.concatenate(rows)
         if data.windows is not None:
-            own, own_rows = embed_videos(self.model, own_rows, own)
+            own_positions, own_rows = embed_videos(self.model, own_rows, own_positions)
 
         # Every process gets all embeddings, and learns which process holds the tokens of each video.
         encoded_by: dict[int, int] = {}
         embeddings: dict[int, NDArray] = {}
-        for process, (positions, of_process) in enumerate(gather_objects((own, own_rows))):
+        for process, (positions, of_process) in enumerate(gather_objects((own_positions, own_rows))):
             encoded_by.update(dict.fromkeys(positions, process))
             embeddings.update(zip(positions, of_process, strict=True))
 
@@ -181,10 +179,10 @@ class RetrievalTask(PairTask):
         Each pair is matched once, for both directions, by the process that holds its video's tokens; or query by
         query, if the rule says so.
         """
-        choose = [partial(direction.shortlist, most=self.evaluation.rerank) for direction in directions]
-        lists = Shortlists(
-            *(shared_out(direction.tiles(), best) for direction, best in zip(directions, choose, strict=True))
-        )
+        # The best candidates of each query by cosine. Processes share the queries.
+        most = self.evaluation.rerank
+        t2v, v2t = (all_scores(direction, partial(direction.shortlist, most=most)) for direction in directions)
+        lists = Shortlists(t2v, v2t)
 
         if self.rule.by_query:
             own = [videos.positions[video] for video in videos.of_process(rank())]
@@ -230,28 +228,35 @@ def captions_of(
         captions = [data.clean(caption) for record in split.annotations.records for caption in record.captions]
         return captions, Relation.of_one_each(np.full(len(captions), -1), len(positions))
 
-    place = {position: video for video, position in enumerate(positions)}
+    video_at = {position: video for video, position in enumerate(positions)}
     captions, texts, videos = [], [], []
     text_of_caption: dict[str, int] = {}
     for caption, position in zip(data.table.texts, data.caption_video, strict=True):
-        if position not in place:
+        if position not in video_at:  # it could not be read
             continue
+
+        # A caption that occurred before is the same text, if they are to be together.
         text = len(captions)
         if same_captions == "together":
             text = text_of_caption.setdefault(caption, text)
         if text == len(captions):
             captions.append(data.clean(caption))
         texts.append(text)
-        videos.append(place[position])
+        videos.append(video_at[position])
 
     return captions, Relation.of_pairs(np.array(texts), np.array(videos), len(captions), len(positions))
+
+
+def all_scores(direction: Direction, score: Score) -> NDArray:
+    """What `score` gives for all queries of a direction; each process computes its share of them."""
+    return shared_out(direction.tiles(), score)
 
 
 def metrics(directions: tuple[Direction, Direction], scores: Sequence[Score], suffix: str = "") -> dict[str, float]:
     """All metrics of both directions; each process ranks its share of the queries."""
     found: dict[str, float] = {}
     for direction, score in zip(directions, scores, strict=True):
-        ranks = shared_out(direction.tiles(), partial(_best_ranks, direction, score))
+        ranks = all_scores(direction, partial(_best_ranks, direction, score))
         found |= recalls(ranks, direction.name, suffix)
     return found
 
@@ -265,7 +270,7 @@ def best_videos(t2v: Direction, score: Score, most: int) -> tuple[NDArray, NDArr
         order = np.argsort(-scores, axis=1, kind="stable")[:, :most]
         return np.stack([order, np.take_along_axis(scores, order, axis=1)], axis=2)
 
-    found = shared_out(t2v.tiles(), best_of)
+    found = all_scores(t2v, best_of)
     return found[..., 0].astype(np.int64), found[..., 1]
 
 

@@ -140,9 +140,9 @@ class VisionLanguageModel(WritesTexts):
         Each row of a group's memory serves the same number of its texts, in order. Returns logits (P, 2).
         """
         # Turn a memory per group into a list of groups per layer, as the text encoder reads them.
+        sizes = [num_texts for num_texts, _ in groups]
         layers = zip(*(memory.layers for _, memory in groups), strict=True)
-        shares = ([Share(texts, layer) for (texts, _), layer in zip(groups, of, strict=True)] for of in layers)
-        return self._match_shares(shares, ids, mask)
+        return self._match_shares((list(map(Share, sizes, layer)) for layer in layers), ids, mask)
 
     def project(self, video_tokens: Tensor) -> Memory:
         """Project videos (V, N, D) for texts to attend to, in matching and, with a tied decoder, in captioning."""
@@ -203,8 +203,11 @@ class VisionLanguageModel(WritesTexts):
 
     def freeze_unused(self, losses: tuple[str, ...]) -> None:
         """Freeze every parameter that gets no gradient from `losses`, as DDP requires."""
-        reached: list[nn.Module] = [self.visual_encoder, *([self.vision_proj] if "classes" in losses else [])]
+        reached: list[nn.Module] = [self.visual_encoder]
+        if "classes" in losses:
+            reached.append(self.vision_proj)
         if "vtc" in losses:
+            # Contrast reads texts alone, so cross-attention has no part in it.
             reached += [self.vision_proj, self.text_proj, self.text_encoder.embeddings]
             for layer in self.text_encoder.encoder.layer:
                 reached += [part for name, part in layer.named_children() if name != "crossattention"]
@@ -214,12 +217,14 @@ class VisionLanguageModel(WritesTexts):
             reached.append(self.text_encoder)
         if "cap" in losses or "vqa" in losses:
             reached.append(self._decoder())
+
         # Compare parameters by identity, since tied ones have several names.
         trained = {id(parameter) for part in reached for parameter in part.parameters()}
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(id(parameter) in trained or (name == "temp" and "vtc" in losses))
 
     def _say_if_capped(self, video_BTCHW: Tensor) -> None:
+        """Log, once for each video size, in which blocks fewer tokens leave than configured."""
         num_frames, (height, width) = video_BTCHW.shape[1], video_BTCHW.shape[-2:]
         patch = self.visual_encoder.patch_size
         size = (num_frames, (height // patch) * (width // patch))
