@@ -112,16 +112,25 @@ class TrainedModel:
     ) -> Match | list[Match]:
         """Ask the matching head whether each text describes the video, which may be encoded already."""
         self._require("match")
-        encoded = video if isinstance(video, EncodedTokens) else self.encode_tokens(video, start, end)
-        logits = self.match_logits(encoded, texts)
+        if isinstance(video, EncodedTokens):
+            tokens = video.tokens
+        else:
+            clip = self._read(video, start, end)
+            with self.computing():
+                tokens = clip_tokens(self.model, clip.to(self.device))[0]
+        logits = self.match_logits(tokens, texts)
         pairs = zip(logits[:, 1].tolist(), logits.softmax(dim=1)[:, 1].tolist(), strict=True)
         matches = [Match(*pair) for pair in pairs]
         return matches[0] if isinstance(texts, str) else matches
 
-    def match_logits(self, encoded: EncodedTokens, texts: str | Sequence[str]) -> Tensor:
-        """The logits (P, 2) of no match and match of each text with an encoded video, float32, on the CPU."""
+    def match_logits(self, encoded: EncodedTokens | Tensor, texts: str | Sequence[str]) -> Tensor:
+        """The logits (P, 2) of no match and match of each text with an encoded video, float32, on the CPU.
+
+        The video may be its tokens (N, D).
+        """
         self._require("match")
-        tokens = encoded.tokens.unsqueeze(0).to(self.device)
+        tokens_ND = encoded.tokens if isinstance(encoded, EncodedTokens) else encoded
+        tokens = tokens_ND.unsqueeze(0).to(self.device)
         with self.computing():
             return torch.cat([self.model.match(tokens, *part).float().cpu() for part in self._tokenized(texts)])
 

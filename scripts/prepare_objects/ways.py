@@ -1,5 +1,6 @@
 """The three sources of boxes, a detector, VinVL's files and STOA-VLP's caches, and how each is read."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -146,13 +147,18 @@ def _by_vinvl(request: VinvlRequest) -> Way:
         if request.videos is None:
             raise ValueError("--coordinates video: needs --videos, whose sizes the boxes are measured in")
         videos = {Path(file).stem: file for _, file, _, _ in _clips(request.videos, None)}
-        missing = next((path for path in paths if path.stem not in videos), None)
+        missing = next((path for path in paths if video_of(path) not in videos), None)
         if missing is not None:
             raise ValueError(f"{missing}: {request.videos} has no video of this name")
 
-    jobs = [VinvlJob(row, path, videos.get(path.stem), settings) for row, path in enumerate(paths)]
+    jobs = [VinvlJob(row, path, videos.get(video_of(path)), settings) for row, path in enumerate(paths)]
     made_of = _settings(request, f"VinVL's files, rect as {settings.order}", settings.labels)
-    return Way([path.stem for path in paths], made_of, lambda rows: _run(convert, jobs, rows, request))
+    return Way([video_of(path) for path in paths], made_of, lambda rows: _run(convert, jobs, rows, request))
+
+
+def video_of(path: Path) -> str:
+    """The name of a file's video. DiDeMo's files, of seconds 0 to 31, are called `NAME_[0]_[31].json`."""
+    return re.sub(r"_\[\d+\]_\[\d+\]$", "", path.stem)
 
 
 def _by_caches(request: CachesRequest) -> Way:

@@ -16,6 +16,7 @@ from datasets.objects.detections import ClipBoxes
 from datasets.objects.store import ObjectSettings, StoreWriter
 from datasets.samples import collate
 from engine.loop import evaluate
+from inference.api import load_model
 from models.stoa.downstream import AnsweringModel, CaptionModel
 from models.stoa.objectives import answer_loss, writing_loss
 from tasks.caption import CaptionTask
@@ -98,6 +99,19 @@ def test_a_run_trains_all_it_has_and_its_weights_score_alike(
     again = small(data, task, objects, checkpoint=str(tmp_path / "checkpoint_last"), output_dir=str(tmp_path / "again"))
     assert evaluate(TASKS[task](again, CPU), again, CPU, final=True)["metrics"] == found["metrics"]
     assert "predictions.jsonl" in found["files"]
+
+    # The same by the API, whose clips bring their boxes too.
+    found["files"]["predictions.jsonl"](tmp_path / "predictions.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    model = load_model(str(tmp_path / "checkpoint_last"), device="cpu")
+    if task == "caption":
+        assert model.caption([row["video"] for row in rows]) == [row["predicted"] for row in rows]
+    elif task == "vqa":
+        assert model.answer(rows[0]["video"], rows[0]["question"]) == rows[0]["predicted"]
+    else:
+        video = rows[0]["videos"][0]
+        cosine = float(model.encode_text(rows[0]["text"]) @ model.encode_video(video))
+        assert -1 <= cosine <= 1 and 0 <= model.match(video, rows[0]["text"]).probability <= 1
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from datasets.objects.store import ObjectStore
 from scripts.prepare_objects import __main__ as command, detector, files
+from scripts.prepare_objects.ways import video_of
 from tests.videos import write_video
 
 LABELS = {"dog": 3, "cat": 5}
@@ -171,3 +172,8 @@ def test_caches(run: Run, tmp_path: Path, capsys: Any) -> None:
     torch.save({"video1": {**entry, "conf_set": {}}}, tmp_path / "b.pth")
     with pytest.raises(ValueError, match=r"b\.pth: video1 has other boxes"):
         files.convert_caches([tmp_path / "a.pth", tmp_path / "b.pth"], 2, 2)
+
+
+def test_didemos_files_are_of_the_videos_that_their_names_begin_with() -> None:
+    assert video_of(Path("tsv/12090392@N02_13482799053_87ef417396.mov_[0]_[31].json")).endswith("87ef417396.mov")
+    assert video_of(Path("tsv/1001_00.00.51.926-00.00.54.129.json")) == "1001_00.00.51.926-00.00.54.129"
