@@ -40,6 +40,7 @@ from tasks.clips import encode_clip
 from tasks.data import video_text
 
 RIDGE = 1.0
+DEVICE = torch.device("cpu")
 
 
 @dataclass
@@ -82,15 +83,12 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-DEVICE = torch.device("cpu")
-
-
 def look(task: VideoTextTask, name: str, most: int | None = None) -> Found:
     """Go through the videos of a manifest. ValueError without boxes or tags."""
     config, model = task.config, task.model
     if not isinstance(model, TaskModel) or config.data.objects is None or task.tags is None:
         raise ValueError("checkpoint: alignment is of STOA-VLP with data.objects and data.tags")
-    classes = ObjectStore(Path(config.data.objects)).settings.classes
+    classes = ObjectStore(Path(config.data.root) / config.data.objects).settings.classes
     records = manifest.read(Path(config.data.root) / name, video_folder(config))[:most]
     data = video_text(config, records, training=False)
     loader = evaluation_loader(data, batch_size=config.train.batch_size, rank=0, world_size=1, workers=0)
