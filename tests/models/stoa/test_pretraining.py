@@ -21,8 +21,13 @@ LOSSES = ("vtc", "vtm", "mlm", "plm", "align")
 COUNTS, LENGTHS = [2, 3, 0, 1], [4, 5, 7, 3]
 
 
-def train(losses: tuple[str, ...] = LOSSES, reference_form: bool = False, tagged: bool = True) -> dict[str, Any]:
-    """Losses and gradients of this process' share of one batch, averaged over processes."""
+def train(
+    losses: tuple[str, ...] = LOSSES,
+    reference_form: bool = False,
+    tagged: bool = True,
+    shown: tuple[int, ...] | None = None,
+) -> dict[str, Any]:
+    """Losses and gradients of this process' share of one batch, averaged; `shown` is each row's video."""
     model = tiny_model()
     rows = torch.arange(4).chunk(world_size())[rank()]
     ids, mask = (part[rows] for part in texts(LENGTHS))
@@ -34,7 +39,8 @@ def train(losses: tuple[str, ...] = LOSSES, reference_form: bool = False, tagged
 
     processes = Processes(rank(), world_size(), all_gather_rows_with_grad, all_reduce_sum)
     objective = PretrainingObjective(losses, reference_form, seed=5, contrast_reaches_frames=not reference_form)
-    found = objective(model, video, ids, mask, tags, step=3, processes=processes)
+    videos = None if shown is None else torch.tensor(shown)[rows]
+    found = objective(model, video, ids, mask, tags, step=3, videos_of_rows=videos, processes=processes)
     torch.stack(list(found.values())).sum().backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     reached = sorted(gradients)
@@ -46,8 +52,11 @@ def train(losses: tuple[str, ...] = LOSSES, reference_form: bool = False, tagged
 
 
 def test_two_processes_train_as_one() -> None:
-    alone = train()
-    for result in run_ranks(2, train):
+    # One video has a text on either process.
+    arguments = (LOSSES, False, True, (0, 1, 2, 0))
+    alone = train(*arguments)
+    assert alone["losses"] != train()["losses"]
+    for result in run_ranks(2, train, *arguments):
         assert result["losses"] == pytest.approx(alone["losses"], abs=1e-5)
         for name, gradient in alone["gradients"].items():
             torch.testing.assert_close(result["gradients"][name], gradient, atol=2e-5, rtol=1e-4, msg=name)
