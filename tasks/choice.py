@@ -15,6 +15,7 @@ from torch import Tensor
 from configs.schema import ChoiceConfig
 from datasets.loaders import TrainLoader
 from datasets.records import ChoiceRecord, VideoTextRecord
+from datasets.samples import Clip
 from datasets.video_text import VideoTextDataset
 from engine.checkpoint_folder import write_lines
 from engine.distributed import gather_objects
@@ -22,6 +23,7 @@ from models.choosing import Chooser
 from models.protocols import Matcher
 from tasks.annotations import Split, setting_of
 from tasks.base import PairTask
+from tasks.clips import encode_clip
 from tasks.data import clean_up, video_text, videos_alone
 from tasks.metrics.answers import percent
 from tasks.reranking_rules import by_share_of_options
@@ -99,23 +101,24 @@ class ChoiceTask(PairTask):
         data = videos_alone(self.config, records, training=False)
         clean = clean_up(self.config)
         scored: dict[int, Scores] = {}
-        for positions, videos in self.each_video(data, self.evaluation.batch_size, failed):
+        for positions, clips in self.each_clip(data, self.evaluation.batch_size, failed):
             # Each video's options are tokenized alone, so that their padding does not depend on the batch.
             texts = [self.tokenize([clean(text) for text in records[position].options]) for position in positions]
-            scored.update(zip(positions, self._score_options(videos, texts), strict=True))
+            scored.update(zip(positions, self._score_options(clips, texts), strict=True))
         return {position: scores for part in gather_objects(scored) for position, scores in part.items()}
 
-    def _score_options(self, videos: Tensor, texts: Sequence[tuple[Tensor, Tensor]]) -> list[Scores]:
+    def _score_options(self, clips: Clip, texts: Sequence[tuple[Tensor, Tensor]]) -> list[Scores]:
         """The scores of the options, ids and mask (O, S), of each video of a batch."""
         if isinstance(self.model, Chooser):
             own = []
             for place, (ids, mask) in enumerate(texts):
                 about = torch.zeros(len(ids), dtype=torch.int64, device=ids.device)
-                own.append({"score": self.model.choose(videos[place : place + 1], ids, mask, about).tolist()})
+                video = clips.pixels[place : place + 1]
+                own.append({"score": self.model.choose(video, ids, mask, about).tolist()})
             return own
 
         weight = self.evaluation.matching
-        features = self.model.encode_video(videos)
+        features = encode_clip(self.model, clips)
         scored = []
         for place, (ids, mask) in enumerate(texts):
             # What has no share is not computed, and zeros stand for it.

@@ -8,7 +8,7 @@ from torch import nn
 from configs.fusion import FusionObjectiveConfig
 from configs.models.stoa import StoaConfig
 from configs.schema import CaptionConfig, TaskConfig, VqaConfig
-from models.stoa.downstream import AnsweringModel, CaptionModel
+from models.stoa.downstream import AnsweringModel, CaptionModel, ChoosingModel
 from models.stoa.sizes import sizes_of
 from models.stoa.task_model import TaskModel
 
@@ -53,6 +53,13 @@ def _model_of(config: TaskConfig, model: StoaConfig, tokenizer: Any) -> TaskMode
     if isinstance(config, CaptionConfig):
         ends = {"start_id": tokenizer.start_id, "end_id": tokenizer.end_id}
         return CaptionModel(*settings, label_smoothing=config.objective.label_smoothing, **ends)
+    if config.task == "choice" and reference_form:
+        if model.reads_objects:
+            raise ValueError(
+                "objective.reference_form: the published multiple choice reads no objects; set model.objects=none and "
+                "data.objects=null, or leave it out"
+            )
+        return ChoosingModel(*settings)
     return TaskModel(*settings)
 
 

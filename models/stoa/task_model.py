@@ -52,6 +52,10 @@ class TaskModel(StoaModel):
         """What texts are fused with of videos (V, N, E)."""
         return ClipMemory.of_tokens(video_tokens, self.sizes)
 
+    def project_once(self, video_tokens: Tensor) -> ClipMemory:
+        """The same for one use."""
+        return self.project(video_tokens)
+
     def match(self, video_tokens: Tensor, ids: Tensor, mask: Tensor, about: Tensor | None = None) -> Tensor:
         """Logits (P, 2), no match and match, of texts with the videos `about` (P,), or P / V texts each in order.
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from configs.load import from_dict
-from configs.schema import TaskConfig
+from configs.schema import ChoiceConfig, TaskConfig
 from datasets.objects.detections import ClipBoxes
 from datasets.objects.store import ObjectSettings, StoreWriter
 from datasets.samples import collate
@@ -20,10 +20,11 @@ from inference.api import load_model
 from models.stoa.downstream import AnsweringModel, CaptionModel
 from models.stoa.objectives import answer_loss, writing_loss
 from tasks.caption import CaptionTask
+from tasks.choice import ChoiceTask
 from tasks.retrieval import RetrievalTask
 from tasks.vqa import VqaTask
 from tests.models.stoa.tiny import randomise
-from tests.tiny_runs import CONFIGS, FRAMES, IMAGE, settings, trainer, write_data, write_questions
+from tests.tiny_runs import CONFIGS, FRAMES, IMAGE, caption, settings, trainer, write_data, write_questions
 
 CPU = torch.device("cpu")
 MODEL: dict[str, Any] = {
@@ -208,6 +209,50 @@ def test_scores_of_the_best_by_hand(data: Path, tmp_path: Path, reference_form: 
             assert_close(torch.tensor(row["scores"][:3]), scores.sort(descending=True).values, atol=1e-2, rtol=1e-3)
             names = [Path(name).stem for name in row["videos"][:3]]
             assert names == [str(int(best[place])) for place in scores.argsort(descending=True)]
+
+
+@torch.no_grad()
+def test_choices_are_compared_as_published_or_as_everywhere_else(data: Path, tmp_path: Path) -> None:
+    """In reference form a video is the sum of its frames' raw features; else, and with matching, objects count too."""
+    rows = [
+        {"video": f"{video}.mp4", "options": ["red is still", "a blue ball", caption(video)], "answer": 2}
+        for video in range(6)
+    ]
+    (data / "choices.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    objective = {"name": "fusion", "losses": ["vtc", "vtm"]}
+    cases = (("none", True, 0.0), ("none", False, 0.0), ("fusion", False, 0.0), ("fusion", False, 0.7))
+    for objects, reference_form, matching in cases:
+        base = settings("retrieval", data)
+        where = {"root": str(data), "eval_manifest": "choices.jsonl"}
+        where |= {"objects": "a.objects"} if objects != "none" else {}
+        sections = {
+            **{name: base[name] for name in ("optim", "train", "video")},
+            "data": where,
+            "model": {**MODEL, "objects": objects},
+            "objective": {**objective, "reference_form": reference_form},
+            "evaluation": {"matching": matching},
+            "output_dir": str(tmp_path),
+        }
+        config = from_dict(ChoiceConfig, sections, "test")
+        task = ChoiceTask(config, CPU)
+        randomise(task.model)
+        model = task.model.eval()
+        result = evaluate(task, config, CPU, final=True)
+        result["files"]["predictions.jsonl"](tmp_path / "choices.jsonl")
+        found = json.loads((tmp_path / "choices.jsonl").read_text().splitlines()[3])
+
+        clip = _batch(task.training_samples(), [_first_rows(task.split("train"))[3]])["clip"]
+        ids, mask = task.tokenize(rows[3]["options"])
+        video = model.encode_video(clip.pixels, clip.extras)
+        embedding = video.embedding[0]
+        if reference_form:
+            embedding = F.normalize(video.memory.frames[0].sum(dim=0), dim=0)
+        cosines = model.encode_text(ids, mask).embedding @ embedding
+        scores = cosines if reference_form else (model.similarity_scale * cosines).softmax(dim=0)
+        if matching:
+            matched = model.match(video.tokens, ids, mask, torch.zeros(3, dtype=torch.int64)).softmax(dim=1)[:, 1]
+            scores = matching * matched + (1 - matching) * scores
+        assert_close(torch.tensor(found["score"]), scores, atol=1e-4, rtol=1e-4)
 
 
 def _batch(samples: Any, items: list[int]) -> dict[str, Any]:
