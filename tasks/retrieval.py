@@ -23,11 +23,11 @@ from tasks.clips import encode_clip
 from tasks.data import video_text
 from tasks.dual_softmax import LOOKS_AT_ALL, SUFFIX, dual_softmax
 from tasks.matching_by_query import match_by_query, tokens_of_all
-from tasks.metrics import submission
 from tasks.metrics.relation import Relation
 from tasks.metrics.retrieval import Direction, both_directions, recalls
 from tasks.pair_matching import PairMatcher
 from tasks.reranking_rules import rule_named
+from tasks.retrieval_files import rankings, submission_files
 from tasks.shares import shared_out
 from tasks.shortlists import Shortlists
 from tasks.token_store import TokenStore
@@ -274,39 +274,5 @@ def best_videos(t2v: Direction, score: Score, most: int) -> tuple[NDArray, NDArr
     return found[..., 0].astype(np.int64), found[..., 1]
 
 
-def rankings(captions: Sequence[str], names: Sequence[str], videos: NDArray, scores: NDArray) -> list[dict[str, Any]]:
-    """The rows of predictions.jsonl: each text, and its best videos with their scores."""
-    return [
-        {"text": caption, "videos": [names[video] for video in row], "scores": values.tolist()}
-        for caption, row, values in zip(captions, videos, scores, strict=True)
-    ]
-
-
 def _best_ranks(direction: Direction, score: Score, tile: slice) -> NDArray:
     return direction.best_ranks(tile, score(tile))
-
-
-def submission_files(
-    split: Split, positions: list[int], t2v: NDArray, v2t: NDArray
-) -> dict[str, Callable[[Path], None]]:
-    """Writers of the challenge's files: scores of all annotated texts and videos, in the order of the annotations.
-
-    `t2v` (texts, V) and `v2t` (V, texts) hold the scores of the videos at `positions` of the present records.
-    """
-    place = {id(record): number for number, record in enumerate(split.annotations.records)}
-    columns = [place[id(split.present[position])] for position in positions]
-
-    num_videos = len(split.annotations.records)
-    if len(columns) < num_videos:
-        logger.warning(
-            "%d of %d videos have no scores: in the submission they come last for every text",
-            num_videos - len(columns),
-            num_videos,
-        )
-
-    t2v, v2t = submission.with_all_videos(t2v, v2t, columns, num_videos)
-    return {
-        "submission.zip": partial(submission.write_zip, t2v),
-        "t2v_scores.npy": partial(submission.write_array, t2v),
-        "v2t_scores.npy": partial(submission.write_array, v2t),
-    }
