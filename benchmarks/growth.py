@@ -79,6 +79,6 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    os.truncate(path, len(whole))
-    return [json.loads(line) for line in whole.splitlines()]
+    complete_lines = content[: content.rfind(b"\n") + 1]
+    os.truncate(path, len(complete_lines))
+    return [json.loads(line) for line in complete_lines.splitlines()]

@@ -33,10 +33,10 @@ def has_reference_step(config: PretrainConfig) -> bool:
     objective, optim, train = config.objective, config.optim, config.train
     if not isinstance(objective, ObjectiveConfig):
         return False
-    whole = set(objective.losses) == {"vtc", "vtm", "cap"} and objective.momentum > 0
+    has_all_losses = set(objective.losses) == {"vtc", "vtm", "cap"} and objective.momentum > 0
     queue_fits = objective.queue_size > 0 and objective.queue_size % train.batch_size == 0
     plain = optim.clip_norm is None and optim.layer_decay == 1 and not optim.freeze and train.accumulate == 1
-    return whole and queue_fits and plain and has_reference(as_testa(config.model), config.aggregation)
+    return has_all_losses and queue_fits and plain and has_reference(as_testa(config.model), config.aggregation)
 
 
 def multinomial(weights: Tensor, wanted: str, row: int) -> int:
@@ -139,10 +139,10 @@ class NaivePretraining(nn.Module):
             video_weights = (text_to_video[:, :batch].softmax(dim=1) + FLOOR).fill_diagonal_(0)
 
         negative_videos = torch.stack([tokens[draw(video_weights[row], "video", row)] for row in rows])
-        drawn = [draw(text_weights[row], "text", row) for row in rows]
+        negatives = [draw(text_weights[row], "text", row) for row in rows]
         negative_ids, negative_mask = (
-            torch.stack([ids[row] for row in drawn]),
-            torch.stack([mask[row] for row in drawn]),
+            torch.stack([ids[row] for row in negatives]),
+            torch.stack([mask[row] for row in negatives]),
         )
         unmatched = self.text_encoder(
             torch.cat([ids, negative_ids]), torch.cat([mask, negative_mask]), torch.cat([negative_videos, tokens])

@@ -80,8 +80,8 @@ def draw_schedules(rows: Rows, num_frames: int) -> Figure:
     """Rows {frames_per_block, patches_per_block, gmacs, seconds}: time against GMACs, and what it would be in step."""
     figure = Figure(figsize=(7, 5.2), layout="constrained")
     panel = figure.subplots()
-    whole = max(rows, key=lambda row: row["gmacs"])
-    panel.plot([0, whole["gmacs"]], [0, whole["seconds"]], "--", color="0.6", label="time in step with GMACs")
+    unreduced = max(rows, key=lambda row: row["gmacs"])
+    panel.plot([0, unreduced["gmacs"]], [0, unreduced["seconds"]], "--", color="0.6", label="time in step with GMACs")
     for index, (frames, points) in enumerate(_grouped(rows, "frames_per_block")):
         _line(panel, points, "gmacs", "seconds", 1, f"$R_T$ = {frames}")
         beside = (5, -10) if index % 2 == 0 else (-10, 6)

@@ -110,8 +110,8 @@ def from_dict(config_class: type[Config], data: dict[str, Any], source: str, ove
     try:
         return construct(config_class, completed)
     except ValueError as error:
-        asked = {override.partition("=")[0] for override in overrides}
-        blamed = "command line" if str(error).partition(":")[0] in asked else source
+        overridden = {override.partition("=")[0] for override in overrides}
+        blamed = "command line" if str(error).partition(":")[0] in overridden else source
         raise ValueError(f"{blamed}: {error}") from error
 
 

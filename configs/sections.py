@@ -40,8 +40,8 @@ def classes_of(config_class: type, *layers: Mapping[Any, Any], source: str = "")
         classes = item.metadata[BY_NAME]
         name = _name_in(item, *layers)
         if name not in classes:
-            where = f"{source}: " if source else ""
-            raise ValueError(f"{where}{item.name}.name: found {shown(name)}, expected one of {', '.join(classes)}")
+            prefix = f"{source}: " if source else ""
+            raise ValueError(f"{prefix}{item.name}.name: found {shown(name)}, expected one of {', '.join(classes)}")
         chosen[item.name] = type(_default(item)) if name == _default_name(item) else classes[name]
     return chosen
 

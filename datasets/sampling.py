@@ -216,8 +216,8 @@ def _draw(count: int, low: int, high: int, rng: np.random.Generator) -> np.ndarr
     if count == 0:
         return np.empty(0, dtype=np.int64)
     copies, rest = divmod(count, high - low)
-    drawn = rng.choice(np.arange(low, high), rest, replace=False)
-    return np.sort(np.concatenate([np.repeat(np.arange(low, high), copies), drawn]))
+    extra_frames = rng.choice(np.arange(low, high), rest, replace=False)
+    return np.sort(np.concatenate([np.repeat(np.arange(low, high), copies), extra_frames]))
 
 
 SAMPLERS: dict[str, Sampler] = {

@@ -152,10 +152,10 @@ def _download(repository: str, inside: str, revision: str | None, cache_dir: Pat
 
     wanted = [f"{inside}/{pattern}" if inside else pattern for pattern in BESIDE]
     unwanted = [f"*{RANDOM}"]
-    whole = _fetch(
+    repository_folder = _fetch(
         snapshot_download, repository, cache_dir, revision=revision, allow_patterns=wanted, ignore_patterns=unwanted
     )
-    folder = whole / inside
+    folder = repository_folder / inside
     if not (folder / WEIGHTS).exists():
         place = f"its folder {inside}" if inside else "it"
         raise FileNotFoundError(f"{place} holds no {WEIGHTS}; name the file, which ends in {', '.join(FILES)}")

@@ -26,9 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--nproc_per_node", "--nproc-per-node", type=int, required=True, metavar="N")
     parser.add_argument("script", help="a Python file; everything after it goes to it")
     parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    asked = parser.parse_args(arguments)
-    if asked.nproc_per_node < 1:
-        parser.error(f"--nproc_per_node: {asked.nproc_per_node} is less than 1")
+    options = parser.parse_args(arguments)
+    if options.nproc_per_node < 1:
+        parser.error(f"--nproc_per_node: {options.nproc_per_node} is less than 1")
 
     with Children() as children:
         # Open until all have ended: a free port that is only looked up may be taken by the time it is needed.
@@ -38,9 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
 
         if children.received:
             return 128 + children.received[0]
-        for rank in range(asked.nproc_per_node):
-            environment = environment_of(rank, asked.nproc_per_node, store.port)
-            children.start([sys.executable, "-u", asked.script, *asked.words], environment)
+        for rank in range(options.nproc_per_node):
+            environment = environment_of(rank, options.nproc_per_node, store.port)
+            children.start([sys.executable, "-u", options.script, *options.words], environment)
         return status_of(wait_for_all(children))
 
 

@@ -98,8 +98,8 @@ class TrainedModel:
             return ids[mask.bool()].tolist()
 
         # Binary search for the shortest prefix with the whole text's ids; the rest was cut, or removed by cleaning.
-        whole = ids_of(text)
-        fewest = bisect_left(ends, True, key=lambda end: ids_of(text[:end]) == whole)
+        all_ids = ids_of(text)
+        fewest = bisect_left(ends, True, key=lambda end: ids_of(text[:end]) == all_ids)
         rest = text[ends[fewest] :]
         return (fewest + 1 if clean(rest).strip() else len(ends)), len(ends)
 
@@ -155,9 +155,9 @@ class TrainedModel:
         clip = self._read(video, start, end)
         with self.computing():
             tokens = clip_tokens(self.model, clip.to(self.device))
-            asked = list(self._tokenized(questions, QUESTION_TOKENS))
-            states = padded([self.model.ground_text(tokens, ids, mask) for ids, mask in asked])
-            given = task.answers_to(states, padded([mask for _, mask in asked]), listed)
+            batches = list(self._tokenized(questions, QUESTION_TOKENS))
+            states = padded([self.model.ground_text(tokens, ids, mask) for ids, mask in batches])
+            given = task.answers_to(states, padded([mask for _, mask in batches]), listed)
         return given[0] if isinstance(questions, str) else given
 
     def caption(self, videos: Video | Sequence[Video], start: Seconds = None, end: Seconds = None) -> str | list[str]:

@@ -131,8 +131,8 @@ def convert_to_file(source: str, target: Path, config_file: Path | None) -> list
     key = conversion.saved_under
     with replacing_file(target) as temporary:
         torch.save(converted if key is None else {key: converted}, temporary)
-    where = "at the top" if key is None else f"under {key!r}"
-    return [f"{target}: {config.task}, {len(converted)} tensors {where}"]
+    place = "at the top" if key is None else f"under {key!r}"
+    return [f"{target}: {config.task}, {len(converted)} tensors {place}"]
 
 
 def main() -> int:

@@ -156,13 +156,13 @@ def main(arguments: list[str] | None = None) -> None:
         try:
             comparison = load_comparison(options.config, options.overrides)
             seeds, tasks = asked_seeds(comparison, options.seeds), asked_tasks(comparison, options.tasks)
-            whole = ReducerComparison(comparison, options.out)
+            runs = ReducerComparison(comparison, options.out)
             if options.measure_only:
-                measure(whole.reducers, retrieval_of(comparison), options.out / MEASURED)
+                measure(runs.reducers, retrieval_of(comparison), options.out / MEASURED)
             elif not options.plot_only:
-                whole.run(seeds, tasks, options.workers)
+                runs.run(seeds, tasks, options.workers)
             with only_writer(options.out, wait=True):  # another seed may be at its report
-                lines = whole.report()
+                lines = runs.report()
         except KeyboardInterrupt:
             print("benchmarks.reducers: interrupted; the same command resumes from here", file=sys.stderr)
             raise SystemExit(130) from None

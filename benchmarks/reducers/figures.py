@@ -68,7 +68,7 @@ def draw_tradeoff(rows: Sequence[Row], measured: dict[str, dict[str, Any]]) -> F
     reference = next(row for row in rows if row.reducer == REFERENCE)
     trained = any(row.stage == "fine_tuned" for row in rows if row is not reference)
     stage: Stage = "fine_tuned" if trained else "off_the_shelf"
-    drawn = [row for row in rows if row.stage == stage or row is reference]
+    shown_rows = [row for row in rows if row.stage == stage or row is reference]
     costs = {
         "GMACs a video": lambda row: row.gmacs,
         "milliseconds a video": lambda row: 1000 * measured[row.reducer]["seconds"],
@@ -81,7 +81,7 @@ def draw_tradeoff(rows: Sequence[Row], measured: dict[str, dict[str, Any]]) -> F
     panels = figure.subplots(len(qualities), len(shown), sharex="col", sharey="row", squeeze=False)
     for of_quality, (name, quality) in zip(panels, qualities, strict=True):
         for panel, (_, cost) in zip(of_quality, shown, strict=True):
-            for index, row in enumerate(drawn):
+            for index, row in enumerate(shown_rows):
                 panel.errorbar(
                     cost(row),
                     statistics.mean(quality(row)),

@@ -64,9 +64,9 @@ def matched_reducers(comparison: Comparison) -> dict[str, Matched]:
     found: dict[str, Matched] = {}
     for reducer in progress_bar(comparison.reducers, "schedules"):
         read = replace(video, num_frames=reducer.frames or video.num_frames)
-        whole = match(comparison.costed_by(reducer), model, read, 0.0)
+        unreduced = match(comparison.costed_by(reducer), model, read, 0.0)
         target = comparison.target if reducer.target is None else reducer.target
-        found[reducer.name] = match(reducer, model, read, target * whole.cost.gmacs)
+        found[reducer.name] = match(reducer, model, read, target * unreduced.cost.gmacs)
 
         # A group shares weights. `attention` may be left out by some of it and written out by others.
         group = found[comparison.unmerged(reducer).name] if comparison.unmerged(reducer).name in found else None

@@ -34,9 +34,9 @@ def read(root: Path, split: str, videos: Path) -> Annotations:
     questions, answers = (by_unique(items_of(json_of(path), str(path)), "question_id") for path in found.paths)
 
     # Every question needs an answer, and every answer a question.
-    for asked, given, path in ((questions, answers, found.paths[1]), (answers, questions, found.paths[0])):
-        for question_id, row in asked.items():
-            if question_id not in given:
+    for rows, others, path in ((questions, answers, found.paths[1]), (answers, questions, found.paths[0])):
+        for question_id, row in rows.items():
+            if question_id not in others:
                 raise ValueError(f"{row.place}: {question_id!r} is not in {path}; get both files from one place")
 
     folder = VideoFolder(videos)

@@ -65,14 +65,14 @@ class FeatureFolder:
             )
 
         # A run that was killed while it replaced the folder left it under a temporary name: restore it.
-        whole = find_folder(self.out / FEATURES)
-        if whole is not None:
-            whole.rename(self.out / FEATURES)
+        finished_folder = find_folder(self.out / FEATURES)
+        if finished_folder is not None:
+            finished_folder.rename(self.out / FEATURES)
 
     def places(self) -> dict[Clip, Place]:
         """Where the features of each encoded clip are."""
-        whole = self.out / FEATURES
-        lists = [(whole / INDEX, f"{whole}/")] if whole.exists() else []
+        finished_folder = self.out / FEATURES
+        lists = [(finished_folder / INDEX, f"{finished_folder}/")] if finished_folder.exists() else []
         lists += [(path, f"{path.with_suffix('')}.") for path in sorted((self.out / PARTS).glob("*.jsonl"))]
         found: dict[Clip, Place] = {}
         for path, prefix in lists:
@@ -106,20 +106,20 @@ class FeatureFolder:
         # Copy part by part, through memory maps, so that the features never have to fit in memory.
         with replacing_folder(self.out / FEATURES) as folder:
             for name in self.arrays:
-                whole: np.memmap | None = None
+                array: np.memmap | None = None
                 for prefix, rows in tqdm(rows_of.items(), desc=name, unit="part", disable=None, leave=False):
                     part = np.load(f"{prefix}{name}.npy", mmap_mode="r")
-                    if whole is None:
+                    if array is None:
                         shape = (len(clips), *part.shape[1:])
                         self._check_room(part[0].nbytes * len(clips))
-                        whole = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", part.dtype, shape)
+                        array = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", part.dtype, shape)
 
                     for first in range(0, len(rows), ROWS_AT_ONCE):
                         some = rows[first : first + ROWS_AT_ONCE]
-                        whole[some] = part[[places[row].row for row in some]]
+                        array[some] = part[[places[row].row for row in some]]
 
-                assert whole is not None, "there are clips"
-                whole.flush()
+                assert array is not None, "there are clips"
+                array.flush()
 
             write_lines(({"row": row, **clip.row} for row, clip in enumerate(clips)), folder / INDEX)
 

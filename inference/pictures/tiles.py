@@ -58,12 +58,12 @@ def region_tiles(frames: Pixels, held: Held, grid: tuple[int, int], cell: int, m
     edge_colour = _edge_colours(held)
     width = max(1, cell // 9)
     for side, differs in _edges(held, grid).items():
-        where = differs & merged
+        is_edge = differs & merged
         strip = patches[_STRIPS[side](width)]
-        strip[where] = edge_colour[where][:, None, None]
+        strip[is_edge] = edge_colour[is_edge][:, None, None]
 
-    whole = patches.reshape(len(tiles), *grid, cell, cell, 3).swapaxes(2, 3)
-    return whole.reshape(tiles.shape)
+    frames = patches.reshape(len(tiles), *grid, cell, cell, 3).swapaxes(2, 3)
+    return frames.reshape(tiles.shape)
 
 
 def heat_tiles(

@@ -70,18 +70,18 @@ class VideoIndex:
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Open the index in a folder; ValueError if there is none, or if it is damaged."""
-        whole = find_folder(folder / FEATURES)
-        if whole is None or not (folder / SEARCH).is_file():
+        features_folder = find_folder(folder / FEATURES)
+        if features_folder is None or not (folder / SEARCH).is_file():
             raise ValueError(f"{folder}: holds no index; make one with python -m scripts.search index VIDEOS")
 
         try:
-            embeddings = np.load(whole / "embeddings.npy", mmap_mode="r")
-            clips = read_clips(whole / INDEX)
+            embeddings = np.load(features_folder / "embeddings.npy", mmap_mode="r")
+            clips = read_clips(features_folder / INDEX)
             if len(clips) != len(embeddings):
                 raise ValueError(f"{len(clips)} videos and {len(embeddings)} embeddings")
         except (OSError, EOFError, ValueError, KeyError) as error:
             raise ValueError(
-                f"{whole}: is damaged ({error}); remove it and give the same index command again"
+                f"{features_folder}: is damaged ({error}); remove it and give the same index command again"
             ) from error
 
         has_windows = "windows" in read_json(folder / EXTRACTION)
@@ -132,11 +132,11 @@ class VideoIndex:
         """
         noted = read_json(self.folder / EXTRACTION)
         given = ExtractionRequest(checkpoint=model.source, source=Path(noted["source"]), out=self.folder)
-        asked = extraction_of(model, given, tuple(noted["arrays"]))
+        requested = extraction_of(model, given, tuple(noted["arrays"]))
         may_differ = {
             name: noted[name] for name in ("source", "videos", "checkpoint", "precision", "windows") if name in noted
         }
-        found = differences(noted, asked | may_differ)
+        found = differences(noted, requested | may_differ)
         if found:
             raise ValueError(
                 f"{self.folder}: its videos were encoded by other weights or settings than {model.source} "

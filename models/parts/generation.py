@@ -128,8 +128,8 @@ def nucleus_sampling(
 
         # Invert the cumulative distribution: draw the word in whose share of the nucleus the noise falls. Rounding
         # must not push the word out of the nucleus.
-        drawn = (held <= noise[:, written - 1 : written] * held.gather(1, size - 1)).sum(dim=-1, keepdim=True)
-        texts[:, written] = torch.where(done, 0, word.gather(1, drawn.minimum(size - 1)).squeeze(1))
+        choice = (held <= noise[:, written - 1 : written] * held.gather(1, size - 1)).sum(dim=-1, keepdim=True)
+        texts[:, written] = torch.where(done, 0, word.gather(1, choice.minimum(size - 1)).squeeze(1))
 
         done = done | (texts[:, written] == end_id)
         if bool(done.all()):

@@ -63,8 +63,8 @@ def draw_negatives(similarity: Tensor, positives: Tensor, noise: Tensor, floor: 
         log_weight = (log_weight.exp() + floor).log()
 
     # The Gumbel-max trick: the largest log-weight plus noise is a draw from the weights.
-    drawn = (log_weight + noise).masked_fill(positives, -torch.inf).argmax(dim=1)
-    return drawn, ~positives.all(dim=1)
+    negatives = (log_weight + noise).masked_fill(positives, -torch.inf).argmax(dim=1)
+    return negatives, ~positives.all(dim=1)
 
 
 def matching(logits: Tensor, matches: Tensor, counted: Tensor) -> Tensor:

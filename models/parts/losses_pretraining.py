@@ -41,11 +41,11 @@ def mask_words(
         allowed_BS: which words may be chosen: none that is padding or [CLS].
     """
     chosen, fate, other = noise_3BS
-    asked = (chosen < probability) & allowed_BS
-    hidden = torch.where(asked & (fate < MASKED), mask_id, ids_BS)
-    is_replaced = asked & (fate >= MASKED) & (fate < MASKED + REPLACED)
+    is_target = (chosen < probability) & allowed_BS
+    hidden = torch.where(is_target & (fate < MASKED), mask_id, ids_BS)
+    is_replaced = is_target & (fate >= MASKED) & (fate < MASKED + REPLACED)
     hidden = torch.where(is_replaced, (other * num_words).long().clamp(max=num_words - 1), hidden)
-    return hidden, ids_BS.masked_fill(~asked, NOT_ASKED)
+    return hidden, ids_BS.masked_fill(~is_target, NOT_ASKED)
 
 
 def masked_word_loss(logits_BSW: Tensor, labels_BS: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:

@@ -80,8 +80,8 @@ def load_tokenizer(folder: str, added: tuple[str, ...] = BLIP_TOKENS) -> TextTok
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         return TextTokenizer(tokenizer, added)
     except (OSError, ValueError) as error:
-        said = " ".join(str(error).split())
-        raise ValueError(f"model.text.tokenizer: {folder} holds no tokenizer that can be read: {said}") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"model.text.tokenizer: {folder} holds no tokenizer that can be read: {reason}") from error
 
 
 def make_tokenizer(texts: Iterable[str], vocab_size: int, added: tuple[str, ...] = BLIP_TOKENS) -> TextTokenizer:

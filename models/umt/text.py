@@ -164,18 +164,18 @@ class AnswerDecoder(nn.Module):
         likeliest = first_word.sort(dim=1, descending=True, stable=True)
         first_word, candidates = likeliest.values[:, :shortlist], likeliest.indices[:, :shortlist]
 
-        whole = []
+        log_likelihood = []
         at_once = max(1, answers_at_once // shortlist)
         for first in range(0, len(candidates), at_once):
             rows = slice(first, first + at_once)
             answers = candidates[rows].flatten()
             length = int(answer_mask[answers].sum(dim=-1).max())  # one long answer is not to slow down all
-            asked = [KeysValues(*(part[rows] for part in layer)) for layer in question]
+            context = [KeysValues(*(part[rows] for part in layer)) for layer in question]
             losses = self.losses(
-                answer_ids[answers, :length], answer_mask[answers, :length], asked, question_mask_BN[rows]
+                answer_ids[answers, :length], answer_mask[answers, :length], context, question_mask_BN[rows]
             )
-            whole.append(-losses.unflatten(0, (-1, shortlist)))
-        score = (first_word + torch.cat(whole)).softmax(dim=-1)
+            log_likelihood.append(-losses.unflatten(0, (-1, shortlist)))
+        score = (first_word + torch.cat(log_likelihood)).softmax(dim=-1)
 
         ranking = score.sort(dim=1, descending=True, stable=True)
         return RankedAnswers(candidates.gather(1, ranking.indices), ranking.values)

@@ -168,8 +168,8 @@ class Page:
         """The videos that a text describes best."""
         text = text_of(await read_json(request), "text", "description to search for")
         begun = monotonic()
-        asked = (text, self.settings.top, self.settings.rerank, BEST_FRAMES, self.check_running)
-        hits = await self._compute(lambda: self.searcher.query(*asked))
+        query = (text, self.settings.top, self.settings.rerank, BEST_FRAMES, self.check_running)
+        hits = await self._compute(lambda: self.searcher.query(*query))
         return JSONResponse(
             {
                 "hits": [described_hit(hit, self.library.indexed(hit.video)) for hit in hits],

@@ -54,11 +54,13 @@ def number_or_all(text: str) -> int | None:
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Reads the command line; None means the process's own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    whole: Callable[[str], int | None] = number_or_all
+    number_type: Callable[[str], int | None] = number_or_all
     parser.add_argument("--config", type=Path, required=True, help="the YAML file of a run")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings over the file's")
     parser.add_argument("--parts", nargs="+", metavar="PART", help="train, eval, test, or a file of data.sources")
-    parser.add_argument("--decode", type=whole, default=200, metavar="N", help="videos of each part to read, or all")
+    parser.add_argument(
+        "--decode", type=number_type, default=200, metavar="N", help="videos of each part to read, or all"
+    )
     parser.add_argument("--jobs", type=at_least(0), default=os.cpu_count() or 1, help=JOBS_HELP)
     parser.add_argument("--timeout", type=positive, default=120.0, help="seconds for one video (%(default)s)")
     parser.add_argument("--out", type=Path, help="folder to write (outputs/check/<name of the config>)")

@@ -62,8 +62,8 @@ def look(job: Look, beat: Beat) -> Seen:
         clip = decode.read_video(job.file, framing.size, choose, job.start, job.end, square)
     except decode.DecodeError as error:
         raise ValueError(error.reason) from None
-    whole = clip.permute(0, 2, 3, 1).numpy() if job.keep_clip else None
-    return Seen(lengths[-1], _seconds(job), _thumbnails(clip) if job.keep else None, whole)
+    frames = clip.permute(0, 2, 3, 1).numpy() if job.keep_clip else None
+    return Seen(lengths[-1], _seconds(job), _thumbnails(clip) if job.keep else None, frames)
 
 
 def _watched(choose: decode.ChooseFrames, lengths: list[int]) -> decode.ChooseFrames:

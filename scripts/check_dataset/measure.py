@@ -80,8 +80,8 @@ def choose_videos(part: DataPart, config: RunConfig, number: int | None, example
     there = np.flatnonzero(part.there)
     number = len(there) if number is None else min(number, len(there))
     first, others = there[: min(examples, number)], there[min(examples, number) :]
-    drawn = np.random.default_rng(config.seed).choice(others, number - len(first), replace=False)
-    chosen = np.sort(np.concatenate([first, drawn]))
+    sampled = np.random.default_rng(config.seed).choice(others, number - len(first), replace=False)
+    chosen = np.sort(np.concatenate([first, sampled]))
     shown = {int(video) for video in first}
 
     return [
@@ -123,16 +123,16 @@ def measure_texts(table: PairTable, config: RunConfig, tokenizer: TextTokenizer 
     words = np.zeros(len(table), np.int64)
     hashes = np.zeros(len(table), np.int64)
     for position, text in enumerate(table.texts):
-        whole = clean_question(text, NO_LIMIT) if questions else clean_caption(text, NO_LIMIT)
-        words[position], hashes[position] = len(whole.split()), hash(whole)
+        cleaned = clean_question(text, NO_LIMIT) if questions else clean_caption(text, NO_LIMIT)
+        words[position], hashes[position] = len(cleaned.split()), hash(cleaned)
 
     max_tokens = QUESTION_TOKENS if questions else config.data.max_tokens or config.model.text.max_positions
     pieces = np.empty(0, np.int64)
     if tokenizer is not None:
         number = min(TOKENIZED, len(table))
-        drawn = np.random.default_rng(config.seed).choice(len(table), number, replace=False)
+        sampled = np.random.default_rng(config.seed).choice(len(table), number, replace=False)
         clean = clean_up(config)
-        texts = [clean(table.texts[position]) for position in drawn.tolist()]
+        texts = [clean(table.texts[position]) for position in sampled.tolist()]
         chunks = [texts[start : start + CHUNK] for start in range(0, number, CHUNK)]
         pieces = np.concatenate([_count_pieces(chunk, tokenizer) for chunk in chunks])
 

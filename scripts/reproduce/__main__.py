@@ -136,28 +136,28 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says; the status to end with."""
-    asked = parse(arguments)
-    if asked.row is None or asked.list or asked.markdown or asked.system:
-        for line in listed(asked.system, asked.markdown):
+    options = parse(arguments)
+    if options.row is None or options.list or options.markdown or options.system:
+        for line in listed(options.system, options.markdown):
             print(line)
         return 0
 
     try:
-        row = find_row(asked.row)
-        if asked.data is None:
+        row = find_row(options.row)
+        if options.data is None:
             raise ValueError(f"--data: {row.name} needs the folder that holds the datasets; see docs/DATASETS.md")
 
         request = Request(
-            data=asked.data,
-            out=asked.out or Path("outputs/reproduce") / asked.recipe,  # one recipe's training is not the other's
-            checkpoint=asked.checkpoint,
-            start=asked.start,
-            retrain=asked.train,
-            recipe=asked.recipe,
-            processes=asked.nproc,
-            overrides=tuple(asked.overrides),
+            data=options.data,
+            out=options.out or Path("outputs/reproduce") / options.recipe,  # one recipe's training is not the other's
+            checkpoint=options.checkpoint,
+            start=options.start,
+            retrain=options.train,
+            recipe=options.recipe,
+            processes=options.nproc,
+            overrides=tuple(options.overrides),
         )
-        if asked.dry_run:
+        if options.dry_run:
             plan = make_plan(row, request)
             print("\n".join((*(f"# {line}" for line in (*heading(row), *plan.warnings)), *plan.lines())))
             return 0

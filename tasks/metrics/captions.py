@@ -182,6 +182,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no java on the PATH"
     if isinstance(error, subprocess.CalledProcessError):
-        said = error.stderr.decode(errors="replace").strip().splitlines()
-        return said[0] if said else f"it ended with status {error.returncode}"
+        error_lines = error.stderr.decode(errors="replace").strip().splitlines()
+        return error_lines[0] if error_lines else f"it ended with status {error.returncode}"
     return str(error) if isinstance(error, OSError) else "it took too long"

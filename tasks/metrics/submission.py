@@ -14,11 +14,11 @@ def with_all_videos(t2v: NDArray, v2t: NDArray, columns: list[int], num_videos: 
 
     All other videos get the same score, below every given one.
     """
-    whole = np.full((len(t2v), num_videos), t2v.min() - 1)
-    whole[:, columns] = t2v
+    complete = np.full((len(t2v), num_videos), t2v.min() - 1)
+    complete[:, columns] = t2v
     turned = np.full((num_videos, len(t2v)), v2t.min() - 1)
     turned[columns] = v2t
-    return whole, turned
+    return complete, turned
 
 
 def write_array(scores: NDArray, path: Path) -> None:

@@ -209,11 +209,11 @@ class MomentumObjective(nn.Module):
 
         # Videos of this process are projected already; videos of other processes are not.
         is_shared = len(all_tokens) > batch
-        drawn = model.project_once(all_tokens.index_select(0, video)) if is_shared else memory.rows(video)
+        negatives = model.project_once(all_tokens.index_select(0, video)) if is_shared else memory.rows(video)
 
         # One forward pass for 3B pairs: each own video with its own text and its negative text, then negative videos.
         logits = model.match_groups(
-            [(2 * batch, memory), (batch, drawn)],
+            [(2 * batch, memory), (batch, negatives)],
             torch.cat([by_turns(ids, all_ids[text]), ids]),
             torch.cat([by_turns(mask, all_mask[text]), mask]),
         )
