@@ -33,6 +33,7 @@ class RecognitionEvaluationConfig:
             raise ValueError(f"evaluation.batch_size: {self.batch_size} is less than 1")
         if not self.prompts:
             raise ValueError("evaluation.prompts: none is given; write at least one, such as 'a person {}'")
+
         if self.prompt_file is not None:
             if "#" not in self.prompt_file:
                 raise ValueError(
@@ -41,6 +42,7 @@ class RecognitionEvaluationConfig:
                 )
             if self.prompts != PROMPTS:
                 raise ValueError("evaluation.prompts: has no effect with evaluation.prompt_file; remove one of them")
+
         if self.classify == "head":
             for name in ("prompts", "prompt_file", "class_words"):
                 if getattr(self, name) != getattr(type(self), name):

@@ -145,6 +145,7 @@ class PretrainConfig(RunConfig):
         refuse_labels(self.data)
         if self.data.first_seconds is not None:
             raise ValueError("data.first_seconds: has no effect on pre-training, whose rows say start and end")
+
         if self.objective.sorts and not self.data.reads_speech:
             raise ValueError(
                 "objective.losses: 'sorting' needs transcripts; add a source of kind speech to data.sources"
@@ -154,6 +155,7 @@ class PretrainConfig(RunConfig):
                 f"data.sources: objective.name {self.objective.name} cannot train on a source of kind speech, each of "
                 "whose clips has several texts; set objective.name=sorting"
             )
+
         if self.objective.sorts:
             self._check_sorting_evaluation()
         elif self.data.eval_manifest or self.data.eval_split or self.data.test_is_apart:

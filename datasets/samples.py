@@ -79,6 +79,7 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
     readable = [sample for sample in samples if sample.clip is not None]
     clips = [sample.clip for sample in readable if sample.clip is not None]
     of_each = [len(clip.pixels) if clip.has_windows else 1 for clip in clips]
+
     first_clip = accumulate(of_each, initial=0)
     text_sample = [place for place, sample in zip(first_clip, readable, strict=False) for _ in sample.texts]
     index = [sample.index for count, sample in zip(of_each, readable, strict=True) for _ in range(count)]

@@ -86,6 +86,7 @@ def _messages(message: bytes, wanted: int) -> Iterator[bytes]:
     while place < len(message):
         tag, place = _number(message, place)
         field, wire = tag >> 3, tag & 7
+
         if wire == TEXT_WIRE:
             length, place = _number(message, place)
             if place + length > len(message):

@@ -122,10 +122,12 @@ def convert_to_file(source: str, target: Path, config_file: Path | None) -> list
     tensors = read_weights(path)
     if not native.matches(tensors):
         raise ValueError(f"{source}: is no checkpoint of this project; name a folder to convert it to")
+
     config_path = config_file or (path if path.is_dir() else path.parent) / CONFIG
     config = load_any(CONFIG_CLASSES, config_path, [])
     if SYSTEMS[config.model.name].convert is None:
         raise ValueError(f"{source}: is of {config.model.name}, whose files this command does not write")
+
     conversion = piece(config.model.name, "convert")
     converted = conversion.to_reference(tensors, config.task)
     key = conversion.saved_under

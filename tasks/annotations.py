@@ -69,6 +69,7 @@ def check_data(config: RunConfig, evaluate_only: bool) -> None:
         for source in sources:
             path, table = open_table(config, source)
             missing_of_some(path, table)
+
     if sources:
         for source in speech_of(config, evaluate_only):
             path, table = open_table(config, source)

@@ -82,9 +82,11 @@ class PretrainTask(PairTask):
         """The sources in batches, mixed as `data.mixing` says."""
         if self._mixture is None:
             return super().build_train_loader()
+
         for source in self._mixture.sources:
             if self.tags is not None:
                 self.tags.check(source.data.table.texts)
+
         return TrainLoader(
             self._mixture,
             batch_size=self.config.train.batch_size,

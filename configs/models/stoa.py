@@ -48,15 +48,18 @@ class StoaConfig(ModelConfig):
     def __post_init__(self) -> None:
         sizes = ("depth", "width", "heads", "patch_size", "joint_depth", "objects_per_frame", "num_actions")
         check_positive("model", self, *sizes, "fusion_depth", "fusion_heads", "fusion_positions", "embed_dim")
+
         for heads, width in (("heads", "width"), ("fusion_heads", "embed_dim")):
             if getattr(self, width) % getattr(self, heads):
                 raise ValueError(
                     f"model.{heads}: {getattr(self, heads)} does not divide model.{width} {getattr(self, width)}"
                 )
+
         if self.joint_depth > self.depth:
             raise ValueError(f"model.joint_depth: {self.joint_depth} is more than model.depth {self.depth}")
         if abs(self.object_layer) > self.depth:
             raise ValueError(f"model.object_layer: {self.object_layer} is beyond model.depth {self.depth}")
+
         if not 3 <= self.max_words <= self.text.max_positions:
             raise ValueError(
                 f"model.max_words: {self.max_words} is not from 3 to model.text.max_positions {self.text.max_positions}"

@@ -91,6 +91,7 @@ def resample(
                 last = time
                 yield time, frame
         return
+
     tick = 0
     shown: list[Frame] = []
     for time, frame in frames:
@@ -99,6 +100,7 @@ def resample(
             yield earlier, (shown or [frame])[0]
         tick = max(tick, _nearest(time * fps))
         shown = [frame]
+
     for later in range(tick, max(_nearest(end * fps), 1)):
         if shown:
             yield later, shown[0]
@@ -168,6 +170,7 @@ class _Encoder:
         turned = frame.rotation % 180 != 0
         if self._stream is None:
             self._stream = self._open(frame, turned)
+
         # What the numbers mean (BT.601, BT.709) is passed on, so they are not converted; full range becomes limited.
         small = self._reformatter.reformat(
             frame,
@@ -180,6 +183,7 @@ class _Encoder:
         )
         if frame.rotation:
             small = turn(small, frame.rotation // 90)
+
         small.pts = int(time) if self._recipe.fps is not None else round(time * TICKS)
         small.time_base = self._time_base
         small.pict_type = PictureType.NONE  # the encoder chooses its key frames itself

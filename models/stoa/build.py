@@ -46,13 +46,16 @@ def _model_of(config: TaskConfig, model: StoaConfig, tokenizer: Any) -> TaskMode
     objective, sizes = config.objective, sizes_of(model, config.video)
     reference_form = isinstance(objective, FusionObjectiveConfig) and objective.reference_form
     settings = (sizes, reference_form, config.video.pixel_mean, config.video.pixel_std)
+
     if isinstance(config, VqaConfig):
         if config.evaluation.inference == "generate":
             raise ValueError("evaluation.inference: stoa predicts how an answer begins and writes none; set it to rank")
         return AnsweringModel(*settings, label_smoothing=config.objective.label_smoothing)
+
     if isinstance(config, CaptionConfig):
         ends = {"start_id": tokenizer.start_id, "end_id": tokenizer.end_id}
         return CaptionModel(*settings, label_smoothing=config.objective.label_smoothing, **ends)
+
     if config.task == "choice" and reference_form:
         if model.reads_objects:
             raise ValueError(

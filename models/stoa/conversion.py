@@ -53,9 +53,11 @@ def settings_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     frames = FRAMES if boxes is None else boxes.shape[-3]
     side = round((len(bare["visual.positional_embedding"]) - 1) ** 0.5)
     size = side * bare["visual.conv1.weight"].shape[-1]
+
     data: dict[str, Any] = {"root": "data", "clean_captions": False}
     if model["objects"] != "none":
         data["objects"] = BOXES
+
     return {
         "task": "pretrain",
         "model": model,
@@ -95,8 +97,10 @@ def _model_of(bare: Mapping[str, Tensor]) -> dict[str, Any]:
         bare[name] for name in ("visual.conv1.weight", "token_embedding.weight", "positional_embedding")
     )
     width, embed_dim = len(conv), bare["visual.proj"].shape[1]
+
     boxes = bare.get("visual.transformer.object_encoder.box_categories")
     has_fusion = any(name.startswith("object_fusion.") for name in bare)
+
     model = {
         "name": "stoa",
         "depth": _count(bare, "visual.transformer.resblocks."),
@@ -118,6 +122,7 @@ def _model_of(bare: Mapping[str, Tensor]) -> dict[str, Any]:
             "heads": max(1, words.shape[1] // HEAD_WIDTH),
         },
     }
+
     if boxes is not None:
         model["objects_per_frame"] = boxes.shape[-2]
     if ACTION in bare:

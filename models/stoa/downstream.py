@@ -64,6 +64,7 @@ class CaptionModel(TaskModel):
         decided by `noise` (B, max_tokens), if `top_p` is given. Keys and values of what is written are kept.
         """
         memory = self.project(context_BNE)
+
         if top_p is not None:
             decoder = CaptionDecoder(self)
             prefix = decoder.begin(memory)
@@ -71,6 +72,7 @@ class CaptionModel(TaskModel):
                 noise = torch.rand((len(context_BNE), max_tokens), device=context_BNE.device)
             ends = (self.start_id, self.end_id)
             return nucleus_sampling(decoder, prefix.seen, prefix.mask, *ends, noise, top_p=top_p, min_tokens=min_tokens)
+
         if num_beams == 1 and min_tokens == 1:
             return write_greedily(self, memory, self.start_id, self.end_id, max_tokens).ids
         return write_with_beams(

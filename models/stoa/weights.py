@@ -64,6 +64,7 @@ def fit_published(
     unused: list[str] = []
     absent: list[str] = []
     wrong: list[str] = []
+
     for published, tensor in tensors.items():
         name = own_name(published)
         if name is None:
@@ -76,6 +77,7 @@ def fit_published(
             wrong.append(f"{published}: has shape {tuple(tensor.shape)}, the model's is {tuple(own[name].shape)}")
         else:
             fitted[name] = tensor.float().reshape(own[name].shape)
+
     if wrong:
         listed = "\n  ".join(wrong[:20])
         raise ValueError(f"{source}: is of another model than `model` describes:\n  {listed}")

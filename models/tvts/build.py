@@ -25,6 +25,7 @@ def sizes_of(model: TvtsConfig, video: VideoConfig) -> TvtsSizes:
         embed_dim=model.embed_dim,
         activation=model.activation,
     )
+
     text = TextTowerSizes(
         width=model.text.width,
         depth=model.text.depth,
@@ -34,6 +35,7 @@ def sizes_of(model: TvtsConfig, video: VideoConfig) -> TvtsSizes:
         vocab_size=model.text.vocab_size,
         activation=model.activation,
     )
+
     return TvtsSizes(
         image,
         text,
@@ -58,12 +60,14 @@ def build_model(config: TaskConfig, tokenizer: Any) -> Tvts:
     if config.task not in ("pretrain", "retrieval", "recognition", "choice"):
         raise ValueError(f"model.name: tvts writes no text, so there is no {config.task} with it; take another model")
     objective = config.objective
+
     # Recognition trains on classes, not on pairs with texts.
     pairs = objective if isinstance(objective, ObjectiveConfig | SortingObjectiveConfig) else None
     if isinstance(objective, ObjectiveConfig) and set(objective.losses) - {"vtc"}:
         raise ValueError(
             f"objective.losses: {list(objective.losses)}: tvts has no head that matches and no decoder; leave vtc alone"
         )
+
     model = Tvts(
         sizes_of(config.model, config.video),
         schedules_of(config.model, config.video, config.aggregation),
@@ -73,6 +77,7 @@ def build_model(config: TaskConfig, tokenizer: Any) -> Tvts:
         pixel_std=config.video.pixel_std,
         working_memory=config.video.working_memory,
     )
+
     if config.train.activation_checkpointing == "offload":
         raise ValueError("train.activation_checkpointing: offload is not to be had with tvts; use recompute")
     recompute = config.train.activation_checkpointing == "recompute"

@@ -48,6 +48,7 @@ def settings_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     found = _weights_of(tensors)
     video = {name.removeprefix(f"{VIDEO}."): tensor for name, tensor in found.items() if name.startswith(VIDEO)}
     sizes = image_sizes_of({weights.video_to_clip(name): tensor for name, tensor in video.items()})
+
     return {
         "task": "retrieval",
         "model": _model_of(found, sizes.width, sizes.depth, sizes.patch_size),
@@ -121,9 +122,11 @@ def _model_of(found: Mapping[str, Tensor], width: int, depth: int, patch_size: i
         if (sizes.image.width, sizes.image.depth, sizes.image.patch_size) == (width, depth, patch_size)
     )
     known: TvtsSizes | None = next(same, None)
+
     words, positions = found["text_model.token_embedding.weight"], found["text_model.positional_embedding"]
     text_depth = len({name.split(".")[3] for name in found if name.startswith(TEXT_BLOCKS)})
     embed_dim = found[f"{VIDEO}.proj"].shape[1]
+
     return {
         "name": "tvts",
         "depth": depth,

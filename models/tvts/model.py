@@ -77,11 +77,13 @@ class Tvts(nn.Module):
             working_memory,
             sizes.motion,
         )
+
         self.text_model = TextTower(sizes.text)
         self.pred_model: SortHead | None = None
         if sorting:
             width = sizes.image.embed_dim
             self.pred_model = SortHead(width, sizes.sort_heads, num_classes=sizes.num_transcripts)
+
         self.temp: Tensor
         self.register_buffer("temp", torch.tensor(temperature), persistent=False)
         self._freeze_first_texts()

@@ -95,10 +95,12 @@ class VideoTower(nn.Module):
         self.working_memory = working_memory
         self.schedules = schedules or ClipSchedules.none(image.depth)
         scale = image.width**-0.5
+
         self.conv1: nn.Module = nn.Conv2d(3, image.width, image.patch_size, image.patch_size, bias=False)
         self.conv1_motion: nn.Conv2d | None = None
         if motion:
             self.conv1_motion = nn.Conv2d(3, image.width, image.patch_size, image.patch_size, bias=False)
+
         self.class_embedding = nn.Parameter(torch.empty(image.width))
         self.positional_embedding = nn.Parameter(torch.empty(1 + image.grid**2, image.width))
         self.temporal_embedding = nn.Parameter(torch.empty(num_frames, image.width))

@@ -62,6 +62,7 @@ def settings_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     kind = weights.kind_of(tensors)
     assert kind is not None, "`matches` comes first"
     found, task = weights.read(tensors).weights, TASKS[kind]
+
     model = _model_of(found)
     settings = {
         "task": task,
@@ -75,6 +76,7 @@ def settings_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
             **IMAGENET,
         },
     }
+
     if task != "vqa":
         settings["data"] = {"root": "data", "clean_up": "no_punctuation"}
         settings["objective"] = _objective_of(found, model)

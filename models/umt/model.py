@@ -78,6 +78,7 @@ class UMT(nn.Module):
                 f"model.text.width: {text.width} is not model.width {model.width}; to answer questions they have to be "
                 "equal, since the decoder attends to text in the place of video"
             )
+
         self.vision_encoder = VideoEncoder(
             model,
             video,
@@ -91,6 +92,7 @@ class UMT(nn.Module):
         if use == "answers":
             self.text_decoder = AnswerDecoder(text)
             return
+
         self.vision_proj = nn.Linear(model.width, model.embed_dim)
         self.text_proj = nn.Linear(text.width, model.embed_dim)
         self.itm_head = nn.Linear(text.width, 2)

@@ -65,6 +65,7 @@ class Trunk(nn.Module):
         super().__init__()
         schedule = token_schedule(model, video, aggregation)
         self.patch_embed = PatchEmbedding(model.patch_size, model.width)
+
         drop_path = torch.linspace(0, model.drop_path, model.depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(
             JointSpaceTimeBlock(

@@ -54,6 +54,7 @@ def read(tensors: Mapping[str, Tensor]) -> Stored:
     if kind is None:
         some = ", ".join(list(tensors)[:3]) or "nothing"
         raise ValueError(f"is none of UMT's files (stage 1, pre-training, retrieval, question answering): holds {some}")
+
     weights: dict[str, Tensor] = {}
     left: dict[str, list[str]] = {}
     for name, tensor in tensors.items():

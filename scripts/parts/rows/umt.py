@@ -109,6 +109,7 @@ def _rows(folder: str, listed: dict[str, Rows], frames_gmacs: tuple[float, float
             beginning = f"{of_set.weights}_" if of_set.weights else ""
             released = f"checkpoints/{beginning}{size}_25m.pth" if has_weights else None
             wrong_link = None if has_weights or of_set.weights is None else WRONG_LINK
+
             found.append(
                 Row(
                     tables=(ZOO,),
@@ -122,6 +123,7 @@ def _rows(folder: str, listed: dict[str, Rows], frames_gmacs: tuple[float, float
                     note=wrong_link,
                 )
             )
+
             if of_set.gmacs is not None:
                 found.append(
                     Row(
