@@ -1,6 +1,10 @@
 """STOA-VLP through the shared tasks: captions, answers, and retrieval, with objects and without."""
 
+import copy
 import json
+import os
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from configs.schema import ChoiceConfig, TaskConfig
 from datasets.objects.detections import ClipBoxes
 from datasets.objects.store import ObjectSettings, StoreWriter
 from datasets.samples import collate
+from engine.distributed import all_reduce_sum, world_size
 from engine.loop import evaluate
 from inference.api import load_model
 from models.stoa.downstream import AnsweringModel, CaptionModel
@@ -23,6 +28,7 @@ from tasks.caption import CaptionTask
 from tasks.choice import ChoiceTask
 from tasks.retrieval import RetrievalTask
 from tasks.vqa import VqaTask
+from tests.gloo import run_ranks
 from tests.models.stoa.tiny import randomise
 from tests.tiny_runs import CONFIGS, FRAMES, IMAGE, caption, settings, trainer, write_data, write_questions
 
@@ -113,6 +119,65 @@ def test_a_run_trains_all_it_has_and_its_weights_score_alike(
         video = rows[0]["videos"][0]
         cosine = float(model.encode_text(rows[0]["text"]) @ model.encode_video(video))
         assert -1 <= cosine <= 1 and 0 <= model.match(video, rows[0]["text"]).probability <= 1
+
+
+def evaluated(config: TaskConfig, seed: int = 0) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """The metrics and predictions of a model with random weights, the same in every process."""
+    torch.manual_seed(seed)
+    task = TASKS[config.task](config, CPU)
+    randomise(task.model)
+    result = evaluate(task.eval(), config, CPU, final=True)
+    path = Path(str(config.output_dir)) / f"predictions_{os.getpid()}.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    result["files"]["predictions.jsonl"](path)
+    return result["metrics"], [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def assert_same(found: tuple[Any, Any], expected: tuple[Any, Any]) -> None:
+    """Equal, but for the last digits of scores."""
+    assert found[0] == pytest.approx(expected[0], abs=1e-4)
+    for row, other in zip(found[1], expected[1], strict=True):
+        assert row.pop("scores", []) == pytest.approx(other.pop("scores", []), rel=1e-3, abs=1e-3) and row == other
+
+
+def changed(config: TaskConfig, folder: Path, batch_size: int) -> TaskConfig:
+    evaluation = replace(config.evaluation, batch_size=batch_size)
+    return replace(config, evaluation=evaluation, output_dir=str(folder))
+
+
+@pytest.mark.parametrize("task", ["caption", "vqa", "retrieval", "by query"])
+def test_neither_batches_nor_processes_change_what_is_found(data: Path, tmp_path: Path, task: str) -> None:
+    sections: dict[str, Any] = {}
+    if task == "by query":
+        rule = {**EVALUATIONS["retrieval"], "rerank_rule": "scaled_probability_by_query"}
+        sections = {"objective": {**OBJECTIVES["retrieval"], "reference_form": True}, "evaluation": rule}
+    config = small(data, "retrieval" if task == "by query" else task, **sections)
+    alone = evaluated(changed(config, tmp_path / "a", 1))
+    assert_same(evaluated(changed(config, tmp_path / "b", 4)), copy.deepcopy(alone))
+    first, second = run_ranks(2, evaluated, changed(config, tmp_path / "c", 2))
+    assert_same(first, copy.deepcopy(alone))
+    assert first[0] == second[0]
+
+
+def gradients_of(config: TaskConfig) -> dict[str, torch.Tensor]:
+    """Of a step of this process's rows, averaged over processes."""
+    torch.manual_seed(0)
+    task = CaptionTask(config, CPU)  # type: ignore[arg-type]
+    randomise(task.model)
+    (batch,) = islice(task.train_epoch(0, 0), 1)
+    task.begin_step(0, 0.0, [batch])
+    sum(task(batch).values()).backward()  # type: ignore[union-attr]
+    gradients = {name: parameter.grad for name, parameter in task.named_parameters() if parameter.grad is not None}
+    return {name: all_reduce_sum(gradient) / world_size() for name, gradient in gradients.items()}
+
+
+def test_two_processes_caption_and_contrast_as_one(data: Path) -> None:
+    config = small(data, "caption")
+    alone = gradients_of(config)
+    for found in run_ranks(2, gradients_of, config):
+        assert found.keys() == alone.keys()
+        for name, gradient in alone.items():
+            assert_close(found[name], gradient, atol=1e-5, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @torch.no_grad()
