@@ -61,8 +61,8 @@ class Found:
     texts: list[str] = field(default_factory=list)
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status."""
+def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    """Reads the command line; None means the process's own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="a checkpoint folder of pre-training")
     parser.add_argument("--manifest", default="test.jsonl", help="held-out videos, in data.root (%(default)s)")
@@ -70,7 +70,12 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--most", type=int, default=600, help="videos of --fit that are used (%(default)s)")
     parser.add_argument("--motions", nargs="+", default=ACTIONS, help="phrases of captions (those of stories)")
     parser.add_argument("overrides", nargs="*", help="key=value, such as data.root=FOLDER")
-    arguments = parser.parse_args(words)
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    arguments = parse_arguments(words)
 
     try:
         task = trained_task(settings_to_use(Checkpoint.find(arguments.checkpoint), arguments.overrides, None), DEVICE)

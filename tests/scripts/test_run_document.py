@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.reducers import __main__ as reducers
+from benchmarks.stoa import alignment
 from configs.load import apply_overrides, load_any
 from configs.schema import CONFIG_CLASSES, TASKS, RunConfig
 from scripts import make_story_videos, search
@@ -22,6 +23,7 @@ READ_BY = {
     "scripts.search": search.parse_arguments,
     "scripts.make_story_videos": make_story_videos.parse_arguments,
     "benchmarks.reducers": reducers.parse_arguments,
+    "benchmarks.stoa.alignment": alignment.parse_arguments,
 }
 """What reads the command line of these; a wrong one ends the test."""
 
