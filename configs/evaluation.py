@@ -110,7 +110,7 @@ class SortingEvaluationConfig:
             raise ValueError(f"evaluation.batch_size: {self.batch_size} is less than 1")
 
 
-RANKING, GENERATING = ("answers", "shortlist"), ("num_beams", "max_tokens")
+RANKING, GENERATING = ("answers", "answer_file", "shortlist"), ("num_beams", "max_tokens")
 """Settings of `AnsweringConfig` that apply to only one kind of inference."""
 
 
@@ -119,13 +119,15 @@ class AnsweringConfig:
     """Evaluation of question answering: `rank` a list of answers, or `generate` one by beam search.
 
     `answers: train` ranks the answers of the training split. `answers: evaluated_split` ranks the answers of the
-    evaluated questions, which is the release's protocol and gives the answers away. The first word preselects the
-    `shortlist` likeliest answers. `batch_size` counts videos.
+    evaluated questions, which is the release's protocol and gives the answers away. `answers: file` ranks those of
+    `answer_file`, a JSON list below `data.root` (UMT's). The first word preselects the `shortlist` likeliest answers.
+    `batch_size` counts videos.
     """
 
     batch_size: int = 8
     inference: Literal["rank", "generate"] = "rank"
-    answers: Literal["train", "evaluated_split"] = "train"
+    answers: Literal["train", "evaluated_split", "file"] = "train"
+    answer_file: str | None = None
     shortlist: int = 128
     num_beams: int = 3
     max_tokens: int = 10
@@ -142,6 +144,8 @@ class AnsweringConfig:
         for name in RANKING if self.inference == "generate" else GENERATING:
             if getattr(self, name) != getattr(type(self), name):
                 raise ValueError(f"evaluation.{name}: has no effect with evaluation.inference {self.inference}")
+        if (self.answers == "file") != (self.answer_file is not None):
+            raise ValueError("evaluation.answer_file: goes with evaluation.answers file, and that with it; give both")
 
     @staticmethod
     def inherited(lower: dict, higher: dict) -> dict:

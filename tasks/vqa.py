@@ -16,13 +16,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from configs.schema import VqaConfig
+from datasets.annotations import answer_list
 from datasets.loaders import TrainLoader
 from datasets.records import QuestionRecord
 from datasets.video_text import VideoTextDataset
 from engine.checkpoint_folder import read_json, write_json, write_lines
 from engine.distributed import gather_objects
 from models.protocols import FirstTokenAnswerer
-from tasks.annotations import read_annotations
+from tasks.annotations import Split, read_annotations
 from tasks.base import VideoTextTask
 from tasks.build import beside_checkpoint
 from tasks.clips import clip_tokens
@@ -133,8 +134,7 @@ class VqaTask(VideoTextTask):
         """
         split, known = self.evaluated(final), self.known_answers()
         ranking = self.evaluation.inference == "rank"
-        own = self.evaluation.answers == "evaluated_split"
-        listed = self.answer_list(list(count_answers(split.annotations.records) if own else known)) if ranking else None
+        listed = self.answer_list(self.closed_list(split)) if ranking else None
 
         data = video_text(self.config, split.present, training=False)
         failed: list[dict[str, str]] = []
@@ -169,6 +169,13 @@ class VqaTask(VideoTextTask):
     def _first_tokens(self, record: QuestionRecord) -> set[int]:
         """The tokens that the annotators' answers begin with."""
         return set(self.tokenizer(list(record.answers))[0][:, 1].tolist())
+
+    def closed_list(self, split: Split) -> list[str]:
+        """The answers to rank, as `evaluation.answers` says."""
+        if self.evaluation.answer_file is not None:
+            return answer_list.read(Path(self.config.data.root), self.evaluation.answer_file)
+        own = self.evaluation.answers == "evaluated_split"
+        return list(count_answers(split.annotations.records) if own else self.known_answers())
 
     def known_answers(self) -> dict[str, int]:
         """The answers that the model was trained on, with their counts, commonest first.

@@ -156,6 +156,10 @@ FULL: dict[str, RunConfig] = {
         objective=AnsweringObjectiveConfig(label_smoothing=0.0, questions="all", weights="shares"),
         evaluation=AnsweringConfig(batch_size=2, answers="evaluated_split", shortlist=3, best_metric="accuracy_what"),
     ),
+    "vqa from a file": VqaConfig(
+        data=DataConfig(root="/d", dataset="msvd_qa", eval_split="val"), optim=OPTIM, train=TRAIN,
+        evaluation=AnsweringConfig(answers="file", answer_file="a.json"),
+    ),
     "vqa generating": VqaConfig(
         data=DataConfig(root="/d", manifest="a.jsonl", eval_manifest="b.jsonl", test_manifest="c.jsonl"),
         optim=STEPPED, train=TRAIN,

@@ -1,5 +1,6 @@
 """Question answering with UMT: a run trains and is evaluated, and answers are ranked as the reference ranks them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +79,18 @@ def test_what_umt_cannot_do_is_refused(data: Path) -> None:
         VqaTask(small(data, evaluation={"inference": "generate"}), CPU)
     with pytest.raises(ValueError, match="model.name: umt is for pairs and for answers, not for caption"):
         build_model(small(data, "caption"), None)
+
+
+def test_answers_of_a_file_are_ranked(data: Path, tmp_path: Path) -> None:
+    """Only what is listed is answered; its coverage is the ceiling."""
+    (data / "answers.json").write_text('["yes", "purple"]')
+    config = small(data, evaluation={"answers": "file", "answer_file": "answers.json"}, output_dir=str(tmp_path))
+    results = evaluate(VqaTask(config, CPU), config, CPU, final=False)
+    assert (results["answers"], results["num_answers"]) == ("file", 2)
+    results["files"]["predictions.jsonl"](tmp_path / "rows.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert {row["predicted"] for row in rows} <= {"yes", "purple"}
+    covered = 100 * sum("yes" in row["answers"] for row in rows) / len(rows)
+    assert results["metrics"]["answer_list_coverage"] == covered
+    with pytest.raises(ValueError, match=r"evaluation.answer_file: goes with evaluation.answers file"):
+        small(data, evaluation={"answer_file": "answers.json"})
