@@ -4,18 +4,20 @@
 
 The checkpoint is one of pre-training with `align`; boxes and tags are those of its `data.objects` and `data.tags`.
 
-*nouns* are the words of captions that name a class with a trajectory in their video. Each points at the trajectory with
-the largest product of features; chance is one over the number of the video's trajectories. *assigned* are the pairs
-that the loss makes of them. *motions* are told from the features of the actions by ridge regression, fitted on the
-videos of `--fit`: the mean over motions of the area under the ROC curve, of which chance is 50 %; beside it the same
-from the frames' features.
+*nouns* are the nouns of captions that, with the words before them, name a class with a trajectory in their video. Each
+points at the trajectory with the largest product of features, which is *right* if it is of the whole name ("red ring"),
+or of the noun at least ("ring"); chance is the share of such trajectories among the video's. *assigned* are the pairs
+that the loss makes of them, right by the whole name.
+
+*motions* are told from the features of the actions by ridge regression, fitted on the videos of `--fit`: the mean over
+motions of the area under the ROC curve, of which chance is 50 %; beside it the same from the frames' features.
 """
 
 import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,12 +51,15 @@ class Found:
 
     Attributes:
         right, chance: of each noun, whether it points at its class, and the chance of that.
+        right_noun, chance_noun: the same of any class of this noun.
         assigned: of each noun that the loss pairs with a trajectory, whether that is of its class.
         actions, frames: (A E,) and (E,), features of each video; `texts` are their captions.
     """
 
     right: list[bool] = field(default_factory=list)
     chance: list[float] = field(default_factory=list)
+    right_noun: list[bool] = field(default_factory=list)
+    chance_noun: list[float] = field(default_factory=list)
     assigned: list[bool] = field(default_factory=list)
     actions: list[Tensor] = field(default_factory=list)
     frames: list[Tensor] = field(default_factory=list)
@@ -109,14 +114,36 @@ def look(task: VideoTextTask, name: str, most: int | None = None) -> Found:
         if memory.actions is not None:
             found.actions += memory.actions.flatten(1).unbind()
         if memory.trajectories is not None:
-            words = [task.tokenizer.decode(ids[:, None]) for ids in batch["ids"]]
-            wanted = torch.tensor([[classes.get(word, 0) for word in text] for text in words])
-            _point(found, memory, texts, Tags(*batch["tags"]), wanted, batch["clip"].extras["trajectory_ids"])
+            wanted = torch.zeros_like(batch["ids"])
+            for clip, slot in batch["tags"][0].nonzero().tolist():
+                (text,) = task.tokenizer.decode(batch["ids"][clip : clip + 1, : slot + 1])
+                wanted[clip, slot] = class_at_end(text, classes)
+            ids = batch["clip"].extras["trajectory_ids"]
+            _point(found, memory, texts, Tags(*batch["tags"]), wanted, ids, nouns_of(classes))
     return found
 
 
+def class_at_end(text: str, classes: Mapping[str, int]) -> int:
+    """The class with the longest name with which a text ends, word for word; 0 if there is none."""
+    names = [name for name in classes if text == name or text.endswith(f" {name}")]
+    return classes[max(names, key=len)] if names else 0
+
+
+def nouns_of(classes: Mapping[str, int]) -> Tensor:
+    """The noun of each class as a number, (classes + 1,): those whose names end in the same word have the same."""
+    last = {number: name.split()[-1] for name, number in classes.items()}
+    numbers = {noun: number for number, noun in enumerate(dict.fromkeys(last.values()), 1)}
+    return torch.tensor([numbers.get(last.get(number, ""), 0) for number in range(max(last, default=0) + 1)])
+
+
 def _point(
-    found: Found, memory: ClipMemory, texts: TextFeatures, tags: Tags, wanted_BS: Tensor, trajectory_ids_BN: Tensor
+    found: Found,
+    memory: ClipMemory,
+    texts: TextFeatures,
+    tags: Tags,
+    wanted_BS: Tensor,
+    trajectory_ids_BN: Tensor,
+    noun_of_class: Tensor,
 ) -> None:
     """Which trajectory each noun points at, and which one the loss gives it."""
     assert memory.trajectories is not None and memory.trajectory_mask is not None
@@ -125,27 +152,25 @@ def _point(
     assigned_BN = alignment_loss(memory, texts, tags).objects
     assert assigned_BN is not None
 
-    for clip, slot, wanted in _nouns(wanted_BS, tags.noun, trajectory_ids_BN):
-        found.right.append(int(trajectory_ids_BN[clip, best[clip, slot]]) == wanted)
-        found.chance.append(1 / int(memory.trajectory_mask[clip].sum()))
+    for clip, slot in (tags.noun & (wanted_BS > 0)).nonzero().tolist():
+        wanted, shown = int(wanted_BS[clip, slot]), trajectory_ids_BN[clip][memory.trajectory_mask[clip]]
+        if wanted not in shown:
+            continue
+        pointed, alike = int(trajectory_ids_BN[clip, best[clip, slot]]), noun_of_class[shown] == noun_of_class[wanted]
+        found.right.append(pointed == wanted)
+        found.chance.append(1 / len(shown))
+        found.right_noun.append(bool(noun_of_class[pointed] == noun_of_class[wanted]))
+        found.chance_noun.append(float(alike.float().mean()))
         given = (assigned_BN[clip] == slot).nonzero()
         if len(given):
             found.assigned.append(int(trajectory_ids_BN[clip, given[0, 0]]) == wanted)
-
-
-def _nouns(wanted_BS: Tensor, noun_BS: Tensor, trajectory_ids_BN: Tensor) -> Iterator[tuple[int, int, int]]:
-    """Clip, place and class of each noun that has a trajectory."""
-    for clip, slot in noun_BS.nonzero().tolist():
-        wanted = int(wanted_BS[clip, slot])
-        if wanted and wanted in trajectory_ids_BN[clip].tolist():
-            yield clip, slot, wanted
 
 
 def summary(held_out: Found, fitted: Found, motions: Sequence[str]) -> dict[str, float]:
     """All numbers, in percent but for counts."""
     numbers: dict[str, float] = {"videos": len(held_out.texts), "nouns": len(held_out.right)}
     if held_out.right:
-        for name in ("right", "chance", "assigned"):
+        for name in ("right", "chance", "right_noun", "chance_noun", "assigned"):
             numbers[f"nouns_{name}"] = _percent(getattr(held_out, name))
     for name in ("actions", "frames"):
         if getattr(held_out, name):

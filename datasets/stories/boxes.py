@@ -1,8 +1,9 @@
 """The exact boxes of a story's shapes, in the file that `scripts.prepare_objects` makes of other videos.
 
-A box is of the pixels that a shape covers by half or more. Its class is the shape, whatever the colour.
+A box is of the pixels that a shape covers by half or more. Its class is its colour and shape, as captions call it.
 """
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ from datasets.objects.detections import ClipBoxes, Detection, choose_boxes
 from datasets.objects.store import ObjectSettings, ObjectStore, StoreWriter
 from datasets.sampling import uniform
 from datasets.stories.pictures import Array, scene_covers
-from datasets.stories.stories import SHAPES, Story
+from datasets.stories.stories import COLOURS, SHAPES, Story
 from datasets.stories.story_set import StorySet, VideoJob
 
-CLASSES = {shape: number for number, shape in enumerate(SHAPES, 1)}
+CLASSES = {f"{colour} {shape}": number for number, (colour, shape) in enumerate(product(COLOURS, SHAPES), 1)}
 
 
 def write_boxes(path: Path, jobs: list[VideoJob], num_frames: int, per_frame: int) -> bool:
@@ -66,7 +67,7 @@ def _all_frames(story: Story, made: StorySet, rng: np.random.Generator) -> list[
         for frame in range(made.frames_per_scene):
             frames.append(
                 [
-                    Detection(CLASSES[thing.shape], _box(cover[frame]), 1.0)
+                    Detection(CLASSES[f"{thing.colour} {thing.shape}"], _box(cover[frame]), 1.0)
                     for thing, cover in zip(scene.things, covers, strict=True)
                 ]
             )

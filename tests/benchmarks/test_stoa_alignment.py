@@ -6,10 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.stoa.alignment import Found, _point, area, labels_of, motions_told, summary
+from benchmarks.stoa.alignment import Found, _point, area, class_at_end, labels_of, motions_told, nouns_of, summary
 from models.stoa.fusion import ClipMemory
 from models.stoa.model import TextFeatures
 from models.stoa.objectives import Tags
+
+CLASSES = {"red ring": 1, "ring": 2, "star": 3}
+
+
+def test_a_noun_is_named_with_the_words_before_it() -> None:
+    assert [class_at_end(text, CLASSES) for text in ("a red ring", "a blue ring", "bring", "star", "red")] == [
+        1,
+        2,
+        0,
+        3,
+        0,
+    ]
+    assert nouns_of(CLASSES).tolist() == [0, 1, 1, 2]
 
 
 def pointed(trajectories: torch.Tensor) -> Found:
@@ -22,7 +35,7 @@ def pointed(trajectories: torch.Tensor) -> Found:
     memory = ClipMemory(torch.zeros(2, 1, 4), trajectories, mask, None)
     texts = TextFeatures(states, torch.ones(2, 5, dtype=torch.bool), states[:, 0])
     found = Found()
-    _point(found, memory, texts, Tags(noun, torch.zeros_like(noun)), wanted, ids)
+    _point(found, memory, texts, Tags(noun, torch.zeros_like(noun)), wanted, ids, nouns_of(CLASSES))
     return found
 
 
@@ -36,6 +49,9 @@ def test_nouns_point_at_their_own_trajectories_or_at_others() -> None:
     wrong = pointed(right.roll(1, dims=1))
     # The second clip's third trajectory is padding, so its nouns are left with the wrong one of two.
     assert wrong.right[:3] == [False] * 3 and sum(wrong.assigned) == 0
+    # The red ring points at the other ring, which is of the same noun at least.
+    assert wrong.right_noun[:3] == [True, False, False]
+    assert found.right_noun == [True] * 5 and found.chance_noun[:3] == pytest.approx([2 / 3, 2 / 3, 1 / 3])
     numbers = summary(found, found, [])
     assert (numbers["nouns"], numbers["nouns_right"], numbers["nouns_chance"]) == (5, 100.0, 40.0)
 

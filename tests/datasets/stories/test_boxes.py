@@ -27,17 +27,21 @@ def story_of(action: str) -> Story:
     return (first, Scene((Thing("green", "cross", "grows"),), "plain", 0))
 
 
+def name_of(thing: Thing) -> str:
+    return f"{thing.colour} {thing.shape}"
+
+
 @pytest.mark.parametrize("action", ACTIONS)
 def test_boxes_lie_around_the_colours_of_the_shapes(action: str) -> None:
     story = story_of(action)
     job = VideoJob(Path("v.mp4"), story, (3, 0, 0), SET)
     found, pixels = boxes_of(job, num_frames=8, per_frame=3), draw(job).astype(float)
     frames = uniform(8, len(pixels), np.random.default_rng(0))
-    colour_of = {CLASSES[thing.shape]: thing.colour for scene in story for thing in scene.things}
+    colour_of = {CLASSES[name_of(thing)]: thing.colour for scene in story for thing in scene.things}
 
     num_boxes = 0
     for boxes, classes, frame in zip(found.boxes, found.classes, frames, strict=True):
-        assert set(classes[classes > 0]) == {CLASSES[thing.shape] for thing in story[frame // 8].things}
+        assert set(classes[classes > 0]) == {CLASSES[name_of(thing)] for thing in story[frame // 8].things}
         for box, label in zip(boxes, classes, strict=True):
             if label:
                 # A pixel is of the shape if it is nearer to its colour than to the background's.
