@@ -70,7 +70,7 @@ def main() -> None:
             del counted["gmacs_without_matching"]  # the paper has no such number
         print(json.dumps(counted))
     else:
-        left = f"{cost.frames} frames x {cost.patches} patches, " if cost.frames is not None else ""
+        left = f"{cost.frames} frames x {cost.patches} patches, " if cost.patches is not None else ""
         without = cost.gmacs_without_matching
         matching = f", {without:.3f} without matching" if without is not None else ""
         print(f"{cost.gmacs:.3f} GMACs ({cost.executed_gmacs:.3f} executed{matching}), {left}{cost.tokens} tokens left")

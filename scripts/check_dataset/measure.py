@@ -126,7 +126,8 @@ def measure_texts(table: PairTable, config: RunConfig, tokenizer: TextTokenizer 
         cleaned = clean_question(text, NO_LIMIT) if questions else clean_caption(text, NO_LIMIT)
         words[position], hashes[position] = len(cleaned.split()), hash(cleaned)
 
-    max_tokens = QUESTION_TOKENS if questions else config.data.max_tokens or config.model.text.max_positions
+    asked = QUESTION_TOKENS if questions else config.data.max_tokens
+    max_tokens = min(limit for limit in (asked, config.model.most_tokens) if limit is not None)
     pieces = np.empty(0, np.int64)
     if tokenizer is not None:
         number = min(TOKENIZED, len(table))
