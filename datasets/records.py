@@ -148,7 +148,8 @@ def split_missing(records: Sequence[Record], videos: Path) -> tuple[list[Record]
     ValueError, naming the folder `videos`, if no file exists at all. A path that the system rejects, such as one that
     is too long, counts as missing.
     """
-    there = {path: os.path.isfile(path) for path in {record.video for record in records}}
+    paths = {record.video for record in records}
+    there = {path: os.path.isfile(path) for path in paths}
     present = [record for record in records if there[record.video]]
     missing = [record for record in records if not there[record.video]]
     if missing and not present:

@@ -105,6 +105,8 @@ def _collate_clips(clips: Sequence[Clip]) -> Clip | None:
         return None
     if clips[0].has_windows:
         return Clip(torch.cat([clip.pixels for clip in clips]), torch.cat([clip.times for clip in clips]), {})
-    extras = {name: default_collate([clip.extras[name] for clip in clips]) for name in clips[0].extras}
+    extras = {}
+    for name in clips[0].extras:
+        extras[name] = default_collate([clip.extras[name] for clip in clips])
     times = default_collate([clip.times for clip in clips])
     return Clip(default_collate([clip.pixels for clip in clips]), times, extras)

@@ -152,7 +152,14 @@ class VideoTextDataset(Dataset):
         return bool(new)
 
     def _sample(
-        self, clip: Clip | None, video: int, rows: list[int], failed: list[Failure], *, epoch: int, draw: int
+        self,
+        clip: Clip | None,
+        video: int,
+        rows: list[int],
+        failed: list[Failure],
+        *,
+        epoch: int,
+        draw: int,
     ) -> Sample:
         """The sample of a video with the texts of some rows."""
         texts = self._texts_of(video, rows, epoch, draw)
@@ -174,7 +181,11 @@ class VideoTextDataset(Dataset):
         return self.sampling in sampling.RANDOM_SAMPLERS
 
     def _failure(self, error: decode.DecodeError) -> Failure:
-        return {"video": error.path, "reason": error.reason, "excluded": error.path in self._excluded}
+        return {
+            "video": error.path,
+            "reason": error.reason,
+            "excluded": error.path in self._excluded,
+        }
 
     def _training_sample(self, epoch: int, item: int, draw: int) -> Sample:
         """The sample of an item, or of the first one that may replace it and whose video can be read."""

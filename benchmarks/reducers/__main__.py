@@ -94,7 +94,9 @@ class ReducerComparison:
             figures["sweep"] = draw_sweep(sweep, reference)
         write(figures, self.out)
 
-        numbers = {task: [seed.seed for seed in seeds] for task, seeds in finished.items()}
+        numbers: dict[Task, list[int]] = {}
+        for task, seeds in finished.items():
+            numbers[task] = [seed.seed for seed in seeds]
         seeds_of = "; ".join(f"{task} of seeds {', '.join(map(str, own)) or 'none'}" for task, own in numbers.items())
         lines = [*table(rows, measured), "", *(f"- {finding}" for finding in findings), "", f"{seeds_of}."]
         with replacing_file(self.out / TABLE) as temporary:

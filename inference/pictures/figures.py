@@ -100,7 +100,8 @@ def draw_similarities(trace: Trace, title: str) -> Figure:
     panel = figure.subplots()
 
     # Two bars for each axis that something leaves, side by side within a block's place.
-    axes = [axis for axis in SHADES if any(one.axis == axis for one in trace.similarities)]
+    used_axes = {similarity.axis for similarity in trace.similarities}
+    axes = [axis for axis in SHADES if axis in used_axes]
     width = 0.8 / (2 * len(axes))
     for place, axis in enumerate(axes):
         name, dark, light = SHADES[axis]

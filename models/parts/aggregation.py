@@ -73,7 +73,9 @@ def best_match(key_a: Tensor, key_b: Tensor) -> tuple[Tensor, Tensor]:
     if key_a.ndim > 3 and per_group * math.prod(key_a.shape[1:-2]) > SIMILARITIES_AT_ONCE:
         groups_at_once = max(1, SIMILARITIES_AT_ONCE // per_group)
         groups = zip(
-            key_a.flatten(0, -3).split(groups_at_once), key_b.flatten(0, -3).split(groups_at_once), strict=True
+            key_a.flatten(0, -3).split(groups_at_once),
+            key_b.flatten(0, -3).split(groups_at_once),
+            strict=True,
         )
         scores, matches = zip(*(best_match(a, b) for a, b in groups), strict=True)
         leading = key_a.shape[:-2]
@@ -181,7 +183,13 @@ class TokenAggregator(nn.Module):
         after_class_token: bool = True,
     ) -> None:
         super().__init__()
-        self.reducer, self.axis, self.r, self.frame_match, self.order = reducer, axis, r, frame_match, order
+        self.reducer, self.axis, self.r, self.frame_match, self.order = (
+            reducer,
+            axis,
+            r,
+            frame_match,
+            order,
+        )
         self.after_class_token = after_class_token
 
     @property

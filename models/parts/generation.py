@@ -89,7 +89,7 @@ def beam_search(
 
         # Reorder the cache so that each beam finds the keys and values of its own text.
         parent = (parent.gather(1, chosen) + rows * num_beams).flatten()
-        past = [KeysValues(*(part[parent] for part in layer)) for layer in past]
+        past = [KeysValues(keys[parent], values[parent]) for keys, values in past]
         newest = running[..., written : written + 1].flatten(0, 1)
     return _trim(finished[:, 0])
 

@@ -9,8 +9,7 @@ def normalise_pixels(
 ) -> Tensor:
     """Normalise uint8 pixels with a mean and deviation on a scale from 0 to 1, on the tensor's own device."""
     # Create the constants on the device: a transfer would make the host wait in every step.
-    subtracted, divided = (
-        255 * torch.stack([torch.full((1, 1), value, device=video_BTCHW.device) for value in values])
-        for values in (mean, std)
-    )
-    return ((video_BTCHW - subtracted) / divided).to(dtype)
+    device = video_BTCHW.device
+    mean_C11 = 255 * torch.stack([torch.full((1, 1), value, device=device) for value in mean])
+    std_C11 = 255 * torch.stack([torch.full((1, 1), value, device=device) for value in std])
+    return ((video_BTCHW - mean_C11) / std_C11).to(dtype)

@@ -67,7 +67,11 @@ class VisionLanguageModel(WritesTexts):
         super().__init__()
         assert text_encoder or not (heads or decoder == "tied"), "heads and a tied decoder go with a text encoder"
 
-        self.enc_token_id, self.dec_token_id, self.sep_token_id = enc_token_id, dec_token_id, sep_token_id
+        self.enc_token_id, self.dec_token_id, self.sep_token_id = (
+            enc_token_id,
+            dec_token_id,
+            sep_token_id,
+        )
         self.weighted_pooling = aggregation.weighted_pooling
         self.label_smoothing = label_smoothing
 

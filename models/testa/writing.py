@@ -94,7 +94,12 @@ class WritesTexts(nn.Module):
         context = decoder.bert.project(question_states)
 
         # One decoder step from [DEC] gives the likelihood of each answer's first word.
-        start = torch.full((len(question_states), 1), self.dec_token_id, dtype=torch.int64, device=answer_ids.device)
+        start = torch.full(
+            (len(question_states), 1),
+            self.dec_token_id,
+            dtype=torch.int64,
+            device=answer_ids.device,
+        )
         word_scores, _ = decoder.step(start, context, question_mask, past=None)
         likelihood = word_scores.float().softmax(dim=-1).index_select(1, answer_ids[:, 1])
 

@@ -170,7 +170,7 @@ class AnswerDecoder(nn.Module):
             rows = slice(first, first + at_once)
             answers = candidates[rows].flatten()
             length = int(answer_mask[answers].sum(dim=-1).max())  # one long answer is not to slow down all
-            context = [KeysValues(*(part[rows] for part in layer)) for layer in question]
+            context = [KeysValues(keys[rows], values[rows]) for keys, values in question]
             losses = self.losses(
                 answer_ids[answers, :length], answer_mask[answers, :length], context, question_mask_BN[rows]
             )

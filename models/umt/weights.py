@@ -155,7 +155,8 @@ def fit(model: UMT, tensors: Mapping[str, Tensor], source: str) -> Fitted:
         weights |= _decoder_from_encoder(weights, model.text_encoder.fusion_layer)
         notes.append("the answer decoder starts as the fusion layers, embeddings and word head of pre-training")
 
-    unused = [name for name in weights if name not in own and _part(name) not in {_part(one) for one in own}]
+    own_parts = {_part(name) for name in own}
+    unused = [name for name in weights if name not in own and _part(name) not in own_parts]
     if unused:
         notes.append(f"not taken: {', '.join(grouped(unused))}: this model has no such part")
     weights = {name: tensor for name, tensor in weights.items() if name not in unused}

@@ -20,10 +20,10 @@ def accuracies(
 
     A prediction is right if it equals any annotator's answer, both normalised by `spelling`.
     """
-    right = [
-        spelling(given) in {spelling(answer) for answer in record.answers}
-        for record, given in zip(records, predicted, strict=True)
-    ]
+    right = []
+    for record, given in zip(records, predicted, strict=True):
+        right.append(spelling(given) in {spelling(answer) for answer in record.answers})
+
     kinds: dict[str, list[bool]] = {}
     for record, is_right in zip(records, right, strict=True):
         if record.kind is not None:

@@ -68,7 +68,8 @@ def _text_of(tensors: Mapping[str, Tensor]) -> TextConfig:
 
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    return 1 + max(int(found[1]) for found in (re.match(pattern, name) for name in tensors) if found)
+    matches = [re.match(pattern, name) for name in tensors]
+    return 1 + max(int(match[1]) for match in matches if match)
 
 
 def _heads(width: int, key: str) -> int:
