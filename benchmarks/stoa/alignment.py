@@ -75,7 +75,7 @@ def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--most", type=int, default=600, help="videos of --fit that are used (%(default)s)")
     parser.add_argument("--motions", nargs="+", default=ACTIONS, help="phrases of captions (those of stories)")
     parser.add_argument("overrides", nargs="*", help="key=value, such as data.root=FOLDER")
-    return parser.parse_args(words)
+    return parser.parse_intermixed_args(words)
 
 
 def main(words: Sequence[str] | None = None) -> int:
