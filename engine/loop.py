@@ -243,10 +243,11 @@ class Trainer:
     def evaluate_if_due(self) -> None:
         """Evaluate at the end of an epoch if that is due and not done yet; keep the weights if they are the best."""
         progress, settings = self.progress, self.config.train
-        due = progress.epoch % settings.eval_every == 0 or progress.epoch == settings.max_epochs
-        if self.task.best_metric is None or progress.step_in_epoch or not progress.epoch or not due:
+        at_end_of_epoch = progress.epoch > 0 and progress.step_in_epoch == 0
+        is_due = progress.epoch % settings.eval_every == 0 or progress.epoch == settings.max_epochs
+        if self.task.best_metric is None or not (at_end_of_epoch and is_due):
             return
-        if from_main(progress.step in self.log.evaluated):
+        if from_main(progress.step in self.log.evaluated):  # a resumed run may have done it
             return
 
         self.wait_until_saved()  # a signal may end the evaluation at any moment

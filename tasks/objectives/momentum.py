@@ -127,11 +127,11 @@ class MomentumObjective(nn.Module):
 
             # Two rows are positives if their numbers are equal: global row numbers, or video numbers.
             row = torch.arange(len(ids), device=ids.device) + rank() * len(ids)
-            own = row if self.positives == "row" else index
-            every = all_gather_rows(own)
+            own_numbers = row if self.positives == "row" else index
+            all_numbers = all_gather_rows(own_numbers)
 
             queries = (video.embedding, text.embedding)
-            losses["vtc"] = self._contrastive(queries, keys, own, every, model.temp)
+            losses["vtc"] = self._contrastive(queries, keys, own_numbers, all_numbers, model.temp)
 
             if "vtm" in chosen:
                 similarity = [
@@ -139,11 +139,14 @@ class MomentumObjective(nn.Module):
                     for query, key in zip(queries, reversed(keys), strict=True)
                 ]
                 losses["vtm"] = self._matching(
-                    model, video.tokens, memory, texts, similarity, own, every, batch["part"]
+                    model, video.tokens, memory, texts, similarity, own_numbers, all_numbers, batch["part"]
                 )
 
             # Pre-training stores no video numbers, so that nothing in the queue is ever a positive.
-            self.queue.push(keys[0], keys[1], every if self.positives == "index" else torch.full_like(every, NO_INDEX))
+            queued_numbers = all_numbers
+            if self.positives == "row":
+                queued_numbers = torch.full_like(all_numbers, NO_INDEX)
+            self.queue.push(keys[0], keys[1], queued_numbers)
 
         if "cap" in chosen:
             losses["cap"] = model.text_loss(memory, ids, mask).sum() / batch["mean_tokens"]
@@ -151,25 +154,33 @@ class MomentumObjective(nn.Module):
         return losses
 
     def _contrastive(
-        self, queries: tuple[Tensor, Tensor], keys: list[Tensor], own: Tensor, every: Tensor, temperature: Tensor
+        self,
+        queries: tuple[Tensor, Tensor],
+        keys: list[Tensor],
+        own_numbers: Tensor,
+        all_numbers: Tensor,
+        temperature: Tensor,
     ) -> Tensor:
-        """VTC: the mean of video-to-text and text-to-video, against this batch's keys and the queue."""
-        rows = slice(rank() * len(own), (rank() + 1) * len(own))
+        """VTC: the mean of video-to-text and text-to-video, against this batch's keys and the queue.
+
+        Rows are positives if their numbers are equal: `own_numbers` (B,) of this process, `all_numbers` (G,) of all.
+        """
+        rows = slice(rank() * len(own_numbers), (rank() + 1) * len(own_numbers))
         if self.objective.vtc_keys == "local":
-            every = every[rows]
-        positives = own[:, None] == torch.cat([every, self.queue.index])[None]
+            all_numbers = all_numbers[rows]
+        positives = own_numbers[:, None] == torch.cat([all_numbers, self.queue.index])[None]
 
         # Each direction contrasts the model's features with the other side's keys; the similarities of its own key
         # with the same keys give the soft targets.
-        loss = torch.zeros((), device=own.device)
-        for query, twin, other, stored in (
+        loss = torch.zeros((), device=own_numbers.device)
+        for query, own_key, other, queued in (
             (queries[0], keys[0][rows], keys[1], self.queue.text),
             (queries[1], keys[1][rows], keys[0], self.queue.video),
         ):
-            against = torch.cat([other[rows] if self.objective.vtc_keys == "local" else other, stored])
-            similarity = similarities(query, against) / temperature
-            soft = similarities(twin, against) / temperature.detach()
-            loss = loss + contrastive(similarity, soft, positives, self.alpha).mean() / 2
+            candidates = torch.cat([other[rows] if self.objective.vtc_keys == "local" else other, queued])
+            similarity = similarities(query, candidates) / temperature
+            soft_similarity = similarities(own_key, candidates) / temperature.detach()
+            loss = loss + contrastive(similarity, soft_similarity, positives, self.alpha).mean() / 2
         return loss
 
     def _matching(
@@ -179,8 +190,8 @@ class MomentumObjective(nn.Module):
         memory: Memory,
         texts: tuple[Tensor, Tensor],
         similarity: list[Tensor],
-        own: Tensor,
-        every: Tensor,
+        own_numbers: Tensor,
+        all_numbers: Tensor,
         part: int,
     ) -> Tensor:
         """VTM: match each pair, each video with a negative text, and each text with a negative video.
@@ -188,8 +199,8 @@ class MomentumObjective(nn.Module):
         Each own video's `memory` is projected once and serves both of its texts. Negative videos reuse it too, unless
         they may come from other processes.
         """
-        batch, rows = len(own), slice(rank() * len(own), (rank() + 1) * len(own))
-        noise = sent(selection_noise(self.seed, self.step, part, len(every))[:, rows], own.device)
+        batch, rows = len(own_numbers), slice(rank() * len(own_numbers), (rank() + 1) * len(own_numbers))
+        noise = sent(selection_noise(self.seed, self.step, part, len(all_numbers))[:, rows], own_numbers.device)
 
         # Choose where negatives come from: all processes, or this one alone.
         all_ids, all_mask = ids, mask = texts
@@ -198,11 +209,11 @@ class MomentumObjective(nn.Module):
             all_tokens = all_gather_rows_with_grad(tokens)
             ids, mask = all_ids[rows], all_mask[rows]
         else:
-            every, noise = every[rows], noise[:, :, rows]
+            all_numbers, noise = all_numbers[rows], noise[:, :, rows]
             similarity = [direction[:, rows] for direction in similarity]
 
         # Draw hard negatives: the more similar, the likelier. A row without any negative is not counted.
-        positives = own[:, None] == every[None]
+        positives = own_numbers[:, None] == all_numbers[None]
         floor = PRETRAINING_FLOOR if self.positives == "row" else 0.0
         text, has_text = draw_negatives(similarity[0], positives, noise[0], floor)
         video, has_video = draw_negatives(similarity[1], positives, noise[1], floor)
