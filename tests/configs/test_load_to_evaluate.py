@@ -1,5 +1,6 @@
 """Which settings an evaluation runs with, and which configuration class a file is of."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +222,16 @@ def test_a_task_without_a_script_is_refused_by_its_type(tmp_path: Path) -> None:
 def test_every_task_has_its_script() -> None:
     assert all(entry_script(config_class.task) for config_class in CONFIG_CLASSES)
     assert entry_script("checkers") is None and entry_script(["a", "list"]) is None
+
+
+def test_a_file_may_pool_otherwise_than_the_checkpoint_was_trained(tmp_path: Path) -> None:
+    """vid-TLDR's lists over UMT's training, which pools each frame; all else of the model is the checkpoint's."""
+    folder = Path(__file__).resolve().parents[2] / "configs" / "umt" / "retrieval"
+    trained = load(RetrievalConfig, folder / "msrvtt_b16.yaml", ["model.depth=3", "model.drop_path=0.0"])
+    assert trained.model.pooling == "frames"
+    dump(trained, tmp_path / "config.yaml")
+    asked = [f"checkpoint={tmp_path}"]
+    reduced = load_to_evaluate(RetrievalConfig, folder / "msrvtt_b16_vidtldr.yaml", asked)
+    assert reduced.model == replace(trained.model, pooling="all")
+    assert reduced.aggregation.tokens_per_block == (600, 200, 100)
+    assert load_to_evaluate(RetrievalConfig, folder / "msrvtt_b16.yaml", asked).model == trained.model

@@ -134,7 +134,7 @@ def _rows(folder: str, listed: dict[str, Rows], frames_gmacs: tuple[float, float
                         gmacs=of_set.gmacs[place],
                         expected=of_set.reduced if place == 1 else {},
                         released=released,
-                        trained_as=None if has_weights else stem,
+                        trained_as=stem,
                         note=wrong_link or (POOLING if listed is RETRIEVAL else None),
                     )
                 )

@@ -9,6 +9,7 @@ import pytest
 from configs.schema import RetrievalConfig
 from models.testa.published import PUBLISHED
 from scripts.parts.row_configs import read_config
+from scripts.parts.rows.table import ROWS as ROWS_OF_ALL
 from scripts.parts.rows.testa import PRETRAINED, PUBLICATION
 from scripts.reproduce.plan import Request, make_plan, recipe_settings
 
@@ -137,3 +138,24 @@ def test_folders_of_data_are_those_the_configurations_name() -> None:
     roots = {word.removeprefix("data.root=/d/") for word in folders if word.startswith("data.root=")}
     assert roots == {"queryd", "condensed_movies", "didemo", "activitynet_captions", "activitynet_qa"}
     assert isinstance(read_config(ROWS["queryd_f32"]), RetrievalConfig)
+
+
+def test_rows_of_other_systems_are_run_by_their_own_files() -> None:
+    """Their weights are files to download, and what reduces without training is trained without reducing."""
+
+    def commands(name: str, **asked: Any) -> tuple[tuple[str, ...], ...]:
+        return make_plan(ROWS_OF_ALL[name], Request(data=Path("/d"), out=Path("/o"), **asked)).commands
+
+    reduced = "umt/retrieval/msrvtt_b16_vidtldr"
+    ((script, *_, checkpoint, out),) = commands(reduced)
+    assert (script, checkpoint) == ("train_retrieval.py", "checkpoint=checkpoints/ret_msrvtt_b16_25m.pth")
+    assert out == f"output_dir=/o/{reduced}/evaluation"
+    training, evaluation = commands(reduced, retrain=True)
+    assert "configs/umt/retrieval/msrvtt_b16.yaml" in training
+    assert f"configs/{reduced}.yaml" in evaluation
+    assert "checkpoint=/o/umt/retrieval/msrvtt_b16/training/checkpoint_best" in evaluation
+    # Of these the zoo has no weights.
+    for name in ("umt/retrieval/ssv2_template_l16", "umt/vqa/msvd_qa_l16", "umt/choice/msrvtt_mc_b16"):
+        assert "checkpoint=checkpoints/" in " ".join(commands(name)[0]) and len(commands(name)) == 2
+    with pytest.raises(ValueError, match="^--recipe: paper is no recipe of UMT and vid-TLDR; it has release$"):
+        commands(reduced, recipe="paper")
