@@ -1,7 +1,17 @@
 """Which data a task can read: the checks that several tasks share."""
 
+from collections.abc import Mapping
+
 from configs.data import CHOICE_DATASETS, QUESTION_DATASETS, DataConfig
 from configs.recognition import OPTION_DATASETS, RECOGNITION_DATASETS
+
+
+def refuse_unexpanded(paths: Mapping[str, str | None], data: DataConfig) -> None:
+    """Refuse paths that begin with ~, which only a shell expands: a folder named ~ would be created."""
+    own = {f"data.{name}": getattr(data, name) for name in ("root", "videos", "objects", "tags")}
+    for name, path in {**paths, **own}.items():
+        if path is not None and path.startswith("~/"):
+            raise ValueError(f"{name}: {path} begins with ~/, which only a shell spells out; write the whole path")
 
 
 def refuse_other_than_pairs(data: DataConfig) -> None:

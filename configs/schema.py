@@ -16,7 +16,7 @@ from configs.data import (
     SourceConfig as SourceConfig,
     SpeechConfig as SpeechConfig,
 )
-from configs.data_checks import refuse_labels, refuse_other_than_pairs, refuse_sources
+from configs.data_checks import refuse_labels, refuse_other_than_pairs, refuse_sources, refuse_unexpanded
 from configs.evaluation import (
     BY_QUERY,
     AnsweringConfig,
@@ -111,13 +111,7 @@ class RunConfig:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed: {self.seed} is not from 0 to 2^32 - 1")
 
-        # Only a shell expands ~: refuse it here, or a folder named ~ would be created.
-        paths = {"checkpoint": self.checkpoint, "output_dir": self.output_dir}
-        paths |= {f"data.{name}": getattr(self.data, name) for name in ("root", "videos", "objects", "tags")}
-        for name, path in paths.items():
-            if path is not None and path.startswith("~/"):
-                raise ValueError(f"{name}: {path} begins with ~/, which only a shell spells out; write the whole path")
-
+        refuse_unexpanded({"checkpoint": self.checkpoint, "output_dir": self.output_dir}, self.data)
         check_tags(self.data, self.task, self.reads_tags)
         self.model.check(self.video, self.aggregation)
         check_objects(self.data, self.video, self.model)
