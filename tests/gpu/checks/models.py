@@ -24,8 +24,9 @@ LOSSES: tuple[Literal["vtc", "vtm", "cap"], ...] = ("vtc", "vtm", "cap")
 def aggregation(size: Size, reducer: str, attention: str = "divided", **settings: Any) -> AggregationConfig:
     """The reducer with merging along all of its axes that this attention has."""
     amounts = {name: amount for name, amount in size.leaving.items() if name in REDUCER_SETTINGS[reducer]}
-    if reducer == "saliency":
-        amounts.pop("patches_per_block" if attention == "joint" else "tokens_per_block", None)
+    # Tokens of all frames merge in joint attention alone, frames and patches in divided attention alone.
+    for name in ("frames_per_block", "patches_per_block") if attention == "joint" else ("tokens_per_block",):
+        amounts.pop(name, None)
     return AggregationConfig(reducer=reducer, **amounts, **settings)  # type: ignore[arg-type]
 
 

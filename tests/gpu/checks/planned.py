@@ -7,7 +7,7 @@ import torch
 
 from configs.model import AggregationConfig
 from configs.optim import OptimConfig
-from configs.schema import DataConfig, PretrainConfig
+from configs.schema import DataConfig, PretrainConfig, RunConfig
 from configs.training import TrainConfig
 from engine.precision import resolve_precision
 from engine.step import TrainingStep
@@ -20,23 +20,32 @@ STEPS, SHARE = 2, 0.15
 
 
 def memory(device: torch.device, size: Size, frames: int, batch: int, checkpointing: Checkpointing = "none") -> Finding:
-    """Steps of pre-training, and how far the most that was allocated is from the plan; on a CPU only the steps."""
+    """Steps of TESTA's pre-training against its plan."""
     config = planned_config(size, frames, batch, checkpointing, resolve_precision("auto", device))
+    return steps_as_planned(device, config, batch, size.words)
+
+
+def steps_as_planned(device: torch.device, config: RunConfig, batch: int, words: int) -> Finding:
+    """Steps of training, and how far the most that was allocated is from the plan; on a CPU only the steps.
+
+    Texts have as many tokens as `words`.
+    """
     before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
     task = make_task(config, made_on=torch.device("cpu"), device=device).to(device).train()
     step = TrainingStep(task, config, device)
     losses: dict[str, torch.Tensor] = {}
     for number in range(STEPS):
-        batches = [batch_of(config, batch, size.words)]
+        given = batch_of(config, batch, words)
+        batches = [{**given, "clip": given["clip"].to(device), "index": given["index"].to(device)}]
         task.begin_step(number, 0.0, batches)
         losses, _ = step(batches)
     readings = [Reading("losses not finite", not_finite(list(losses.values())), 0)]
     counted = replace(config, train=replace(config.train, precision="fp32" if step.precision == "fp32" else "bf16"))
-    planned = count(counted, batch, 1, size.words).total
+    planned = count(counted, batch, 1, words).total
     if device.type == "cuda":
         allocated = torch.cuda.max_memory_allocated(device) - before
         readings.append(Reading("apart", abs(planned - allocated) / allocated, SHARE))
-    return Finding(readings, f"planned {planned / 2**30:.2f} GiB, {frames} frames, batch {batch}")
+    return Finding(readings, f"planned {planned / 2**30:.2f} GiB, {config.video.num_frames} frames, batch {batch}")
 
 
 def planned_config(size: Size, frames: int, batch: int, checkpointing: Checkpointing, precision: Any) -> PretrainConfig:

@@ -10,6 +10,8 @@ from tests.gpu.checks.runner import Check, Job, run_checks
 HERE = "tests.gpu.checks"
 F96 = {"frames_per_block": 4, "patches_per_block": 8}
 F96_OVERRIDES = tuple(f"aggregation.{name}={amount}" for name, amount in F96.items())
+SYSTEMS = ("umt", "tvts", "stoa")
+"""Those besides TESTA, whose own checks are all that name no system."""
 FILLED = {32: 32, 96: 12}
 """How many videos of how many frames fill the largest GPUs."""
 
@@ -45,6 +47,19 @@ CHECKS: dict[str, Check] = {
     "compile/sizes": Check(f"{HERE}.compiled:against_eager", {"shapes": 4, "backend": "aot_eager"}),
     "compile/bias": Check(f"{HERE}.compiled:against_eager", {"proportional": True}),
     "compile/recompute": Check(f"{HERE}.compiled:against_eager", {"checkpointing": "recompute"}),
+    **{f"{system}/as on a CPU": Check(f"{HERE}.systems:as_on_a_cpu", {"system": system}) for system in SYSTEMS},
+    **{
+        f"{system}/{precision}": Check(f"{HERE}.systems:near_float32", {"system": system, "precision": precision})
+        for system in SYSTEMS
+        for precision in ("bf16", "fp16")
+    },
+    **{f"{system}/fused": Check(f"{HERE}.systems:fused", {"system": system}) for system in SYSTEMS},
+    **{
+        f"{system}/memory as planned": Check(f"{HERE}.systems:memory", {"system": system, "batch": 8})
+        for system in SYSTEMS
+    },
+    # STOA-VLP compiles nothing.
+    **{f"compile/{system}": Check(f"{HERE}.systems:compiled", {"system": system}) for system in ("umt", "tvts")},
     "speed/encoder, 32 frames": Check(
         f"{HERE}.speed:encoder", {"frames": 32, "batch": FILLED[32], "compiled": True}, needs_gpu=True, goal=True
     ),
