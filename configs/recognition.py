@@ -68,7 +68,7 @@ class ClassObjectiveConfig:
     @property
     def teaches(self) -> frozenset[str]:
         """What a model can do once it is trained so; see `inference.trained.CAN_DO`."""
-        return frozenset({"encode_video", "encode_text", "classify"})
+        return frozenset({"encode_video", "encode_text"})
 
 
 SGD_SETTINGS = ("epochs", "batch_size", "lr", "weight_decay", "warmup_epochs")
@@ -108,4 +108,4 @@ class ProbeObjectiveConfig:
     @property
     def teaches(self) -> frozenset[str]:
         """What a model can do once it is trained so; see `inference.trained.CAN_DO`."""
-        return frozenset({"encode_video", "encode_text", "classify"})
+        return frozenset({"encode_video", "encode_text"})

@@ -154,6 +154,7 @@ def run(request: ExtractionRequest, checkpoint: Checkpoint | None = None) -> dic
         "encoded_before": len(clips) - len(left),
         "failed": len(failed),
         "arrays": list(arrays),
+        "shapes": done_by_main(folder.shapes),
         "seconds": round(time.monotonic() - begun, 1),
     }
 
@@ -167,7 +168,8 @@ def summary(counts: dict[str, Any]) -> str:
     """The counts of `run` in a sentence."""
     out = Path(counts["out"])
     failed = f" (see {out / FAILED})" if counts["failed"] else ""
+    arrays = " and ".join(f"{name} {tuple(shape)}" for name, shape in counts["shapes"].items())
     return (
-        f"{out / FEATURES}: {' and '.join(counts['arrays'])} of {counts['videos'] - counts['failed']} videos, "
+        f"{out / FEATURES}: {arrays} of {counts['videos'] - counts['failed']} videos, "
         f"{counts['encoded']} of them encoded now in {counts['seconds']} s; {counts['failed']} failed{failed}"
     )

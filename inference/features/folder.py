@@ -98,6 +98,10 @@ class FeatureFolder:
             write_lines(failed, temporary)
         return failed
 
+    def shapes(self) -> dict[str, list[int]]:
+        """The shape of each array, a row a clip."""
+        return {name: list(np.load(self.out / FEATURES / f"{name}.npy", mmap_mode="r").shape) for name in self.arrays}
+
     def _merge(self, clips: list[Clip], places: list[Place]) -> None:
         rows_of: dict[str, list[int]] = {}
         for row, place in enumerate(places):

@@ -100,6 +100,8 @@ class VideoTower(nn.Module):
         self.conv1_motion: nn.Conv2d | None = None
         if motion:
             self.conv1_motion = nn.Conv2d(3, image.width, image.patch_size, image.patch_size, bias=False)
+            with torch.no_grad():  # neighbouring frames differ by about a third of what pixels vary by
+                self.conv1_motion.weight.mul_(3)
 
         self.class_embedding = nn.Parameter(torch.empty(image.width))
         self.positional_embedding = nn.Parameter(torch.empty(1 + image.grid**2, image.width))

@@ -77,7 +77,7 @@ def _official(row: Row) -> str:
     data = row.dataset
     if data.videos is None:
         return "not known"
-    return f"{data.videos}" if data.texts == data.videos else f"{data.texts} about {data.videos} videos"
+    return f"{data.videos}" if data.texts in (data.videos, None) else f"{data.texts} about {data.videos} videos"
 
 
 def _weights(row: Row) -> str:

@@ -6,15 +6,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from ruamel.yaml import YAML
 
 from configs.load import load
 from configs.schema import RecognitionConfig
 from engine.random_state import seed_everything
 from inference.api import load_model
+from scripts.extract_features.__main__ import main as extract_features
 from tasks.metrics.recognition import class_logits, recognition_metrics
 from tasks.recognition import RecognitionTask
 from tests.gloo import run_ranks
@@ -225,3 +228,23 @@ def test_mistakes_are_refused_in_one_line(
     other.write_text("task: retrieval\ndata: {root: x, dataset: labelled}\noptim: {lr: 1}\ntrain: {batch_size: 2}\n")
     assert start("train_retrieval", "--config", other, "train.max_epochs=1") == 2
     assert "has classes, not texts; use train_recognition.py" in capfd.readouterr().err
+
+
+def test_a_video_gives_its_vector_and_shape_by_the_rule_of_the_reference(
+    run: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video, checkpoint = root / "red" / "0.mp4", run / "checkpoint_best"
+    rule = ("video.eval_sampling=ends", "video.interpolation=bilinear", "video.image_size=24")
+    words = (str(video), "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), *rule)
+    with pytest.raises(SystemExit) as stop:
+        extract_features([*words, "--workers", "0"])
+    assert stop.value.code == 0 and "embeddings (1, 16) of 1 videos" in capsys.readouterr().out
+
+    with av.open(str(video)) as container:
+        images = [frame.to_image() for frame in container.decode(video=0)]
+    chosen = [images[place] for place in np.linspace(0, len(images) - 1, 4).astype(int)]
+    frames = np.stack([np.asarray(image.resize((24, 24), Image.BILINEAR)) for image in chosen])
+    model = load_model(checkpoint)
+    vector = model.encode_pixels(torch.from_numpy(frames).permute(0, 3, 1, 2).unsqueeze(0)).embedding
+    found = np.load(tmp_path / "out" / "features" / "embeddings.npy")
+    assert vector is not None and np.allclose(found, vector.numpy(), atol=1e-6)

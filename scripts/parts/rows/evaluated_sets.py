@@ -61,3 +61,23 @@ MSVD_QA = EvaluatedSet(title="MSVD-QA", split="test", videos=504, texts=13157, c
 MSRVTT_MC = EvaluatedSet(
     title="MSR-VTT-MC", split="test", videos=None, texts=None, counted="no copy of the test set was at hand"
 )
+HMDB51 = EvaluatedSet(
+    title="HMDB-51", split="test1", videos=1530, texts=None, counted="split 1 of the authors' lists", other_split="test"
+)
+UCF101 = EvaluatedSet(
+    title="UCF-101", split="test1", videos=3783, texts=None, counted="the authors' testlist01.txt", other_split="test"
+)
+KINETICS400 = EvaluatedSet(
+    title="Kinetics-400",
+    split="val",
+    videos=None,
+    texts=None,
+    counted="every copy has lost other videos, and TVTSv2's list is not to be had",
+)
+SSV2_MC = EvaluatedSet(
+    title="SSV2 multiple choice",
+    split="val",
+    videos=None,
+    texts=None,
+    counted="TVTSv2's val.jsonl is not to be had",
+)

@@ -307,3 +307,34 @@ def test_masks_keep_the_published_numbers_of_patches() -> None:
 def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="24 cannot be split into 5 heads"):
         ImageTowerSizes(IMAGE.width, 1, 5, 4, 16, 16)
+
+
+def test_motion_adds_the_view_of_differences() -> None:
+    """By hand: a tower without motion whose patches get the projected differences; in chunks, and kept patches, too."""
+    torch.manual_seed(0)
+    plain = make_tower()
+    moving = VideoTower(IMAGE, 6, False, motion=True).eval()
+    moving.load_state_dict(plain.state_dict(), strict=False)
+    video = torch.randn(2, 5, 3, IMAGE.image_size, IMAGE.image_size)
+    kernel = moving.conv1_motion
+    assert kernel is not None
+
+    # Each frame's difference to the next one, as a convolution; after the last frame nothing moves.
+    differences = torch.cat([video[:, 1:] - video[:, :-1], torch.zeros_like(video[:, :1])], dim=1)
+    views = torch.stack([kernel(frames).flatten(2).transpose(1, 2) for frames in differences.unbind(dim=1)], dim=1)
+    project = plain._project_patches
+    with torch.no_grad():
+        expected = project(video, None) + views
+        assert torch.allclose(moving._project_patches(video, None), expected, atol=1e-5)
+        keep = torch.tensor([[0, 2], [3, 1]])
+        kept = expected.gather(2, keep[:, None, :, None].expand(-1, 5, -1, expected.shape[-1]))
+        assert torch.allclose(moving._project_patches(video, keep), kept, atol=1e-5)
+
+        whole = moving(video).embedding
+        assert not torch.allclose(whole, plain(video).embedding, atol=1e-3)
+        moving.working_memory = 1e-6  # a frame or two at a time
+        assert moving._chunks(video, None) is not None
+        assert torch.allclose(moving(video).embedding, whole, atol=1e-5)
+
+        kernel.weight.zero_()
+        assert torch.allclose(moving(video).embedding, plain(video).embedding, atol=1e-6)
