@@ -10,6 +10,7 @@ from configs.schema import PretrainConfig, RunConfig, SourceConfig
 from datasets.annotations import manifest, public, recognition, video_list
 from datasets.annotations.label_list import FirstLabel
 from datasets.digest import records_digest
+from datasets.objects.store import ObjectStore
 from datasets.pairs import PairTable
 from datasets.records import Annotations, QuestionRecord, Record, is_image, split_missing
 from datasets.sources import holds_its_videos, missing_of_some, open_source
@@ -62,8 +63,11 @@ def check_data(config: RunConfig, evaluate_only: bool) -> None:
     """Read a run's annotations before torch is imported, which takes seconds, so that faults are reported at once.
 
     Raises the `ValueError`s that the run itself would raise: for malformed annotations, and if no video exists at all.
-    An evaluation reads only the test set.
+    An evaluation reads only the test set. A file of boxes is opened, and closed again.
     """
+    if config.data.objects is not None:
+        ObjectStore(Path(config.data.root) / config.data.objects)
+
     sources = sources_of(config)
     if sources and not evaluate_only:
         for source in sources:

@@ -24,6 +24,7 @@ from engine.loop import evaluate
 from inference.api import load_model
 from models.stoa.downstream import AnsweringModel, CaptionModel
 from models.stoa.objectives import answer_loss, writing_loss
+from tasks.annotations import check_data
 from tasks.caption import CaptionTask
 from tasks.choice import ChoiceTask
 from tasks.retrieval import RetrievalTask
@@ -119,6 +120,14 @@ def test_a_run_trains_all_it_has_and_its_weights_score_alike(
         video = rows[0]["videos"][0]
         cosine = float(model.encode_text(rows[0]["text"]) @ model.encode_video(video))
         assert -1 <= cosine <= 1 and 0 <= model.match(video, rows[0]["text"]).probability <= 1
+
+
+def test_boxes_that_are_not_there_are_named_at_once(data: Path) -> None:
+    config = small(data, "caption")
+    check_data(config, evaluate_only=False)
+    config = replace(config, data=replace(config.data, objects="b.objects"))
+    with pytest.raises(ValueError, match=r"b\.objects: there is no such file; make it \(python -m scripts\.prepare"):
+        check_data(config, evaluate_only=False)
 
 
 def evaluated(config: TaskConfig, seed: int = 0) -> tuple[dict[str, float], list[dict[str, Any]]]:
