@@ -77,6 +77,17 @@ class EvaluationConfig:
                 "evaluation.rerank=0"
             )
 
+    def check_rule(self, objective: str, by_query: bool) -> None:
+        """Refuse a rule that matches pair by pair what an objective trains to match by query, or the reverse."""
+        rule = self.rerank_rule
+        if self.rerank and by_query != rule.endswith(BY_QUERY):
+            remedy = "take scaled_probability_by_query" if by_query else f"take {rule.removesuffix(BY_QUERY)}"
+            raise ValueError(
+                f"evaluation.rerank_rule: {rule} matches {'pair by pair' if by_query else 'query by query'}, and "
+                f"objective {objective} trains a match of {'a whole batch' if by_query else 'each pair'}; {remedy}, or "
+                "set evaluation.rerank=0"
+            )
+
     def _check_windows(self) -> None:
         """Refuse a stride without effect, and reranking, which matches a text with the tokens of one clip."""
         if self.window_stride is not None and self.window_stride < 1:

@@ -18,7 +18,6 @@ from configs.data import (
 )
 from configs.data_checks import refuse_labels, refuse_other_than_pairs, refuse_sources, refuse_unexpanded
 from configs.evaluation import (
-    BY_QUERY,
     AnsweringConfig,
     CaptioningConfig,
     ChoosingConfig,
@@ -199,26 +198,13 @@ class RetrievalConfig(RunConfig):
                 f"evaluation.rerank: matching is not trained by the losses of objective {self.objective.name}, "
                 f"{', '.join(self.objective.losses)}; set it to 0"
             )
-        self._check_rule()
+        self.evaluation.check_rule(self.objective.name, self.objective.matches_by_query)
         if self.evaluation.windows > 1 and self.data.objects is not None:
             raise ValueError("evaluation.windows: boxes are of the frames of one clip; set it to 1 with data.objects")
         if self.evaluation.windows > 1 and not self.video.eval_sampling.startswith("interval_middle"):
             raise ValueError(
                 f"evaluation.windows: slide within the intervals of video.eval_sampling interval_middle, and it is "
                 f"{self.video.eval_sampling}; set it to interval_middle"
-            )
-
-    def _check_rule(self) -> None:
-        """A rule matches pairs as the model was trained to match them."""
-        if not self.evaluation.rerank:
-            return
-        rule, by_query = self.evaluation.rerank_rule, self.objective.matches_by_query
-        if by_query != rule.endswith(BY_QUERY):
-            remedy = "take scaled_probability_by_query" if by_query else f"take {rule.removesuffix(BY_QUERY)}"
-            raise ValueError(
-                f"evaluation.rerank_rule: {rule} matches {'pair by pair' if by_query else 'query by query'}, and "
-                f"objective {self.objective.name} trains a match of {'a whole batch' if by_query else 'each pair'}; "
-                f"{remedy}, or set evaluation.rerank=0"
             )
 
 
