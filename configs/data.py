@@ -107,7 +107,7 @@ class DataConfig:
     `clean_up` chooses how texts are cleaned: `caption` and `question` are TESTA's rules, and the task's rule is the
     default; `no_punctuation` is UMT's; `none` leaves texts unchanged, as does `clean_captions: false`. `caption` keeps
     `max_words` words. Texts are cut to `max_tokens` word pieces, including [CLS] and [SEP]. `cache: memory` keeps
-    decoded clips of small sets, up to `cache_gb`.
+    decoded clips of small sets, up to `cache_gb` of each source.
 
     `objects` is a file of `scripts.prepare_objects` with boxes that go along with each clip; frames are then sampled
     and cut as it says. `tags` is a file of `scripts.tag_captions` with the nouns and verbs of texts, which are then not

@@ -10,6 +10,7 @@ among grey ones. Some stories come in pairs of the same scenes in different orde
     train.jsonl  test.jsonl                 {"video", "caption"}, one line a video
     train_qa.jsonl  test_qa.jsonl           {"video", "question", "answer"}, several lines a video
     train_speech.jsonl  test_speech.jsonl   {"video", "words", "duration"}: each scene's sentence as timed words
+    train_scenes.jsonl  test_scenes.jsonl   {"video", "caption", "start", "end"}: each scene as a clip of its own
     order_pairs.jsonl                       {"video", "caption", "reordered"}: test videos with a partner; "reordered"
                                             is the partner's paragraph, the same sentences in the partner's order
     story_set.json                          the arguments; written last

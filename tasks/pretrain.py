@@ -144,8 +144,6 @@ def read_source(config: PretrainConfig, source: SourceConfig) -> Source:
 
 def check_sources(config: PretrainConfig) -> None:
     """Refuse sources whose sizes the model or its losses cannot take."""
-    if config.data.sources and config.data.cache != "none":
-        raise ValueError("data.cache: memory is for one small set of videos; set data.cache=none with data.sources")
     for source in config.data.sources:
         try:
             config.model.check_clip(

@@ -19,7 +19,7 @@ from datasets.stories.glimpse_pictures import render_long
 from datasets.stories.glimpses import SHORTEST_SCENE, LongStory, draw_long_story, long_paragraph, long_questions
 from datasets.stories.pictures import render
 from datasets.stories.sentences import Question, paragraph, questions
-from datasets.stories.speech import TimedWords, long_speech, speech
+from datasets.stories.speech import SceneRow, TimedWords, long_scene_rows, long_speech, scene_rows, speech
 from datasets.stories.stories import COLOURS, Story, draw_partnered, draw_story, num_paired
 
 # Raise it when the same arguments give other videos or words: older sets are then rejected instead of reused.
@@ -68,6 +68,7 @@ class World:
     draw: Callable[[StorySet, np.random.Generator], Any]
     paragraph: Callable[[Any], str]
     speech: Callable[[StorySet, Any], TimedWords]
+    scenes: Callable[[StorySet, str, Any], list[SceneRow]]
     questions: Callable[[Any, np.random.Generator], list[Question]]
     render: Callable[[StorySet, Any, np.random.Generator], NDArray[np.uint8]]
 
@@ -77,6 +78,7 @@ WORLDS = {
         lambda made, rng: draw_story(rng, made.scenes),
         paragraph,
         lambda made, story: speech(story, made.frames_per_scene / made.fps),
+        lambda made, name, story: scene_rows(name, story, made.frames_per_scene / made.fps),
         questions,
         lambda made, story, rng: render(story, made.size, made.frames_per_scene, rng),
     ),
@@ -84,6 +86,7 @@ WORLDS = {
         lambda made, rng: draw_long_story(rng, made.scenes, made.scenes * made.frames_per_scene),
         long_paragraph,
         lambda made, story: long_speech(story, made.fps),
+        lambda made, name, story: long_scene_rows(name, story, made.fps),
         lambda story, rng: long_questions(story),
         lambda made, story, rng: render_long(story, made.size, rng),
     ),
@@ -174,6 +177,10 @@ def write_annotations(folder: Path, story_set: StorySet) -> list[VideoJob]:
             for name, story in zip(names, stories, strict=True)
         ]
         _write_jsonl(folder / f"{split}_speech.jsonl", spoken)
+        scenes = [
+            row for name, story in zip(names, stories, strict=True) for row in world.scenes(story_set, name, story)
+        ]
+        _write_jsonl(folder / f"{split}_scenes.jsonl", scenes)
         jobs += [
             VideoJob(folder / "videos" / name, story, (story_set.seed, split_index, index), story_set)
             for index, (name, story) in enumerate(zip(names, stories, strict=True))
@@ -195,8 +202,8 @@ def jobs_of(out: Path, story_set: StorySet) -> list[VideoJob]:
 
 
 def _add_speech(out: Path, story_set: StorySet) -> None:
-    """Writes the timed words of a finished set that was made before there were any."""
-    names = [f"{split}_speech.jsonl" for split in ("train", "test")]
+    """Writes the timed words and scenes of a finished set that was made before there were any."""
+    names = [f"{split}_{kind}.jsonl" for split in ("train", "test") for kind in ("speech", "scenes")]
     if all((out / name).is_file() for name in names):
         return
     with tempfile.TemporaryDirectory(dir=out, prefix=".speech.") as temporary:

@@ -7,7 +7,7 @@ configuration reads.
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,11 @@ def small(path: Path, root: Path) -> Any:
             settings[f"aggregation.{axis}_per_block"] = min(max(amount) if isinstance(amount, tuple) else amount, most)
     if config.optim.warmup_steps:
         settings["optim.warmup_steps"] = 1
+    if any(source.batch_size for source in config.data.sources):
+        settings["data.sources"] = [
+            {name: value for name, value in asdict(source).items() if value is not None and name != "batch_size"}
+            for source in config.data.sources
+        ]
     if config.optim.milestones:
         settings |= {"optim.schedule": "cosine", "optim.decay_rate": None, "optim.milestones": []}
     if hasattr(config.objective, "queue_size"):

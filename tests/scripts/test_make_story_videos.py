@@ -14,8 +14,8 @@ from scripts.make_story_videos import main
 SMALL = StorySet(train=9, test=6, scenes=3, frames_per_scene=4, size=64, fps=5, pairs=0.7)
 SMALL_OPTIONS = "--train 9 --test 6 --scenes 3 --frames-per-scene 4 --size 64 --fps 5 --pairs 0.7".split()
 ANNOTATIONS = (
-    "order_pairs.jsonl", "test.jsonl", "test_qa.jsonl", "test_speech.jsonl", "train.jsonl", "train_qa.jsonl",
-    "train_speech.jsonl",
+    "order_pairs.jsonl", "test.jsonl", "test_qa.jsonl", "test_scenes.jsonl", "test_speech.jsonl", "train.jsonl",
+    "train_qa.jsonl", "train_scenes.jsonl", "train_speech.jsonl",
 )  # fmt: skip
 
 

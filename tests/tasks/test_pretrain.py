@@ -282,7 +282,6 @@ def test_a_public_dataset_is_read_as_by_other_tasks(root: Path) -> None:
         ({"images": {"image_size": 40}}, "data.sources: images.tsv: image_size 40 is no multiple of model"),
         ({"images": {"batch_size": 2}, "train": {"accumulate": 2}}, "data.sources: batch_size 2 of images.tsv leaves"),
         ({"model": {"temporal_scaling": True}}, "data.sources: images.tsv: num_frames 2 needs as many factors"),
-        ({"data": {"cache": "memory"}}, "data.cache: memory is for one small set of videos"),
         ({"images": {"media": "nowhere"}}, "{root}/images.tsv: none of 6 videos or images is there (the first"),
     ],
 )  # fmt: skip

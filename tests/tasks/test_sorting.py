@@ -174,6 +174,16 @@ def test_recomputed_activations_give_the_same_gradients(root: Path) -> None:
         torch.testing.assert_close(gradients[1][name], gradient)
 
 
+def test_clips_from_memory_are_those_of_the_files(root: Path) -> None:
+    batches = []
+    for cache in ("none", "memory"):
+        video = {"train_sampling": "interval_middle", "augment": False}
+        task = task_of(root, data={"cache": cache}, video=video)
+        batches.append([batch for epoch in (0, 1) for batch in task.train_epoch(epoch, 0)])
+    for read, kept in zip(*batches, strict=True):
+        assert read["text"] == kept["text"] and torch.equal(read["clip"].pixels, kept["clip"].pixels)
+
+
 def test_metrics_by_hand() -> None:
     right = np.array([[True] * 4, [True, True, False, False], [False] * 4, [False, True, True, True]])
     found = sorting_metrics(right)
