@@ -12,6 +12,8 @@ SUFFIX = "_dual_softmax"
 """The end of the names of metrics that are of these scores."""
 LOOKS_AT_ALL = f"metrics that end in {SUFFIX} look at all queries at once, which no search for a single text can"
 
+WITHOUT_IT = "; the submission holds the plain scores, since dual softmax looks at all queries at once"
+
 
 def dual_softmax(directions: tuple[Direction, Direction], scale: float) -> list[Callable[[slice], NDArray]]:
     """The scores of both directions, a tile of queries at a time; `scale` is 1 / temperature."""

@@ -21,7 +21,7 @@ from tasks.annotations import Split, setting_of
 from tasks.base import PairTask
 from tasks.clips import encode_clip
 from tasks.data import video_text
-from tasks.dual_softmax import LOOKS_AT_ALL, SUFFIX, dual_softmax
+from tasks.dual_softmax import LOOKS_AT_ALL, SUFFIX, WITHOUT_IT, dual_softmax
 from tasks.matching_by_query import match_by_query, tokens_of_all
 from tasks.metrics.relation import Relation
 from tasks.metrics.retrieval import Direction, both_directions, recalls
@@ -87,8 +87,6 @@ class RetrievalTask(PairTask):
         data = video_text(self.config, split.present, training=False, windows=windows)
         failed: list[dict[str, str]] = []
         assert self.config.output_dir is not None, "the entry script names the output folder"
-        if self.evaluation.dual_softmax and not split.annotations.labelled:
-            raise ValueError(f"evaluation.dual_softmax: changes metrics alone, and {NOT_LABELLED}; leave it out")
 
         with TokenStore(Path(self.config.output_dir), len(data)) as tokens:
             videos = self._encode_videos(data, tokens, failed)
@@ -106,7 +104,8 @@ class RetrievalTask(PairTask):
         if not split.annotations.labelled:
             t2v, v2t = (all_scores(*of_direction) for of_direction in zip(directions, scores, strict=True))
             files = submission_files(split, videos.positions, t2v, v2t)
-            return {"metrics": {}, **description, "note": NOT_LABELLED, "files": files}
+            note = f"{NOT_LABELLED}{WITHOUT_IT if self.evaluation.dual_softmax else ''}"
+            return {"metrics": {}, **description, "note": note, "files": files}
 
         found = metrics(directions, scores) | metrics(directions, cosine, "_cosine")
         if self.evaluation.dual_softmax:
