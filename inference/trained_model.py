@@ -26,7 +26,7 @@ from tasks.caption import CaptionTask
 from tasks.clips import clip_tokens, encode_clip
 from tasks.data import clean_up, video_text
 from tasks.tokenized_texts import TEXTS_AT_ONCE
-from tasks.vqa import QUESTION_TOKENS, AnswerList, VqaTask, padded
+from tasks.vqa import AnswerList, VqaTask, padded, question_tokens
 
 VIDEOS_AT_ONCE = 8
 PRETRAINED_CAPTION: dict[str, Any] = {"method": "beam", "num_beams": 3, "min_tokens": 1, "max_tokens": 64}
@@ -90,7 +90,7 @@ class TrainedModel:
         Every limit counts: `data.max_words`, `data.max_tokens`, the text encoder's positions, and for a question its
         own limits. The last word may be read in part.
         """
-        clean, max_tokens = clean_up(self.config), QUESTION_TOKENS if question else None
+        clean, max_tokens = clean_up(self.config), question_tokens(self.config) if question else None
         ends = [word.end() for word in re.finditer(r"\S+", text)]
 
         def ids_of(part: str) -> list[int]:
@@ -155,7 +155,7 @@ class TrainedModel:
         clip = self._read(video, start, end)
         with self.computing():
             tokens = clip_tokens(self.model, clip.to(self.device))
-            batches = list(self._tokenized(questions, QUESTION_TOKENS))
+            batches = list(self._tokenized(questions, task.question_tokens))
             states = padded([self.model.ground_text(tokens, ids, mask) for ids, mask in batches])
             given = task.answers_to(states, padded([mask for _, mask in batches]), listed)
         return given[0] if isinstance(questions, str) else given

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from configs.schema import VqaConfig
+from configs.schema import RunConfig, VqaConfig
 from datasets.annotations import answer_list
 from datasets.loaders import TrainLoader
 from datasets.records import QuestionRecord
@@ -57,6 +57,11 @@ class Predicted(NamedTuple):
     first_token: int | None
 
 
+def question_tokens(config: RunConfig) -> int:
+    """The most word pieces of a question."""
+    return config.data.max_tokens or QUESTION_TOKENS
+
+
 class VqaTask(VideoTextTask):
     """TESTA's fine-tuning for question answering: the weighted cross-entropy of the annotators' answers."""
 
@@ -68,7 +73,7 @@ class VqaTask(VideoTextTask):
         super().__init__(config, device)
         self.best_metric: str | None = config.evaluation.best_metric
         self.evaluation = config.evaluation
-        self.question_tokens = config.data.max_tokens or QUESTION_TOKENS
+        self.question_tokens = question_tokens(config)
         self.model.freeze_unused(("vqa",))
         self.start_from_checkpoint()
         # Read it now: checkpoint rotation may delete the folder we resume from.

@@ -15,7 +15,7 @@ from scripts.check_dataset.look import Look, Seen
 from scripts.check_dataset.parts import DataPart
 from scripts.parts.worker_pool import Failure
 from tasks.data import clean_up, framing_of, max_words_of
-from tasks.vqa import QUESTION_TOKENS
+from tasks.vqa import question_tokens
 
 TOKENIZED = 20_000
 """So many texts, drawn from all, are cut into word pieces: enough for shares, and done in seconds."""
@@ -126,7 +126,7 @@ def measure_texts(table: PairTable, config: RunConfig, tokenizer: TextTokenizer 
         cleaned = clean_question(text, NO_LIMIT) if questions else clean_caption(text, NO_LIMIT)
         words[position], hashes[position] = len(cleaned.split()), hash(cleaned)
 
-    asked = QUESTION_TOKENS if questions else config.data.max_tokens
+    asked = question_tokens(config) if questions else config.data.max_tokens
     max_tokens = min(limit for limit in (asked, config.model.most_tokens) if limit is not None)
     pieces = np.empty(0, np.int64)
     if tokenizer is not None:

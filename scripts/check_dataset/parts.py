@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from configs.schema import RunConfig, SourceConfig
 from datasets.pairs import PairTable
+from datasets.records import Annotations, ChoiceRecord, LabelRecord, VideoTextRecord
 from datasets.sources import is_there
 from tasks.annotations import PARTS, media_folder, open_table, read_split, setting_of, sources_of, video_folder
 
@@ -60,7 +62,7 @@ def read_part(config: RunConfig, name: str) -> DataPart:
     part = next(part for part in PARTS if part == name)
     split = read_split(config, part)
     training = part == "train"
-    table = PairTable.of(split.annotations.records)
+    table = PairTable.of(with_texts(split.annotations))
 
     return DataPart(
         name,
@@ -73,6 +75,18 @@ def read_part(config: RunConfig, name: str) -> DataPart:
         config.video.train_sampling if training else config.video.eval_sampling,
         str(video_folder(config)),
     )
+
+
+def with_texts(annotations: Annotations) -> list[Any]:
+    """The records with the texts that a model reads: captions, questions, options, or the names of classes."""
+    found: list[Any] = []
+    for record in annotations.records:
+        if isinstance(record, ChoiceRecord):
+            record = VideoTextRecord(record.video, record.options, record.start, record.end)
+        elif isinstance(record, LabelRecord):
+            record = VideoTextRecord(record.video, (annotations.classes[record.label],), record.start, record.end)
+        found.append(record)
+    return found
 
 
 def overlaps(parts: Sequence[DataPart]) -> list[tuple[DataPart, DataPart, list[str]]]:

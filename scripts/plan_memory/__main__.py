@@ -26,7 +26,7 @@ from engine.precision import Precision
 from scripts.parts.arguments import at_least, positive
 from scripts.plan_memory.live import KINDS
 from scripts.plan_memory.step import Need, count
-from tasks.vqa import QUESTION_TOKENS
+from tasks.vqa import question_tokens
 
 GIB = 2**30
 CUDA_CONTEXT = GIB // 2
@@ -85,7 +85,7 @@ def rows_a_process(config: RunConfig, processes: int) -> int:
 def longest_text(config: RunConfig) -> int:
     """Tokens of the longest text that the configuration lets through."""
     if isinstance(config, VqaConfig):
-        return QUESTION_TOKENS
+        return question_tokens(config)
     limits = (config.data.max_tokens, config.model.most_tokens)
     return min(limit for limit in limits if limit is not None)
 

@@ -32,7 +32,7 @@ from tasks.base import PairTask
 from tasks.caption import CaptionTask
 from tasks.pretrain import PretrainTask
 from tasks.retrieval import RetrievalTask
-from tasks.vqa import QUESTION_TOKENS, VqaTask
+from tasks.vqa import VqaTask, question_tokens
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 WORD = "a"
@@ -122,7 +122,7 @@ def batch_of(config: RunConfig, rows: int, text_tokens: int) -> dict[str, Any]:
 
     return {
         **batch,
-        "text": [_words(QUESTION_TOKENS)] * len(asked),
+        "text": [_words(question_tokens(config))] * len(asked),
         "text_sample": asked // of_each,
         "answers": [_words(ANSWER_TOKENS)] * len(asked),
         "weights": torch.ones(len(asked)),

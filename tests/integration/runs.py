@@ -18,8 +18,7 @@ from tests.tiny_runs import settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BASE = ROOT / "configs" / "debug" / "base.yaml"
-SCRIPTS = {"pretrain": "pretrain", "retrieval": "train_retrieval", "vqa": "train_vqa", "caption": "train_caption",
-           "choice": "train_choice"}  # fmt: skip
+SCRIPTS = {"pretrain": "pretrain", "retrieval": "train_retrieval", "vqa": "train_vqa", "caption": "train_caption"}
 SHORT: dict[str, Any] = {
     "optim": {"lr": 5e-3, "clip_norm": 1.0},
     "train": {"max_epochs": 4, "batch_size": 4, "eval_every": 2},

@@ -215,6 +215,22 @@ def test_questions(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert text.count("1 (33.3 %)") == 1 and text.count("2 (66.7 %)") == 1
 
 
+def test_choices_and_classes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Options are the texts of a choice; of a classified video the name of its class is."""
+    lines = [{"video": f"{video}.mp4", "options": ["one", "it is two"], "answer": 1} for video in ("a", "b")]
+    write_jsonl(root / "choices.jsonl", lines)
+    config = write_config(root, "choice", data={"eval_manifest": "choices.jsonl"})
+    assert run("--config", config, "--out", root / "out", "--parts", "eval") == 0
+    text = capsys.readouterr().out
+    assert cells(text, "videos annotated") == ["2"] and cells(text, "texts") == ["4"]
+    assert cells(text, "words, min/median/max") == ["1/2/3"]
+
+    (root / "labels.csv").write_text("file,label\nvideos/a.mp4,big dog\nvideos/b.mp4,cat\n")
+    config = write_config(root, "recognition", data={"dataset": "labelled", "train_split": "all"})
+    assert run("--config", config, "--out", root / "out", "--parts", "train") == 0
+    assert cells(capsys.readouterr().out, "words, min/median/max") == ["1/2/2"]
+
+
 def test_sources_to_pretrain_on(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (40, 30), "red").save(root / "red.png")
     (root / "images.tsv").write_text("a red picture\tred.png\na lost one\tlost.png\n???\tred.png\n")

@@ -94,3 +94,19 @@ def test_answers_of_a_file_are_ranked(data: Path, tmp_path: Path) -> None:
     assert results["metrics"]["answer_list_coverage"] == covered
     with pytest.raises(ValueError, match=r"evaluation.answer_file: goes with evaluation.answers file"):
         small(data, evaluation={"answer_file": "answers.json"})
+
+
+def test_questions_are_cut_to_as_many_pieces_as_the_data_section_says(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert VqaTask(small(data), CPU).question_tokens == 35
+    task = VqaTask(small(data, data={"root": str(data), "manifest": "questions.jsonl", "max_tokens": 5}), CPU)
+    shapes: list[int] = []
+
+    def ground_text(tokens: Any, ids: torch.Tensor, mask: torch.Tensor, about: Any = None) -> torch.Tensor:
+        shapes.append(ids.shape[1])
+        return torch.zeros(len(ids), ids.shape[1], 16)
+
+    monkeypatch.setattr(task.model, "ground_text", ground_text)
+    evaluate(task, task.config, CPU, final=False)
+    assert set(shapes) == {5}
