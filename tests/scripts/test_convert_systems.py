@@ -20,7 +20,7 @@ from models.systems import SYSTEMS, piece
 from models.tvts.model import Tvts
 from models.tvts.weights import to_published
 from tests.models.parts.clip.copies import write_torchscript
-from tests.models.stoa.test_system import PUBLISHED as STOA_PUBLISHED
+from tests.models.stoa.test_weights import PUBLISHED as STOA_PUBLISHED
 from tests.models.tvts.tiny import IMAGE, SIZES, TEXT, with_time
 from tests.models.umt.published import KINDS, TINY, published
 from tests.scripts.test_convert_checkpoint import convert as convert
