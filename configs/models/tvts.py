@@ -32,6 +32,9 @@ class TvtsConfig(ModelConfig):
     last norm and the sorting head does not see the class token, as in H/14. `mask_ratio` is the share of patches hidden
     in pre-training, at the same places in every frame of a clip. With `motion`, which is ours, patches also see their
     difference to the next frame; from published weights that starts without effect.
+
+    `temporal_std` is that of a fresh temporal embedding, by default width^-0.5; from scratch, sorting is learned sooner
+    with more.
     """
 
     name: Literal["tvts"] = "tvts"
@@ -44,6 +47,7 @@ class TvtsConfig(ModelConfig):
     mask_ratio: float = 0.5
     sort_heads: int = 8
     num_transcripts: int = 4
+    temporal_std: float | None = None
     motion: bool = False
     embed_dim: int = 512
     text: ClipTextConfig = field(default_factory=ClipTextConfig)
@@ -57,6 +61,8 @@ class TvtsConfig(ModelConfig):
             raise ValueError(f"model.sort_heads: {self.sort_heads} does not divide model.embed_dim {self.embed_dim}")
         if self.num_transcripts < 2:
             raise ValueError(f"model.num_transcripts: {self.num_transcripts} leaves nothing to sort; give 2 or more")
+        if self.temporal_std is not None and self.temporal_std <= 0:
+            raise ValueError(f"model.temporal_std: {self.temporal_std} is not above 0; null is width^-0.5")
         if not 0 <= self.mask_ratio < 1:
             raise ValueError(f"model.mask_ratio: {self.mask_ratio} is not a share in [0, 1)")
 

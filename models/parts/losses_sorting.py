@@ -34,7 +34,11 @@ def contrastive_loss(video_GE: Tensor, text_GE: Tensor, temperature: float = TEM
 
 def sorting_loss(order_logits: Tensor, order_BK: Tensor | None = None) -> Tensor:
     """Mean cross-entropy of each transcript's place; by default the transcripts are in order of time."""
-    batch, num_texts, _ = order_logits.shape
+    batch, num_texts, num_places = order_logits.shape
+    if num_places != num_texts:
+        raise ValueError(
+            f"model.num_transcripts: {num_places} places for {num_texts} transcripts; set it to {num_texts}"
+        )
     if order_BK is None:
         order_BK = torch.arange(num_texts, device=order_logits.device).expand(batch, -1)
     return F.cross_entropy(order_logits.float().flatten(0, 1), order_BK.flatten())

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import nn
+
 from configs.model import AggregationConfig, VideoConfig
 from configs.models.tvts import TvtsConfig
 from configs.schema import ObjectiveConfig, SortingObjectiveConfig, TaskConfig
@@ -78,6 +80,8 @@ def build_model(config: TaskConfig, tokenizer: Any) -> Tvts:
         working_memory=config.video.working_memory,
     )
 
+    if config.model.temporal_std is not None:
+        nn.init.normal_(model.video_model.temporal_embedding, std=config.model.temporal_std)
     if config.train.activation_checkpointing == "offload":
         raise ValueError("train.activation_checkpointing: offload is not to be had with tvts; use recompute")
     recompute = config.train.activation_checkpointing == "recompute"

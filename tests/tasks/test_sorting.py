@@ -240,6 +240,14 @@ def test_settings_that_cannot_be(root: Path, sections: dict[str, Any], message: 
         next(task_of(root, **sections).train_epoch(0, 0))
 
 
+def test_a_head_of_other_places_is_refused(root: Path) -> None:
+    task = task_of(root, model={"num_transcripts": 3})
+    batch = next(task.train_epoch(0, 0))
+    task.begin_step(0, 0.0, [batch])
+    with pytest.raises(ValueError, match="model.num_transcripts: 3 places for 4 transcripts"):
+        task(batch)
+
+
 def test_an_objective_of_pairs_refuses_speech(root: Path) -> None:
     changed = {**settings(root, root / "unused"), "objective": {"losses": ["vtc"], "queue_size": 0}}
     changed["data"]["sources"][1].pop("losses")
