@@ -38,7 +38,15 @@ def with_tvts(root: Path) -> Any:
     """With transcripts to sort, hidden patches and merging."""
     settings = [f"train.batch_size={ROWS}", "train.precision=fp32", "aggregation.reducer=geometry"]
     return load(
-        PretrainConfig, TVTS, [*settings, "model.mask_ratio=0.5", "aggregation.patches_per_block=2", "data.cache=none"]
+        PretrainConfig,
+        TVTS,
+        [
+            *settings,
+            "model.mask_ratio=0.5",
+            "model.patch_size=16",
+            "aggregation.patches_per_block=2",
+            "data.cache=none",
+        ],
     )
 
 
