@@ -137,6 +137,12 @@ def codes_of(tags: Iterable[str]) -> list[int]:
     return [CODES.get(tag, OTHER) for tag in tags]
 
 
+def token_codes(tags: Sequence[str], tokens_per_word: Sequence[int]) -> list[int]:
+    """Each word's tag as the code of all its tokens."""
+    codes = zip(codes_of(tags), tokens_per_word, strict=True)
+    return [code for code, count in codes for _ in range(count)]
+
+
 def _entry(entry: Any, place: str) -> tuple[str, list[str]]:
     if not isinstance(entry, tuple | list) or len(entry) != 2:
         raise ValueError(f"{place}: is no pair of an id and a list of tags")

@@ -33,10 +33,9 @@ from datasets.annotations.manifest import caption_row
 from datasets.stories.boxes import write_boxes
 from datasets.stories.sentences import WORD_TAGS
 from datasets.stories.story_set import Kind, StorySet, jobs_of, make, option
-from datasets.tags import save_tags
+from datasets.tags import save_tags, token_codes
 from models.parts.clip.tokenizer import make_clip_tokenizer
 from scripts.parts.arguments import at_least
-from scripts.tag_captions.captions import spread
 
 LARGE_VOCABULARY = 5000
 """So many tokens hold every word of the stories whole."""
@@ -105,7 +104,7 @@ def write_tags(out: Path) -> None:
     for caption in captions:
         words = tokenizer.words(caption)
         found = [WORD_TAGS.get(word, "OTHER") for word, _ in words]
-        tags[caption] = spread(found, [count for _, count in words])
+        tags[caption] = token_codes(found, [count for _, count in words])
     save_tags(path, tags)
 
 

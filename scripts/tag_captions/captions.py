@@ -2,12 +2,12 @@
 
 import functools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.annotations import manifest
-from datasets.tags import codes_of, read_published
+from datasets.tags import codes_of, read_published, token_codes
 from models.parts.clip.tokenizer import PAD_ID, ClipTokenizer, load_clip_tokenizer
 from scripts.parts.worker_pool import Beat
 from scripts.tag_captions.taggers import tagger
@@ -58,13 +58,7 @@ def tag_chunk(chunk: Chunk, beat: Beat) -> list[list[int]]:
         tokens_per_word.append([count for _, count in caption])
 
     tags = tagger(chunk.tagger)(texts)
-    return [spread(found, counts) for found, counts in zip(tags, tokens_per_word, strict=True)]
-
-
-def spread(tags: Sequence[str], tokens_per_word: Sequence[int]) -> list[int]:
-    """Each word's tag as the code of all its tokens."""
-    codes = zip(codes_of(tags), tokens_per_word, strict=True)
-    return [code for code, count in codes for _ in range(count)]
+    return [token_codes(found, counts) for found, counts in zip(tags, tokens_per_word, strict=True)]
 
 
 def published_tags(tags: Path, captions: Path, tokenizer: ClipTokenizer) -> dict[str, list[int]]:
