@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from datasets.tags import NOUN, VERB, TagStore
+from datasets.tags import NOUN, VERB, TagStore, token_codes
 from models.parts.clip.tokenizer import ClipTokenizer
-from scripts.tag_captions import __main__ as command, captions, taggers
+from scripts.tag_captions import __main__ as command, taggers
 
 Run = Callable[..., int]
 
@@ -112,7 +112,7 @@ def test_wrong_lines_are_named(run: Run, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "a.jsonl").write_text('{"video": "a.mp4", "caption": "a dog"}\n{"video": "a.mp4"}\n')
     assert run("--captions", tmp_path / "a.jsonl") == 2
     assert "a.jsonl:2: " in capsys.readouterr().err
-    assert captions.spread(["NOUN", "X"], [2, 1]) == [NOUN, NOUN, 0]
+    assert token_codes(["NOUN", "X"], [2, 1]) == [NOUN, NOUN, 0]
 
 
 def test_words_are_those_of_the_tokenizer() -> None:
