@@ -12,6 +12,7 @@ from configs.load import from_dict
 from configs.schema import ChoiceConfig
 from datasets.annotations import manifest
 from datasets.records import ChoiceRecord
+from engine.distributed import rank
 from engine.loop import evaluate
 from tasks.choice import ChoiceTask, best_of
 from tests.gloo import run_ranks
@@ -90,7 +91,7 @@ def results_of(config: ChoiceConfig, weights: dict[str, Tensor] | None = None) -
     if weights is not None:
         task.model.load_state_dict(weights)
     results = evaluate(task, config, CPU, final=True)
-    path = Path(str(config.output_dir)) / "rows.jsonl"
+    path = Path(str(config.output_dir)) / f"rows_{rank()}.jsonl"  # ranks write at the same time
     path.parent.mkdir(exist_ok=True)
     results["files"]["predictions.jsonl"](path)
     return results, [json.loads(line) for line in path.read_text().splitlines()]
