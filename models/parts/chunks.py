@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.parts.aggregation import MergePlan
+from models.parts.aggregation import MergePlan, merge
 
 WIDTHS_PER_TOKEN = 16
 """Vectors of the model's width that a step holds for each of its tokens, at most: an MLP has about 10, attention 8."""
@@ -128,3 +128,33 @@ def joined(parts: list[Tensor | None]) -> Tensor | None:
     """What attention returned about all chunks, along the second dimension; None where it was not asked for."""
     present = [part for part in parts if part is not None]
     return torch.cat(present, dim=1) if present else None
+
+
+def merge_and_transform(
+    tokens: Tensor,
+    size: Tensor,
+    plan: MergePlan | None,
+    frames_at_once: int,
+    transform: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Merge the patches of each frame by a plan, then transform them, a few frames at a time.
+
+    Tokens (B, T, L, D) and size (B, T, L) come back with the patches that stay. Without gradients and without a plan,
+    the tokens are written to where they are.
+    """
+    num_frames = tokens.shape[1]
+
+    def step(part: Tensor, part_size: Tensor, part_plan: MergePlan | None) -> tuple[Tensor, Tensor]:
+        if part_plan is not None:
+            part, part_size = merge(part, part_size, part_plan)
+        return transform(part), part_size
+
+    # Frames with fewer patches need a tensor of their own.
+    transformed = Assembled(1, num_frames, target=tokens if plan is None else None)
+    sizes = []
+    for frames in spans(num_frames, frames_at_once):
+        part_plan = None if plan is None else plan_of(plan, frames)
+        part, part_size = run_step(step, tokens[:, frames], size[:, frames], part_plan)
+        transformed.put(frames, part)
+        sizes.append(part_size)
+    return transformed.whole(), torch.cat(sizes, dim=1)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.checkpoints import native
 from models.checkpoints.stored import FittedPart, Stored, part_of
-from models.parts.clip.names import NO_WEIGHTS, from_transformers, is_openai, is_transformers
+from models.parts.clip.names import is_clip, under_openai_names
 from models.stoa.weights import PREFIX, UNUSED, own_name
 
 PUBLISHED = "STOA-VLP's pytorch_model.bin.<step> or restore.bin, or CLIP ViT-B/16"
@@ -61,15 +61,12 @@ class Clip:
     @staticmethod
     def matches(names: Iterable[str]) -> bool:
         """Whether these are the names of a CLIP with a ViT."""
-        listed = list(names)
-        return is_transformers(listed) or is_openai(listed)
+        return is_clip(names)
 
     @staticmethod
     def read(tensors: Mapping[str, Tensor]) -> Stored:
         """Both towers under our names, and their copies; heads and embeddings of objects and actions stay fresh."""
-        tensors = {name: tensor for name, tensor in tensors.items() if name not in NO_WEIGHTS}
-        if is_transformers(tensors):
-            tensors = from_transformers(tensors)
+        tensors = under_openai_names(tensors)
         found = {_tower_name(name): tensor.float() for name, tensor in tensors.items()}
         missing = {"visual", "text"} - {part_of(name) for name in found}
         if missing:

@@ -15,7 +15,16 @@ from torch.utils.checkpoint import checkpoint
 
 from models.parts.aggregation import AggregationStep, MergePlan, follow, merge, note_step
 from models.parts.attention import Attended
-from models.parts.chunks import Assembled, Chunks, add_residual, joined, plan_of, residual_scale, run_step, spans
+from models.parts.chunks import (
+    Assembled,
+    Chunks,
+    add_residual,
+    joined,
+    merge_and_transform,
+    residual_scale,
+    run_step,
+    spans,
+)
 from models.testa.blocks import BlockState, DividedBlock, by_frame
 
 
@@ -149,24 +158,12 @@ def _attend_within_frames(
 
 def _merge_and_transform(block: DividedBlock, video: LongVideo, chunks: Chunks, plan: MergePlan | None) -> None:
     """Merging of patches and the MLP, a few frames at a time."""
-    num_frames = video.tokens.shape[1]
     scale = residual_scale(block.drop_path, video.tokens)
 
-    def step(tokens: Tensor, size: Tensor, part_plan: MergePlan | None) -> tuple[Tensor, Tensor]:
-        if part_plan is not None:
-            tokens, size = merge(tokens, size, part_plan)
-        return add_residual(tokens, block.mlp(block.norm2(tokens)), scale), size
+    def transform(tokens: Tensor) -> Tensor:
+        return add_residual(tokens, block.mlp(block.norm2(tokens)), scale)
 
-    # Frames with fewer patches need a tensor of their own.
-    transformed = Assembled(1, num_frames, target=video.tokens if plan is None else None)
-    sizes = []
-    for frames in spans(num_frames, chunks.frames):
-        part_plan = None if plan is None else plan_of(plan, frames)
-        part, size = run_step(step, video.tokens[:, frames], video.size[:, frames], part_plan)
-        transformed.put(frames, part)
-        sizes.append(size)
-
-    video.tokens, video.size = transformed.whole(), torch.cat(sizes, dim=1)
+    video.tokens, video.size = merge_and_transform(video.tokens, video.size, plan, chunks.frames, transform)
     video.cls = add_residual(video.cls, block.mlp(block.norm2(video.cls)), _of_class_token(scale))
 
 

@@ -13,7 +13,7 @@ from models.checkpoints import native
 from models.checkpoints.stored import OTHER_VOCABULARY, Stored
 from models.parts.clip.files import describe, image_sizes_of
 from models.parts.clip.image_tower import resize_positions
-from models.parts.clip.names import IMAGE, NO_WEIGHTS, from_transformers, is_openai, is_transformers
+from models.parts.clip.names import IMAGE, is_clip, under_openai_names
 from models.tvts import weights
 
 PUBLISHED = "TVTSv2_ViT_B_32.pth, TVTSv2_ViT_B_16.pth or TVTSv2_ViT_H_14.pth"
@@ -52,15 +52,12 @@ class Clip:
     @staticmethod
     def matches(names: Iterable[str]) -> bool:
         """Whether these are the names of a CLIP with a ViT."""
-        listed = list(names)
-        return is_transformers(listed) or is_openai(listed)
+        return is_clip(names)
 
     @staticmethod
     def read(tensors: Mapping[str, Tensor]) -> Stored:
         """Both towers under our names; attention over time stays fresh."""
-        tensors = {name: tensor for name, tensor in tensors.items() if name not in NO_WEIGHTS}
-        if is_transformers(tensors):
-            tensors = from_transformers(tensors)
+        tensors = under_openai_names(tensors)
         found: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
             if name.startswith(IMAGE):

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.parts.aggregation import AggregationStep, MergePlan, follow, merge, note_step
 from models.parts.attention import Attended
-from models.parts.chunks import Assembled, Chunks, joined, plan_of, run_step, spans
+from models.parts.chunks import Assembled, Chunks, joined, merge_and_transform, run_step, spans
 from models.tvts.attention import ClassShare
 from models.tvts.blocks import TvtsBlock
 
@@ -149,21 +149,9 @@ def _attend_within_frames(
 
 def _merge_and_transform(block: TvtsBlock, clip: LongClip, chunks: Chunks, plan: MergePlan | None) -> None:
     """Merging of patches and the MLP, a few frames at a time."""
-    num_frames = clip.patches.shape[1]
 
-    def step(part: Tensor, size: Tensor, part_plan: MergePlan | None) -> tuple[Tensor, Tensor]:
-        if part_plan is not None:
-            part, size = merge(part, size, part_plan)
-        return (part + block.mlp(block.ln_2(part))).to(part.dtype), size
+    def transform(tokens: Tensor) -> Tensor:
+        return (tokens + block.mlp(block.ln_2(tokens))).to(tokens.dtype)
 
-    # Frames with fewer patches need a tensor of their own.
-    transformed = Assembled(1, num_frames, target=clip.patches if plan is None else None)
-    sizes = []
-    for frames in spans(num_frames, chunks.frames):
-        part_plan = None if plan is None else plan_of(plan, frames)
-        part, size = run_step(step, clip.patches[:, frames], clip.size[:, frames], part_plan)
-        transformed.put(frames, part)
-        sizes.append(size)
-
-    clip.patches, clip.size = transformed.whole(), torch.cat(sizes, dim=1)
-    clip.cls = clip.cls + block.mlp(block.ln_2(clip.cls)).to(clip.cls.dtype)
+    clip.patches, clip.size = merge_and_transform(clip.patches, clip.size, plan, chunks.frames, transform)
+    clip.cls = transform(clip.cls)

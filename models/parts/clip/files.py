@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from models.parts.clip.image_tower import ImageTower
-from models.parts.clip.names import IMAGE, NO_WEIGHTS, from_transformers, is_openai, is_transformers
+from models.parts.clip.names import IMAGE, is_clip, under_openai_names
 from models.parts.clip.sizes import PUBLISHED, ImageTowerSizes, TextTowerSizes
 from models.parts.clip.text_tower import TextTower
 from models.parts.clip.torchscript import is_torchscript, read_torchscript
@@ -46,11 +46,9 @@ def read_clip(path: Path) -> dict[str, Tensor]:
         tensors = _read_pickled(path)
 
     tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    tensors = {name: tensor for name, tensor in tensors.items() if name not in NO_WEIGHTS}
     try:
-        if is_transformers(tensors):
-            tensors = from_transformers(tensors)
-        elif not is_openai(tensors):
+        tensors = under_openai_names(tensors)
+        if not is_clip(tensors):
             some = ", ".join(list(tensors)[:3]) or "nothing"
             raise ValueError(f"is no CLIP with a ViT under OpenAI's, OpenCLIP's or transformers' names; holds {some}")
     except ValueError as error:

@@ -57,6 +57,18 @@ def is_openai(names: Iterable[str]) -> bool:
     return "visual.conv1.weight" in set(names) or "token_embedding.weight" in set(names)
 
 
+def is_clip(names: Iterable[str]) -> bool:
+    """Whether these are the names of a CLIP with a ViT, under any of the names that files use."""
+    listed = list(names)
+    return is_transformers(listed) or is_openai(listed)
+
+
+def under_openai_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a CLIP under OpenAI's names, without the entries that are no weights."""
+    given = {name: tensor for name, tensor in tensors.items() if name not in NO_WEIGHTS}
+    return from_transformers(given) if is_transformers(given) else given
+
+
 def to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights under transformers' names, from OpenAI's, of one tower or both."""
     names = dict((*_IMAGE_PARTS, *_TEXT_PARTS))
