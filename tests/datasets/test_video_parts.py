@@ -1,6 +1,7 @@
 """Parts of a long video, read side by side, give the frames of a single reader."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,12 +78,16 @@ def test_a_file_that_breaks_in_the_middle_is_an_error(video: Path, tmp_path: Pat
     assert results[0] == results[1] if isinstance(results[0], str) else torch.equal(*results)
 
 
-def test_an_error_ends_the_other_parts() -> None:
+@pytest.mark.parametrize("failing_first", [True, False])
+def test_an_error_ends_the_other_parts(failing_first: bool) -> None:
     begun = threading.Event()
+    read: list[int] = []
 
-    def endless() -> Iterator[None]:
-        while True:
+    def long() -> Iterator[None]:
+        for number in range(3000):
+            read.append(number)
             begun.set()
+            time.sleep(0.001)
             yield
 
     def failing() -> Iterator[None]:
@@ -90,5 +95,7 @@ def test_an_error_ends_the_other_parts() -> None:
         yield
         raise ValueError("broken")
 
+    parts = [failing(), long()] if failing_first else [long(), failing()]
     with pytest.raises(ValueError, match="broken"):
-        run_side_by_side([failing(), endless()])
+        run_side_by_side(parts)
+    assert len(read) < 3000
