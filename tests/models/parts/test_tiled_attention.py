@@ -48,11 +48,33 @@ def test_attention_of_many_tokens_takes_them(monkeypatch: pytest.MonkeyPatch) ->
     torch.testing.assert_close(found, attention(tokens, bias).context)
 
 
-def test_they_are_for_float32_without_gradient() -> None:
+@pytest.mark.parametrize("sized", [False, True])
+@torch.no_grad()
+def test_in_bfloat16_they_are_about_as_exact_as_torchs_kernel(sized: bool) -> None:
+    query, key, value, size = tensors(600)
+    # Scores of -12 to 12, as trained models have them, where rounding matters.
+    query, key, value = ((2.0 * part).bfloat16() for part in (query, key, value))
+    exact = [part.double().transpose(1, 2) for part in (query, key, value)]
+    bias = size.log() if sized else None
+    mask = None if bias is None else bias[:, None, None]
+    expected = F.scaled_dot_product_attention(*exact, attn_mask=None if mask is None else mask.double()).transpose(1, 2)
+    rounded = F.scaled_dot_product_attention(
+        *(part.transpose(1, 2) for part in (query, key, value)), attn_mask=None if mask is None else mask.bfloat16()
+    ).transpose(1, 2)
+
+    tiled = attend_in_tiles(query, key, value, bias)
+    context, sharp = attend_in_tiles_with_sharpness(query, key, value, size if sized else None)
+    assert tiled.dtype == context.dtype == torch.bfloat16 and sharp.dtype == torch.float32
+    error = (rounded.double() - expected).norm()
+    assert (tiled.double() - expected).norm() < 1.5 * error
+    # Values times sizes are rounded, too.
+    assert (context.double() - expected).norm() < (2.0 if sized else 1.5) * error
+    torch.testing.assert_close(sharp, sharpness(query.float(), key.float()), rtol=0.01, atol=0.01)
+
+
+def test_they_are_for_inference_in_float32_and_bfloat16() -> None:
     query = torch.zeros(1)
     assert not suits_tiles(query)
     with torch.no_grad():
-        assert suits_tiles(query)
-        assert (
-            not suits_tiles(query.bfloat16()) and not suits_tiles(query.double()) and not suits_tiles(query.to("meta"))
-        )
+        assert suits_tiles(query) and suits_tiles(query.bfloat16())
+        assert not suits_tiles(query.double()) and not suits_tiles(query.to("meta"))
