@@ -23,7 +23,8 @@ from tasks.base import VideoTextTask
 from tasks.build import beside_checkpoint
 from tasks.clips import clip_tokens, encode_clip
 from tasks.data import clean_up, video_text
-from tasks.metrics.captions import PLAIN, CaptionScorer, JavaError
+from tasks.metrics.captions import PLAIN, CaptionScorer, CaptionScores, JavaError
+from tasks.outcomes import caption_outcomes, with_intervals
 from tasks.processes import all_processes
 from tasks.step_counts import count_texts
 
@@ -136,16 +137,17 @@ class CaptionTask(VideoTextTask):
         texts = [written[position] for position in sorted(written)]
 
         # Score on the main process alone, so that only one Java machine starts, and share the result.
-        metrics = done_by_main(partial(self._score, texts, [record.captions for record in shown]))
+        scores = done_by_main(partial(self._score, texts, [record.captions for record in shown]))
 
-        return {
-            "metrics": metrics,
+        result = {
+            "metrics": scores.metrics,
             **description,
             "generation": settings,
             "files": {"predictions.jsonl": partial(write_lines, predictions(shown, texts))},
         }
+        return with_intervals(result, {"videos": caption_outcomes(shown, scores.each, self.config.data.root)})
 
-    def _score(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+    def _score(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> CaptionScores:
         """The metrics; ValueError if Java worked when the run began and now fails."""
         assert self.scorer is not None
         try:

@@ -26,6 +26,7 @@ from tasks.base import PairTask
 from tasks.clips import encode_clip
 from tasks.data import clean_up, video_text, videos_alone
 from tasks.metrics.answers import percent
+from tasks.outcomes import clip_outcomes, with_intervals
 from tasks.reranking_rules import by_share_of_options
 
 Scores = dict[str, list[float]]
@@ -84,11 +85,12 @@ class ChoiceTask(PairTask):
         by_chance = sum(100 / len(record.options) for record in answered) / len(answered)
 
         rows = predictions(answered, chosen, [scores[position] for position in sorted(scores)])
-        return {
+        result = {
             "metrics": {"accuracy": percent(right), "chance_accuracy": by_chance},
             **description,
             "files": {"predictions.jsonl": partial(write_lines, rows)},
         }
+        return with_intervals(result, {"videos": clip_outcomes(answered, {"accuracy": right}, self.config.data.root)})
 
     def _check_options(self, final: bool) -> None:
         annotations = self.evaluated(final).annotations

@@ -37,10 +37,12 @@ from tasks.metrics.recognition import (
     class_embeddings,
     class_logits,
     confusion_matrix,
+    is_among_best,
     own_option_logits,
     recognition_metrics,
     top_accuracies,
 )
+from tasks.outcomes import clip_outcomes, label_outcomes, with_intervals
 from tasks.probing import fit_probe_of
 from tasks.transfer import sent
 
@@ -167,7 +169,7 @@ class RecognitionTask(VideoTextTask):
         labels = np.array([record.label for record in records])
         counts = confusion_matrix(logits, labels)
         title = f"{description['dataset']} {description['split']}"
-        return {
+        result = {
             "metrics": recognition_metrics(logits, labels),
             **description,
             "classified_by": "head" if by_head else "prompts",
@@ -180,6 +182,7 @@ class RecognitionTask(VideoTextTask):
                 "predictions.jsonl": partial(write_lines, predictions(records, logits, classes)),
             },
         }
+        return with_intervals(result, label_outcomes(records, classes, logits, self.config.data.root))
 
     def save_extras(self, folder: Path) -> None:
         """Put the tokenizer, and the names of the head's classes, beside the weights."""
@@ -201,13 +204,15 @@ class RecognitionTask(VideoTextTask):
 
         answers = np.array([record.answer for record in records])
         most = max(len(record.options) for record in records)
-        return {
+        right = {name: is_among_best(logits, answers, most) for name, most in (("top1", 1), ("top5", 5))}
+        result = {
             "metrics": top_accuracies(logits, answers),
             **description,
             "classified_by": "options",
             "num_classes": most,
             "files": {"predictions.jsonl": partial(write_lines, option_predictions(records, logits))},
         }
+        return with_intervals(result, {"videos": clip_outcomes(records, right, self.config.data.root)})
 
     def _embed_classes(self, prompts: list[list[str]]) -> NDArray:
         """One embedding a class (C, E), of all its prompts."""

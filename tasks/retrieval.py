@@ -25,6 +25,7 @@ from tasks.dual_softmax import LOOKS_AT_ALL, SUFFIX, WITHOUT_IT, dual_softmax
 from tasks.matching_by_query import match_by_query, tokens_of_all
 from tasks.metrics.relation import Relation
 from tasks.metrics.retrieval import Direction, both_directions, recalls
+from tasks.outcomes import retrieval_outcomes, with_intervals
 from tasks.pair_matching import PairMatcher
 from tasks.reranking_rules import rule_named
 from tasks.retrieval_files import rankings, submission_files
@@ -107,10 +108,10 @@ class RetrievalTask(PairTask):
             note = f"{NOT_LABELLED}{WITHOUT_IT if self.evaluation.dual_softmax else ''}"
             return {"metrics": {}, **description, "note": note, "files": files}
 
-        found = metrics(directions, scores) | metrics(directions, cosine, "_cosine")
+        ranks = {"": ranks_of(directions, scores), "_cosine": ranks_of(directions, cosine)}
         if self.evaluation.dual_softmax:
             temperature = self.evaluation.dual_softmax_temperature
-            found |= metrics(directions, dual_softmax(directions, 1 / temperature), SUFFIX)
+            ranks[SUFFIX] = ranks_of(directions, dual_softmax(directions, 1 / temperature))
             description["dual_softmax"] = {"temperature": temperature, "note": LOOKS_AT_ALL}
             logger.info("dual softmax at temperature %g: %s", temperature, LOOKS_AT_ALL)
 
@@ -119,7 +120,13 @@ class RetrievalTask(PairTask):
             best = best_videos(directions[0], scores[0], self.evaluation.predictions)
             description["files"] = {"predictions.jsonl": partial(write_lines, rankings(captions, names, *best))}
 
-        return {"metrics": found, **description}
+        found: dict[str, float] = {}
+        for suffix, of_both in ranks.items():
+            found |= metrics(of_both, suffix)
+
+        shown = [split.present[position] for position in videos.positions]
+        sets = retrieval_outcomes(ranks, captions, truth, shown, self.config.data.root)
+        return with_intervals({"metrics": found, **description}, sets)
 
     def _encode_videos(self, data: VideoTextDataset, tokens: TokenStore, failed: list[dict[str, str]]) -> EncodedVideos:
         """Encode each video once, split over the processes; `tokens` stores this process's share for matching."""
@@ -251,13 +258,20 @@ def all_scores(direction: Direction, score: Score) -> NDArray:
     return shared_out(direction.tiles(), score)
 
 
-def metrics(directions: tuple[Direction, Direction], scores: Sequence[Score], suffix: str = "") -> dict[str, float]:
-    """All metrics of both directions; each process ranks its share of the queries."""
+def metrics(ranks: dict[str, NDArray], suffix: str = "") -> dict[str, float]:
+    """All metrics of the ranks (Q,) of both directions, by direction."""
     found: dict[str, float] = {}
-    for direction, score in zip(directions, scores, strict=True):
-        ranks = all_scores(direction, partial(_best_ranks, direction, score))
-        found |= recalls(ranks, direction.name, suffix)
+    for direction, of_queries in ranks.items():
+        found |= recalls(of_queries, direction, suffix)
     return found
+
+
+def ranks_of(directions: tuple[Direction, Direction], scores: Sequence[Score]) -> dict[str, NDArray]:
+    """The ranks (Q,) of both directions' queries, by direction; each process ranks its share of the queries."""
+    return {
+        direction.name: all_scores(direction, partial(_best_ranks, direction, score))
+        for direction, score in zip(directions, scores, strict=True)
+    }
 
 
 def best_videos(t2v: Direction, score: Score, most: int) -> tuple[NDArray, NDArray]:

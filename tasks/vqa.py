@@ -28,7 +28,8 @@ from tasks.base import VideoTextTask
 from tasks.build import beside_checkpoint
 from tasks.clips import clip_tokens
 from tasks.data import clean_up, video_text
-from tasks.metrics.answers import accuracies, accuracy_names, count_answers, coverage, percent
+from tasks.metrics.answers import accuracies, accuracy_names, are_right, count_answers, coverage, percent
+from tasks.outcomes import answer_outcomes, with_intervals
 from tasks.step_counts import mean_count
 
 logger = logging.getLogger(__name__)
@@ -157,19 +158,23 @@ class VqaTask(VideoTextTask):
         metrics["majority_accuracy"] = accuracies(answered, majority, spelling)["accuracy"]
         if listed is not None:
             metrics["answer_list_coverage"] = coverage(answered, listed.texts, spelling)
+
+        right = {"accuracy": are_right(answered, given, spelling)}
         if isinstance(self.model, FirstTokenAnswerer):
             tokens = [predicted[row].first_token for row in sorted(predicted)]
-            metrics[FIRST_TOKEN] = percent(
-                [token in self._first_tokens(record) for token, record in zip(tokens, answered, strict=True)]
-            )
+            right[FIRST_TOKEN] = [
+                token in self._first_tokens(record) for token, record in zip(tokens, answered, strict=True)
+            ]
+            metrics[FIRST_TOKEN] = percent(right[FIRST_TOKEN])
 
-        return {
+        result = {
             "metrics": metrics,
             **description,
             "answers": self.evaluation.answers if ranking else "generated",
             "num_answers": None if listed is None else len(listed.texts),
             "files": {"predictions.jsonl": partial(write_lines, predictions(answered, given))},
         }
+        return with_intervals(result, {"questions": answer_outcomes(answered, right, self.config.data.root)})
 
     def _first_tokens(self, record: QuestionRecord) -> set[int]:
         """The tokens that the annotators' answers begin with."""

@@ -20,15 +20,22 @@ def accuracies(
 
     A prediction is right if it equals any annotator's answer, both normalised by `spelling`.
     """
-    right = []
-    for record, given in zip(records, predicted, strict=True):
-        right.append(spelling(given) in {spelling(answer) for answer in record.answers})
-
+    right = are_right(records, predicted, spelling)
     kinds: dict[str, list[bool]] = {}
     for record, is_right in zip(records, right, strict=True):
         if record.kind is not None:
             kinds.setdefault(f"accuracy_{slug(record.kind)}", []).append(is_right)
     return {"accuracy": percent(right), **{name: percent(kinds[name]) for name in sorted(kinds)}}
+
+
+def are_right(
+    records: Sequence[QuestionRecord], predicted: Sequence[str], spelling: Callable[[str], str]
+) -> list[bool]:
+    """Whether each prediction equals an annotator's answer, both normalised by `spelling`."""
+    right = []
+    for record, given in zip(records, predicted, strict=True):
+        right.append(spelling(given) in {spelling(answer) for answer in record.answers})
+    return right
 
 
 def accuracy_names(records: Iterable[QuestionRecord]) -> list[str]:

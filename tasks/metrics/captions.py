@@ -16,7 +16,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from subprocess import PIPE
-from typing import IO
+from typing import IO, NamedTuple
 
 logger = logging.getLogger(__name__)
 SECONDS = 240.0
@@ -27,6 +27,19 @@ PTB = ("-cp", "stanford-corenlp-3.4.1.jar", "edu.stanford.nlp.process.PTBTokeniz
 METEOR = ("-Dfile.encoding=UTF-8", "-Xmx2G", "-jar", "meteor-1.5.jar", "-", "-", "-stdio", "-l", "en", "-norm")
 # The tokens that pycocoevalcap's tokenizer drops.
 PUNCTUATION = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())
+
+
+class CaptionScores(NamedTuple):
+    """The metrics of a set of captions, and of those metrics that are means over videos, each video's value (V,)."""
+
+    metrics: dict[str, float]
+    each: dict[str, list[float]]
+
+    def suffixed(self, suffix: str) -> "CaptionScores":
+        """The same under longer names."""
+        metrics = {f"{name}{suffix}": value for name, value in self.metrics.items()}
+        each = {f"{name}{suffix}": values for name, values in self.each.items()}
+        return CaptionScores(metrics, each)
 
 
 class JavaError(Exception):
@@ -52,7 +65,7 @@ class CaptionScorer:
             return str(error)
         return None
 
-    def score(self, predicted: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+    def score(self, predicted: Sequence[str], references: Sequence[Sequence[str]]) -> CaptionScores:
         """The metrics of the predictions (V,), one a video, against all reference captions of each video.
 
         `JavaError` if Java fails twice, or fails once after more than half of its time limit.
@@ -68,16 +81,17 @@ class CaptionScorer:
                 return self._with_java(predicted, references)
 
         words = [[plain_words(text) for text in texts] for texts in ([*predicted], *references)]
-        return {f"{name}{PLAIN}": value for name, value in _ngram_metrics(words[0], words[1:]).items()}
+        return _ngram_metrics(words[0], words[1:]).suffixed(PLAIN)
 
-    def _with_java(self, predicted: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+    def _with_java(self, predicted: Sequence[str], references: Sequence[Sequence[str]]) -> CaptionScores:
         texts = [*predicted, *(text for captions in references for text in captions)]
         words = iter(ptb_words(texts, self.java, self.seconds))
         # The words come back in order: first the predictions, then the references video by video.
         candidates = [next(words) for _ in predicted]
         originals = [[next(words) for _ in captions] for captions in references]
         score = meteor(candidates, originals, self.java, self.seconds)
-        return {**_ngram_metrics(candidates, originals), "meteor": 100 * score}
+        scores = _ngram_metrics(candidates, originals)
+        return scores._replace(metrics={**scores.metrics, "meteor": 100 * score})
 
 
 def plain_words(text: str) -> str:
@@ -154,8 +168,8 @@ def _without_bars(texts: Sequence[str]) -> list[str]:
     return [text.replace("|||", " ") for text in texts]
 
 
-def _ngram_metrics(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    """BLEU-1 to 4, ROUGE-L and CIDEr of texts that are already split into words."""
+def _ngram_metrics(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> CaptionScores:
+    """BLEU-1 to 4, ROUGE-L and CIDEr of texts that are already split into words; the last two of each text, too."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
@@ -164,11 +178,18 @@ def _ngram_metrics(candidates: Sequence[str], references: Sequence[Sequence[str]
     written = {number: [text] for number, text in enumerate(candidates)}
 
     bleu, _ = Bleu(4).compute_score(originals, written, verbose=0)
-    rouge, _ = Rouge().compute_score(originals, written)
-    cider, _ = Cider().compute_score(originals, written)
+    rouge, rouge_of_each = Rouge().compute_score(originals, written)
+    cider, cider_of_each = Cider().compute_score(originals, written)
 
     found = {**{f"bleu{n}": score for n, score in enumerate(bleu, start=1)}, "rouge_l": rouge, "cider": cider}
-    return {name: float(value) * (100 if name in PERCENT else 1) for name, value in found.items()}
+    metrics = {name: _in_unit(name, value) for name, value in found.items()}
+    of_each = {"rouge_l": rouge_of_each, "cider": cider_of_each}
+    each = {name: [_in_unit(name, value) for value in values] for name, values in of_each.items()}
+    return CaptionScores(metrics, each)
+
+
+def _in_unit(name: str, value: float) -> float:
+    return float(value) * (100 if name in PERCENT else 1)
 
 
 def _folder(module: str) -> Path:

@@ -48,10 +48,15 @@ def top_accuracy(logits_VC: NDArray, labels: NDArray, most: int) -> float:
 
     Ties and NaN logits count against us. ValueError names a label that is no class.
     """
+    return 100 * float(is_among_best(logits_VC, labels, most).mean())
+
+
+def is_among_best(logits_VC: NDArray, labels: NDArray, most: int) -> NDArray:
+    """Whether each video's class is among the `most` best, bool (V,); arguments as in `top_accuracy`."""
     check_labels(labels, logits_VC.shape[1])
     own = np.take_along_axis(logits_VC, labels[:, None], axis=1)
     not_worse = ~(logits_VC < own)
-    return 100 * float((not_worse.sum(axis=1) <= most).mean())
+    return not_worse.sum(axis=1) <= most
 
 
 def mean_per_class(logits_VC: NDArray, labels: NDArray) -> float:

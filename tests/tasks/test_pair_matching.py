@@ -63,16 +63,16 @@ def scores(root: Path, patch: pytest.MonkeyPatch) -> tuple[list[Any], int]:
         return read(bert, ids, *arguments)
 
     found: list[Any] = []
-    metrics = retrieval.metrics
+    ranks_of = retrieval.ranks_of
 
-    def recorded(directions: Any, score_of: Any, suffix: str = "") -> dict[str, float]:
-        if not suffix:
+    def recorded(directions: Any, score_of: Any) -> Any:
+        if not found:
             found.extend(score(slice(None)) for score in score_of)
-        return metrics(directions, score_of, suffix)
+        return ranks_of(directions, score_of)
 
     with patch.context() as inner:
         inner.setattr(SplitBert, "read", counted)
-        inner.setattr(retrieval, "metrics", recorded)
+        inner.setattr(retrieval, "ranks_of", recorded)
         evaluate(task, task.config, CPU, final=True)
     return found, sum(texts_read)
 

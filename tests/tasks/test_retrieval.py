@@ -18,6 +18,7 @@ from datasets.records import Annotations, VideoTextRecord
 from datasets.sampling import uniform
 from engine.loop import evaluate
 from tasks import retrieval
+from tasks.dual_softmax import SUFFIX
 from tasks.metrics import retrieval as ranking
 from tasks.retrieval import RetrievalTask
 from tests.gloo import run_ranks
@@ -54,15 +55,16 @@ class Recorder:
         self.scores: dict[str, tuple[NDArray, NDArray]] = {}
         self.encoded = 0
         self.pairs: list[tuple[float, tuple[int, ...]]] = []
-        match, encode_video, metrics = task.model.match, task.model.encode_video, retrieval.metrics
+        match, encode_video, ranks_of = task.model.match, task.model.encode_video, retrieval.ranks_of
 
-        def recorded(directions: tuple[ranking.Direction, ...], scores: list[retrieval.Score], suffix: str = "") -> Any:
+        def recorded(directions: tuple[ranking.Direction, ranking.Direction], scores: list[retrieval.Score]) -> Any:
+            suffix = ("", "_cosine", SUFFIX)[len(self.scores)]
             t2v, v2t = (
                 np.concatenate([score(tile) for tile in direction.tiles()])
                 for direction, score in zip(directions, scores, strict=True)
             )
             self.scores[suffix] = (t2v, v2t)
-            return metrics(directions, scores, suffix)
+            return ranks_of(directions, scores)
 
         def counted_encode(video: torch.Tensor) -> Any:
             self.encoded += len(video)
@@ -73,7 +75,7 @@ class Recorder:
             self.pairs += [(float(tokens.sum()), text) for text in texts]
             return match(tokens, ids, mask)
 
-        patch.setattr(retrieval, "metrics", recorded)
+        patch.setattr(retrieval, "ranks_of", recorded)
         patch.setattr(task.model, "encode_video", counted_encode)
         patch.setattr(task.model, "match", counted_match)
 

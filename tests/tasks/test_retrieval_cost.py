@@ -92,7 +92,7 @@ def test_no_array_of_all_texts_and_videos_is_made(data: Path, tmp_path: Path, mo
     directions = ranking.both_directions(texts, videos, Relation.of_one_each(np.arange(number), number))
     store = SimpleNamespace(read=float)
     scores = task._reranked(directions, None, encoded, store)  # type: ignore[arg-type]
-    found = retrieval.metrics(directions, scores)
+    found = retrieval.metrics(retrieval.ranks_of(directions, scores))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2.5e6, peak

@@ -72,14 +72,14 @@ def evaluated(root: Path, **evaluation: Any) -> tuple[dict[str, Any], NDArray]:
 
 def evaluated_task(task: RetrievalTask) -> tuple[dict[str, Any], NDArray]:
     seen: list[NDArray] = []
-    metrics = retrieval.metrics
+    ranks_of = retrieval.ranks_of
 
-    def recorded(directions: Any, scores: Any, suffix: str = "") -> dict[str, float]:
+    def recorded(directions: Any, scores: Any) -> dict[str, NDArray]:
         seen.append(np.concatenate([directions[0].cosine(tile) for tile in directions[0].tiles()]))
-        return metrics(directions, scores, suffix)
+        return ranks_of(directions, scores)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieval, "metrics", recorded)
+        patch.setattr(retrieval, "ranks_of", recorded)
         return evaluate(task, task.config, CPU, final=True), seen[0]
 
 

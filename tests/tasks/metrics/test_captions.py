@@ -35,7 +35,7 @@ def test_with_java_the_metrics_are_pycocoevalcaps() -> None:
     originals = tokenizer.tokenize({n: [{"caption": text} for text in texts] for n, texts in enumerate(REFERENCES)})
     written = tokenizer.tokenize({n: [{"caption": text}] for n, text in enumerate(PREDICTED)})
     scorer = CaptionScorer()
-    found = scorer.score(PREDICTED, REFERENCES)
+    found = scorer.score(PREDICTED, REFERENCES).metrics
     assert not scorer.plain
     assert ptb_words([text for texts in REFERENCES for text in texts]) == [
         text for n in originals for text in originals[n]
@@ -59,7 +59,7 @@ def plain_scorer() -> CaptionScorer:
 
 
 def test_plain_metrics_need_no_java_and_say_so_in_their_names() -> None:
-    assert plain_scorer().score(PREDICTED, REFERENCES).keys() == PLAIN
+    assert plain_scorer().score(PREDICTED, REFERENCES).metrics.keys() == PLAIN
 
 
 @needs_java
@@ -81,10 +81,10 @@ def test_a_failure_that_passes_changes_nothing(tmp_path: Path, monkeypatch: pyte
 
 def test_exact_copies_get_ten_and_a_hundred() -> None:
     texts = [texts[0] for texts in REFERENCES]
-    found = plain_scorer().score(texts, [[text] for text in texts])
+    found = plain_scorer().score(texts, [[text] for text in texts]).metrics
     assert found["cider_plain"] == pytest.approx(10) and found["bleu4_plain"] == pytest.approx(100)
     assert found["rouge_l_plain"] == pytest.approx(100)
-    others = plain_scorer().score(texts[1:] + texts[:1], [[text] for text in texts])
+    others = plain_scorer().score(texts[1:] + texts[:1], [[text] for text in texts]).metrics
     assert others["cider_plain"] < 1
 
 
