@@ -112,3 +112,12 @@ def clips(batch: int, seed: int = 0) -> torch.Tensor:
     """Random pixels (B, T, 3, H, W), uint8."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (batch, FRAMES, 3, IMAGE, IMAGE), generator=generator, dtype=torch.uint8)
+
+
+def written(result: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The result, with what its files hold in the place of their writers."""
+    held = {}
+    for name, write in result["files"].items():
+        write(folder / name)
+        held[name] = (folder / name).read_bytes()
+    return {**result, "files": held}

@@ -24,7 +24,7 @@ from tasks.retrieval import RetrievalTask
 from tests.gloo import run_ranks
 from tests.models.tiny import randomise
 from tests.tasks.metrics import dense
-from tests.tiny_runs import FRAMES, IMAGE, caption, config, write_data
+from tests.tiny_runs import FRAMES, IMAGE, caption, config, write_data, written
 
 CAPTIONS = [1, 2, 1, 1, 3, 1, 1, 2]
 UNREADABLE, MISSING = 1, 4
@@ -179,15 +179,6 @@ def test_missing_and_unreadable_videos_are_left_out_counted_and_named(data: Path
     assert unreadable["video"] == str(data / "videos" / f"{UNREADABLE}.mp4")
     assert unreadable["reason"] and "\n" not in unreadable["reason"]
     assert (result["dataset"], result["split"]) == (data.name, "captions")
-
-
-def written(result: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The result, with what its files hold in the place of their writers."""
-    held = {}
-    for name, write in result["files"].items():
-        write(folder / name)
-        held[name] = (folder / name).read_bytes()
-    return {**result, "files": held}
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
