@@ -3,6 +3,9 @@
     python -m scripts.search index data/videos --checkpoint outputs/didemo/checkpoint_best --index outputs/index
     python -m scripts.search query "a dog digs in the snow" --index outputs/index
     python -m scripts.search query "a dog digs in the snow" --index outputs/index --top 5 --rerank 50 --json
+    python -m scripts.search query "a proof" --index outputs/index --where "folder=lectures duration>10m tag=news"
+    python -m scripts.search build-faiss outputs/index
+    python -m scripts.search export outputs/index --to outputs/videos.parquet
 
 `index` encodes a video, a folder of videos (subfolders too), a manifest or a file of pairs. The same command again
 encodes what is new or changed, lets go what is gone, and tries again what failed (DIR/failed.jsonl). Changed is a file
@@ -13,6 +16,13 @@ torchrun --nproc-per-node 8 -m scripts.search index ...
 `query` needs no more than the index, which knows its checkpoint and settings. All videos are ranked by cosine, then the
 best of them by cosine plus matching logit, as training's evaluation does, where the checkpoint has a matching head. Of
 each video found it says which moments are most like the text; that is a hint, as training never compares them alone.
+
+--where filters by folder=NAME, tag=NAME, duration>SECONDS, after=DATE and before=DATE, several of them separated by
+spaces; all must hold. folder and tag take != too, duration any comparison; dates are when the file was last changed.
+
+`build-faiss` adds approximate search (FAISS, `pip install faiss-cpu`) to an index, or brings it up to date with the
+index, and says which share of the exact results it finds. Queries use it from then on, unless --engine is exact.
+`export` writes embeddings, paths, times and tags to FILE.parquet (pyarrow) or DIR.lance (lancedb).
 
 The probability of a match, 0 to 100 %, is the matching head's for the videos it ordered. With --rerank 0, or without
 such a head, it comes from the cosine: how much more likely this text is than everyday captions, as contrastive training
@@ -29,15 +39,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import get_args
 
 from engine.command_line import exit_status
 from engine.distributed import is_main, start_distributed, stop_distributed, world_size
 from engine.logging import start_logging
 from inference.features.extract import ExtractionRequest, summary
 from inference.features.folder import FAILED, read_failed
-from inference.search.index import VideoIndex
+from inference.search.export import export
+from inference.search.index import Engine, VideoIndex
 from inference.search.searcher import BEST_FRAMES, Hit, Searcher, best_probability, nothing_matches
 from scripts.parts.arguments import READERS, READERS_HELP, at_least
+from scripts.parts.faiss_index import FaissRequest, add_build_faiss, build_faiss, faiss_request, refresh_faiss
 from scripts.parts.windows import add_windows, windows_of
 
 FAILED_SHOWN = 3
@@ -59,6 +72,7 @@ class QueryRequest:
         index: the index's folder. checkpoint: where the index's checkpoint is now, if it was moved.
         top: how many videos to list. rerank: how many of the best to order by matching too; None for `top`.
         frames: how many moments of each video to name.
+        where: a filter on the videos, empty for none. engine: how to search; None for FAISS where the index has it.
     """
 
     text: str
@@ -68,15 +82,30 @@ class QueryRequest:
     rerank: int | None
     frames: int
     as_json: bool
+    where: str
+    engine: Engine | None
 
 
-def parse_arguments(arguments: list[str] | None) -> IndexRequest | QueryRequest:
+@dataclass(frozen=True)
+class ExportRequest:
+    """The file or folder `to` that the rows of an index go to."""
+
+    index: Path
+    to: Path
+
+
+Request = IndexRequest | QueryRequest | FaissRequest | ExportRequest
+
+
+def parse_arguments(arguments: list[str] | None) -> Request:
     """Read the command line; None means the process's own."""
     words = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     add_index(commands.add_parser("index", help="make an index of videos, or bring it up to date"))
     add_query(commands.add_parser("query", help="find videos by a text"))
+    add_build_faiss(commands.add_parser("build-faiss", help="make or update approximate search of an index"))
+    add_export(commands.add_parser("export", help="write an index to Parquet or LanceDB"))
     if not words or words[0] not in commands.choices:
         parser.parse_args(words)  # ends the process with the list of commands
 
@@ -91,7 +120,13 @@ def parse_arguments(arguments: list[str] | None) -> IndexRequest | QueryRequest:
             options.rerank,
             options.frames,
             options.json,
+            options.where,
+            options.engine,
         )
+    if words[0] == "build-faiss":
+        return faiss_request(options.index, options.checkpoint, options.codes, options.lists, options.rebuild)
+    if words[0] == "export":
+        return ExportRequest(options.index, options.to)
 
     extraction = ExtractionRequest(
         source=options.source,
@@ -136,7 +171,15 @@ def add_query(parser: argparse.ArgumentParser) -> None:
         default=BEST_FRAMES,
         help="moments of each video that is listed; 0 opens it only to rerank (%(default)s)",
     )
+    parser.add_argument("--where", default="", metavar="CONDITIONS", help='such as "folder=lectures duration>10m"')
+    parser.add_argument("--engine", choices=get_args(Engine), help="by default faiss where the index has it")
     parser.add_argument("--json", action="store_true", help="print what is found as JSON")
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """What `export` is given."""
+    parser.add_argument("index", type=Path, metavar="INDEX", help="what `index` wrote")
+    parser.add_argument("--to", type=Path, required=True, metavar="TARGET", help="FILE.parquet or DIR.lance")
 
 
 def index(request: IndexRequest) -> int:
@@ -147,8 +190,12 @@ def index(request: IndexRequest) -> int:
     counts = VideoIndex.update(request.extraction)
 
     if is_main():
-        print(json.dumps(counts) if request.as_json else summary(counts))
         folder = request.extraction.out
+        print(json.dumps(counts) if request.as_json else summary(counts))
+        refreshed = refresh_faiss(folder)
+        if refreshed is not None:
+            print(refreshed, file=sys.stderr if request.as_json else sys.stdout)
+
         for row in read_failed(folder)[:FAILED_SHOWN]:
             print(f"failed: {row['video']}: {row['reason']}", file=sys.stderr)
         if counts["failed"] > FAILED_SHOWN:
@@ -162,8 +209,8 @@ def index(request: IndexRequest) -> int:
 
 def query(request: QueryRequest) -> int:
     """Print what is found."""
-    searcher = Searcher.open(request.index, request.checkpoint)
-    hits = searcher.query(request.text, request.top, request.rerank, request.frames)
+    searcher = Searcher.open(request.index, request.checkpoint, request.engine)
+    hits = searcher.query(request.text, request.top, request.rerank, request.frames, where=request.where)
     notes = notes_of(searcher, request.text, hits)
 
     if request.as_json:
@@ -171,9 +218,18 @@ def query(request: QueryRequest) -> int:
         print(json.dumps({"text": request.text, "index": str(request.index), "hits": found, "notes": notes}))
         return 0
 
+    if not hits:
+        print(f"no video of {request.index} passes the filter {request.where}", file=sys.stderr)
     for note in notes:
         print(f"note: {note}", file=sys.stderr, flush=True)
     print("\n".join(in_words_of(rank, hit) for rank, hit in enumerate(hits, start=1)))
+    return 0
+
+
+def export_rows(request: ExportRequest) -> int:
+    """Write the rows of an index elsewhere."""
+    rows = export(VideoIndex.open(request.index, "exact"), request.to)
+    print(f"{request.to}: {rows} rows")
     return 0
 
 
@@ -218,12 +274,25 @@ def in_seconds(end: float | None) -> str:
     return "its end" if end is None else f"{end:g} s"
 
 
+def answer(request: Request) -> int:
+    """Do what is requested; the exit status."""
+    match request:
+        case IndexRequest():
+            return index(request)
+        case QueryRequest():
+            return query(request)
+        case FaissRequest():
+            return build_faiss(request)
+        case ExportRequest():
+            return export_rows(request)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Does what the command line asks; a bad one ends it with one line and status 2."""
     with exit_status():
         request = parse_arguments(arguments)
         try:
-            status = index(request) if isinstance(request, IndexRequest) else query(request)
+            status = answer(request)
         except KeyboardInterrupt:
             if is_main():
                 print("search: interrupted; the same command resumes from here", file=sys.stderr)

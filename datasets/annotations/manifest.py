@@ -2,8 +2,8 @@
 
 A question is `{"video": path, "question": text, "answer": text or list of the annotators' answers}`, optionally with
 `question_id` and `type`. A choice is `{"video": path, "options": list of texts, "answer": number of the right one}`,
-counted from 0. `start` and `end`, in seconds, select a part of a video. A line may name an image, which
-becomes a still clip.
+counted from 0. `start` and `end`, in seconds, select a part of a video. `tags`, a list of texts, are what a search may
+be filtered by. A line may name an image, which becomes a still clip.
 """
 
 import difflib
@@ -18,13 +18,14 @@ from datasets.annotations import strict_json
 from datasets.records import ChoiceRecord, QuestionRecord, VideoTextRecord, check_video_path, is_image
 from datasets.text import check_text, has_words
 
+Part = tuple[str, float | None, float | None]
+"""A video, or its part from start to end in seconds."""
+
 # True for the keys that every line must have.
-CAPTION_KEYS = {"video": True, "caption": True, "start": False, "end": False}
-QUESTION_KEYS = {
-    **{"video": True, "question": True, "answer": True},
-    **{"question_id": False, "type": False, "start": False, "end": False},
-}
-CHOICE_KEYS = {"video": True, "options": True, "answer": True, "start": False, "end": False}
+OPTIONAL_KEYS = {"start": False, "end": False, "tags": False}
+CAPTION_KEYS = {"video": True, "caption": True, **OPTIONAL_KEYS}
+QUESTION_KEYS = {"video": True, "question": True, "answer": True, "question_id": False, "type": False, **OPTIONAL_KEYS}
+CHOICE_KEYS = {"video": True, "options": True, "answer": True, **OPTIONAL_KEYS}
 
 
 def read(path: Path, videos: Path) -> list[VideoTextRecord]:
@@ -82,6 +83,16 @@ def read_choices(path: Path, videos: Path) -> list[ChoiceRecord]:
         ChoiceRecord(row["video"], tuple(row["options"]), row["answer"], row.get("start"), row.get("end"))
         for _, row in _rows(path, videos, CHOICE_KEYS, _check_choice)
     ]
+
+
+def read_tags(path: Path, videos: Path, *, questions: bool = False) -> dict[Part, tuple[str, ...]]:
+    """The tags of each (video, start, end) that has some, of captions or of questions; all else is as in `read`."""
+    found: dict[Part, dict[str, None]] = {}
+    keys, check = (QUESTION_KEYS, _check_question) if questions else (CAPTION_KEYS, _check_captions)
+    for _, row in _rows(path, videos, keys, check):
+        if row.get("tags"):
+            found.setdefault((row["video"], row.get("start"), row.get("end")), {}).update(dict.fromkeys(row["tags"]))
+    return {part: tuple(tags) for part, tags in found.items()}
 
 
 def holds_choices(path: Path) -> bool:
@@ -149,6 +160,7 @@ def _parse(line: bytes, keys: dict[str, bool]) -> dict[str, Any]:
             if isinstance(text, str):
                 check_text(text, key)
     check_times(row)
+    _check_tags(row)
     return row
 
 
@@ -161,6 +173,14 @@ def _check_keys(row: dict[str, Any], keys: dict[str, bool]) -> None:
     for key, needed in keys.items():
         if needed and key not in row:
             raise ValueError(f"no key {key!r}; add it")
+
+
+def _check_tags(row: dict[str, Any]) -> None:
+    tags = row.get("tags")
+    if tags is None:
+        return
+    if not isinstance(tags, list) or not all(isinstance(tag, str) and has_words(tag) for tag in tags):
+        raise ValueError(f'tags is {tags!r}; write a list of words, such as ["news", "outdoors"], or remove it')
 
 
 def _check_captions(row: dict[str, Any]) -> None:

@@ -65,6 +65,13 @@ def clips_of(source: Path, videos: Path | None) -> list[Clip]:
     return clips
 
 
+def tags_of(source: Path, videos: Path | None) -> dict[manifest.Part, tuple[str, ...]]:
+    """The tags of the clips that a manifest names, where it gives some; other sources have none."""
+    if source.suffix != ".jsonl" or not source.is_file():
+        return {}
+    return manifest.read_tags(source, videos or source.absolute().parent / "videos", questions=_asks(source))
+
+
 def _named_by(source: Path, videos: Path) -> list[tuple[str, float | None, float | None]]:
     if source.suffix == ".jsonl":
         read = manifest.read_questions if _asks(source) else manifest.read

@@ -1,13 +1,15 @@
 """The index that videos are searched in: a feature folder, plus the checkpoint that encodes queries.
 
 search.json    checkpoint, config file and settings that encode a query
+table/         what a search reads of each row, see `inference/search/table.py`; made again if it is missing
+faiss/         approximate search, if it was asked for, see `inference/search/approximate.py`
 
 `inference/features/folder.py` describes all other files.
 """
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +17,25 @@ from numpy.typing import NDArray
 from configs.load import differences
 from engine.checkpoint_folder import find_folder, read_json, write_json
 from engine.distributed import done_by_main
+from engine.folder_lock import only_writer
 from engine.hub import SCHEME, Checkpoint
 from inference.api import TrainedModel
 from inference.features.extract import ExtractionRequest, extraction_of, run
-from inference.features.folder import EXTRACTION, FEATURES, INDEX, read_clips, read_failed
-from inference.features.sources import Clip
+from inference.features.folder import EXTRACTION, FEATURES, INDEX, read_failed
+from inference.features.sources import tags_of
+from inference.search import approximate, exact
+from inference.search.approximate import FAISS, META as FAISS_META, TEXTS, FaissIndex, FaissSettings
+from inference.search.exact import Vectors
+from inference.search.table import EMBEDDINGS, VideoTable, made_of, open_table, update_table
+from inference.search.where import Where
 from inference.trained import CAN_DO, abilities_of, settings_to_use
-from tasks.metrics.retrieval import shortlist
 
 SEARCH = "search.json"
-ARRAYS = ("embeddings",)
-ROWS_AT_ONCE = 8192
-"""Embeddings converted to float64 at a time: 17 MB at width 256."""
+Engine = Literal["exact", "faiss"]
+FEW = 100_000
+"""Videos that pass a filter: up to so many are compared exactly, whatever the engine."""
+VIDEOS_ASKED = 128
+"""Stored vectors, evenly spaced, that FAISS's recall is measured with."""
 
 
 class VideoIndex:
@@ -35,57 +44,76 @@ class VideoIndex:
     Attributes:
         folder: the folder of the index.
         clips: the videos, or parts of videos, each with its file's size and modification time when it was encoded.
-        embeddings: (V, E) float32, of unit length, one for each of `clips`; memory-mapped.
+        vectors: the embeddings (V, E) float32, one for each of `clips`, memory-mapped, and what a scan reads of them.
         has_windows: whether windows of each video are indexed besides the whole.
+        has_durations: whether the index knows how long its files are, and their tags; older ones do not.
         checkpoint, config, overrides: arguments for `inference.api.load_model`, to encode a query.
+        faiss: what searches approximately; None to compare all vectors.
     """
 
     def __init__(
         self,
         folder: Path,
-        clips: list[Clip],
-        embeddings: NDArray,
+        clips: VideoTable,
+        vectors: Vectors,
         search: dict[str, Any],
+        *,
         has_windows: bool = False,
+        has_durations: bool = True,
+        faiss: FaissIndex | None = None,
     ) -> None:
-        assert len(clips) == len(embeddings)
-        self.folder, self.clips, self.embeddings = folder, clips, embeddings
-        self.has_windows = has_windows
+        assert len(clips) == len(vectors)
+        self.folder, self.clips, self.vectors = folder, clips, vectors
+        self.has_windows, self.has_durations, self.faiss = has_windows, has_durations, faiss
         self.checkpoint: str = search["checkpoint"]
         self.config: str | None = search["config"]
         self.overrides: list[str] = search["overrides"]
 
-    @cached_property
-    def _video_of_row(self) -> NDArray:
-        """The number of each row's video, (V,)."""
-        numbers: dict[str, int] = {}
-        return np.array([numbers.setdefault(clip.video, len(numbers)) for clip in self.clips])
+    @property
+    def embeddings(self) -> NDArray:
+        """The stored embeddings (V, E), float32."""
+        return self.vectors.stored
 
     @cached_property
     def failed(self) -> dict[str, str]:
         """The reason for each video, by path, that is missing from the index because it could not be read."""
-        indexed = {clip.video for clip in self.clips}
-        return {row["video"]: row["reason"] for row in read_failed(self.folder) if row["video"] not in indexed}
+        rows = read_failed(self.folder)
+        indexed = {clip.video for clip in self.clips} if rows else set()
+        return {row["video"]: row["reason"] for row in rows if row["video"] not in indexed}
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """Open the index in a folder; ValueError if there is none, or if it is damaged."""
-        features_folder = find_folder(folder / FEATURES)
-        if features_folder is None or not (folder / SEARCH).is_file():
-            raise ValueError(f"{folder}: holds no index; make one with python -m scripts.search index VIDEOS")
+    def open(cls, folder: Path, engine: Engine | None = None) -> Self:
+        """Open the index in a folder; ValueError if there is none, or if it is damaged.
 
+        Args:
+            engine: `exact` compares all vectors; `faiss` is approximate; by default FAISS where the index has it.
+        """
+        features = _features_of(folder)
         try:
-            embeddings = np.load(features_folder / "embeddings.npy", mmap_mode="r")
-            clips = read_clips(features_folder / INDEX)
-            if len(clips) != len(embeddings):
-                raise ValueError(f"{len(clips)} videos and {len(embeddings)} embeddings")
+            embeddings = np.load(features / EMBEDDINGS, mmap_mode="r")
+            opened = open_table(folder, features, embeddings)
+            table, vectors = opened or (VideoTable.from_lines(features / INDEX, {}, None), Vectors(embeddings))
+            if len(table) != len(embeddings):
+                raise ValueError(f"{len(table)} videos and {len(embeddings)} embeddings")
         except (OSError, EOFError, ValueError, KeyError) as error:
             raise ValueError(
-                f"{features_folder}: is damaged ({error}); remove it and give the same index command again"
+                f"{features}: is damaged ({error}); remove it and give the same index command again"
             ) from error
 
-        has_windows = "windows" in read_json(folder / EXTRACTION)
-        return cls(folder, clips, embeddings, read_json(folder / SEARCH), has_windows)
+        has_faiss = (folder / FAISS / FAISS_META).is_file()
+        if engine == "faiss" and not has_faiss:
+            raise ValueError(f"{folder}: has no FAISS index; give python -m scripts.search build-faiss {folder}")
+        use_faiss = has_faiss and engine != "exact"
+
+        return cls(
+            folder,
+            table,
+            vectors,
+            read_json(folder / SEARCH),
+            has_windows="windows" in read_json(folder / EXTRACTION),
+            has_durations=opened is not None,
+            faiss=FaissIndex.open(folder / FAISS, _embeddings_made_of(features)) if use_faiss else None,
+        )
 
     @staticmethod
     def update(request: ExtractionRequest) -> dict[str, Any]:
@@ -115,6 +143,7 @@ class VideoIndex:
             )
 
         counts = run(request, checkpoint)
+        done_by_main(lambda: _update_table(request))
         is_local = not request.checkpoint.startswith(SCHEME)
         search = {
             "checkpoint": str(Path(request.checkpoint).resolve()) if is_local else request.checkpoint,
@@ -143,27 +172,72 @@ class VideoIndex:
                 f"({'; '.join(found)}); say with --checkpoint where those are, or make another index"
             )
 
-    def search(self, text_embedding: NDArray, most: int) -> tuple[NDArray, NDArray]:
+    def rows_where(self, where: Where) -> NDArray:
+        """The rows (R,) that pass a filter. ValueError if an older index does not know what it asks about."""
+        keys = [condition.key for condition in where.conditions if condition.key in ("duration", "tag")]
+        if keys and not self.has_durations:
+            raise ValueError(f"{self.folder}: knows no {keys[0]} of its videos; give its index command again")
+        return where.rows(self.clips)
+
+    def search(self, text_embedding: NDArray, most: int, where: Where | None = None) -> tuple[NDArray, NDArray]:
         """The rows (k,) of the `most` nearest videos, nearest first, and their cosines (k,) float32 with a text (E,).
 
         Where videos are indexed by windows, each video is there once, with the nearest of its windows and its whole.
-        The search is exact: it compares all videos, with float64 sums as in `tasks.metrics.retrieval.Direction`.
+        Without FAISS the search is exact. With a filter `where`, few videos are compared exactly in any case.
         """
-        query = text_embedding.astype(np.float64)
-        tiles = range(0, len(self.embeddings), ROWS_AT_ONCE)
-        cosine = np.concatenate(
-            [self.embeddings[first : first + ROWS_AT_ONCE].astype(np.float64) @ query for first in tiles]
-        ).astype(np.float32)
-        if self.has_windows:
-            rows = self._nearest_windows(cosine)
-            rows = rows[shortlist(cosine[None, rows], most)[0]]
-        else:
-            rows = shortlist(cosine[None], most)[0]
-        best_first = rows[np.argsort(-cosine[rows], kind="stable")]
-        return best_first, cosine[best_first]
+        query, group = text_embedding[None], self.clips.video_of_row if self.has_windows else None
+        allowed = None if where is None else self.rows_where(where)
+        if self.faiss is None or (allowed is not None and len(allowed) <= FEW):
+            (found,) = exact.search(self.vectors, query, most, allowed, group)
+            return found
 
-    def _nearest_windows(self, cosine: NDArray) -> NDArray:
-        """The row of the nearest window, or of the whole, of each video; ties go to the smaller row."""
-        by_nearness = np.argsort(-cosine, kind="stable")
-        _, first_of_video = np.unique(self._video_of_row[by_nearness], return_index=True)
-        return by_nearness[first_of_video]
+        selected = None
+        if allowed is not None:
+            selected = np.zeros(len(self.clips), bool)
+            selected[allowed] = True
+        (found,) = self.faiss.search(self.vectors, query, most, selected, group)
+        return found
+
+    def build_faiss(
+        self, settings: FaissSettings | None, texts: NDArray | None, rebuild: bool = False
+    ) -> dict[str, Any]:
+        """Make the FAISS index, or bring it up to date unless it is to be rebuilt; returns its faiss.json.
+
+        Without `settings` they are those of the last build, or the defaults. Recall is measured with stored vectors,
+        and with embeddings of texts (Q, E) if some are given or were before.
+        """
+        made_from = _embeddings_made_of(_features_of(self.folder))
+        step = -(-len(self.vectors) // VIDEOS_ASKED)
+        queries = {"videos": np.asarray(self.embeddings[::step])}
+
+        folder = self.folder / FAISS
+        folder.mkdir(exist_ok=True)
+        if texts is not None:
+            np.save(folder / TEXTS, texts)
+        if (folder / TEXTS).is_file():
+            queries["texts"] = np.load(folder / TEXTS)
+
+        if (folder / FAISS_META).is_file() and not rebuild:
+            return approximate.update(folder, self.vectors, made_from, settings, queries)
+        return approximate.build(folder, self.vectors, made_from, settings or FaissSettings(), queries)
+
+
+def _update_table(request: ExtractionRequest) -> None:
+    with only_writer(request.out):
+        update_table(request.out, tags_of(request.source, request.videos))
+
+
+def _features_of(folder: Path) -> Path:
+    """The feature folder of an index; ValueError if there is none."""
+    features = find_folder(folder / FEATURES)
+    if features is None or not (folder / SEARCH).is_file():
+        raise ValueError(f"{folder}: holds no index; make one with python -m scripts.search index VIDEOS")
+    return features
+
+
+def _embeddings_made_of(features: Path) -> list[Any]:
+    """Checksum and size of the embeddings; ValueError if the folder lists no checksums."""
+    made_from = made_of(features)
+    if made_from is None:
+        raise ValueError(f"{features}: lists no checksums; give the index command again")
+    return made_from[EMBEDDINGS]

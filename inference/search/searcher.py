@@ -13,8 +13,9 @@ from torch import Tensor
 from engine.hub import SCHEME
 from inference.api import TrainedModel, load_model
 from inference.search.frames import best_frames
-from inference.search.index import VideoIndex
+from inference.search.index import Engine, VideoIndex
 from inference.search.scale import EVERYDAY_CAPTIONS, MATCHES, even_cosine, probability_of_cosine
+from inference.search.where import Where
 from inference.trained import CAN_DO
 from inference.unread_words import unread_words
 from tasks.base import progress_bar
@@ -66,9 +67,12 @@ class Searcher:
         self.index, self.model = index, model
 
     @classmethod
-    def open(cls, folder: Path, checkpoint: str | None = None) -> Self:
-        """Open the index in a folder with its own checkpoint; `checkpoint` gives the new place of one that moved."""
-        index = VideoIndex.open(folder)
+    def open(cls, folder: Path, checkpoint: str | None = None, engine: Engine | None = None) -> Self:
+        """Open the index in a folder with its own checkpoint; `checkpoint` gives the new place of one that moved.
+
+        `engine` is as in `VideoIndex.open`.
+        """
+        index = VideoIndex.open(folder, engine)
         if checkpoint is None and not (index.checkpoint.startswith(SCHEME) or Path(index.checkpoint).exists()):
             raise ValueError(f"{folder}: its checkpoint {index.checkpoint} is gone; say with --checkpoint where it is")
         config = None if index.config is None else Path(index.config)
@@ -86,6 +90,7 @@ class Searcher:
         rerank: int | None = None,
         frames: int = BEST_FRAMES,
         check: Callable[[], None] = lambda: None,
+        where: str = "",
     ) -> list[Hit]:
         """The `top` videos for a text, best first.
 
@@ -96,9 +101,10 @@ class Searcher:
             rerank: by default `top`, or 0 where the checkpoint has no matching head.
             frames: how many of the best frames of each hit to look for; 0 opens no file but to rerank.
             check: called before each video is read; what it raises ends the search.
+            where: a filter on the videos, such as "folder=lectures duration>600" (`inference/search/where.py`).
 
         Raises:
-            ValueError: the text is empty, or the checkpoint cannot rerank.
+            ValueError: the text is empty, the filter cannot be read, or the checkpoint cannot rerank.
         """
         if not text.strip():
             raise ValueError("the text to search for is empty; give a phrase or a paragraph")
@@ -112,9 +118,10 @@ class Searcher:
         if top < 1 or rerank < 0 or frames < 0:
             raise ValueError("top, rerank and frames: must be 1 or more, 0 or more, and 0 or more")
 
+        conditions = Where.parse(where)
         embedding = self.model.encode_text(text)
         assert isinstance(embedding, Tensor)
-        hits = self._nearest(embedding, max(top, rerank), with_probability=not rerank)
+        hits = self._nearest(embedding, max(top, rerank), conditions, with_probability=not rerank)
         read = self._each_read(hits[:rerank], Asked(text, embedding, frames, check), "reranking")
         matched = in_order(self._rescored(read))
 
@@ -128,8 +135,8 @@ class Searcher:
         """A sentence for the user if the model does not read the whole text; None if it does."""
         return unread_words(self.model, text)
 
-    def _nearest(self, embedding: Tensor, most: int, with_probability: bool) -> list[Hit]:
-        rows, cosines = self.index.search(embedding.numpy(), most)
+    def _nearest(self, embedding: Tensor, most: int, where: Where | None, with_probability: bool) -> list[Hit]:
+        rows, cosines = self.index.search(embedding.numpy(), most, where)
         found = []
         for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True):
             clip = self.index.clips[row]

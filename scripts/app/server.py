@@ -166,9 +166,11 @@ class Page:
 
     async def search(self, request: Request) -> Response:
         """The videos that a text describes best."""
-        text = text_of(await read_json(request), "text", "description to search for")
+        sent = await read_json(request)
+        text = text_of(sent, "text", "description to search for")
+        where = text_of(sent, "where", "filter") if sent.get("where") else ""
         begun = monotonic()
-        query = (text, self.settings.top, self.settings.rerank, BEST_FRAMES, self.check_running)
+        query = (text, self.settings.top, self.settings.rerank, BEST_FRAMES, self.check_running, where)
         hits = await self._compute(lambda: self.searcher.query(*query))
         return JSONResponse(
             {

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from datasets.decode import seconds
 from engine.folder_lock import only_writer
 from inference.api import load_model
+from inference.features.sources import tags_of
 from inference.search.searcher import Hit, Searcher
 from scripts.search import in_percent, main
 from tests.integration.runs import train
@@ -197,7 +199,7 @@ def test_nothing_matches_is_noted(
     index: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, probability: float, noted: bool
 ) -> None:
     hits = [Hit("a.mp4", None, None, 0.3, 0.3, probability=0.2), Hit("b.mp4", None, None, 0.2, 0.2, 1.0, probability)]
-    monkeypatch.setattr(Searcher, "query", lambda *rest: hits)
+    monkeypatch.setattr(Searcher, "query", lambda *rest, where: hits)
     assert run("query", "red", "--index", index) == 0
     assert ("note: nothing in the index matches this text (the best match: 49 %)" in capsys.readouterr().err) == noted
 
@@ -220,6 +222,81 @@ def test_parts_of_videos_are_found(
     assert all(hit["start"] <= seconds < hit["end"] for hit in hits for seconds, _ in hit["frames"])
     assert run("query", "red", "--index", tmp_path / "index") == 0
     assert "2.mp4 from 0.3 s to 0.7 s" in capsys.readouterr().out
+
+
+def test_filters_by_folder_tag_and_duration(
+    root: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines: list[dict[str, Any]] = [{"video": f"{number}.mp4", "caption": "a"} for number in range(4)]
+    lines[1]["tags"], lines[2]["tags"] = ["news", "red"], ["news"]
+    manifest = tmp_path / "tagged.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = ("index", manifest, "--videos", root / "videos", "--checkpoint", checkpoint, "--index", tmp_path / "out")
+    assert run(*command) == 0
+
+    def names(where: str) -> set[str]:
+        hits = found(capsys, "--index", tmp_path / "out", "--frames", 0, "--where", where)
+        return {Path(hit["video"]).stem for hit in hits}
+
+    assert names("") == {"0", "1", "2", "3"}
+    assert names("tag=news") == {"1", "2"} and names("tag=news tag!=red") == {"2"}
+    lengths = {path.stem: seconds(str(path)) or 0.0 for path in (root / "videos").iterdir() if path.stem in "0123"}
+    middle = sorted(lengths.values())[1]
+    assert names(f"duration>{middle}") == {name for name, length in lengths.items() if length > middle}
+    assert names("folder=videos after=2020-01-01") == names("") and names("folder=elsewhere") == set()
+    assert run("query", "red", "--index", tmp_path / "out", "--where", "tag=none") == 0
+    assert "passes the filter tag=none" in capsys.readouterr().err
+    assert run("query", "red", "--index", tmp_path / "out", "--where", "tagg=none") == 2
+    assert "the filter's part 'tagg=none': there is no 'tagg'" in capsys.readouterr().err
+
+    # Other tags need no new embeddings; without tags and durations an older index says so.
+    lines[3]["tags"] = ["news"]
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run(*command) == 0 and names("tag=news") == {"1", "2", "3"}
+    shutil.rmtree(tmp_path / "out" / "table")
+    assert names("folder=videos") == {"0", "1", "2", "3"}
+    assert run("query", "red", "--index", tmp_path / "out", "--where", "tag=news") == 2
+    assert "knows no tag of its videos; give its index command again" in capsys.readouterr().err
+
+
+def test_tags_that_are_no_words_are_refused(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.jsonl").write_text(json.dumps({"video": "1.mp4", "caption": "a", "tags": "news"}) + "\n")
+    given = ("--videos", root / "videos", "--checkpoint", "none", "--index", tmp_path / "out")
+    assert run("index", tmp_path / "bad.jsonl", *given) == 2
+    with pytest.raises(ValueError, match=r"bad\.jsonl:1: tags is 'news'; write a list of words"):
+        tags_of(tmp_path / "bad.jsonl", root / "videos")
+
+
+def test_an_index_gets_faiss_which_follows_it(
+    root: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos, out = tmp_path / "videos", tmp_path / "index"
+    shutil.copytree(root / "videos", videos)
+    command = ("index", videos, "--checkpoint", checkpoint, "--index", out)
+    assert run(*command) == 0
+    assert run("query", "red", "--index", out, "--engine", "faiss") == 2
+    assert f"has no FAISS index; give python -m scripts.search build-faiss {out}" in capsys.readouterr().err
+
+    assert run("build-faiss", out) == 0
+    printed = capsys.readouterr().out
+    assert "6 vectors in 1 lists, 1 of them probed; 0 removed" in printed
+    assert "asked with texts: recall@10 1.000, recall@100 1.000" in printed
+    exactly = found(capsys, "--index", out, "--engine", "exact")
+    assert found(capsys, "--index", out) == found(capsys, "--index", out, "--engine", "faiss") == exactly
+
+    # The index command brings it up to date; without FAISS it would be refused.
+    (videos / "2.mp4").unlink()
+    shutil.copy(videos / "3.mp4", videos / "9.mp4")
+    held = shutil.copytree(out / "faiss", tmp_path / "faiss")
+    assert run(*command) == 0
+    assert "6 vectors in 1 lists, 1 of them probed; 1 removed" in capsys.readouterr().out
+    assert len(found(capsys, "--index", out)) == 6
+    shutil.rmtree(out / "faiss")
+    shutil.copytree(held, out / "faiss")
+    assert run("query", "red", "--index", out) == 2
+    assert "built from other vectors than the index holds now" in capsys.readouterr().err
+    assert run("build-faiss", out) == 0
+    assert "6 vectors in 1 lists, 1 of them probed; 1 removed" in capsys.readouterr().out
 
 
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,7 +70,7 @@ function hitElement(video, rank) {
 
 async function search() {
   const text = textOf("paragraph", "description");
-  const answer = await ask("/search", { text });
+  const answer = await ask("/search", { text, where: byId("where").value.trim() });
   const { hits, seconds } = answer;
   byId("hits").replaceChildren(...hits.map((hit, place) => hitElement(hit, place + 1)));
   byId("hits").scrollLeft = 0;

@@ -15,9 +15,11 @@ import torch
 import inference.search.searcher as searcher_module
 from inference.api import load_model
 from inference.features.sources import Clip
-from inference.search.index import ROWS_AT_ONCE, VideoIndex
+from inference.search.exact import ROWS_AT_ONCE, Vectors
+from inference.search.index import VideoIndex
 from inference.search.scale import EVERYDAY_CAPTIONS, MAY_DESCRIBE
 from inference.search.searcher import Hit, Searcher, in_order, nothing_matches
+from inference.search.table import VideoTable
 from scripts.search import main
 from tasks.metrics.retrieval import Direction
 from tests.integration.runs import start, train
@@ -64,7 +66,8 @@ def captions(root: Path) -> list[str]:
 def made_index(embeddings: np.ndarray) -> VideoIndex:
     """An index of videos that are nowhere."""
     clips = [Clip(f"/videos/{row}.mp4", None, None, 1, 1) for row in range(len(embeddings))]
-    return VideoIndex(Path("/index"), clips, embeddings, ENCODED_BY)
+    table = VideoTable.from_rows((clip.row for clip in clips), {}, None)
+    return VideoIndex(Path("/index"), table, Vectors(embeddings), ENCODED_BY)
 
 
 def unit_rows(count: int, width: int) -> np.ndarray:
