@@ -151,6 +151,7 @@ class TextConfig(TextTowerConfig):
 
 WORKING_MEMORY = 4.0
 """GiB; more than any published setting takes, so that those are computed as a whole."""
+TimeTable = Literal["nearest", "linear", "windows"]
 EvalSampling = Literal["uniform", "uniform_floor", "interval_middle", "interval_middle_padded", "ends", "per_second"]
 Sampling = Literal[
     EvalSampling, "headtail", "random", "interval_random", "interval_random_padded", "interval_random_reference"
@@ -173,6 +174,9 @@ class VideoConfig:
     `working_memory` is what the steps of a block may hold of one video, in GiB, beside its tokens; an encoder with
     divided attention computes longer videos in chunks.
 
+    `time_table` says how its table of time positions is stretched to other numbers of frames, when weights are loaded
+    and when a clip is encoded (`models.parts.time_table`); `nearest` is the references' way.
+
     Pixels from 0 to 1 are normalised by `pixel_mean` and `pixel_std`, by default CLIP's and BLIP's.
     """
 
@@ -187,6 +191,7 @@ class VideoConfig:
     pixel_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     pixel_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
     working_memory: float = WORKING_MEMORY
+    time_table: TimeTable = "nearest"
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.image_size < 1:
@@ -219,7 +224,9 @@ class VideoConfig:
             )
 
 
-def refuse_working_memory(video: VideoConfig, where: str) -> None:
-    """Refuse `video.working_memory` for an encoder that cannot divide a video into chunks."""
+def refuse_long_video(video: VideoConfig, where: str) -> None:
+    """Refuse the settings for long videos where an encoder has no divided attention, and so no use for them."""
     if video.working_memory != WORKING_MEMORY:
         raise ValueError(f"video.working_memory: has no effect {where}; leave it out")
+    if video.time_table != "nearest":
+        raise ValueError(f"video.time_table: {video.time_table} has no effect {where}; leave it out")

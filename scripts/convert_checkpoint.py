@@ -38,7 +38,7 @@ from engine.checkpoint_folder import (
 from engine.hub import local_path, tokenizer_folder
 from engine.logging import start_logging
 from models.checkpoints import native
-from models.checkpoints.load import fit
+from models.checkpoints.load import fit, formats_for
 from models.checkpoints.native import TWIN
 from models.checkpoints.stored import grouped
 from models.parts.momentum import MomentumTwin
@@ -96,7 +96,8 @@ def convert_to_folder(source: str, target: Path, config_file: Path | None, token
         twin = MomentumTwin(model, momentum=0.0) if any(name.startswith(TWIN) for name in converted) else None
 
     # Refuses a configuration that does not fit.
-    _, report = fit(model, converted, source, formats=piece(config.model.name, "weights"), twin=twin)
+    formats = formats_for(piece(config.model.name, "weights"), config.video)
+    _, report = fit(model, converted, source, formats=formats, twin=twin)
     with replacing_folder(target) as folder:
         save_weights(converted, folder / WEIGHTS)
         dump(config, folder / CONFIG)

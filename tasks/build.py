@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from configs.schema import TaskConfig
 from engine.checkpoint_folder import OPTIMIZER, read_weights
 from engine.hub import Checkpoint, local_path, tokenizer_folder
-from models.checkpoints.load import load_into
+from models.checkpoints.load import formats_for, load_into
 from models.parts.clip.torchscript import is_torchscript, read_torchscript
 from models.parts.momentum import MomentumTwin
 from models.parts.tokenizer import FROM_DATA
@@ -72,7 +72,8 @@ def load_checkpoint(config: TaskConfig, model: nn.Module, twin: MomentumTwin | N
 
     path = Checkpoint.find(config.checkpoint).path
     tensors = read_any_weights(path)
-    report = load_into(model, tensors, config.checkpoint, formats=piece(config.model.name, "weights"), twin=twin)
+    formats = formats_for(piece(config.model.name, "weights"), config.video)
+    report = load_into(model, tensors, config.checkpoint, formats=formats, twin=twin)
     _start_text(config, model, report.taken)
 
     resumes = config.output_dir is not None and path.parent.parent == Path(config.output_dir)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.model import AggregationConfig, VideoConfig, check_positive
+from configs.model import AggregationConfig, VideoConfig, check_positive, refuse_long_video
 from configs.models.base import ModelConfig
 from configs.models.clip import ClipTowerConfig
 
@@ -85,6 +85,7 @@ class StoaConfig(ModelConfig):
     def check(self, video: VideoConfig, aggregation: AggregationConfig) -> None:
         """Refuse patches that do not tile, too few positions of the fusion encoder, and reducers."""
         self._check_size("video.image_size:", video.image_size)
+        refuse_long_video(video, "with stoa, which has no attention over time alone")
         if aggregation.reducer != "none":
             raise ValueError(
                 f"aggregation.reducer: {aggregation.reducer!r} does not go with stoa, whose objects are found on all "

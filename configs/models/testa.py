@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from configs import divided
-from configs.model import AggregationConfig, Axis, TextConfig, VideoConfig, check_positive, refuse_working_memory
+from configs.model import AggregationConfig, Axis, TextConfig, VideoConfig, check_positive, refuse_long_video
 from configs.models.base import ModelConfig
 from configs.schedule import (
     blocks_from_amount,
@@ -64,7 +64,7 @@ class TestaConfig(ModelConfig):
             )
 
         if self.attention != "divided":
-            refuse_working_memory(video, f"with {self.attention} attention")
+            refuse_long_video(video, f"with {self.attention} attention")
 
         if aggregation.reducer not in self.reducers:
             raise ValueError(

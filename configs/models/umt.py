@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from configs.model import AggregationConfig, Axis, TextConfig, VideoConfig, check_positive, refuse_working_memory
+from configs.model import AggregationConfig, Axis, TextConfig, VideoConfig, check_positive, refuse_long_video
 from configs.models.base import ModelConfig
 from configs.schedule import blocks_from_keep, blocks_from_tokens, check_capacity, in_first_blocks
 
@@ -82,7 +82,7 @@ class UMTConfig(ModelConfig):
                 f"video.image_size: {video.image_size} is no multiple of model.patch_size {self.patch_size}"
             )
 
-        refuse_working_memory(video, "with attention over space and time at once")
+        refuse_long_video(video, "with attention over space and time at once")
         if aggregation.reducer not in REDUCERS:
             raise ValueError(
                 f"aggregation.reducer: {aggregation.reducer!r} does not go with attention over space and time at once; "

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from datasets.encode import write_video
+from datasets.stories.finished import is_finished, make_whole
 from datasets.stories.glimpse_pictures import render_long
 from datasets.stories.glimpses import SHORTEST_SCENE, LongStory, draw_long_story, long_paragraph, long_questions
 from datasets.stories.pictures import render
@@ -24,7 +25,7 @@ from datasets.stories.stories import COLOURS, Story, draw_partnered, draw_story,
 
 # Raise it when the same arguments give other videos or words: older sets are then rejected instead of reused.
 VERSION = 2
-
+RECORD = "story_set.json"
 
 Kind = Literal["actions", "glimpses"]
 
@@ -108,46 +109,18 @@ def make(out: Path, story_set: StorySet, workers: int) -> bool:
 
     Raises ValueError if `out` holds anything else.
     """
-    if is_finished(out, story_set):
+    wanted = {"version": VERSION, **asdict(story_set)}
+    if is_finished(out, RECORD, wanted, unrecorded={"kind": StorySet.kind}):
         _add_speech(out, story_set)
         return False
 
-    # Write to a temporary folder and rename it at the end: an interrupted run leaves nothing behind.
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        folder = Path(temporary) / "set"
-        (folder / "videos").mkdir(parents=True)
+    def write(folder: Path) -> None:
+        (folder / "videos").mkdir()
         jobs = write_annotations(folder, story_set)
-        total = story_set.train + story_set.test
-        for _ in tqdm(_run(jobs, workers), total=total, desc="story videos", unit="video"):
+        for _ in tqdm(_run(jobs, workers), total=len(jobs), desc="story videos", unit="video"):
             pass
 
-        arguments = {"version": VERSION, **asdict(story_set)}
-        (folder / "story_set.json").write_text(json.dumps(arguments, indent=2) + "\n", encoding="utf-8")
-        folder.rename(out)
-    return True
-
-
-def is_finished(out: Path, story_set: StorySet) -> bool:
-    """Tells whether `out` holds this story set; raises ValueError if it holds another, or something else."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
-    record = out / "story_set.json"
-    if not record.is_file():
-        raise ValueError(f"{out} exists and is no story set; name a new folder")
-    try:
-        found = json.loads(record.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{record} cannot be read ({error}); delete {out} or name a new folder") from error
-
-    wanted = {"version": VERSION, **asdict(story_set)}
-    found = {"kind": StorySet.kind, **found}  # sets made before there was a choice do not store it
-    different = [
-        f"{name} {found.get(name)} instead of {value}" for name, value in wanted.items() if found.get(name) != value
-    ]
-    if different:
-        raise ValueError(f"{out} was made with {', '.join(different)}; delete it or name a new folder")
-    return True
+    return make_whole(out, RECORD, wanted, write)
 
 
 def write_annotations(folder: Path, story_set: StorySet) -> list[VideoJob]:

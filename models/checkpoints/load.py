@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from configs.model import TimeTable, VideoConfig
 from models.checkpoints.stored import TWIN_SUFFIX, FittedPart, Stored, grouped, part_of, parts_of
 from models.parts.momentum import MomentumTwin
 from models.protocols import Twinnable
@@ -55,6 +56,20 @@ class KnowsRemedies(Protocol):
     def remedy(self, name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
         """What to do about the tensor `name` of a file, whose shape is not the `wanted` one; empty if it cannot say."""
         ...
+
+
+@runtime_checkable
+class StretchesTime(Protocol):
+    """Formats of a system whose models have a table of time positions."""
+
+    def stretching(self, time_table: TimeTable) -> WeightFormats:
+        """The same formats, which fit that table to a model of more frames in this way."""
+        ...
+
+
+def formats_for(formats: WeightFormats, video: VideoConfig) -> WeightFormats:
+    """A system's formats, as the `video` section of the model to start wants them."""
+    return formats.stretching(video.time_table) if isinstance(formats, StretchesTime) else formats
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from models.parts.aggregation import AggregationStep, TokenAggregator, follow, merge, note_step
 from models.parts.attention import Attended, Attention
 from models.parts.packed import can_pack, packed, packed_parts
+from models.parts.time_table import stretch_times
 
 BlockState = tuple[Tensor, Tensor, Tensor, Tensor | None]
 NORM_EPS = 1e-6
@@ -120,7 +121,8 @@ class DividedBlock(nn.Module):
             return F.linear(context_BTLD, *folded(first, second))
         update = first(context_BTLD)
         if self.temporal_scaling is not None:
-            update = update * (resize_in_time(self.temporal_scaling, context_BTLD.shape[1]).tanh() + 1).unsqueeze(-1)
+            scaling = stretch_times(self.temporal_scaling, context_BTLD.shape[1], "nearest")
+            update = update * (scaling.tanh() + 1).unsqueeze(-1)
         return second(update)
 
     def folds(self, num_frames: int, num_patches: int) -> bool:
@@ -216,13 +218,6 @@ class JointBlock(nn.Module):
         """See `VideoEncoder.fold_for_inference`."""
         _pack(self.attn, dtype)
         self.mlp = _packed_mlp(self.mlp, dtype)
-
-
-def resize_in_time(embedding_1TD: Tensor, num_frames: int) -> Tensor:
-    """Resize along time to the nearest frame, as the reference does both on load and at inference."""
-    if embedding_1TD.shape[1] == num_frames:
-        return embedding_1TD
-    return F.interpolate(embedding_1TD.transpose(1, 2), size=num_frames, mode="nearest").transpose(1, 2)
 
 
 def folded(first: nn.Module, second: nn.Module) -> tuple[Tensor, Tensor]:

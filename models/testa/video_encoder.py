@@ -20,7 +20,8 @@ from models.parts.aggregation import AggregationStep, TokenAggregator
 from models.parts.chunks import Assembled, Chunks, chunks_within, residual_dtype, run_step, spans
 from models.parts.features import EncodedVideo
 from models.parts.pixels import normalise_pixels
-from models.testa.blocks import NORM_EPS, DividedBlock, JointBlock, resize_in_time
+from models.parts.time_table import stretch_times
+from models.testa.blocks import NORM_EPS, DividedBlock, JointBlock
 from models.testa.long_video import LongVideo, recompute_block, run_block
 
 
@@ -28,7 +29,7 @@ class VideoEncoder(nn.Module):
     """Encode normalised videos (B, T, 3, H, W) with any number of frames, of any size that patches tile.
 
     `video` sets the sizes of the position and time embeddings and of the aggregation schedule. For other inputs, the
-    embeddings are resized (nearest) and the schedule is capped at what they hold.
+    embeddings are resized (nearest, times as `video.time_table` says) and the schedule is capped at what they hold.
 
     Args:
         activation_checkpointing: `recompute` keeps only block inputs for the backward pass; `offload` moves those to
@@ -49,7 +50,7 @@ class VideoEncoder(nn.Module):
         self.grid = (video.image_size // model.patch_size,) * 2
         self.pixel_mean, self.pixel_std = video.pixel_mean, video.pixel_std
         self.schedules = block_schedules(model, video, aggregation)
-        self.working_memory = video.working_memory
+        self.working_memory, self.time_table = video.working_memory, video.time_table
 
         # Embeddings. `timm`'s module only holds the projection: `_embed` computes it.
         self.patch_embed = PatchEmbed(
@@ -178,7 +179,7 @@ class VideoEncoder(nn.Module):
         place = self._place(video_BTCHW)
         tokens = self._project_patches(video_BTCHW) + place[:, None]
         if self.attention != "space":
-            tokens = tokens + resize_in_time(self.time_embed, num_frames)[:, :, None]
+            tokens = tokens + stretch_times(self.time_embed, num_frames, self.time_table)[:, :, None]
         return (self.cls_token + self.pos_embed[:, :1]).expand(batch, -1, -1), tokens
 
     def _project_patches(self, video_BTCHW: Tensor) -> Tensor:
@@ -262,7 +263,7 @@ class VideoEncoder(nn.Module):
 
     def _embed_in_chunks(self, video_BTCHW: Tensor, chunks: Chunks, return_origins: bool) -> LongVideo:
         batch, num_frames, _, height, width = video_BTCHW.shape
-        place, time = self._place(video_BTCHW), resize_in_time(self.time_embed, num_frames)
+        place, time = self._place(video_BTCHW), stretch_times(self.time_embed, num_frames, self.time_table)
 
         dtype = residual_dtype(self.cls_token)
 

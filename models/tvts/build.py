@@ -78,6 +78,7 @@ def build_model(config: TaskConfig, tokenizer: Any) -> Tvts:
         pixel_mean=config.video.pixel_mean,
         pixel_std=config.video.pixel_std,
         working_memory=config.video.working_memory,
+        time_table=config.video.time_table,
     )
 
     if config.model.temporal_std is not None:

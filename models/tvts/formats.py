@@ -2,18 +2,18 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from einops import rearrange
 from torch import Tensor
-from torch.nn import functional as F
 
+from configs.model import TimeTable
 from models.checkpoints import native
 from models.checkpoints.stored import OTHER_VOCABULARY, Stored
 from models.parts.clip.files import describe, image_sizes_of
 from models.parts.clip.image_tower import resize_positions
 from models.parts.clip.names import IMAGE, is_clip, under_openai_names
+from models.parts.time_table import stretch_times
 from models.tvts import weights
 
 PUBLISHED = "TVTSv2_ViT_B_32.pth, TVTSv2_ViT_B_16.pth or TVTSv2_ViT_H_14.pth"
@@ -69,13 +69,24 @@ class Clip:
         return Stored(f"CLIP {_model_of(video)}" if video else "CLIP", found, left, rest_is_fresh=True)
 
 
+@dataclass(frozen=True)
 class TvtsFormats:
-    """The `models.checkpoints.load.WeightFormats` of TVTSv2."""
+    """The `models.checkpoints.load.WeightFormats` of TVTSv2.
 
-    adapters: tuple[Any, ...] = (native, Published, Clip)
-    known_files = "no checkpoint of this project, TVTSv2 or CLIP"
-    found_in: Mapping[str, str] = {"text_model": f"{PUBLISHED}, or CLIP"}
-    otherwise_found_in = f"{PUBLISHED}, or CLIP"
+    Attributes:
+        time_table: how the temporal embedding is stretched to a model of more frames.
+    """
+
+    time_table: TimeTable = "nearest"
+
+    adapters: ClassVar[tuple[Any, ...]] = (native, Published, Clip)
+    known_files: ClassVar[str] = "no checkpoint of this project, TVTSv2 or CLIP"
+    found_in: ClassVar[Mapping[str, str]] = {"text_model": f"{PUBLISHED}, or CLIP"}
+    otherwise_found_in: ClassVar[str] = f"{PUBLISHED}, or CLIP"
+
+    def stretching(self, time_table: TimeTable) -> "TvtsFormats":
+        """The same formats, which stretch the temporal embedding in this way."""
+        return replace(self, time_table=time_table)
 
     def fit_part(self, part: str, found: dict[str, Tensor], own: dict[str, Tensor]) -> FittedTower:
         """The weights of a part as a part with the state `own` can take them; names are those within the part.
@@ -86,7 +97,7 @@ class TvtsFormats:
         if part == VIDEO:
             _check_model(found, own)
             _fit_places(fitted, own)
-            _fit_times(fitted, own)
+            _fit_times(fitted, own, self.time_table)
             _fit_motion(fitted, found, own)
         return fitted
 
@@ -127,8 +138,8 @@ def _fit_places(fitted: FittedTower, own: Mapping[str, Tensor]) -> None:
     fitted.notes.append(f"{PLACES} resized from {before} x {before} to {after} x {after} places")
 
 
-def _fit_times(fitted: FittedTower, own: Mapping[str, Tensor]) -> None:
-    """Take the first places in time, or resize (nearest) to more; for CLIP's weights time starts without effect."""
+def _fit_times(fitted: FittedTower, own: Mapping[str, Tensor], time_table: TimeTable) -> None:
+    """Take the first places in time, or stretch them to more; for CLIP's weights time starts without effect."""
     found, wanted = fitted.weights.get(TIMES), len(own[TIMES])
     if found is None:
         fresh = {name: tensor for name, tensor in own.items() if weights.is_of_time(name)}
@@ -138,9 +149,8 @@ def _fit_times(fitted: FittedTower, own: Mapping[str, Tensor]) -> None:
         fitted.weights[TIMES] = found[:wanted].clone()
         fitted.notes.append(f"{TIMES}: the first {wanted} of {len(found)} frames, which is what such clips use")
     elif wanted > len(found):
-        longer = F.interpolate(rearrange(found, "T D -> 1 D T"), size=wanted, mode="nearest")
-        fitted.weights[TIMES] = rearrange(longer, "1 D T -> T D").contiguous()
-        fitted.notes.append(f"{TIMES} resized from {len(found)} to {wanted} frames")
+        fitted.weights[TIMES] = stretch_times(found[None], wanted, time_table)[0].contiguous()
+        fitted.notes.append(f"{TIMES} resized from {len(found)} to {wanted} frames, {time_table}")
 
 
 def _fit_motion(fitted: FittedTower, found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

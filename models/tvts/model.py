@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from configs.model import WORKING_MEMORY
+from configs.model import WORKING_MEMORY, TimeTable
 from models.parts.aggregation import AggregationStep
 from models.parts.clip.text_tower import TextTower
 from models.tvts.aggregation import ClipSchedules
@@ -53,6 +53,7 @@ class Tvts(nn.Module):
         temperature: of contrast; fixed, as TVTSv2's is.
         pixel_mean, pixel_std: of uint8 clips, on a scale from 0 to 1.
         working_memory: GiB that the steps of a block may hold of one clip; longer clips are encoded in chunks.
+        time_table: how the temporal embedding is stretched to longer clips.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Tvts(nn.Module):
         pixel_mean: tuple[float, float, float] = IMAGENET_MEAN,
         pixel_std: tuple[float, float, float] = IMAGENET_STD,
         working_memory: float = WORKING_MEMORY,
+        time_table: TimeTable = "nearest",
     ) -> None:
         super().__init__()
         self.sizes, self.is_tied = sizes, False
@@ -76,6 +78,7 @@ class Tvts(nn.Module):
             pixel_std,
             working_memory,
             sizes.motion,
+            time_table,
         )
 
         self.text_model = TextTower(sizes.text)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from configs.model import WORKING_MEMORY
+from configs.model import WORKING_MEMORY, TimeTable
 from configs.schedule import held_schedule
 from models.parts.aggregation import AggregationStep
 from models.parts.chunks import Assembled, Chunks, chunks_within, residual_dtype, run_step, spans
@@ -20,6 +20,7 @@ from models.parts.clip.image_tower import cut_patches, embed_patches, resize_pos
 from models.parts.clip.sizes import ImageTowerSizes
 from models.parts.packed import PackedLinear, can_pack
 from models.parts.pixels import normalise_pixels
+from models.parts.time_table import stretch_times
 from models.tvts.aggregation import ClipSchedules
 from models.tvts.blocks import ClipState, TvtsBlock
 from models.tvts.long_clip import LongClip, recompute_block, run_block
@@ -65,8 +66,8 @@ class Blocks(nn.Module):
 class VideoTower(nn.Module):
     """Encode clips (B, T, 3, H, W), normalised, of any number of frames and any size that patches tile.
 
-    Clips of at most `num_frames` frames take the first places of the temporal embedding; longer ones have it resized
-    (nearest), as images of another size have the places of their patches.
+    Clips of at most `num_frames` frames take the first places of the temporal embedding; longer ones have it stretched.
+    Images of another size have the places of their patches resized (nearest).
 
     Args:
         image: sizes of the image tower whose weights it starts from.
@@ -75,6 +76,7 @@ class VideoTower(nn.Module):
         schedules: which frames and patches merge, and how many in each block.
         pixel_mean, pixel_std: of uint8 clips, on a scale from 0 to 1; by default ImageNet's, as published.
         working_memory: GiB that the steps of a block may hold of one clip; longer clips are encoded in chunks.
+        time_table: how the temporal embedding is stretched to longer clips.
         motion: whether each patch also sees, linearly, its difference to the next frame (ours; 0 in the last frame).
     """
 
@@ -88,11 +90,12 @@ class VideoTower(nn.Module):
         pixel_std: tuple[float, float, float] = IMAGENET_STD,
         working_memory: float = WORKING_MEMORY,
         motion: bool = False,
+        time_table: TimeTable = "nearest",
     ) -> None:
         super().__init__()
         self.image, self.raw_patches = image, raw_patches
         self.pixel_mean, self.pixel_std = pixel_mean, pixel_std
-        self.working_memory = working_memory
+        self.working_memory, self.time_table = working_memory, time_table
         self.schedules = schedules or ClipSchedules.none(image.depth)
         scale = image.width**-0.5
 
@@ -210,7 +213,7 @@ class VideoTower(nn.Module):
         """The temporal embedding (T, D) for clips of this length."""
         if num_frames <= len(self.temporal_embedding):
             return self.temporal_embedding[:num_frames]
-        return F.interpolate(self.temporal_embedding.T[None], size=num_frames, mode="nearest")[0].T
+        return stretch_times(self.temporal_embedding[None], num_frames, self.time_table)[0]
 
     def _through_blocks(self, state: ClipState, steps: list[list[AggregationStep]] | None) -> ClipState:
         for block in self.blocks:

@@ -104,7 +104,7 @@ FULL: dict[str, RunConfig] = {
         ),
         optim=OptimConfig(lr=1.0, warmup_ratio=0.1, update="epoch", decay="all"),
         train=replace(TRAIN, activation_checkpointing="recompute", compile=True),
-        model=MODEL, video=replace(VIDEO, working_memory=0.75), aggregation=GEOMETRY,
+        model=MODEL, video=replace(VIDEO, working_memory=0.75, time_table="windows"), aggregation=GEOMETRY,
         objective=ObjectiveConfig(
             losses=("vtm", "vtc"), queue_size=0, alpha=0.0, alpha_ramp_epochs=0.5, momentum=0.5, temperature=0.2,
             vtc_keys="local", negatives="same_rank",

@@ -11,8 +11,9 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from configs.model import TimeTable
 from models.checkpoints.stored import FittedPart
-from models.testa.blocks import resize_in_time
+from models.parts.time_table import stretch_times
 
 TEMPORAL = re.compile(r"blocks\.\d+\.temporal_(attn|norm1|fc)\.")
 SCALING = re.compile(r"blocks\.\d+\.temporal_scaling$")
@@ -20,12 +21,14 @@ TIME = "time_embed"
 PLACES = "pos_embed"
 
 
-def fit_encoder(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> FittedPart:
+def fit_encoder(
+    found: Mapping[str, Tensor], own: Mapping[str, Tensor], time_table: TimeTable = "nearest"
+) -> FittedPart:
     """Make the weights `found` fit an encoder with the state `own`; the caller reports what still differs.
 
     From an image encoder, the attention over time and its norm copy the attention within frames, and `temporal_fc` and
     the time embedding are zero. So the model starts as the image model, applied to each frame. Weights for time that
-    `own` does not have are left. Position embeddings are resized bicubically, time embeddings to the nearest frame.
+    `own` does not have are left. Position embeddings are resized bicubically, time embeddings as `time_table` says.
     """
     fitted = FittedPart(dict(found))
     # Leave what only the file has.
@@ -50,7 +53,7 @@ def fit_encoder(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Fitte
 
     # Resize what has another size.
     for name in [PLACES, TIME, *scalings]:
-        _resize(fitted, name, own)
+        _resize(fitted, name, own, time_table if name == TIME else "nearest")
     return fitted
 
 
@@ -83,8 +86,8 @@ def _temporal_from_spatial(found: Mapping[str, Tensor], own: Mapping[str, Tensor
     return made
 
 
-def _resize(fitted: FittedPart, name: str, own: Mapping[str, Tensor]) -> None:
-    """Resize one embedding (1, N, D) if only its N differs."""
+def _resize(fitted: FittedPart, name: str, own: Mapping[str, Tensor], time_table: TimeTable) -> None:
+    """Resize one embedding (1, N, D) if only its N differs; over time as `time_table` says."""
     if name not in own or name not in fitted.weights:
         return
     given, wanted = fitted.weights[name], own[name].shape
@@ -93,8 +96,8 @@ def _resize(fitted: FittedPart, name: str, own: Mapping[str, Tensor]) -> None:
 
     change = f"{name}: {given.shape[1]} -> {wanted[1]}"
     if name != PLACES:
-        fitted.weights[name] = resize_in_time(given, wanted[1])
-        fitted.notes.append(f"{change} frames, nearest")
+        fitted.weights[name] = stretch_times(given, wanted[1], time_table)
+        fitted.notes.append(f"{change} frames, {time_table}")
     elif round((given.shape[1] - 1) ** 0.5) ** 2 == given.shape[1] - 1:
         fitted.weights[name] = resize_places(given, wanted[1] - 1)
         fitted.notes.append(f"{change} places, bicubic")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import models.parts.attention
 from models.parts.aggregation import TokenAggregator
 from models.parts.attention import Attention
-from models.testa.blocks import DividedBlock, JointBlock, resize_in_time
+from models.testa.blocks import DividedBlock, JointBlock
 from tests.models.tiny import HEADS, WIDTH, randomise
 
 
@@ -146,10 +146,3 @@ def test_the_class_token_takes_the_mean_of_its_updates_in_each_frame() -> None:
     found = block(cls, tokens, torch.ones(1, 3, 4), None)[0]
     torch.testing.assert_close(found, torch.stack(each).mean(dim=0), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(each[0], each[1], atol=1e-3)
-
-
-def test_time_is_resized_to_the_nearest() -> None:
-    embedding = torch.arange(4.0).view(1, 4, 1)
-    assert resize_in_time(embedding, 8).flatten().tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert resize_in_time(embedding, 2).flatten().tolist() == [0, 2]
-    assert resize_in_time(embedding, 4) is embedding

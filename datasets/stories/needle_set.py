@@ -1,0 +1,141 @@
+"""A set of needles: hours to search, minutes to learn from, and what is seen when; fully determined by a seed."""
+
+import json
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from datasets.encode import write_video
+from datasets.stories.finished import make_whole
+from datasets.stories.needle_pictures import render_timeline
+from datasets.stories.needles import BRIEF, LONG, Timeline, draw_hours, draw_minutes, sentence, view_of
+
+# Raise it when the same arguments give other videos or words: older sets are then rejected instead of reused.
+VERSION = 1
+RECORD = "needle_set.json"
+MINUTE = 60
+"""Seconds of a video to learn from."""
+NEEDLES = "needles.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeedleSet:
+    """Everything that determines the content of a set; the command-line options have the same names.
+
+    `window` is the length of the clips to learn from, in seconds, and `look_alikes` how many brief scenes of an hour
+    differ from a needle of any hour in one fact. The first `test` of the minutes are held out.
+    """
+
+    hours: int = 50
+    needles: int = 4
+    look_alikes: int = 100
+    seconds: int = 3600
+    minutes: int = 1200
+    test: int = 20
+    families: int = 64
+    window: int = 4
+    size: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"hours": 1, "needles": 1, "look_alikes": 0, "minutes": 2, "test": 1, "families": 1, "seed": 0}
+        for name, minimum in {**least, "window": 2, "size": 32}.items():
+            if getattr(self, name) < minimum:
+                raise ValueError(f"{option(name)} {getattr(self, name)}: must be at least {minimum}")
+
+        if self.size % 32:
+            raise ValueError(f"--size {self.size}: must be a multiple of 32")
+        if self.window > MINUTE:
+            raise ValueError(f"--window {self.window}: must be at most the {MINUTE} seconds of a video to learn from")
+        if self.test >= self.minutes:
+            raise ValueError(f"--test {self.test}: leaves none of {self.minutes} minutes to learn from")
+
+        fewest = BRIEF[1] * (self.needles + self.look_alikes) + LONG[1] + 1
+        if self.seconds < fewest:
+            raise ValueError(f"--seconds {self.seconds}: {self.needles} needles and their look-alikes take {fewest}")
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """One video to render and encode; `rng_key` seeds its pixels, whichever worker renders it."""
+
+    path: Path
+    scenes: Timeline
+    rng_key: tuple[int, ...]
+    size: int
+
+
+def make(out: Path, needle_set: NeedleSet, workers: int) -> bool:
+    """Write the set to `out`, all of it or nothing; False if it is there already, ValueError if `out` holds another."""
+
+    def write(folder: Path) -> None:
+        jobs = write_annotations(folder, needle_set)
+        for part in ("hours", "minutes"):
+            (folder / "videos" / part).mkdir(parents=True)
+        for _ in tqdm(_run(jobs, workers), total=len(jobs), desc="needle videos", unit="video"):
+            pass
+
+    return make_whole(out, RECORD, {"version": VERSION, **asdict(needle_set)}, write)
+
+
+def write_annotations(folder: Path, made: NeedleSet) -> list[VideoJob]:
+    """Write every JSONL file to `folder` and return the videos to make."""
+    rng = np.random.default_rng(made.seed)
+    hours = draw_hours(rng, made.hours, made.needles, made.look_alikes, made.seconds)
+    hidden = {needle.sight for hour in hours for needle in hour.needles}
+    minutes = draw_minutes(rng, made.minutes, made.families, hidden, MINUTE)
+
+    needles, scenes, jobs = [], [], []
+    for index, hour in enumerate(hours):
+        name = f"hours/hour_{index:02d}.mp4"
+        needles += [_row(name, scene.sight, scene.start, scene.end) for scene in hour.needles]
+        scenes += [_row(name, scene.sight, scene.start, scene.end) for scene in hour.scenes]
+        jobs.append(VideoJob(folder / "videos" / name, hour.scenes, (made.seed, 0, index), made.size))
+    _write_jsonl(folder / NEEDLES, needles)
+    _write_jsonl(folder / "scenes.jsonl", scenes)
+
+    # One clip for each scene of a minute. It shows the scenes beside it in part, and the text leaves them out.
+    rows: dict[str, list[dict[str, Any]]] = {"test": [], "train": []}
+    for index, minute in enumerate(minutes):
+        name = f"minutes/minute_{index:04d}.mp4"
+        for scene in minute:
+            start, end = view_of(rng, scene, made.window, MINUTE)
+            rows["test" if index < made.test else "train"].append(_row(name, scene.sight, start, end))
+        jobs.append(VideoJob(folder / "videos" / name, minute, (made.seed, 1, index), made.size))
+    for split, own in rows.items():
+        _write_jsonl(folder / f"{split}.jsonl", own)
+    return jobs
+
+
+def make_video(job: VideoJob) -> None:
+    """Render a video and encode it, one frame a second."""
+    frames = render_timeline(job.scenes, job.size, np.random.default_rng(job.rng_key))
+    write_video(job.path, frames, fps=1)
+
+
+def option(name: str) -> str:
+    """The command-line option of an argument of a set."""
+    return "--" + name.replace("_", "-")
+
+
+def _run(jobs: list[VideoJob], workers: int) -> Iterator[None]:
+    if workers == 1:
+        yield from map(make_video, jobs)
+        return
+    # Spawned, not forked: the caller may have threads.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(make_video, jobs, chunksize=4)
+
+
+def _row(video: str, sight: Any, start: int, end: int) -> dict[str, Any]:
+    return {"video": video, "caption": f"{sentence(sight)}.", "start": start, "end": end}
+
+
+def _write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
