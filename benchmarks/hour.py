@@ -136,20 +136,20 @@ def encode(settings: Settings, aggregation: dict[str, Any], num_frames: int) -> 
     return work
 
 
-def made_file(seconds: int) -> Path:
+def made_file(seconds: int, key_every: int = KEY_EVERY) -> Path:
     """A file of so many seconds, which goes when this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="benchmark-hour-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     part, path = folder / "part.mp4", folder / "hour.mp4"
-    _encode(part, min(seconds, SECONDS_ENCODED))
+    _encode(part, min(seconds, SECONDS_ENCODED), key_every)
     _repeat(part, path, seconds)
     part.unlink()
     return path
 
 
-def _encode(path: Path, seconds: int) -> None:
-    """A picture, larger than the screen, that a camera pans over; each key frame shows another one."""
-    options = {"g": str(KEY_EVERY), "keyint_min": str(KEY_EVERY), "sc_threshold": "0", "preset": "veryfast"}
+def _encode(path: Path, seconds: int, key_every: int) -> None:
+    """A picture, larger than the screen, that a camera pans over; each key frame of the default shows another one."""
+    options = {"g": str(key_every), "keyint_min": str(key_every), "sc_threshold": "0", "preset": "veryfast"}
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from configs.sizes import format_bytes
+from datasets.framing import Framing
 
 
 class ClipCache:
@@ -43,3 +44,17 @@ class ClipCache:
         self.clips[position] = pixels
         self.times[position] = times
         self.filled[position] = True
+
+
+def check_cacheable(sampling: str, part_is_random: bool, framing: Framing) -> None:
+    """ValueError, with the remedy, if each epoch shows other frames or other pixels of a video."""
+    if part_is_random:
+        raise ValueError(
+            f"data.cache: memory has no effect with {sampling} sampling, which takes other frames each epoch; "
+            "set data.cache=none"
+        )
+    if framing.is_random:
+        raise ValueError(
+            f"data.cache: memory has no effect with video.augment {framing.augment}, which takes other pixels "
+            "each epoch; set data.cache=none"
+        )

@@ -7,7 +7,7 @@ and nothing piles up. A file may be a part of a tar file: FFmpeg's `subfile` pro
 own, and nothing is copied.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -26,14 +26,18 @@ from datasets.video.files import DecodeError, Source, one_line, source_of, warn_
 from datasets.video.frame_list import FrameList, by_decoding, from_packets
 from datasets.video.parts import parts_to_read, run_side_by_side
 from datasets.video.pixels import Shrinker
-from datasets.video.reading import ListCache, NotAsListed, frames_at, opened
+from datasets.video.reading import ListCache, NotAsListed, Undecodable, frames_at, opened
 
 __all__ = [
+    "Beat",
     "ChooseFrames",
     "DecodeError",
+    "Part",
     "Reading",
     "is_still",
+    "read",
     "read_image",
+    "read_parts",
     "read_still",
     "read_times",
     "read_video",
@@ -44,6 +48,11 @@ ChooseFrames = Callable[[int], np.ndarray] | ByTime
 """From a number of frames to the sorted indices of those wanted, repeats allowed; the same whenever it is asked.
 
 Or the same from the frames' times.
+"""
+Beat = Callable[[int, int], None]
+"""Called for each decoded frame with how many of the wanted frames are read, and how many are wanted.
+
+While a file is decoded to list its frames, none are known to be wanted. It may be called from several threads.
 """
 Square = Callable[[Tensor], Tensor]
 """From an upright frame, uint8 (3, H, W) of the video's own size, to its square (3, size, size)."""
@@ -62,6 +71,14 @@ class Reading(NamedTuple):
     times: np.ndarray
     reader: str
     reason: str
+
+
+class Part(NamedTuple):
+    """Which frames are wanted of a video, between `start` and `end` in seconds from its first frame."""
+
+    choose: ChooseFrames
+    start: float | None = None
+    end: float | None = None
 
 
 def read_video(
@@ -90,12 +107,27 @@ def read(
     start: float | None = None,
     end: float | None = None,
     square: Square | None = None,
+    beat: Beat | None = None,
 ) -> Reading:
-    """Read as `read_video` does, and tell which frames were read and how."""
+    """Read as `read_video` does, and tell which frames were read and how; `beat` tells how far it is."""
+    return read_parts(file, size, [Part(choose, start, end)], square, beat)[0]
+
+
+def read_parts(
+    file: str | ShardMember,
+    size: int,
+    parts: Sequence[Part],
+    square: Square | None = None,
+    beat: Beat | None = None,
+) -> list[Reading]:
+    """Read several parts of a video in one pass, which may overlap: each frame is decoded and resized once.
+
+    Each part is as `read` would give it. DecodeError if the file cannot be read, or is over where a part starts.
+    """
     with _errors_of(file):
         if is_animated_webp(file):
-            return _read_animation(file, size, choose, start, end, square)
-        return _read(source_of(file), size, choose, start, end, square)
+            return [_read_animation(file, size, part, square) for part in parts]
+        return _read(source_of(file), size, parts, square, beat or _silent)
 
 
 def read_times(
@@ -145,17 +177,17 @@ def read_still(file: str | ShardMember, second: float) -> Image.Image:
             return Image.fromarray(Shrinker(source.name, width, frame.height).shrink(frame))
 
 
-def frame_list(source: Source, beat: Callable[[], None] | None = None) -> FrameList:
+def frame_list(source: Source, beat: Callable[[], None] = lambda: None, quiet: bool = False) -> FrameList:
     """The frames of a video, from memory if it was listed before.
 
-    If all has to be decoded, `beat` is called for each frame; without it a warning says so. Errors as PyAV raises
-    them, and ValueError.
+    If all has to be decoded, `beat` is called for each frame, and a warning says so unless `quiet`. Errors as PyAV
+    raises them, and ValueError.
     """
     found = FRAME_LISTS.get(source)
     if found is None:
         with opened(source) as (container, stream):
             listed = from_packets(container, stream)
-        found = _list_by_decoding(source, listed, beat) if isinstance(listed, str) else listed
+        found = _list_by_decoding(source, listed, beat, quiet) if isinstance(listed, str) else listed
         FRAME_LISTS.put(source, found)
     return found
 
@@ -171,41 +203,54 @@ def _errors_of(file: str | ShardMember) -> Iterator[None]:
         raise DecodeError(str(file), one_line(error)) from None
 
 
-def _read(
-    source: Source, size: int, choose: ChooseFrames, start: float | None, end: float | None, square: Square | None
-) -> Reading:
-    frames = frame_list(source)
+def _silent(read: int, wanted: int) -> None:
+    """Tell nobody."""
+
+
+def _read(source: Source, size: int, parts: Sequence[Part], square: Square | None, beat: Beat) -> list[Reading]:
+    frames = frame_list(source, partial(beat, 0, 0))
     while True:
-        first, stop = frames.part(start, end)
-        indices = _chosen(choose, frames, first, stop)
+        bounds = [frames.part(part.start, part.end) for part in parts]
+        each = [_chosen(part.choose, frames, *bound) for part, bound in zip(parts, bounds, strict=True)]
         try:
-            pixels = _pixels(source, size, frames, indices, square)
+            pixels = _pixels(source, size, frames, np.concatenate(each), square, beat)
         except NotAsListed as error:
-            # Each round trusts less of what the file says: packets, then time stamps, then nothing but the decoder.
-            if not frames.decoded:
-                frames = _list_by_decoding(source, str(error))
-            elif frames.stamps is not None:
-                frames = frames.counted(str(error))
-            else:
-                raise ValueError(str(error)) from None
-            FRAME_LISTS.put(source, frames)
+            frames = _trusting_less(source, frames, error, beat)
             continue
 
         way = "in order" if frames.stamps is None else "by seeking"
-        return Reading(pixels, indices, frames.times[indices], f"PyAV, {way}", frames.reason)
+        ends = np.cumsum([len(indices) for indices in each])[:-1]
+        return [
+            Reading(own, indices, frames.times[indices], f"PyAV, {way}", frames.reason)
+            for own, indices in zip(np.split(pixels, ends), each, strict=True)
+        ]
 
 
-def _read_animation(
-    file: str | ShardMember,
-    size: int,
-    choose: ChooseFrames,
-    start: float | None,
-    end: float | None,
-    square: Square | None,
-) -> Reading:
+def _trusting_less(source: Source, frames: FrameList, error: NotAsListed, beat: Beat) -> FrameList:
+    """The list to try next, where reading by `frames` failed; ValueError where nothing is left.
+
+    Each trusts less of what the file says: which pictures may be left out, then packets, then time stamps, then nothing
+    but the decoder.
+    """
+    if frames.disposable.any() and not isinstance(error, Undecodable):
+        frames = frames.with_all_decoded()
+    elif not frames.decoded:
+        frames = _list_by_decoding(source, str(error), partial(beat, 0, 0), quiet=False)
+    elif frames.stamps is not None and isinstance(error, Undecodable):
+        # The damage is here: other parts of the file can still be found by their time stamps.
+        return frames.counted(str(error))
+    elif frames.stamps is not None:
+        frames = frames.counted(str(error))
+    else:
+        raise ValueError(str(error)) from None
+    FRAME_LISTS.put(source, frames)
+    return frames
+
+
+def _read_animation(file: str | ShardMember, size: int, part: Part, square: Square | None) -> Reading:
     frames = list_animation(file)
-    first, stop = frames.part(start, end)
-    indices = _chosen(choose, frames, first, stop)
+    first, stop = frames.part(part.start, part.end)
+    indices = _chosen(part.choose, frames, first, stop)
     pixels = read_animation(file, size, indices, None if square is None else partial(_squared, square))
     return Reading(pixels, indices, frames.times[indices], "Pillow", frames.reason)
 
@@ -215,10 +260,17 @@ def _chosen(choose: ChooseFrames, frames: FrameList, first: int, stop: int) -> n
     return first + (choose.choose(frames.times[first:stop]) if isinstance(choose, ByTime) else choose(stop - first))
 
 
-def _pixels(source: Source, size: int, frames: FrameList, indices: np.ndarray, square: Square | None) -> np.ndarray:
+def _pixels(
+    source: Source, size: int, frames: FrameList, indices: np.ndarray, square: Square | None, beat: Beat
+) -> np.ndarray:
     """(T, size, size, 3) uint8; a frame is decoded and resized once, however often it is wanted."""
     wanted, places = np.unique(indices, return_inverse=True)
     pixels = np.empty((len(indices), size, size, 3), np.uint8)
+
+    # The places of each wanted frame, one after the other.
+    by_frame = np.argsort(places, kind="stable")
+    first_place = np.searchsorted(places[by_frame], np.arange(len(wanted) + 1))
+    progress = [0]  # of all parts together
 
     def read_part(part: np.ndarray) -> Iterator[None]:
         # Of one size; of whole frames, by each size that the video has.
@@ -226,12 +278,15 @@ def _pixels(source: Source, size: int, frames: FrameList, indices: np.ndarray, s
         first = int(np.searchsorted(wanted, part[0]))
 
         with opened(source) as (container, stream):
-            for number, frame in enumerate(frames_at(container, stream, frames, part), start=first):
+            found = frames_at(container, stream, frames, part, lambda: beat(progress[0], len(wanted)))
+            for number, frame in enumerate(found, start=first):
                 side = (size, size) if square is None else (frame.width, frame.height)
                 if side not in shrinkers:
                     shrinkers[side] = Shrinker(source.name, *side)
                 picture = shrinkers[side].shrink(frame)
-                pixels[places == number] = picture if square is None else _squared(square, picture)
+                own_places = by_frame[first_place[number] : first_place[number + 1]]
+                pixels[own_places] = picture if square is None else _squared(square, picture)
+                progress[0] += 1
                 yield
 
     run_side_by_side([read_part(part) for part in parts_to_read(frames, wanted, torch.get_num_threads())])
@@ -243,12 +298,19 @@ def _squared(square: Square, picture: np.ndarray) -> np.ndarray:
     return square(torch.from_numpy(picture.copy()).permute(2, 0, 1)).permute(1, 2, 0).numpy()
 
 
-def _list_by_decoding(source: Source, doubt: str, beat: Callable[[], None] | None = None) -> FrameList:
-    if beat is None:
+def _list_by_decoding(source: Source, doubt: str, beat: Callable[[], None], quiet: bool) -> FrameList:
+    refusal = FRAME_LISTS.refusal(source)
+    if refusal is not None:
+        raise ValueError(refusal)
+    if not quiet:
         warn_once(
             "listing",
             f"{source.name}: is decoded to its end to find its frames ({doubt}), once in each process; "
             "scripts.preprocess_videos makes files that need not be",
         )
-    with opened(source) as (container, stream):
-        return by_decoding(container, stream, doubt, beat or (lambda: None))
+    try:
+        with opened(source) as (container, stream):
+            return by_decoding(container, stream, doubt, beat)
+    except ValueError as error:
+        FRAME_LISTS.refuse(source, str(error))
+        raise

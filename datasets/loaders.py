@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Any
 
 from datasets.mixing import Item, Mixture, Source
+from datasets.reading import Told
 from datasets.samples import collate
 from datasets.video_text import VideoTextDataset
 from datasets.watching import BatchLists, WatchedLoader
@@ -135,11 +136,21 @@ def evaluation_loader(
     world_size: int,
     workers: int,
     sample_timeout: float = SAMPLE_TIMEOUT,
+    timeout_per_frame: bool = False,
+    tell: Told | None = None,
 ) -> WatchedLoader:
     """Every video once over all ranks: those at rank, rank + world_size, ...; `batch_size` is per process.
 
     The last batch may be smaller, and a rank may have no batch. A video that is not read within `sample_timeout`
-    seconds, or that kills two workers, counts as unreadable.
+    seconds, or that kills two workers, counts as unreadable; `timeout_per_frame` and `tell` as for `WatchedLoader`.
     """
     share = _Share(len(dataset), batch_size, rank, world_size)
-    return WatchedLoader(dataset, share, collate, workers=workers, sample_timeout=sample_timeout)
+    return WatchedLoader(
+        dataset,
+        share,
+        collate,
+        workers=workers,
+        sample_timeout=sample_timeout,
+        timeout_per_frame=timeout_per_frame,
+        tell=tell,
+    )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from datasets import sampling
-from datasets.reading import Line
+from datasets.reading import Watched
 from datasets.samples import Sample
 from datasets.video_text import VideoTextDataset
 
@@ -106,7 +106,7 @@ class Mixture(Dataset):
         sample = self.sources[item.source].data[item.epoch, item.row, item.draw]
         return replace(sample, source=item.source) if self.mixing == "batch" else sample
 
-    def watch(self, line: Line) -> None:
+    def watch(self, line: Watched) -> None:
         """Report on this line of a worker which file is being read."""
         for source in self.sources:
             source.data.watch(line)

@@ -1,20 +1,21 @@
 """Records as samples: read, sample, clean up, augment; a file that cannot be read is remembered and replaced."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Literal
+from itertools import groupby
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets import decode, sampling, transforms
-from datasets.clip_cache import ClipCache
+from datasets.clip_cache import ClipCache, check_cacheable
+from datasets.clip_reader import ClipReader, Frames, NewGenerator
 from datasets.framing import Framing
 from datasets.pairs import PairTable
-from datasets.reading import Line
+from datasets.reading import Watched
 from datasets.samples import Clip, Failure, Sample
 
 MAX_TRIES = 100
@@ -80,7 +81,9 @@ class VideoTextDataset(Dataset):
         self._texts = texts
         self._reasons: dict[int, str] = {}
         self._excluded: dict[str, str] = {}
-        self._line: Line | None = None
+        self._line: Watched | None = None
+        self._reader = ClipReader(framing, num_frames)
+        self._read_ahead: dict[int, Frames] = {}
         self._cache = None if cache_bytes is None else self._new_cache(cache_bytes)
 
         # The rows of each video, one after the other; training on pairs has no use for them.
@@ -117,6 +120,37 @@ class VideoTextDataset(Dataset):
         assert not self.training, "training takes (epoch, item)"
         return self._evaluation_sample(item)
 
+    def __getitems__(self, items: Sequence[Any]) -> list[Sample]:
+        """The samples of a batch, as loaders ask for them.
+
+        In evaluation, neighbours that are parts of the same file are read in one pass.
+        """
+        if self.training:
+            return [self[item] for item in items]
+
+        samples = []
+        for path, parts in groupby(items, self.table.path):
+            videos = list(parts)
+            self._read_together(path, videos)
+            samples += [self[video] for video in videos]
+            self._read_ahead.clear()
+        return samples
+
+    def _read_together(self, path: str, videos: Sequence[int]) -> None:
+        """Read several parts of a file ahead; if that fails, each is read by itself, which names what is wrong."""
+        file = self.table.file(videos[0])
+        videos = [video for video in dict.fromkeys(videos) if video not in self._reasons]
+        if self._cache is not None or len(videos) < 2 or path in self._excluded or decode.is_still(file):
+            return
+
+        try:
+            with self._reading(path):
+                parts = [self._part(video, epoch=0, draw=video) for video in videos]
+                found = self._reader.parts(file, parts, self._rng_of_pixels(0, videos[0]), self._beat)
+        except decode.DecodeError:
+            return
+        self._read_ahead = dict(zip(videos, found, strict=True))
+
     def _evaluation_sample(self, video: int) -> Sample:
         """A video with its first text or all of them; without a clip if the file cannot be read."""
         clip, failed = None, []
@@ -141,8 +175,8 @@ class VideoTextDataset(Dataset):
         start, end = self._span(video, epoch=0, draw=video)
         return decode.read_times(self.table.file(video), self._chooser(video, 0, video), start, end)
 
-    def watch(self, line: Line) -> None:
-        """Write the file being read to `line`, so that the parent process can name it if this worker hangs."""
+    def watch(self, line: Watched) -> None:
+        """Tell `line` which file is being read, so that the parent process can name it if this worker hangs."""
         self._line = line
 
     def exclude(self, reasons: Mapping[str, str]) -> bool:
@@ -265,7 +299,7 @@ class VideoTextDataset(Dataset):
         rng = sampling.generator("augmentation", self.seed, epoch, draw)
         if decode.is_still(self.table.file(video)):
             image = decode.read_image(self.table.file(video))
-            return self._still(transforms.augment_image(image, self.framing.size, rng))
+            return self._reader.still(transforms.augment_image(image, self.framing.size, rng))
         pixels, times = self._read(video, epoch, draw)
         return transforms.augment_clip(pixels, self.framing.size, rng), times
 
@@ -283,26 +317,24 @@ class VideoTextDataset(Dataset):
 
     def _decode(self, video: int, epoch: int, draw: int) -> tuple[Tensor, Tensor]:
         """The clip before operations, from its file."""
-        file, size = self.table.file(video), self.framing.read_size
-
-        # ffmpeg resizes while it decodes; any other interpolation needs whole frames, and makes squares of them.
-        square = None if self.framing.interpolation == "ffmpeg" else partial(self._square, epoch, draw)
+        if video in self._read_ahead:
+            return self._read_ahead.pop(video)
+        file, new_rng = self.table.file(video), self._rng_of_pixels(epoch, draw)
         if decode.is_still(file):
-            image = decode.read_image(file)
-            return self._still(transforms.resize_image(image, size) if square is None else square(image))
+            return self._reader.image(file, new_rng)
+        return self._reader.parts(file, [self._part(video, epoch, draw)], new_rng, self._beat)[0]
 
-        start, end = self._span(video, epoch, draw)
-        clip = decode.read(file, size, self._chooser(video, epoch, draw), start, end, square)
-        return torch.from_numpy(clip.frames).permute(0, 3, 1, 2), torch.from_numpy(clip.times)
+    def _part(self, video: int, epoch: int, draw: int) -> decode.Part:
+        """Which frames of a video are read. DecodeError if the sample shows no part of it."""
+        return decode.Part(self._chooser(video, epoch, draw), *self._span(video, epoch, draw))
 
-    def _still(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """An image (3, H, W) as a clip in which nothing moves."""
-        return image.expand(self.num_frames, -1, -1, -1), torch.zeros(self.num_frames, dtype=torch.float64)
+    def _rng_of_pixels(self, epoch: int, draw: int) -> NewGenerator:
+        """What all pixels of a clip are drawn by."""
+        return partial(sampling.generator, "augmentation", self.seed, epoch, draw)
 
-    def _square(self, epoch: int, draw: int, frame: Tensor) -> Tensor:
-        """A frame as a square; what is drawn for it is the same for all frames of a clip."""
-        # Frames come one after the other: a new generator each time makes it one draw for the whole clip.
-        return self.framing.square(frame, sampling.generator("augmentation", self.seed, epoch, draw))
+    @property
+    def _beat(self) -> decode.Beat | None:
+        return None if self._line is None else self._line.beat
 
     def _chooser(self, video: int, epoch: int, draw: int) -> decode.ChooseFrames:
         """What chooses the frames of a video, given its length."""
@@ -312,14 +344,5 @@ class VideoTextDataset(Dataset):
         return sampling.chooser(self.sampling, self.num_frames, new_rng)
 
     def _new_cache(self, cache_bytes: int) -> ClipCache:
-        if self._part_is_random:
-            raise ValueError(
-                f"data.cache: memory has no effect with {self.sampling} sampling, which takes other frames each epoch; "
-                "set data.cache=none"
-            )
-        if self.framing.is_random:
-            raise ValueError(
-                f"data.cache: memory has no effect with video.augment {self.framing.augment}, which takes other pixels "
-                "each epoch; set data.cache=none"
-            )
+        check_cacheable(self.sampling, self._part_is_random, self.framing)
         return ClipCache(self.table.num_videos, self.num_frames, self.framing.read_size, cache_bytes)

@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from datasets.reading import Board, Line, Reading, begin_work
+from datasets.reading import Board, OwnLine, Reading, Told, Watched, begin_work
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class WatchedData(Protocol):
 
     def __getitem__(self, item: Any) -> Any: ...
 
-    def watch(self, line: Line) -> None:
+    def watch(self, line: Watched) -> None:
         """Report on this line which file is being read."""
 
     def exclude(self, reasons: Mapping[str, str]) -> bool:
@@ -61,6 +61,9 @@ class WatchedLoader:
     seconds or if a second worker dies while reading it. Dead workers are replaced. No other batch changes. With
     `workers=0`, nothing is watched. `persistent` workers stay alive after the last batch.
 
+    With `timeout_per_frame`, `sample_timeout` counts from the last decoded frame: for files that take long to read.
+    `tell` is told how far files are read while a batch is waited for.
+
     Errors raised by `data` are passed on; ValueError if the workers are restarted 20 times without a batch.
     """
 
@@ -73,7 +76,10 @@ class WatchedLoader:
         workers: int,
         sample_timeout: float,
         persistent: bool = False,
+        timeout_per_frame: bool = False,
+        tell: Told | None = None,
     ) -> None:
+        self._timeout_per_frame, self._tell = timeout_per_frame, tell
         self.data, self.lists, self._collate = data, lists, collate
         self.workers, self.sample_timeout, self.persistent = workers, sample_timeout, persistent and workers > 0
 
@@ -93,6 +99,8 @@ class WatchedLoader:
         self.lists.delivered = 0
         if self._outdated or not self.persistent:
             self._end_workers()
+        if self._tell is not None and not self.workers:
+            self.data.watch(OwnLine(self._tell))
         self._start()  # now, so that workers read ahead while the trainer does something else
         return iter(self._next, None)
 
@@ -187,7 +195,9 @@ class WatchedLoader:
     def _look_after_workers(self, died: bool) -> None:
         """Kill hung workers, exclude what they read, and restart if needed; `died` if a worker is known to be dead."""
         now, alive = time.monotonic_ns(), {child.pid for child in multiprocessing.active_children()}
-        readings = self._board.readings()
+        readings = self._board.readings(self._timeout_per_frame)
+        if self._tell is not None:
+            self._tell(self._board.progress())
 
         dead = [reading for reading in readings if reading.process not in alive]
         late = {
@@ -202,7 +212,8 @@ class WatchedLoader:
         for reading in dead:
             self._mourn(reading)
         for reading in hung:
-            self._give_up(reading.path, f"not read within {self.sample_timeout:g} seconds")
+            what = "no frame of it was read" if self._timeout_per_frame else "not read"
+            self._give_up(reading.path, f"{what} within {self.sample_timeout:g} seconds")
         for reading in readings:
             # Also kill workers that opened the same file a little later: they will hang as well.
             if reading.path in {other.path for other in hung} and reading not in dead:

@@ -36,3 +36,17 @@ class PixelFeatures(NamedTuple):
 
     tokens: Tensor
     embedding: Tensor | None
+
+
+class VideoWindows(NamedTuple):
+    """Embeddings of windows over a video and of the whole, unit length, float32, on the CPU.
+
+    Attributes:
+        embedding: (E,), of the whole.
+        windows: (W, E), of the windows, in order of time.
+        spans: (W, 2) float64, when each window starts and ends, in seconds from the video's first frame.
+    """
+
+    embedding: Tensor
+    windows: Tensor
+    spans: Tensor

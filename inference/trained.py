@@ -11,7 +11,8 @@ import torch
 from configs.load import load_any, load_to_evaluate
 from configs.schema import CONFIG_CLASSES, TASKS, CaptionConfig, TaskConfig
 from datasets.annotations.manifest import check_times
-from datasets.records import VideoTextRecord
+from datasets.decode import DecodeError, duration
+from datasets.records import VideoTextRecord, is_image
 from engine.checkpoint_folder import CONFIG, WEIGHTS
 from engine.hub import Checkpoint
 from tasks.base import VideoTextTask
@@ -98,6 +99,16 @@ def records_of(videos: Video | Sequence[Video], start: Seconds, end: Seconds) ->
             raise ValueError(f"{path}: {error}") from None
         records.append(VideoTextRecord(path, ("",), first, last))
     return records
+
+
+def duration_of(video: Video) -> float:
+    """How long a video is, in seconds; ValueError if it cannot be read, or is an image."""
+    if is_image(str(video)):
+        raise ValueError(f"{video}: is an image, which has no windows; give a video")
+    try:
+        return duration(str(Path(video).absolute()))
+    except DecodeError as error:
+        raise ValueError(f"{video}: cannot be read ({error.reason}); give another file") from None
 
 
 def _each(times: Seconds, count: int) -> Sequence[float | None]:

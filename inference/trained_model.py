@@ -7,21 +7,25 @@ T frames, L patches a frame.
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from datasets.progress import FileProgress
+from datasets.reading import OwnLine
 from datasets.samples import Clip, collate
 from datasets.text import check_text, has_words
+from engine.distributed import is_main
 from engine.hub import Checkpoint
 from engine.precision import Precision, autocast
-from inference.outputs import EncodedTokens, Match, PixelFeatures
-from inference.trained import CAN_DO, Seconds, Video, abilities_of, records_of
+from inference.features.windows import Windows, ends_read
+from inference.outputs import EncodedTokens, Match, PixelFeatures, VideoWindows
+from inference.trained import CAN_DO, Seconds, Video, abilities_of, duration_of, records_of
 from models.parts.features import VideoFeatures
-from tasks.base import VideoTextTask, progress_bar
+from tasks.base import VideoTextTask
 from tasks.caption import CaptionTask
 from tasks.clips import clip_tokens, encode_clip
 from tasks.data import clean_up, video_text
@@ -76,6 +80,31 @@ class TrainedModel:
         first = 0 if isinstance(videos, Video) else slice(None)
         embedding = torch.cat(embeddings)[first]
         return VideoFeatures(torch.cat(tokens)[first], embedding) if return_tokens else embedding
+
+    def encode_windows(
+        self,
+        video: Video,
+        window: float,
+        stride: float | None = None,
+        start: float | None = None,
+        end: float | None = None,
+    ) -> VideoWindows:
+        """Embeddings of a long video, or of a part of it, and of windows over it, so that a moment can be found.
+
+        Windows of `window` seconds begin each `stride` seconds, by default one after the other. Together they cover the
+        video: the last one ends with it and may be shorter. A video that fits into a window is its only window.
+        ValueError if the stride leaves gaps, or if the video does not say how long it is.
+        """
+        windows = Windows(window, window if stride is None else stride)
+        last = duration_of(video) if end is None else end
+        spans = list(windows.spans(start or 0.0, last))
+        starts, ends = [first for first, _ in spans], ends_read(spans, end)
+
+        embeddings = self.encode_video([video] * (1 + len(spans)), [start, *starts], [end, *ends])
+        assert isinstance(embeddings, Tensor)
+        if not spans:
+            return VideoWindows(embeddings[0], embeddings, torch.tensor([[start or 0.0, last]], dtype=torch.float64))
+        return VideoWindows(embeddings[0], embeddings[1:], torch.tensor(spans, dtype=torch.float64))
 
     def encode_text(self, texts: str | Sequence[str]) -> Tensor:
         """Embeddings (P, E), unit length, float32, on the CPU; (E,) for a single text."""
@@ -213,11 +242,15 @@ class TrainedModel:
         """Positions and clips on the CPU, batch by batch."""
         data = video_text(self.config, records_of(videos, start, end), training=False)
         parts = [range(len(data))[first : first + VIDEOS_AT_ONCE] for first in range(0, len(data), VIDEOS_AT_ONCE)]
-        for part in progress_bar(parts, "videos") if len(parts) > 1 else parts:
-            batch = collate([data[position] for position in part])
-            for failure in batch["failed"]:
-                raise ValueError(f"{failure['video']}: cannot be read ({failure['reason']}); give another file")
-            yield list(part), batch["clip"]
+        with closing(FileProgress(len(data), "videos or parts", shown=is_main())) as progress:
+            data.watch(OwnLine(progress.reading))
+            for part in parts:
+                batch = collate(data.__getitems__(part))
+                for failure in batch["failed"]:
+                    raise ValueError(f"{failure['video']}: cannot be read ({failure['reason']}); give another file")
+                progress.encoding(batch["names"])
+                yield list(part), batch["clip"]
+                progress.advance(len(part))
 
     def _tokenized(self, texts: str | Sequence[str], max_tokens: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Ids and mask of the texts, cleaned as in training, in batches."""

@@ -217,7 +217,7 @@ class _Encoder:
 def _timeline(source: Path, seconds: float | None, beat: Callable[[], None]) -> Timeline:
     """ValueError if there are no frames, or the file ends before its own index says."""
     try:
-        frames = frame_list(source_of(str(source)), beat)
+        frames = frame_list(source_of(str(source)), beat, quiet=True)
     except DecodeError as error:
         raise ValueError(error.reason) from None
     with opened(source_of(str(source))) as (container, stream):

@@ -5,8 +5,9 @@ ISO/IEC 14496-2 (MPEG-4 part 2).
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
-H264_IDR, H264_SEI, H264_SPS = 5, 6, 7
+H264_IDR, H264_SEI, H264_SPS, H264_PPS = 5, 6, 7, 8
 RECOVERY_POINT = 6
 HEVC_BLA, HEVC_RANDOM_ACCESS = range(16, 19), range(16, 22)
 HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
@@ -66,19 +67,22 @@ def may_code_fields(codec: str, data: bytes, extradata: bytes | None) -> bool:
     """Whether two packets may make one frame: H.264, unless all its parameter sets exclude fields."""
     if codec != "h264":
         return False
-
-    # Parameter sets are in the header of the container, in `avcC` form or between start codes, and in the packets.
-    parameter_sets = []
-    if extradata and extradata[0] == 1 and len(extradata) > 8:
-        parameter_sets = [extradata[8 : 8 + int.from_bytes(extradata[6:8], "big")]]
-    elif extradata:
-        parameter_sets = [unit for unit in _between_start_codes(extradata) if unit[0] & 31 == H264_SPS]
-    parameter_sets += [unit for unit in units(codec, data, extradata) if unit[0] & 31 == H264_SPS]
-
     try:
-        return not parameter_sets or not all(_frames_only(unit) for unit in parameter_sets)
+        parameters = [parse_h264_parameters(unit) for unit in h264_parameter_sets(data, extradata)]
     except IndexError:  # a parameter set is cut off
         return True
+    return not all(found.frames_only for found in parameters) or not parameters
+
+
+def h264_parameter_sets(data: bytes, extradata: bytes | None) -> list[bytes]:
+    """The sequence parameter sets in the header of the container and in a packet."""
+    # In the header they are in `avcC` form or between start codes.
+    found = []
+    if extradata and extradata[0] == 1 and len(extradata) > 8:
+        found = [extradata[8 : 8 + int.from_bytes(extradata[6:8], "big")]]
+    elif extradata:
+        found = [unit for unit in _between_start_codes(extradata) if unit[0] & 31 == H264_SPS]
+    return found + [unit for unit in units("h264", data, extradata) if unit[0] & 31 == H264_SPS]
 
 
 def units(codec: str, data: bytes, extradata: bytes | None) -> Iterator[bytes]:
@@ -144,10 +148,24 @@ def _without_emulation(unit: bytes) -> bytes:
     return unit.replace(b"\x00\x00\x03", b"\x00\x00")
 
 
-def _frames_only(parameter_set: bytes) -> bool:
-    """`frame_mbs_only_flag` of an H.264 sequence parameter set (7.3.2.1.1).
+class H264Parameters(NamedTuple):
+    """What a sequence parameter set says.
 
-    The fields before it have variable lengths, so all of them have to be read.
+    Attributes:
+        frames_only: `frame_mbs_only_flag`: there are no fields.
+        frame_num_bits: how many bits of a slice header `frame_num` has.
+        separate_planes: whether each colour is coded by itself.
+    """
+
+    frames_only: bool
+    frame_num_bits: int
+    separate_planes: bool
+
+
+def parse_h264_parameters(parameter_set: bytes) -> H264Parameters:
+    """Read a sequence parameter set (7.3.2.1.1); IndexError if it is cut off.
+
+    Fields have variable lengths, so all of them up to the last one wanted have to be read.
     """
     bits = _Bits(_without_emulation(parameter_set[1:]))
     profile = bits.read(8)
@@ -155,18 +173,19 @@ def _frames_only(parameter_set: bytes) -> bool:
     bits.golomb()  # seq_parameter_set_id
 
     # High profiles: chroma format, bit depths, and perhaps scaling matrices.
+    separate_planes = False
     if profile in HIGH_PROFILES:
         chroma = bits.golomb()
         if chroma == 3:
-            bits.read(1)
+            separate_planes = bool(bits.read(1))
         bits.golomb(), bits.golomb(), bits.read(1)
         if bits.read(1):
             for number in range(8 if chroma != 3 else 12):
                 if bits.read(1):
                     bits.skip_scaling_list(16 if number < 6 else 64)
 
-    # How the order of display is coded.
-    bits.golomb()  # log2_max_frame_num
+    # How pictures are numbered, and how the order of display is coded.
+    frame_num_bits = bits.golomb() + 4
     order = bits.golomb()
     if order == 0:
         bits.golomb()
@@ -178,7 +197,7 @@ def _frames_only(parameter_set: bytes) -> bool:
 
     # Number of reference frames, gaps in frame numbers, width and height; then the flag.
     bits.golomb(), bits.read(1), bits.golomb(), bits.golomb()
-    return bool(bits.read(1))
+    return H264Parameters(bool(bits.read(1)), frame_num_bits, separate_planes)
 
 
 class _Bits:

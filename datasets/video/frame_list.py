@@ -6,7 +6,7 @@ beginning. Listing packets costs a fraction of decoding them, but only in some c
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import av
 import numpy as np
@@ -16,6 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from datasets.video import bitstream
+from datasets.video.references import References
 
 STAMPED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv")
 """Containers that store the time and the boundaries of every packet."""
@@ -32,8 +33,9 @@ class FrameList:
     `times` (N,) are seconds from the first frame; the last frame is shown until `length` seconds. `stamps` (N,) are the
     time stamps of the frames in ticks; None if they do not identify the frames, which then have to be counted. `sizes`
     and `packet_stamps` (P,) identify the packets, in decoding order; `starts` are the positions of packets at which
-    decoding may begin. `reason` says in words how the list was made. `first_stamp` is the time stamp of the first
-    frame; None if the times follow from the frame rate.
+    decoding may begin, and `disposable` (P,) says which packets hold a picture that no other refers to. `reason` says
+    in words how the list was made. `first_stamp` is the time stamp of the first frame; None if the times follow from
+    the frame rate.
     """
 
     times: np.ndarray
@@ -44,6 +46,7 @@ class FrameList:
     packet_stamps: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     sizes: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     starts: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    disposable: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
     first_stamp: int | None = None
 
     def __len__(self) -> int:
@@ -52,6 +55,10 @@ class FrameList:
     def counted(self, doubt: str) -> "FrameList":
         """The same list for a reader that has to count frames, because time stamps do not identify them."""
         return FrameList(self.times, self.length, self.decoded, f"{self.reason}; {doubt}", first_stamp=self.first_stamp)
+
+    def with_all_decoded(self) -> "FrameList":
+        """The same list for a reader that leaves out no picture between those that are wanted."""
+        return replace(self, disposable=np.zeros_like(self.disposable))
 
     def part(self, start: float | None, end: float | None) -> tuple[int, int]:
         """The index of the first frame from `start` to `end` seconds, and the index after the last.
@@ -83,6 +90,7 @@ class _Packets:
 
     def __post_init__(self) -> None:
         self.codec, self.extradata = self.stream.codec_context.name, self.stream.codec_context.extradata
+        self.references = References(self.codec, self.extradata)
 
     def add(self, packet: av.Packet) -> None:
         """Add a packet that is not empty."""
@@ -99,6 +107,8 @@ class _Packets:
             self.doubt = self.doubt or "a packet is damaged"
         if position == 0 and not packet.is_keyframe:
             self.doubt = "it begins within a group of pictures"
+
+        self.references.add(packet)
 
         # Copying the bytes of every packet is slow: look only at those that may tell something.
         needs_bytes = packet.is_keyframe or codec in ("vp8", "vp9", "mpeg4")
@@ -259,6 +269,7 @@ def _assemble(
     is_unique = len(set(packet_stamps)) == len(packets.stamps) and set(known) <= set(packet_stamps)
     if not (is_unique and packets.starts and _times_are_stored(container, packets)):
         return FrameList(times, length, decoded, reason, first_stamp=known[0])
+    starts = np.array(packets.starts, np.int64)
     return FrameList(
         times,
         length,
@@ -267,7 +278,9 @@ def _assemble(
         ticks,
         np.array(packet_stamps, np.int64),
         np.array(packets.sizes, np.int64),
-        np.array(packets.starts, np.int64),
+        starts,
+        # A list made by decoding is that of a file whose packets are not one frame each.
+        packets.references.disposable(starts) & (not decoded),
         known[0],
     )
 

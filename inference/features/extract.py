@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 from configs.load import to_dict
 from datasets.loaders import SAMPLE_TIMEOUT, evaluation_loader
+from datasets.progress import FileProgress
 from datasets.records import VideoTextRecord
 from engine.distributed import (
     done_by_main,
     gather_objects,
+    is_main,
     rank,
     world_size,
 )
@@ -23,7 +25,6 @@ from inference.api import TrainedModel, load_model
 from inference.features.folder import FAILED, FEATURES, FeatureFolder, PartWriter
 from inference.features.sources import Clip, clips_of
 from inference.features.windows import Windows, with_windows
-from tasks.base import progress_bar
 from tasks.data import video_text
 
 
@@ -88,6 +89,7 @@ def extract(
 ) -> dict[str, str]:
     """Encode this process's share of the clips into parts; returns why files could not be read, by path."""
     records = [VideoTextRecord(clip.video, ("",), clip.start, clip.end) for clip in clips]
+    progress = FileProgress(len(range(rank(), len(clips), world_size())), "videos or windows", shown=is_main())
     loader = evaluation_loader(
         video_text(model.config, records, training=False),
         batch_size=batch_size,
@@ -95,20 +97,25 @@ def extract(
         world_size=world_size(),
         workers=workers,
         sample_timeout=SAMPLE_TIMEOUT,
+        timeout_per_frame=True,
+        tell=progress.reading,
     )
 
     writer = PartWriter(folder)
     reasons: dict[str, str] = {}
-    for batch in progress_bar(loader, "batches of videos"):
+    for batch in loader:
         reasons |= {failure["video"]: failure["reason"] for failure in batch["failed"]}
         if batch["clip"] is not None:
+            progress.encoding(batch["names"])
             features = model.encode_clips(batch["clip"])
             found = {"tokens": features.tokens}
             if features.embedding is not None:
                 found["embeddings"] = features.embedding
             kept = {name: found[name].float().cpu().numpy() for name in folder.arrays}
             writer.add([clips[position] for position in batch["index"].tolist()], kept)
+        progress.advance(len(batch["index"]) + len(batch["failed"]))
 
+    progress.close()
     writer.write()
     return reasons
 

@@ -61,10 +61,16 @@ def with_windows(clips: Sequence[Clip], windows: Windows) -> list[Clip]:
             continue
 
         spans = list(windows.spans(clip.start or 0.0, end))
-        # The last window ends where the clip does: a file may be a little longer than it says.
-        found += [replace(clip, start=first, end=last) for first, last in spans[:-1]]
-        found += [replace(clip, start=spans[-1][0], end=clip.end)] if spans else []
+        found += [
+            replace(clip, start=first, end=last)
+            for first, last in zip([first for first, _ in spans], ends_read(spans, clip.end), strict=True)
+        ]
     return found
+
+
+def ends_read(spans: Sequence[tuple[float, float]], end: float | None) -> list[float | None]:
+    """Until when each window is read: the last one until `end`, for a file may be a little longer than it says."""
+    return [last for _, last in spans[:-1]] + [end] * bool(spans)
 
 
 def _length(clip: Clip) -> float | None:

@@ -106,8 +106,8 @@ def new_pages(size: int) -> mmap.mmap:
 def test_a_leak_is_found(real_data: Path, leak: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[object] = []
     keep: dict[str, Callable[[str], object]] = {"memory": lambda path: new_pages(50_000), "files": open}
-    reading = decode.Reading(np.zeros((1, 1, 1, 3)), np.zeros(1), np.zeros(1), "", "")
-    monkeypatch.setattr(decode, "_read", lambda source, *_: kept.append(keep[leak](source.address)) or reading)
+    readings = [decode.Reading(np.zeros((1, 1, 1, 3)), np.zeros(1), np.zeros(1), "", "")]
+    monkeypatch.setattr(decode, "_read", lambda source, *_: kept.append(keep[leak](source.address)) or readings)
     files = [str(real_data / "clips/hard/rot_0.mov")] * 8
     with pytest.raises(AssertionError, match="became" if leak == "memory" else "max"):
         assert_level(measure(files, 320, first_frames), len(files))

@@ -165,21 +165,22 @@ def test_training_replaces_what_it_cannot_read(records: list[VideoTextRecord]) -
 
 def test_a_bad_file_is_opened_once(records: list[VideoTextRecord], monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    real = decode.read
-    monkeypatch.setattr(decode, "read", lambda path, *rest: opened.append(path) or real(path, *rest))
+    real = decode.read_parts
+    monkeypatch.setattr(decode, "read_parts", lambda path, *rest: opened.append(path) or real(path, *rest))
     data = dataset(records)
     reasons = {str(data[epoch, index].failed) for epoch in range(5) for index in (2, 3)}
     assert opened.count(records[1].video) == 1 and len(reasons) == 1
 
 
 def test_what_was_read_before_does_not_show(records: list[VideoTextRecord], monkeypatch: pytest.MonkeyPatch) -> None:
-    def half_broken(path: str, size: int, choose: decode.ChooseFrames, *rest: object) -> decode.Reading:
+    def half_broken(path: str, size: int, parts: list[decode.Part], *rest: object) -> list[decode.Reading]:
+        choose = parts[0].choose
         if choose(20)[-1] > 16:
             raise decode.DecodeError(path, "the end is missing")
         frames = np.full((4, size, size, 3), choose(20)[0], dtype=np.uint8)
-        return decode.Reading(frames, choose(20), np.zeros(4), "none", "")
+        return [decode.Reading(frames, choose(20), np.zeros(4), "none", "")]
 
-    monkeypatch.setattr(decode, "read", half_broken)
+    monkeypatch.setattr(decode, "read_parts", half_broken)
     data = dataset(records, sampling="random")
     failures = set()
     for epoch in range(10):
@@ -208,7 +209,7 @@ def test_our_own_mistakes_name_the_file(records: list[VideoTextRecord], monkeypa
     def fail(*arguments: object) -> None:
         raise TypeError("a mistake")
 
-    monkeypatch.setattr(decode, "read", fail)
+    monkeypatch.setattr(decode, "read_parts", fail)
     with pytest.raises(TypeError, match="a mistake") as error:
         dataset(records)[0, 0]
     assert error.value.__notes__ == [f"while reading {records[0].video}"]
@@ -222,7 +223,7 @@ def test_cache_reads_a_video_once_and_keeps_what_precedes_augmentation(
         items = [0, 2, 3] if "training" in settings else [(epoch, index) for epoch in (0, 1) for index in (0, 1, 4, 5)]
         for item in items:
             assert torch.equal(plain[item].clip.pixels, cached[item].clip.pixels)
-        monkeypatch.setattr(decode, "read", lambda *rest: pytest.fail("read again"))
+        monkeypatch.setattr(decode, "read_parts", lambda *rest: pytest.fail("read again"))
         for item in items:
             cached[item]
         monkeypatch.undo()

@@ -22,6 +22,7 @@ from datasets.framing import Framing
 from datasets.loaders import TrainLoader, evaluation_loader
 from datasets.mixing import Mixture, Source
 from datasets.pairs import PairTable
+from datasets.reading import Progress
 from datasets.records import VideoTextRecord
 from datasets.samples import collate
 from datasets.video_text import VideoTextDataset
@@ -152,6 +153,41 @@ def test_evaluation_goes_on_without_what_hangs_or_kills(tmp_path: Path) -> None:
     # On a rank that has none of the two nothing is said.
     other = evaluation_loader(data, batch_size=8, rank=0, world_size=2, workers=1, sample_timeout=PATIENT)
     assert [batch["index"].tolist() for batch in other] == [[0, 2, 4]]
+
+
+class Slow(VideoTextDataset):
+    """Reading takes long, but frame after frame comes; of a file named `pipe` none does after the second."""
+
+    def _read(self, video: int, epoch: int, draw: int) -> tuple[Tensor, Tensor]:
+        beat = self._beat
+        assert beat is not None
+        for frame in range(15):
+            beat(frame, 15)
+            time.sleep(60 if self.table.path(video).endswith("pipe.png") and frame == 1 else 0.2)
+        return torch.zeros(2, 3, 16, 16, dtype=torch.uint8), torch.zeros(2)
+
+
+def test_what_takes_long_is_read_as_long_as_frames_come(tmp_path: Path) -> None:
+    records = images(tmp_path, 1, "pipe")
+    told: list[Progress] = []
+    data = Slow(PairTable.of(records), num_frames=2, framing=Framing(16), sampling="uniform", seed=0, training=False)
+    limits: dict[str, Any] = {"sample_timeout": 1.5, "timeout_per_frame": True, "tell": told.extend}
+    seen = list(evaluation_loader(data, batch_size=1, rank=0, world_size=1, workers=1, **limits))
+    assert [batch["index"].tolist() for batch in seen] == [[0], []]
+    reason = "no frame of it was read within 1.5 seconds"
+    assert named(seen) == [{"video": records[1].video, "reason": reason, "excluded": True}]
+    of_first = [progress.read for progress in told if progress.path == records[0].video]
+    assert of_first == sorted(of_first) and of_first[-1] > of_first[0] and {item.wanted for item in told} <= {0, 15}
+    assert told[-1].path == records[1].video and told[-1].read == 1
+
+
+def test_one_process_tells_how_far_it_is(tmp_path: Path) -> None:
+    records = images(tmp_path, 1)
+    data = Slow(PairTable.of(records), num_frames=2, framing=Framing(16), sampling="uniform", seed=0, training=False)
+    told: list[Progress] = []
+    list(evaluation_loader(data, batch_size=1, rank=0, world_size=1, workers=0, tell=told.extend))
+    assert [progress.path for progress in told] == [records[0].video] * 2
+    assert [(progress.read, progress.wanted) for progress in told] == [(5, 15), (10, 15)]
 
 
 def test_a_death_is_noticed_where_batches_are_waited_for_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 // The page: what is typed goes to the server, what comes back is shown. Text is only ever set as text, never as HTML.
 
-import { ask, asSentence, byId, inGroups, inSeconds, inWords, patiently, readAnswer, textOf } from "./requests.js";
+import { ask, asSentence, byId, inGroups, inSeconds, inWords, partOf, patiently, readAnswer, textOf } from "./requests.js";
 
 const { uploadMib, listed, total } = document.body.dataset;
 let chosen = null; // the video on the stage: {key, name, is_image, start, end}
@@ -58,6 +58,7 @@ function hitElement(video, rank) {
     find(".bar").classList.toggle("unlikely", !matches(video));
     find(".bar span").style.width = `${100 * (video.probability ?? 0)}%`;
     find(".scores").textContent = scoresOf(video);
+    find(".part").textContent = partOf(video);
   }
   const showProblem = (problem) => {
     find(".problem").hidden = false;
@@ -101,7 +102,7 @@ async function choose(video, button, playing) {
   byId("chosen").hidden = false;
   byId("stage-name").textContent = video.name;
   showSure(byId("sure"), video);
-  byId("why").textContent = video.cosine === undefined ? "" : scoresOf(video);
+  byId("why").textContent = video.cosine === undefined ? "" : [partOf(video), scoresOf(video)].filter(Boolean).join(" · ");
   for (const id of ["answers", "written", "drawings"]) byId(id)?.replaceChildren();
   if (byId("written")) byId("written").hidden = true;
   for (const status of document.querySelectorAll(".tool .status:not(.working)")) {

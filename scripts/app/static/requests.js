@@ -2,6 +2,9 @@
 
 export const byId = (id) => document.getElementById(id);
 export const inSeconds = (time) => `${Math.floor(time / 60)}:${(time % 60).toFixed(1).padStart(4, "0")}`;
+/** Which part of a video was found; empty where it is the whole. */
+export const partOf = ({ start = null, end = null }) =>
+  start === null && end === null ? "" : `${inSeconds(start ?? 0)} to ${end === null ? "the end" : inSeconds(end)}`;
 export const inWords = (number) => number.toFixed(2).replace("-", "−");
 export const inGroups = (number) => Number(number).toLocaleString("en");
 

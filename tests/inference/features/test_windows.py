@@ -1,15 +1,18 @@
 """Windows cover a video, and what is indexed by them is found by its best one."""
 
 import json
+import logging
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from datasets import decode, progress
 from datasets.decode import seconds
 from inference.api import load_model
-from inference.features.extract import ExtractionRequest
+from inference.features.extract import ExtractionRequest, run
 from inference.features.sources import Clip
 from inference.features.windows import Windows, with_windows
 from inference.search.index import VideoIndex
@@ -92,6 +95,64 @@ def test_features_of_windows_are_those_of_their_parts(root: Path, checkpoint: Pa
     with pytest.raises(SystemExit) as stop:
         main(command)
     assert stop.value.code == 2
+
+
+def test_windows_of_the_api_are_those_of_their_parts(root: Path, checkpoint: Path) -> None:
+    model, video = load_model(checkpoint, device="cpu"), root / "videos" / "long.mp4"
+    length = seconds(str(video))
+    assert length is not None
+    found = model.encode_windows(video, 0.5, 0.2)
+    spans = [tuple(span) for span in found.spans.tolist()]
+    assert spans == list(Windows(0.5, 0.2).spans(0.0, length)) and found.windows.shape[0] == len(spans) > 8
+    parts = [(0.0, None), *spans[:-1], (spans[-1][0], None)]
+    expected = [model.encode_video(video, start, end) for start, end in parts]
+    torch.testing.assert_close(torch.stack([found.embedding, *found.windows]), torch.stack(expected))
+
+    # Of a part; and of one that fits into a window.
+    part = model.encode_windows(video, 0.5, start=0.3, end=1.4)
+    torch.testing.assert_close(part.spans, torch.tensor([[0.3, 0.8], [0.8, 1.3], [1.3, 1.4]], dtype=torch.float64))
+    torch.testing.assert_close(part.windows[1], model.encode_video(video, 0.8, 1.3))
+    short = model.encode_windows(root / "videos" / "0.mp4", 60.0)
+    assert torch.equal(short.windows, short.embedding[None]) and short.spans[0, 0] == 0 and 0 < short.spans[0, 1] < 60
+
+    (root / "broken.mp4").write_bytes(b"no video")
+    for wrong, message in (("broken.mp4", "broken.mp4: cannot be read"), ("picture.png", "is an image")):
+        with pytest.raises(ValueError, match=message):
+            model.encode_windows(root / wrong, 1.0)
+
+
+def test_windows_of_a_file_are_read_in_one_pass(
+    root: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    every = decode.opened
+    monkeypatch.setattr(decode, "opened", lambda source: opened.append(source.name) or every(source))
+    windows = Windows(0.5, 0.1)
+    video = str(root / "videos" / "long.mp4")
+    request = ExtractionRequest(
+        source=Path(video), checkpoint=str(checkpoint), out=tmp_path / "features", windows=windows, batch_size=10
+    )
+    counts = run(request)
+    # One to list the frames, and one for each batch.
+    assert counts["failed"] == 0 and counts["videos"] > 20 and len(opened) <= 1 + -(-counts["videos"] // 10)
+
+
+def test_progress_is_logged_where_no_terminal_shows_it(
+    root: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr("datasets.reading.TELL_SECONDS", 0.0)
+    monkeypatch.setattr(progress.logger, "handlers", [caplog.handler])
+    monkeypatch.setattr(progress.logger, "level", logging.INFO)
+    request = ExtractionRequest(
+        source=root / "videos" / "long.mp4", checkpoint=str(checkpoint), out=tmp_path / "out", windows=Windows(1.0, 0.5)
+    )
+    run(request)
+    lines = [record.getMessage() for record in caplog.records if record.name == "datasets.progress"]
+    assert any(
+        re.fullmatch(r"0 of 5 videos or windows in 00:0\d, reading long.mp4: 3 of \d+ frames", line) for line in lines
+    )
+    assert lines[-1].endswith("encoding long.mp4")
 
 
 def test_a_search_finds_each_video_once_by_its_best_window(root: Path, checkpoint: Path, tmp_path: Path) -> None:
