@@ -120,22 +120,29 @@ class FaissIndex:
         """How many vectors in the lists belong to no row any more."""
         return int(self.meta["removed"])
 
-    def candidates(self, queries: NDArray, most: int, allowed: NDArray | None = None) -> list[NDArray]:
+    @cached_property
+    def _present(self) -> NDArray:
+        """Whether each id still belongs to a row, (ids,) bool."""
+        return self.rows >= 0
+
+    def candidates(
+        self, queries: NDArray, most: int, allowed: NDArray | None = None, probes: int | None = None
+    ) -> list[NDArray]:
         """About `most` rows for each query (Q, E) that are probably its nearest, in no order.
 
-        `allowed` (V,) bool selects rows.
+        `allowed` (V,) bool selects rows. `probes` lists are read, by default as many as were chosen at the build.
         """
         faiss = faiss_library()
-        queries = np.ascontiguousarray(queries, np.float32)
-        bitmap, selector = None, None
+        bits, selector = None, None
         if allowed is not None or self.removed:
-            ids = self.rows >= 0 if allowed is None else (self.rows >= 0) & allowed[self.rows]
-            bitmap = np.packbits(ids, bitorder="little")  # held here, as FAISS only points to it
-            selector = faiss.IDSelectorBitmap(len(self.rows), faiss.swig_ptr(bitmap))
+            ids = self._present if allowed is None else self._present & allowed[self.rows]
+            bits = np.packbits(ids, bitorder="little")  # FAISS only points to it, so it must live until the end
+            selector = faiss.IDSelectorBitmap(len(self.rows), faiss.swig_ptr(bits))
 
-        parameters = faiss.SearchParametersIVF(nprobe=min(self.probes, self.meta["lists"]), sel=selector)
+        parameters = faiss.SearchParametersIVF(nprobe=min(probes or self.probes, self.meta["lists"]), sel=selector)
+        queries = np.ascontiguousarray(queries, np.float32)
         scored = [part.search(queries, most, params=parameters) for part in self.parts]
-        del bitmap
+        del bits
 
         values = np.concatenate([value for value, _ in scored], axis=1)
         ids = np.concatenate([found for _, found in scored], axis=1)
@@ -153,18 +160,22 @@ class FaissIndex:
     ) -> list[Found]:
         """The best `most` rows for each query (Q, E), as `exact.search` returns them, but some may be missed.
 
-        `allowed` (V,) bool selects rows. With `group` (V,), each video is found once: more candidates are asked for
-        until there are enough videos.
+        `allowed` (V,) bool selects rows. With `group` (V,), each video is found once. More lists and candidates are
+        looked at until there are enough results, or no more to find.
         """
-        queries = np.ascontiguousarray(queries, np.float32)
-        wanted, limit = max(CANDIDATES * most, FEWEST_CANDIDATES), len(self.rows)
+        lists, limit = self.meta["lists"], len(self.rows)
+        wanted, probes = min(max(CANDIDATES * most, FEWEST_CANDIDATES), limit), self.probes
+        if allowed is not None:
+            # As many rows that pass the filter are compared as without it.
+            probes = min(lists, round(probes * len(allowed) / max(1, int(allowed.sum()))))
+
         while True:
-            listed = self.candidates(queries, min(wanted, limit), allowed)
+            listed = self.candidates(queries, wanted, allowed, probes)
             found = [vectors.in_order(rows, query, most, group) for rows, query in zip(listed, queries, strict=True)]
-            few = any(len(best.rows) < most and len(rows) >= wanted for best, rows in zip(found, listed, strict=True))
-            if group is None or not few or wanted >= limit:
+            is_cut = any(len(rows) >= wanted for rows in listed) and wanted < limit
+            if all(len(best.rows) >= most for best in found) or (probes >= lists and not is_cut):
                 return found
-            wanted *= 4
+            wanted, probes = min(4 * wanted, limit) if is_cut else wanted, min(4 * probes, lists)
 
 
 def build(

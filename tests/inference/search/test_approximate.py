@@ -89,6 +89,18 @@ def test_filters_and_windows_are_those_of_exact_search(folder: Path, stored: NDA
         assert [best.rows.tolist() for best in found] == [best.rows.tolist() for best in truth]
 
 
+def test_a_filter_of_what_is_far_from_the_text_finds_enough(folder: Path, stored: NDArray) -> None:
+    index, vectors, query = FaissIndex.open(folder, ["sum", 1]), Vectors(stored), queries()[:1]
+    furthest = np.argsort(vectors.scores(np.arange(COUNT), query[0]))[:400]
+    allowed = np.zeros(COUNT, bool)
+    allowed[furthest] = True
+    for most in (10, 100, 1000):
+        (found,) = index.search(vectors, query, most, allowed)
+        (truth,) = exact.search(vectors, query, most, np.sort(furthest))
+        assert len(found.rows) == min(most, 400)
+        assert recall([found], [truth]) > 0.9
+
+
 def test_new_and_removed_vectors_need_no_rebuild(stored: NDArray, tmp_path: Path) -> None:
     measured = {"videos": stored[::50]}
     first = build(tmp_path, Vectors(stored), ["a", 1], FaissSettings("flat"), measured)
