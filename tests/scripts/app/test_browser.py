@@ -59,6 +59,18 @@ def test_a_search_shows_the_best_first_and_plays_where_it_matches(page: Page, ma
     assert page.locator(".hit", has_text=BROKEN).locator(".problem").text_content().startswith(f"{BROKEN}: cannot be")
 
 
+def test_a_filter_says_what_it_does_not_understand(page: Page, made: Made) -> None:
+    page.locator(".filter summary").click()
+    page.fill("#where", f"folder={made.videos.name} colour=red")
+    page.fill("#paragraph", TEXT)
+    page.locator("#search button").click()
+    expect(page.locator("#search .status.wrong")).to_contain_text("'colour=red'")
+    page.fill("#where", "tag=none")
+    page.locator("#search button").click()
+    expect(page.locator("#results-facts")).to_contain_text("0 of")
+    expect(page.locator(".hit")).to_have_count(0)
+
+
 def test_questions_captions_and_aggregation(page: Page, made: Made, answering: TrainedModel) -> None:
     choose(page, "3.mp4")
     page.fill("#question", "what colour is it?")

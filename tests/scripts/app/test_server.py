@@ -48,6 +48,20 @@ def test_a_search_finds_what_the_searcher_finds(client: TestClient, searcher: Se
         assert client.get(f"/videos/{hit['key']}/still").status_code == (422 if hit["name"] == BROKEN else 200)
 
 
+def test_a_search_may_be_filtered(client: TestClient, searcher: Searcher) -> None:
+    length = sorted(duration for duration in searcher.index.clips.duration if duration > 0)[2]
+    where = f"duration>{length:.3f} folder=videos"
+    found = client.post("/search", json={"text": TEXT, "where": where}).json()["hits"]
+    expected = searcher.query(TEXT, SETTINGS.top, SETTINGS.rerank, where=where)
+    assert [hit["cosine"] for hit in found] == [hit.cosine for hit in expected] and 0 < len(found)
+    everything = client.post("/search", json={"text": TEXT, "where": ""}).json()["hits"]
+    assert [hit["key"] for hit in everything] != [hit["key"] for hit in found]
+    assert client.post("/search", json={"text": TEXT, "where": "tag=none"}).json()["hits"] == []
+    refused = client.post("/search", json={"text": TEXT, "where": "duration>long"})
+    assert refused.status_code == 422 and "the filter's part 'duration>long': 'long' is no time" in said(refused)
+    assert client.post("/search", json={"text": TEXT, "where": 3}).status_code == 400
+
+
 def test_answers_captions_and_pictures_are_those_of_the_models(
     client: TestClient, checkpoints: Checkpoints, made: Made
 ) -> None:
