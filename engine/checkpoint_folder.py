@@ -48,12 +48,13 @@ UNDER = ("model", "model_state_dict", "state_dict")
 
 
 @contextmanager
-def replacing_folder(target: Path, previous: Path | None = None) -> Iterator[Path]:
+def replacing_folder(target: Path, previous: Path | None = None, temporary: Path | None = None) -> Iterator[Path]:
     """A new folder to write into, which replaces `target` at the end; on any error the old one stays.
 
-    The old one is renamed to `previous`, or removed if that is None.
+    The old one is renamed to `previous`, or removed if that is None. Until the end the new one is `temporary`, which
+    several processes that may write at the same time have to name differently.
     """
-    temporary, aside = target.with_name(f"{target.name}.tmp"), previous or _aside(target)
+    temporary, aside = temporary or target.with_name(f"{target.name}.tmp"), previous or _aside(target)
     shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed while writing
     temporary.mkdir(parents=True)
 

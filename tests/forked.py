@@ -79,6 +79,8 @@ def _become(words: list[str], environment: dict[str, str], log: Path) -> None:
     os.environ.update(environment)
     os.chdir(ROOT)
     torch.set_num_threads(1)
+    # As in a process of its own; what a server has forked would start servers otherwise.
+    multiprocessing.set_start_method("fork", force=True)
     if words[0] == "-m":
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)

@@ -2,15 +2,17 @@
 
 import hashlib
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from configs.load import to_dict
-from datasets.loaders import SAMPLE_TIMEOUT, evaluation_loader
+from datasets.loaders import SAMPLE_TIMEOUT, Batch, evaluation_loader
 from datasets.progress import FileProgress
-from datasets.records import VideoTextRecord
 from engine.distributed import (
     done_by_main,
     gather_objects,
@@ -22,10 +24,10 @@ from engine.folder_lock import only_writer
 from engine.host_memory import keep_freed_memory
 from engine.hub import Checkpoint
 from inference.api import TrainedModel, load_model
-from inference.features.folder import FAILED, FEATURES, FeatureFolder, PartWriter
+from inference.features.encode import dataset_of, encode, rows_at_once
+from inference.features.folder import FAILED, FEATURES, FeatureFolder, PartWriter, read_failed
 from inference.features.sources import Clip, clips_of
 from inference.features.windows import Windows, with_windows
-from tasks.data import video_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,8 @@ class ExtractionRequest:
         videos: where a list's relative paths start; by default the folder `videos` beside the list.
         tokens: whether to keep all tokens of each video as well.
         windows: encode windows of each video besides the whole; None for the whole alone.
+        batch_size: clips read together; a GPU also encodes them together.
+        sample_timeout: seconds after which a file that is still being read is given up.
         overrides: `key=value` settings that replace the checkpoint's own.
     """
 
@@ -52,6 +56,7 @@ class ExtractionRequest:
     windows: Windows | None = None
     batch_size: int = 8
     workers: int = 0
+    sample_timeout: float = SAMPLE_TIMEOUT
     dtype: Literal["auto", "fp32", "bf16", "fp16"] | None = None
     overrides: tuple[str, ...] = ()
 
@@ -85,39 +90,60 @@ def extraction_of(model: TrainedModel, request: ExtractionRequest, arrays: tuple
 
 
 def extract(
-    model: TrainedModel, clips: list[Clip], folder: FeatureFolder, batch_size: int, workers: int
+    model: TrainedModel, left: list[Clip], folder: FeatureFolder, request: ExtractionRequest, rows: int
 ) -> dict[str, str]:
-    """Encode this process's share of the clips into parts; returns why files could not be read, by path."""
-    records = [VideoTextRecord(clip.video, ("",), clip.start, clip.end) for clip in clips]
-    progress = FileProgress(len(range(rank(), len(clips), world_size())), "videos or windows", shown=is_main())
+    """Encode this process's share of the clips into parts; returns why files could not be read, by path.
+
+    `rows` is how many clips are encoded at once.
+    """
+    progress = FileProgress(len(range(rank(), len(left), world_size())), "videos or windows", shown=is_main())
     loader = evaluation_loader(
-        video_text(model.config, records, training=False),
-        batch_size=batch_size,
+        dataset_of(model, left),
+        batch_size=request.batch_size,
         rank=rank(),
         world_size=world_size(),
-        workers=workers,
-        sample_timeout=SAMPLE_TIMEOUT,
+        workers=request.workers,
+        sample_timeout=request.sample_timeout,
         timeout_per_frame=True,
         tell=progress.reading,
     )
 
+    return encode_batches(model, folder, left, loader, rows, progress)
+
+
+def encode_batches(
+    model: TrainedModel,
+    folder: FeatureFolder,
+    clips: list[Clip],
+    batches: Iterable[Batch],
+    rows: int,
+    progress: FileProgress,
+) -> dict[str, str]:
+    """Encode the batches of `clips` into parts; returns why files could not be read, by path."""
     writer = PartWriter(folder)
     reasons: dict[str, str] = {}
-    for batch in loader:
+    for batch in batches:
         reasons |= {failure["video"]: failure["reason"] for failure in batch["failed"]}
         if batch["clip"] is not None:
             progress.encoding(batch["names"])
-            features = model.encode_clips(batch["clip"])
-            found = {"tokens": features.tokens}
-            if features.embedding is not None:
-                found["embeddings"] = features.embedding
-            kept = {name: found[name].float().cpu().numpy() for name in folder.arrays}
-            writer.add([clips[position] for position in batch["index"].tolist()], kept)
+            encoded = [clips[position] for position in batch["index"].tolist()]
+            writer.add(encoded, encode(model, folder.arrays, batch["clip"], rows))
         progress.advance(len(batch["index"]) + len(batch["failed"]))
 
     progress.close()
     writer.write()
     return reasons
+
+
+def load(
+    request: ExtractionRequest, checkpoint: Checkpoint | None = None, device: torch.device | None = None
+) -> TrainedModel:
+    """The model that encodes, ready for many clips; `checkpoint` is the request's, if it has already been found."""
+    found = checkpoint or request.checkpoint
+    model = load_model(found, *request.overrides, config=request.config, device=device, dtype=request.dtype)
+    if model.device.type == "cpu":
+        keep_freed_memory()
+    return model
 
 
 def run(request: ExtractionRequest, checkpoint: Checkpoint | None = None) -> dict[str, Any]:
@@ -126,18 +152,14 @@ def run(request: ExtractionRequest, checkpoint: Checkpoint | None = None) -> dic
     `checkpoint` is the request's checkpoint, if the caller has already found it.
     """
     begun = time.monotonic()
-    clips = done_by_main(lambda: _requested_clips(request))
-
-    found = checkpoint or request.checkpoint
-    model = load_model(found, *request.overrides, config=request.config, dtype=request.dtype)
-    if model.device.type == "cpu":
-        keep_freed_memory()
-
+    clips = done_by_main(lambda: requested_clips(request))
+    model = load(request, checkpoint)
     arrays = arrays_of(model, request.tokens)
     folder = FeatureFolder(request.out, arrays)
 
     # The main process alone holds the lock and touches the folder's metadata; all processes encode.
     with ExitStack() as held:
+        done_by_main(folder.check_nobody_shares)
         done_by_main(lambda: held.enter_context(only_writer(folder.out)))
         done_by_main(lambda: folder.begin(extraction_of(model, request, arrays)))
 
@@ -145,11 +167,23 @@ def run(request: ExtractionRequest, checkpoint: Checkpoint | None = None) -> dic
         done = done_by_main(lambda: set(folder.places()))
         left = [clip for clip in clips if clip not in done]
         reasons: dict[str, str] = {}
-        for part in gather_objects(extract(model, left, folder, request.batch_size, request.workers) if left else {}):
+        rows = rows_at_once(model, request.batch_size, len(clips))
+        for part in gather_objects(extract(model, left, folder, request, rows) if left else {}):
             reasons |= part
 
-        failed = done_by_main(lambda: folder.finish(clips, reasons))
+        done_by_main(lambda: folder.finish(clips, reasons))
 
+    return done_by_main(lambda: counts_of(folder, request, clips, left, begun))
+
+
+def counts_of(
+    folder: FeatureFolder, request: ExtractionRequest, clips: list[Clip], left: list[Clip], begun: float
+) -> dict[str, Any]:
+    """What a finished extraction of `clips` did, of which `left` were not encoded before.
+
+    `begun` is the `time.monotonic` of its beginning. ValueError if none of the videos can be read.
+    """
+    failed = read_failed(folder.out)
     if len(failed) == len(clips):
         first = f"{failed[0]['video']}: {failed[0]['reason']}"
         raise ValueError(f"{request.source}: none of its {len(clips)} videos can be read (the first is {first})")
@@ -160,13 +194,14 @@ def run(request: ExtractionRequest, checkpoint: Checkpoint | None = None) -> dic
         "encoded": len(left) - len(failed),
         "encoded_before": len(clips) - len(left),
         "failed": len(failed),
-        "arrays": list(arrays),
-        "shapes": done_by_main(folder.shapes),
+        "arrays": list(folder.arrays),
+        "shapes": folder.shapes(),
         "seconds": round(time.monotonic() - begun, 1),
     }
 
 
-def _requested_clips(request: ExtractionRequest) -> list[Clip]:
+def requested_clips(request: ExtractionRequest) -> list[Clip]:
+    """The clips to encode, with their windows, in the order of the rows."""
     clips = clips_of(request.source, request.videos)
     return clips if request.windows is None else with_windows(clips, request.windows)
 

@@ -7,12 +7,14 @@ features/tokens.npy       (V, N, D), with --tokens
 features/index.jsonl      a line a row: row, video, start, end, size and mtime_ns of the file
 features/SHA256SUMS       checksums of these files
 failed.jsonl              what the last run could not read, and why; the next run tries again
+job/                      while processes share the work (`inference/features/sharing.py`): what is whose
 """
 
 import json
 import shutil
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +29,7 @@ from engine.checkpoint_folder import find_folder, read_json, replacing_file, rep
 from inference.features.sources import Clip
 
 EXTRACTION, PARTS, FEATURES, INDEX, FAILED = "extraction.json", "parts", "features", "index.jsonl", "failed.jsonl"
+JOB = "job"
 PART_BYTES, PART_SECONDS = 64 * 2**20, 30.0
 """A part is written at this size or age: the most that a killed run loses."""
 ROWS_AT_ONCE = 256
@@ -51,23 +54,41 @@ class FeatureFolder:
 
     def begin(self, extraction: dict[str, Any]) -> None:
         """Record where the features come from; ValueError, naming what differs, if existing ones do not match."""
+        self.check_ours()
         noted = self.out / EXTRACTION
         if not noted.is_file():
-            strange = sorted(path.name for path in self.out.iterdir() if not path.name.startswith("."))
+            write_json(noted, extraction)
+        self.check(extraction)
+        self.restore()
+
+    def restore(self) -> None:
+        """Bring back the features that a run which was killed while replacing them left under a temporary name."""
+        finished_folder = find_folder(self.out / FEATURES)
+        if finished_folder is not None:
+            finished_folder.rename(self.out / FEATURES)
+
+    def check_ours(self) -> None:
+        """ValueError if the folder holds something, but no features."""
+        if self.out.is_dir() and not (self.out / EXTRACTION).is_file():
+            strange = sorted(path.name for path in self.out.iterdir() if not path.name.startswith((".", JOB)))
             if strange:
                 raise ValueError(f"{self.out}: holds {strange[0]}, but no {EXTRACTION}; name a new folder")
-            write_json(noted, extraction)
 
-        found = differences(_compared(read_json(noted)), _compared(extraction))
+    def check(self, extraction: dict[str, Any]) -> None:
+        """ValueError, naming what differs, if the features are others than these."""
+        found = differences(_compared(read_json(self.out / EXTRACTION)), _compared(extraction))
         if found:
             raise ValueError(
                 f"{self.out}: holds other features than asked for ({'; '.join(found)}); name another folder"
             )
 
-        # A run that was killed while it replaced the folder left it under a temporary name: restore it.
-        finished_folder = find_folder(self.out / FEATURES)
-        if finished_folder is not None:
-            finished_folder.rename(self.out / FEATURES)
+    def check_nobody_shares(self) -> None:
+        """ValueError if processes share the work, or have left it half done."""
+        if (self.out / JOB).exists():
+            raise ValueError(
+                f"{self.out}: is being filled by several processes; give --engine shared to join them or to end what "
+                f"they began, or remove {self.out / JOB} if none is at work any more"
+            )
 
     def places(self) -> dict[Clip, Place]:
         """Where the features of each encoded clip are."""
@@ -79,11 +100,13 @@ class FeatureFolder:
             found.update((clip, Place(prefix, row)) for row, clip in enumerate(read_clips(path)))
         return found
 
-    def finish(self, clips: list[Clip], reasons: dict[str, str]) -> list[dict[str, Any]]:
-        """Merge the features of `clips`, in order, into one folder; returns the lines of clips without features.
+    def finish(
+        self, clips: list[Clip], reasons: dict[str, str], before_replacing: Callable[[], None] = lambda: None
+    ) -> None:
+        """Merge the features of `clips`, in order, into one folder, and list the clips without features.
 
         `reasons` says why a file could not be read, by path. Features of other clips, or of earlier versions of a file,
-        are dropped.
+        are dropped. `before_replacing` is called last before the folder changes; its errors leave it as it is.
         """
         places = self.places()
         kept = [clip for clip in clips if clip in places]
@@ -91,24 +114,26 @@ class FeatureFolder:
 
         # Merge only if the merged arrays do not already hold exactly these clips in this order.
         if kept and [clip for clip, place in places.items() if place.prefix.endswith("/")] != kept:
-            self._merge(kept, [places[clip] for clip in kept])
+            self._merge(kept, [places[clip] for clip in kept], before_replacing)
 
-        shutil.rmtree(self.out / PARTS, ignore_errors=True)
+        # Besides the parts, remove what a merge that was killed has left.
+        for left_over in (self.out / PARTS, *self.out.glob(f"{FEATURES}.*.tmp")):
+            shutil.rmtree(left_over, ignore_errors=True)
         with replacing_file(self.out / FAILED) as temporary:
             write_lines(failed, temporary)
-        return failed
 
     def shapes(self) -> dict[str, list[int]]:
         """The shape of each array, a row a clip."""
         return {name: list(np.load(self.out / FEATURES / f"{name}.npy", mmap_mode="r").shape) for name in self.arrays}
 
-    def _merge(self, clips: list[Clip], places: list[Place]) -> None:
+    def _merge(self, clips: list[Clip], places: list[Place], before_replacing: Callable[[], None]) -> None:
         rows_of: dict[str, list[int]] = {}
         for row, place in enumerate(places):
             rows_of.setdefault(place.prefix, []).append(row)
 
         # Copy part by part, through memory maps, so that the features never have to fit in memory.
-        with replacing_folder(self.out / FEATURES) as folder:
+        temporary = self.out / f"{FEATURES}.{uuid.uuid4().hex}.tmp"
+        with replacing_folder(self.out / FEATURES, temporary=temporary) as folder:
             for name in self.arrays:
                 array: np.memmap | None = None
                 for prefix, rows in tqdm(rows_of.items(), desc=name, unit="part", disable=None, leave=False):
@@ -126,6 +151,7 @@ class FeatureFolder:
                 array.flush()
 
             write_lines(({"row": row, **clip.row} for row, clip in enumerate(clips)), folder / INDEX)
+            before_replacing()
 
     def _check_room(self, needed: int) -> None:
         free = shutil.disk_usage(self.out).free
@@ -145,13 +171,17 @@ class PartWriter:
         self._batches: list[dict[str, NDArray]] = []
         self._begun = time.monotonic()
 
-    def add(self, clips: list[Clip], features: dict[str, NDArray]) -> None:
-        """Gather features, one row per clip in each array; writes a part when it is large or old enough."""
+    def add(self, clips: list[Clip], features: dict[str, NDArray]) -> bool:
+        """Gather features, one row per clip in each array; writes a part when it is large or old enough.
+
+        Returns whether all that was added has been written.
+        """
         self._clips += clips
         self._batches.append(features)
         held = sum(array.nbytes for batch in self._batches for array in batch.values())
         if held >= PART_BYTES or time.monotonic() - self._begun >= PART_SECONDS:
             self.write()
+        return not self._clips
 
     def write(self) -> None:
         """Write the gathered features as a part; it becomes valid when its .jsonl is written, last."""

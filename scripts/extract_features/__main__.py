@@ -11,6 +11,10 @@ window; `start` and `end` of a line say which. Another checkpoint, setting or so
 
 Exit status: 0 if every video is encoded, 1 if some failed (0 too of several processes, as torchrun would take 1 for the
 end of one), 2 if the command itself is wrong.
+
+Past one machine: --engine shared lets any number of processes, on any hosts, give the same command with the same OUT,
+and share the work; one that dies leaves nothing undone. --engine ray has actors of Ray Data do it, on the cluster at
+--address or on this machine. All engines give the same rows, to the bit (docs/SCALE.md).
 """
 
 import argparse
@@ -19,6 +23,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+from datasets.loaders import SAMPLE_TIMEOUT
 from engine.command_line import exit_status
 from engine.distributed import (
     is_main,
@@ -27,8 +32,9 @@ from engine.distributed import (
     world_size,
 )
 from engine.logging import start_logging
-from inference.features.extract import ExtractionRequest, run, summary
-from scripts.parts.arguments import READERS, READERS_HELP, at_least
+from inference.features.engines import ENGINES, STALE_AFTER, Engine, run_on
+from inference.features.extract import ExtractionRequest, summary
+from scripts.parts.arguments import READERS, READERS_HELP, at_least, positive
 from scripts.parts.windows import add_windows, windows_of
 
 
@@ -44,6 +50,23 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add_windows(parser)
     parser.add_argument("--batch-size", type=at_least(1), default=8, help="videos encoded at once (%(default)s)")
     parser.add_argument("--workers", type=at_least(0), default=READERS, help=READERS_HELP)
+    parser.add_argument(
+        "--sample-timeout",
+        type=positive,
+        default=SAMPLE_TIMEOUT,
+        metavar="SECONDS",
+        help="a video that is read for longer is given up (%(default)g)",
+    )
+    parser.add_argument("--engine", choices=ENGINES, default="local", help="who does the work (%(default)s)")
+    parser.add_argument(
+        "--stale-after",
+        type=positive,
+        default=STALE_AFTER,
+        metavar="SECONDS",
+        help="--engine shared: a process without a sign of life for so long is dead (%(default)g)",
+    )
+    parser.add_argument("--address", help="--engine ray: of a running cluster; by default Ray starts on this machine")
+    parser.add_argument("--actors", type=at_least(1), help="--engine ray: how many; by default one a GPU")
     parser.add_argument("--dtype", choices=("auto", "fp32", "bf16", "fp16"), help="by default the checkpoint's own")
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as aggregation.keep=0.25")
@@ -54,11 +77,14 @@ def main(arguments: list[str] | None = None) -> None:
     """Does what the command line asks; a bad one ends it with one line and status 2."""
     options = parse_arguments(arguments)
     with exit_status():
-        # A process whose videos are short waits for the others; one that is gone, torchrun ends all for.
-        start_distributed(timedelta(days=7))
+        engine = Engine(options.engine, options.stale_after, options.address, options.actors)
+        if engine.name == "local":
+            # A process whose videos are short waits for the others; one that is gone, torchrun ends all for.
+            start_distributed(timedelta(days=7))
         start_logging()
         try:
-            counts = run(
+            counts = run_on(
+                engine,
                 ExtractionRequest(
                     source=options.source,
                     checkpoint=options.checkpoint,
@@ -69,9 +95,10 @@ def main(arguments: list[str] | None = None) -> None:
                     windows=windows_of(options.window, options.stride),
                     batch_size=options.batch_size,
                     workers=options.workers,
+                    sample_timeout=options.sample_timeout,
                     dtype=options.dtype,
                     overrides=tuple(options.overrides),
-                )
+                ),
             )
         except KeyboardInterrupt:
             if is_main():
@@ -83,7 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
         if is_main():
             print(json.dumps(counts) if options.json else summary(counts))
         # A launcher would take 1 for a process that died, and end or restart the others.
-        alone = world_size() == 1
+        alone = world_size() == 1 and engine.name != "shared"
         stop_distributed()
 
     raise SystemExit(1 if counts["failed"] and alone else 0)

@@ -1,0 +1,34 @@
+"""`scripts.extract_features` on a host: encoding takes a moment, and a file named `deadly` ends its reader."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from datasets.video_text import VideoTextDataset
+from inference.api import TrainedModel
+from scripts.extract_features.__main__ import main
+
+SECONDS_A_CLIP = float(os.environ.get("SECONDS_A_CLIP", "0"))
+
+
+def patch() -> None:
+    read, encode_clips = VideoTextDataset._read, TrainedModel.encode_clips
+
+    def deadly_read(data: VideoTextDataset, video: int, epoch: int, draw: int) -> Any:
+        if Path(data.table.path(video)).stem == "deadly":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(data, video, epoch, draw)
+
+    def slow_encode(model: TrainedModel, clips: Any) -> Any:
+        time.sleep(SECONDS_A_CLIP * len(clips.pixels))
+        return encode_clips(model, clips)
+
+    setattr(VideoTextDataset, "_read", deadly_read)  # noqa: B010  # mypy takes no other assignment to a method
+    setattr(TrainedModel, "encode_clips", slow_encode)  # noqa: B010
+
+
+if __name__ == "__main__":
+    patch()
+    main()

@@ -1,0 +1,161 @@
+"""Actors of Ray Data give the rows of one process, to the bit; bad files and dead actors end nothing."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from inference.features.engines import Engine
+from inference.features.folder import PARTS
+from inference.features.on_ray import _rows
+from inference.features.sources import Clip
+from scripts.extract_features.__main__ import main
+from tests.inference.features.engine_runs import (
+    COMMAND,
+    POISON,
+    Runs,
+    add_poison,
+    failures_of,
+    features_of,
+    kill,
+    trained,
+)
+
+ON_RAY = ("--engine", "ray", "--actors")
+UNREADABLE = ("broken.mp4", "hanging.png")
+"""Without `deadly.mp4`: actors are processes of Ray's, in which no test can change how a file is read."""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(root: Path) -> Path:
+    return trained(root, 13)
+
+
+def test_actors_give_the_rows_of_one_process(root: Path, checkpoint: Path, tmp_path: Path) -> None:
+    videos = shutil.copytree(root / "videos", tmp_path / "videos")
+    add_poison(videos, *UNREADABLE)
+    with Runs(videos, checkpoint, tmp_path / "log") as runs:
+        on_ray = runs.start(tmp_path / "ray", *ON_RAY, 2, module=COMMAND)
+        assert runs.finish(tmp_path / "alone", module=COMMAND) == 1
+        assert on_ray.wait(100) == 1, runs.output()
+    assert features_of(tmp_path / "ray") == features_of(tmp_path / "alone")
+    found = failures_of(tmp_path / "ray")
+    assert found.keys() == set(UNREADABLE) and all(found[name].startswith(POISON[name]) for name in UNREADABLE)
+
+
+def test_rows_hold_whole_batches_and_each_clip_once() -> None:
+    clips = [Clip(f"/{number}.mp4", None, 2.5, number, 7) for number in range(1000)]
+    for batch_size, actors in ((1, 1), (8, 4), (8, 1000), (3, 7), (2000, 1)):
+        rows = _rows(clips, batch_size, actors)
+        assert len({row["number"] for row in rows}) == len(rows) <= 1000
+        listed = [json.loads(row["clips"]) for row in rows]
+        assert [Clip(**fields) for part in listed for fields in part] == clips
+        assert all(len(part) % batch_size == 0 for part in listed[:-1])
+
+
+def test_what_is_missing_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [str(tmp_path), "--checkpoint", "none", "--out", str(tmp_path / "out"), "--engine", "ray"]
+    for module in ("ray", "pandas", "pyarrow"):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, module, None)
+            with pytest.raises(SystemExit) as stop:
+                main(words)
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and error.count("\n") == 1
+        assert f"--engine ray: {module} is not installed; run `pip install" in error
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"name": "local", "stale_after": 5.0}, "--stale-after: has no effect on --engine local"),
+        ({"name": "shared", "actors": 2}, "--address and --actors: have no effect on --engine shared"),
+        ({"name": "local", "address": "auto"}, "--address and --actors: have no effect on --engine local"),
+    ],
+)
+def test_settings_of_another_engine_are_refused(settings: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Engine(**settings)
+
+
+def actors_of(driver: int) -> list[int]:
+    """The processes of actors that a driver's Ray has started: they are below its own in the tree of processes."""
+    parents, names = {}, {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text()
+                names[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+
+    def is_below(pid: int) -> bool:
+        while pid in parents:
+            if pid == driver:
+                return True
+            pid = parents[pid]
+        return False
+
+    return [pid for pid, name in names.items() if name.startswith("ray::") and "Encoder" in name and is_below(pid)]
+
+
+@pytest.mark.soak
+def test_engines_that_are_killed_at_random_give_the_same_bits(root: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """One process, four actors, and two hosts, each killed at random and started again, with bad files among the good.
+
+    Takes some three minutes.
+    """
+    rng = random.Random(5)
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for number in range(600):
+        shutil.copy(root / "videos" / f"{number % 13}.mp4", videos / f"{number:04d}.mp4")
+    add_poison(videos, *UNREADABLE)
+    outs = {name: tmp_path / name for name in ("undisturbed", "alone", "ray", "shared")}
+    with Runs(videos, checkpoint, tmp_path / "log") as runs:
+        assert runs.finish(outs["undisturbed"], module=COMMAND) == 1
+
+        # One process: killed twice.
+        for _ in range(2):
+            process = runs.start(outs["alone"], seconds_a_clip=0.02)
+            time.sleep(rng.uniform(5, 10))
+            kill(process)
+        assert runs.finish(outs["alone"], module=COMMAND) == 1
+
+        # Two hosts: now one is killed and started again, now the other.
+        shared = ("--engine", "shared", "--stale-after", "2")
+        hosts = [runs.start(outs["shared"], *shared, seconds_a_clip=0.03) for _ in range(2)]
+        for turn in range(6):
+            time.sleep(rng.uniform(1, 4))
+            kill(hosts[turn % 2])
+            hosts[turn % 2] = runs.start(outs["shared"], *shared, seconds_a_clip=0.03)
+        assert [host.wait(150) for host in hosts] == [0, 0], runs.output()
+
+        # Ray: actors are killed, then the driver with all of its processes, then it is started again.
+        driver = runs.start(outs["ray"], *ON_RAY, 4, module=COMMAND)
+        runs.until(lambda: (outs["ray"] / PARTS).is_dir())
+        for pid in rng.sample(actors_of(driver.pid), 2):
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(rng.uniform(2, 4))
+        kill(driver)
+        runs.until(lambda: actors_of(driver.pid) == [])
+        assert runs.finish(outs["ray"], *ON_RAY, 4, module=COMMAND) == 1, runs.output()
+
+    expected = features_of(outs["undisturbed"])
+    for name in ("alone", "shared", "ray"):
+        assert features_of(outs[name]) == expected, name
+    assert failures_of(outs["ray"]).keys() == set(UNREADABLE)
