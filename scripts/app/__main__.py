@@ -6,9 +6,10 @@
         --caption outputs/testa_caption_f32/checkpoint_best
 
 Then open the address that it prints. The index's own checkpoint searches and draws what merges; questions and captions
-need checkpoints that were trained for them. Only this machine can open the page; --host 0.0.0.0 lets others in, who
-can then watch every video of the index: there is no password. Videos that are sent to the page are removed when it
-ends, as are copies of those that no browser plays.
+need checkpoints that were trained for them. --objects draws the boxes of a file that scripts.prepare_objects has made;
+a checkpoint's data.objects, if it is still there, needs no option. Only this machine can open the page; --host 0.0.0.0
+lets others in, who can then watch every video of the index: there is no password. Videos that are sent to the page are
+removed when it ends, as are copies of those that no browser plays.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from typing import NoReturn
 import uvicorn
 
 from inference.search.searcher import Searcher
+from scripts.app.boxes import PageBoxes
 from scripts.app.checkpoints import OPTION_OF, Checkpoints
 from scripts.app.safety import MEBIBYTE, address_of, bound_socket, host_names, is_loopback
 from scripts.app.server import PageSettings, make_app
@@ -50,6 +52,7 @@ class PageRequest:
     Attributes:
         index: the folder that is searched. checkpoint: where its checkpoint is now, if it was moved.
         others: checkpoints for what the index's own cannot do, by their names in `OPTION_OF`.
+        objects: a file of boxes of the index's videos.
         top: videos that a search shows. rerank: videos to order by matching too; None for `top`.
         names: other names that browsers know this machine by.
     """
@@ -57,6 +60,7 @@ class PageRequest:
     index: Path
     checkpoint: str | None
     others: dict[str, str]
+    objects: Path | None
     top: int
     rerank: int | None
     host: str
@@ -72,6 +76,7 @@ def parse_arguments(arguments: list[str] | None) -> PageRequest:
     parser.add_argument("--checkpoint", help="the index's checkpoint, if it is not any more where it was")
     parser.add_argument("--answer", metavar="CHECKPOINT", help="checkpoint that answers questions")
     parser.add_argument("--caption", metavar="CHECKPOINT", help="checkpoint that writes captions")
+    parser.add_argument("--objects", type=Path, metavar="FILE", help="boxes of the index's videos, to draw on them")
     parser.add_argument("--top", type=at_least(1), default=12, help="videos that a search shows (%(default)s)")
     parser.add_argument("--rerank", type=at_least(0), metavar="K", help="videos to order by matching too (as --top)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s: only this machine)")
@@ -86,6 +91,7 @@ def parse_arguments(arguments: list[str] | None) -> PageRequest:
         index=options.index,
         checkpoint=options.checkpoint,
         others={name: getattr(options, name) for name in OPTION_OF if getattr(options, name) is not None},
+        objects=options.objects,
         top=options.top,
         rerank=options.rerank,
         host=options.host,
@@ -99,14 +105,16 @@ def prepare(request: PageRequest) -> tuple[uvicorn.Server, socket.socket]:
     """The server with its models, ready to run, and the socket it listens on. ValueError if that cannot be."""
     bound = bound_socket(request.host, request.port)  # first, as models take long to load
     searcher = Searcher.open(request.index, request.checkpoint)
+    checkpoints = Checkpoints(searcher.model, request.others)
 
     settings = PageSettings(
         host_names=host_names(request.host, bound, list(request.names)),
         upload_bytes=int(request.max_upload_mib * MEBIBYTE),
         top=request.top,
         rerank=_reranked(searcher, request.rerank, request.top),
+        boxes=PageBoxes.of(request.objects, checkpoints.all),
     )
-    app = make_app(searcher, Checkpoints(searcher.model, request.others), settings)
+    app = make_app(searcher, checkpoints, settings)
 
     config = uvicorn.Config(
         app,

@@ -35,10 +35,14 @@ class Checkpoints:
             return self._others[ability]
         return self.search if ability in self.search.abilities else None
 
+    @property
+    def all(self) -> list[TrainedModel]:
+        """Every checkpoint, the index's before others."""
+        return [self.search, *self._others.values()]
+
     def that_merges(self) -> TrainedModel | None:
         """The first whose tokens merge, the index's before others."""
-        models = (self.search, *self._others.values())
-        return next((model for model in models if model.config.aggregation.reducer != "none"), None)
+        return next((model for model in self.all if model.config.aggregation.reducer != "none"), None)
 
     def missing(self) -> dict[str, str]:
         """For each of OPTION_OF that no checkpoint can do, which kind of checkpoint can."""

@@ -1,13 +1,16 @@
-"""Pictures of aggregation, kept for a while after they were drawn."""
+"""Pictures of aggregation and of boxes, kept for a while after they were drawn."""
 
 import secrets
 import shutil
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from inference.api import TrainedModel
 from inference.pictures.aggregation import similarity_of, trace_of, write_pictures
+from scripts.app.boxes import PageBoxes
+from scripts.app.library import PageVideo
 
 KEPT = 8
 """The oldest leave."""
@@ -18,8 +21,9 @@ MEANINGS = {
     "grounding.png": "The similarity of the phrase with every region of every frame, as heat",
     "blocks.png": "The same frames block by block, from the input to the end of the encoder",
     "similarity.png": "For each block, how similar those are that merge, beside all others",
+    "boxes.png": "The boxes of objects on the frames that they belong to, and how the middle of each object moves",
 }
-"""The files of `write_pictures` that are shown, in this order, and what can be seen in each."""
+"""The files that are shown, in this order, and what can be seen in each: those of `write_pictures`, and of boxes."""
 
 
 class Drawings:
@@ -42,10 +46,24 @@ class Drawings:
         """
         trace = trace_of(model, video, start, end)
         similarity = None if text is None else similarity_of(model, trace, text)
+        title = name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 1]}…"
+        return self._keep(lambda out: write_pictures(trace, out, title, text, similarity))
+
+    def draw_boxes(self, boxes: PageBoxes, video: PageVideo) -> list[dict[str, Any]]:
+        """Draw the boxes of a video; its address and what it means. ValueError if there are none."""
+        picture = boxes.draw(video)
+
+        def write(out: Path) -> None:
+            out.mkdir()
+            (out / "boxes.png").write_bytes(picture)
+
+        return self._keep(write)
+
+    def _keep(self, write: Callable[[Path], None]) -> list[dict[str, Any]]:
+        """Have pictures written into a new folder, and forget the oldest."""
         key = secrets.token_hex(16)
         out = self._folder / f"drawing-{key}"
-        title = name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 1]}…"
-        write_pictures(trace, out, title, text, similarity)
+        write(out)
         self._drawn[key] = out
         while len(self._drawn) > KEPT:
             shutil.rmtree(self._drawn.popitem(last=False)[1])

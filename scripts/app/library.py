@@ -17,6 +17,8 @@ from scripts.app.playback import media_type, write_copy
 UPLOADS_KEPT, COPIES_KEPT = 8, 32
 """The oldest leave, so that the page never fills the disk."""
 NAME_CHARACTERS = 120
+UPLOAD = "upload-"
+"""How keys of videos that were sent begin."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class PageVideo:
     def is_image(self) -> bool:
         """Whether it is a still picture."""
         return is_image(self.path.name)
+
+    @property
+    def is_upload(self) -> bool:
+        """Whether somebody sent it, so that its name says nothing about it."""
+        return self.key.startswith(UPLOAD)
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ class Library:
 
     def new_upload(self, name: str) -> PageVideo:
         """A place for a video that is being sent, which nobody can guess; `name` is shown and means nothing else."""
-        key = f"upload-{secrets.token_hex(16)}"
+        key = f"{UPLOAD}{secrets.token_hex(16)}"
         if len(name) > NAME_CHARACTERS:
             name = f"{name[: NAME_CHARACTERS - 1]}…"
         return PageVideo(key, self.folder / key, name or "your video")

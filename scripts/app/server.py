@@ -29,6 +29,7 @@ from starlette.staticfiles import StaticFiles
 from inference.api import TrainedModel
 from inference.search.searcher import BEST_FRAMES, Searcher, nothing_matches
 from inference.unread_words import unread_words
+from scripts.app.boxes import PageBoxes
 from scripts.app.checkpoints import OPTION_OF, Checkpoints
 from scripts.app.drawings import Drawings
 from scripts.app.library import UPLOADS_KEPT, Library, PageVideo
@@ -60,12 +61,14 @@ class PageSettings:
         upload_bytes: the most that an upload may have.
         top: how many videos a search shows.
         rerank: how many of them the matching head brings into order; 0 where the checkpoint has none.
+        boxes: of the index's videos, if there are any.
     """
 
     host_names: list[str]
     upload_bytes: int
     top: int
     rerank: int
+    boxes: PageBoxes | None = None
 
 
 def make_app(searcher: Searcher, checkpoints: Checkpoints, settings: PageSettings) -> Starlette:
@@ -96,6 +99,7 @@ def make_app(searcher: Searcher, checkpoints: Checkpoints, settings: PageSetting
             Route("/videos/{key}/answer", page.answer, methods=["POST"]),
             Route("/videos/{key}/caption", page.caption, methods=["POST"]),
             Route("/videos/{key}/aggregation", page.aggregation, methods=["POST"]),
+            Route("/videos/{key}/boxes", page.boxes, methods=["POST"]),
             Route("/drawings/{key}/{name}", page.drawing),
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ],
@@ -156,6 +160,7 @@ class Page:
             missing={name: (OPTION_OF[name], kind) for name, kind in missing.items()},
             merges=merging is not None,
             grounds=merging is not None and "encode_text" in merging.abilities,
+            has_boxes=self.settings.boxes is not None,
         )
         return HTMLResponse(shown)
 
@@ -241,8 +246,16 @@ class Page:
         answer["notice"] = None if text is None else await run_sync(unread_words, model, text)
         return JSONResponse(answer)
 
+    async def boxes(self, request: Request) -> Response:
+        """A picture of the boxes of a video's objects."""
+        video, boxes = self._video(request), self.settings.boxes
+        if boxes is None:
+            raise HTTPException(409, "this page has no boxes: start it with --objects")
+        drawn = await self._readable(video, lambda: self.drawings.draw_boxes(boxes, video))
+        return JSONResponse({"drawings": drawn})
+
     async def drawing(self, request: Request) -> Response:
-        """One of the files that `aggregation` names."""
+        """One of the files that `aggregation` and `boxes` name."""
         try:
             path = self.drawings.find(request.path_params["key"], request.path_params["name"])
         except KeyError:

@@ -6,22 +6,29 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from datasets.objects.detections import ClipBoxes
 
 COLUMNS = 4
 GOLDEN_ANGLE = 0.618
+LEAST_FONT, LINES = 10, 16
+"""The size of labels: so many lines fill a frame, unless they became too small."""
 
 
-def draw_clip(frames_THWC: NDArray, clip: ClipBoxes, classes: Mapping[str, int]) -> Image.Image:
+def draw_clip(frames_THWC: NDArray, clip: ClipBoxes, classes: Mapping[str, int], least_height: int = 1) -> Image.Image:
     """A sheet of the frames (T, H, W, 3, uint8) with their boxes; thick ones belong to a trajectory.
 
-    In the last cell a line for each trajectory joins the middles of its boxes from frame to frame.
+    In the last cell a line for each trajectory joins the middles of its boxes from frame to frame. Frames lower than
+    `least_height` pixels are enlarged a whole number of times.
     """
+    times = -(-least_height // frames_THWC.shape[1])
+    frames_THWC = frames_THWC.repeat(times, axis=1).repeat(times, axis=2)
+    clip = clip._replace(boxes=clip.boxes * times)
     num_frames, height, width = frames_THWC.shape[:3]
     names = {number: name for name, number in classes.items()}
     num_cells = num_frames + 1
+    font = ImageFont.load_default(max(LEAST_FONT, height / LINES))
     sheet = Image.new("RGB", (COLUMNS * width, -(-num_cells // COLUMNS) * height))
 
     for frame in range(num_frames):
@@ -31,7 +38,9 @@ def draw_clip(frames_THWC: NDArray, clip: ClipBoxes, classes: Mapping[str, int])
             if label:
                 is_followed = label in clip.trajectory_ids
                 draw.rectangle(box.tolist(), outline=colour(label), width=2 if is_followed else 1)
-                draw.text((box[0] + 2, box[1] + 1), names.get(label, str(label)), fill=colour(label))
+                place, name = (box[0] + 2, box[1] + 1), names.get(label, str(label))
+                draw.rectangle(draw.textbbox(place, name, font=font), fill="black")
+                draw.text(place, name, fill=colour(label), font=font)
         sheet.paste(cell, _place(frame, width, height))
 
     cell = Image.new("RGB", (width, height))

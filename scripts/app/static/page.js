@@ -103,7 +103,7 @@ async function choose(video, button, playing) {
   byId("stage-name").textContent = video.name;
   showSure(byId("sure"), video);
   byId("why").textContent = video.cosine === undefined ? "" : [partOf(video), scoresOf(video)].filter(Boolean).join(" · ");
-  for (const id of ["answers", "written", "drawings"]) byId(id)?.replaceChildren();
+  for (const id of ["answers", "written", "drawings", "boxes-drawn"]) byId(id)?.replaceChildren();
   if (byId("written")) byId("written").hidden = true;
   for (const status of document.querySelectorAll(".tool .status:not(.working)")) {
     status.className = "status";
@@ -191,7 +191,8 @@ function showCaption({ caption, seconds }) {
   byId("written").hidden = false;
 }
 
-function showDrawings({ drawings, notice }) {
+/** Show pictures in the element `id`, which is in the section `part`. */
+function showDrawings(id, part, { drawings, notice }) {
   const figures = drawings.map(({ address, meaning }) => {
     const [figure, link, image, caption] = ["figure", "a", "img", "figcaption"].map((tag) => document.createElement(tag));
     Object.assign(link, { href: address, target: "_blank", rel: "noopener", title: "Open at full size" });
@@ -205,9 +206,10 @@ function showDrawings({ drawings, notice }) {
     figure.append(link, caption);
     return figure;
   });
-  byId("drawings").replaceChildren(...figures);
-  byId("aggregation-part").scrollIntoView({ block: "start" });
-  return [`${figures.length} pictures are below.`, asSentence(notice)].filter(Boolean).join(" ");
+  byId(id).replaceChildren(...figures);
+  byId(part).scrollIntoView({ block: "start" });
+  const count = figures.length === 1 ? "The picture is below." : `${figures.length} pictures are below.`;
+  return [count, asSentence(notice)].filter(Boolean).join(" ");
 }
 
 // Videos of one's own
@@ -252,7 +254,10 @@ onSubmit("answer", "Looking and answering", () => {
   return askAboutChosen("answer", { question }, (answer) => showAnswer(question, answer));
 });
 onSubmit("caption", "Writing", () => askAboutChosen("caption", {}, showCaption));
-onSubmit("aggregation", "Drawing", () => askAboutChosen("aggregation", { text: textOf("phrase", "phrase") }, showDrawings));
+onSubmit("aggregation", "Drawing", () => askAboutChosen(
+  "aggregation", { text: textOf("phrase", "phrase") }, (answer) => showDrawings("drawings", "aggregation-part", answer)
+));
+onSubmit("boxes", "Drawing", () => askAboutChosen("boxes", {}, (answer) => showDrawings("boxes-drawn", "boxes-part", answer)));
 byId("upload").addEventListener("submit", (event) => event.preventDefault());
 byId("upload-file").addEventListener("change", ({ target }) => { takeFile(target.files[0]); target.value = ""; });
 for (const [name, over] of [["dragover", true], ["dragleave", false], ["drop", false]]) {
