@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=int, default=60, help="of the made file (%(default)s)")
     parser.add_argument("--key-every", type=int, default=hour.KEY_EVERY, help="frames between keys (%(default)s)")
+    parser.add_argument("--only", default="", metavar="WORDS", help="choices of frames whose names hold these words")
     parser.add_argument("--rounds", type=int, default=1, help="calls of each way (%(default)s)")
     options = parser.parse_args(arguments)
     threads = torch.get_num_threads()
@@ -50,6 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{len(frames)} frames listed in {time.perf_counter() - started:.2f} s, {disposable:.0%} referred to by none")
 
     for choice, reads in choices(60.0 * options.minutes).items():
+        if options.only not in choice:
+            continue
         for way, change in WAYS.items():
             if "window" not in choice or way == "ours":
                 measure(path, f"{choice}, {way}", reads, change(frames), options.rounds, 1)

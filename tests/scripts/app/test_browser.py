@@ -71,6 +71,24 @@ def test_a_filter_says_what_it_does_not_understand(page: Page, made: Made) -> No
     expect(page.locator(".hit")).to_have_count(0)
 
 
+def test_a_hit_says_which_moment_was_found_and_plays_from_there(page: Page) -> None:
+    """As the server answers where an index has windows."""
+    scores = {"score": 0.3, "cosine": 0.3, "match_logit": None, "probability": 0.9, "frames": [], "problem": None}
+    key = {"key": "index-3", "name": "lecture.mp4", "is_image": False}
+    parts = [(0.5, 1.25), (1.0, None), (None, None)]
+    hits = [{**key, **scores, "start": start, "end": end} for start, end in parts]
+    answer = {"hits": hits, "nothing_matches": False, "notice": None, "seconds": 0.1}
+    page.route("**/search", lambda route: route.fulfill(json=answer))
+    page.fill("#paragraph", TEXT)
+    page.press("#paragraph", "Enter")
+    expect(page.locator("#why")).to_have_text("0:00.5 to 0:01.3 · cosine 0.30")
+    assert page.locator(".hit .part").all_text_contents() == ["0:00.5 to 0:01.3", "0:01.0 to the end", ""]
+    page.wait_for_selector("#screen video")
+    until(page, "document.querySelector('#screen video').currentTime >= 0.5")
+    page.locator(".hit").nth(1).click()
+    expect(page.locator("#why")).to_have_text("0:01.0 to the end · cosine 0.30")
+
+
 def test_questions_captions_and_aggregation(page: Page, made: Made, answering: TrainedModel) -> None:
     choose(page, "3.mp4")
     page.fill("#question", "what colour is it?")
