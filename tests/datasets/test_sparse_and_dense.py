@@ -90,6 +90,32 @@ def test_fewer_frames_are_decoded_than_lie_between(video: Path) -> None:
     assert count <= 2 * 8
 
 
+def test_nothing_is_left_out_of_a_group_from_which_a_picture_is_missing(tmp_path: Path) -> None:
+    """FFmpeg makes up what a missing picture was, from whatever it has decoded."""
+    options = {**ALL_KEYS, "bf": "3", "x264-params": "b-adapt=0"}
+    whole = write_video(tmp_path / "whole.mp4", moving(FRAMES), FPS, options=options)
+    listed = frame_list(source_of(str(whole)))
+    assert len(listed.starts) == FRAMES // 12
+    inside = np.arange(listed.starts[3] + 1, listed.starts[4])
+    missing = int(inside[~listed.disposable[inside]][0])  # one that others refer to
+
+    path = tmp_path / "missing.mp4"
+    with av.open(str(whole)) as container, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(container.streams.video[0])
+        for number, packet in enumerate(container.demux(video=0)):
+            if packet.dts is not None and number != missing:
+                packet.stream = stream
+                output.mux(packet)
+    every, frames = plainly(path), frame_list(source_of(str(path)))
+    group = np.searchsorted(frames.starts, np.arange(len(frames.sizes)), side="right") - 1
+    assert set(group[frames.disposable].tolist()) == set(range(FRAMES // 12)) - {3}
+    # What is made up depends on which buffers are free; all else is as always.
+    elsewhere = np.concatenate([np.arange(36), np.arange(47, len(every))])
+    for step in (1, 3, 5, 11):
+        indices = elsewhere[2::step]
+        assert np.array_equal(decoded(path, indices)[0], every[indices])
+
+
 def test_where_pictures_cannot_be_left_out_all_are_decoded(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "FRAME_LISTS", reading.ListCache())
     frames_at = decode.frames_at
