@@ -41,6 +41,7 @@ class ExtractionRequest:
         config: the YAML file for weights without a config.yaml beside them.
         videos: where a list's relative paths start; by default the folder `videos` beside the list.
         tokens: whether to keep all tokens of each video as well.
+        parquet: whether to write the embeddings as Parquet too.
         windows: encode windows of each video besides the whole; None for the whole alone.
         batch_size: clips read together; a GPU also encodes them together.
         sample_timeout: seconds after which a file that is still being read is given up.
@@ -53,6 +54,7 @@ class ExtractionRequest:
     config: Path | None = None
     videos: Path | None = None
     tokens: bool = False
+    parquet: bool = False
     windows: Windows | None = None
     batch_size: int = 8
     workers: int = 0
@@ -155,7 +157,7 @@ def run(request: ExtractionRequest, checkpoint: Checkpoint | None = None) -> dic
     clips = done_by_main(lambda: requested_clips(request))
     model = load(request, checkpoint)
     arrays = arrays_of(model, request.tokens)
-    folder = FeatureFolder(request.out, arrays)
+    folder = FeatureFolder(request.out, arrays, request.parquet)
 
     # The main process alone holds the lock and touches the folder's metadata; all processes encode.
     with ExitStack() as held:

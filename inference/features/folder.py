@@ -6,6 +6,7 @@ features/embeddings.npy   (V, E) float32, unit length
 features/tokens.npy       (V, N, D), with --tokens
 features/index.jsonl      a line a row: row, video, start, end, size and mtime_ns of the file
 features/SHA256SUMS       checksums of these files
+parquet/                  the embeddings once more, with --parquet: `inference/features/parquet.py`
 failed.jsonl              what the last run could not read, and why; the next run tries again
 job/                      while processes share the work (`inference/features/sharing.py`): what is whose
 """
@@ -26,10 +27,11 @@ from tqdm import tqdm
 from configs.load import differences
 from configs.sizes import format_bytes
 from engine.checkpoint_folder import find_folder, read_json, replacing_file, replacing_folder, write_json, write_lines
+from inference.features.parquet import arrow, write_parquet
 from inference.features.sources import Clip
 
 EXTRACTION, PARTS, FEATURES, INDEX, FAILED = "extraction.json", "parts", "features", "index.jsonl", "failed.jsonl"
-JOB = "job"
+JOB, PARQUET = "job", "parquet"
 PART_BYTES, PART_SECONDS = 64 * 2**20, 30.0
 """A part is written at this size or age: the most that a killed run loses."""
 ROWS_AT_ONCE = 256
@@ -47,10 +49,16 @@ class FeatureFolder:
 
     Args:
         arrays: the names of the arrays kept for each clip: `embeddings`, `tokens`, or both.
+        parquet: keep the embeddings as Parquet too. A folder that has them already keeps them up to date.
     """
 
-    def __init__(self, out: Path, arrays: tuple[str, ...]) -> None:
+    def __init__(self, out: Path, arrays: tuple[str, ...], parquet: bool = False) -> None:
         self.out, self.arrays = out, arrays
+        self.parquet = parquet or (out / PARQUET).is_dir()
+        if self.parquet:
+            arrow()  # not only at the end
+            if "embeddings" not in arrays:
+                raise ValueError("--parquet: holds embeddings, and this checkpoint has none; leave it out")
 
     def begin(self, extraction: dict[str, Any]) -> None:
         """Record where the features come from; ValueError, naming what differs, if existing ones do not match."""
@@ -113,11 +121,17 @@ class FeatureFolder:
         failed = [{**clip.row, "reason": reasons[clip.video]} for clip in clips if clip not in places]
 
         # Merge only if the merged arrays do not already hold exactly these clips in this order.
-        if kept and [clip for clip, place in places.items() if place.prefix.endswith("/")] != kept:
+        is_merged = [clip for clip, place in places.items() if place.prefix.endswith("/")] == kept
+        if kept and not is_merged:
             self._merge(kept, [places[clip] for clip in kept], before_replacing)
+            shutil.rmtree(self.out / PARQUET, ignore_errors=True)
+        if kept and self.parquet and not (self.out / PARQUET).is_dir():
+            embeddings = np.load(self.out / FEATURES / "embeddings.npy", mmap_mode="r")
+            write_parquet(kept, embeddings, self.out / PARQUET)
 
         # Besides the parts, remove what a merge that was killed has left.
-        for left_over in (self.out / PARTS, *self.out.glob(f"{FEATURES}.*.tmp")):
+        stale = [path for name in (FEATURES, PARQUET) for path in self.out.glob(f"{name}.*.*")]
+        for left_over in (self.out / PARTS, *stale):
             shutil.rmtree(left_over, ignore_errors=True)
         with replacing_file(self.out / FAILED) as temporary:
             write_lines(failed, temporary)

@@ -62,7 +62,7 @@ def run_on_ray(request: ExtractionRequest, address: str | None, actors: int | No
                 extraction = ray.get(ray.remote(**resources, max_calls=1)(_extraction).remote(request))
             else:
                 extraction = _extraction(request, torch.device("cpu"))
-            folder = FeatureFolder(request.out, tuple(extraction["arrays"]))
+            folder = FeatureFolder(request.out, tuple(extraction["arrays"]), request.parquet)
             folder.check_nobody_shares()
 
             with only_writer(folder.out):

@@ -71,7 +71,7 @@ def run_shared(request: ExtractionRequest, stale_after: float) -> dict[str, Any]
         raise ValueError("--workers: 0 reads in the process itself, which a bad file could end; give 1 or more")
     begun = time.monotonic()
     model = load(request)
-    folder = FeatureFolder(request.out, arrays_of(model, request.tokens))
+    folder = FeatureFolder(request.out, arrays_of(model, request.tokens), request.parquet)
     folder.check_ours()
     extraction = extraction_of(model, request, folder.arrays)
 

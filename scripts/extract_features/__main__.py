@@ -47,6 +47,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, help="YAML file of weights without a config.yaml beside them")
     parser.add_argument("--videos", type=Path, help="folder of relative paths in a list; by default `videos` beside it")
     parser.add_argument("--tokens", action="store_true", help="keep all tokens of every video too")
+    parser.add_argument("--parquet", action="store_true", help="write OUT/parquet/ too, of the embeddings (pyarrow)")
     add_windows(parser)
     parser.add_argument("--batch-size", type=at_least(1), default=8, help="videos encoded at once (%(default)s)")
     parser.add_argument("--workers", type=at_least(0), default=READERS, help=READERS_HELP)
@@ -92,6 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
                     config=options.config,
                     videos=options.videos,
                     tokens=options.tokens,
+                    parquet=options.parquet,
                     windows=windows_of(options.window, options.stride),
                     batch_size=options.batch_size,
                     workers=options.workers,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from inference.features.folder import PARTS
 from tests.engine.processes import environment
 from tests.forked import Program
 from tests.integration.runs import train
@@ -66,16 +67,26 @@ class Runs:
 
     def finish(self, out: Path, *more: object, module: str = HOST) -> int:
         """The exit status of a run that nobody disturbs."""
-        return self.start(out, *more, module=module).wait(150)
+        return self.start(out, *more, module=module).wait(300)
 
-    def until(self, condition: Callable[[], bool], timeout: float = 100.0) -> None:
+    def until(self, condition: Callable[[], bool], timeout: float = 300.0) -> None:
         deadline = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < deadline, self.output()
             time.sleep(0.01)
 
+    def until_parts(self, out: Path, more: int) -> None:
+        """Wait until so many more parts of features are written, or all that was started has ended."""
+        wanted = parts_of(out) + more
+        self.until(lambda: parts_of(out) >= wanted or all(process.poll() is not None for process in self.processes))
+
     def output(self) -> str:
         return self.log.read_text(errors="replace")
+
+
+def parts_of(out: Path) -> int:
+    """How many parts of features are written by now."""
+    return len(list((out / PARTS).glob("*.jsonl")))
 
 
 def kill(process: Program) -> None:

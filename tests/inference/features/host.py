@@ -1,4 +1,4 @@
-"""`scripts.extract_features` on a host: encoding takes a moment, and a file named `deadly` ends its reader."""
+"""`scripts.extract_features` on a host: encoding takes a moment, parts are small, and `deadly` ends its reader."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ from typing import Any
 
 from datasets.video_text import VideoTextDataset
 from inference.api import TrainedModel
+from inference.features import folder
 from scripts.extract_features.__main__ import main
 
 SECONDS_A_CLIP = float(os.environ.get("SECONDS_A_CLIP", "0"))
@@ -25,6 +26,7 @@ def patch() -> None:
         time.sleep(SECONDS_A_CLIP * len(clips.pixels))
         return encode_clips(model, clips)
 
+    folder.PART_SECONDS = 0.2
     setattr(VideoTextDataset, "_read", deadly_read)  # noqa: B010  # mypy takes no other assignment to a method
     setattr(TrainedModel, "encode_clips", slow_encode)  # noqa: B010
 

@@ -1,14 +1,18 @@
 """Hosts that share an extraction give the rows of one process, to the bit, whoever dies in between."""
 
+import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pyarrow.dataset import dataset
 
 from datasets.samples import collate
 from inference.api import TrainedModel, load_model
+from inference.features import parquet
 from inference.features.encode import dataset_of, encode
 from inference.features.folder import PARTS, FeatureFolder
 from inference.features.sharing import JOB
@@ -71,7 +75,7 @@ def test_two_hosts_one_of_which_dies(root: Path, checkpoint: Path, tmp_path: Pat
         runs.until(lambda: len(list((shared / JOB / "done").glob("0*"))) >= 1 or other.poll() is not None)
         kill(dying)
         again = runs.start(shared, *SHARED)
-        assert [process.wait(100) for process in (reference, other, again)] == [1, 0, 0], runs.output()
+        assert [process.wait(300) for process in (reference, other, again)] == [1, 0, 0], runs.output()
 
     assert features_of(shared) == features_of(alone)
     found = failures_of(shared)
@@ -136,3 +140,53 @@ def test_features_that_vanish_are_missed(
     assert (tmp_path / "out" / PARTS).is_dir()
     assert extract(root / "videos", checkpoint, tmp_path / "out", *SHARED) == 0
     features_of(tmp_path / "out")
+
+
+@pytest.mark.parametrize("engine", [(), SHARED], ids=["local", "shared"])
+def test_parquet_holds_the_same_rows_and_is_kept_up_to_date(
+    root: Path, checkpoint: Path, tmp_path: Path, engine: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "ROWS_A_FILE", 4)
+    monkeypatch.setattr(parquet, "ROWS_AT_ONCE", 3)
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    videos.mkdir()
+    (tmp_path / "clips.jsonl").write_text(
+        "".join(
+            json.dumps({"video": f"{number}.mp4", "caption": "a", **span}) + "\n"
+            for number in range(5)
+            for span in ({}, {"start": 0.1, "end": 0.5})
+        )
+    )
+    for number in range(4):
+        shutil.copy(root / "videos" / f"{number}.mp4", videos)
+    assert extract(tmp_path / "clips.jsonl", checkpoint, out, "--parquet", *engine) == (0 if engine else 1)
+    assert_parquet_is_right(out, rows=8, files=2)
+
+    # Another run keeps it up to date, asked or not.
+    shutil.copy(root / "videos" / "4.mp4", videos)
+    assert extract(tmp_path / "clips.jsonl", checkpoint, out, *engine) == 0
+    assert_parquet_is_right(out, rows=10, files=3)
+    shutil.rmtree(out / "parquet")
+    assert extract(tmp_path / "clips.jsonl", checkpoint, out, "--parquet", *engine) == 0
+    assert_parquet_is_right(out, rows=10, files=3)
+
+
+def assert_parquet_is_right(out: Path, rows: int, files: int) -> None:
+    assert len(list((out / "parquet").iterdir())) == files
+    table = dataset(out / "parquet").to_table()
+    index = [json.loads(line) for line in (out / "features" / "index.jsonl").read_text().splitlines()]
+    assert len(index) == rows
+    for name in ("row", "video", "start", "end", "size"):
+        assert table[name].to_pylist() == [line[name] for line in index]
+    assert table["modified"].cast("int64").to_pylist() == [line["mtime_ns"] for line in index]
+    embeddings = np.array(table["embedding"].to_pylist(), np.float32)
+    assert np.array_equal(embeddings, np.load(out / "features" / "embeddings.npy"))
+
+
+def test_parquet_without_pyarrow_is_one_line_before_anything_is_encoded(
+    root: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert extract(root / "videos", checkpoint, tmp_path / "out", "--parquet") == 2
+    assert "--parquet: needs pyarrow (" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
