@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tqdm import tqdm
 
@@ -23,9 +23,13 @@ class FileProgress:
 
     Args:
         shown: False in processes that print nothing.
+        told: is told the same in words without names of files.
     """
 
-    def __init__(self, total: int, unit: str, shown: bool = True) -> None:
+    def __init__(
+        self, total: int, unit: str, shown: bool = True, told: Callable[[str], None] = lambda words: None
+    ) -> None:
+        self._told = told
         self.total, self.unit, self.done = total, unit, 0
         self._bar = tqdm(
             total=total, unit=f" {unit}", disable=None if shown else True, leave=False, delay=DELAY_SECONDS
@@ -36,13 +40,16 @@ class FileProgress:
     def reading(self, files: Sequence[Progress]) -> None:
         """Show how far files are read; a `datasets.reading.Told`."""
         if files:
+            self._told(in_words(files[0]))
             more = f" and {len(files) - FILES_SHOWN} more" if len(files) > FILES_SHOWN else ""
-            self._show(f"reading {', '.join(map(in_words, files[:FILES_SHOWN]))}{more}")
+            shown = [f"{os.path.basename(file.path)}: {in_words(file)}" for file in files[:FILES_SHOWN]]
+            self._show(f"reading {', '.join(shown)}{more}")
 
     def encoding(self, names: Sequence[str]) -> None:
         """Show what is encoded now: the paths of a batch."""
         names = list(dict.fromkeys(map(os.path.basename, names)))
         if names:
+            self._told("encoding")
             self._show(f"encoding {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else ""))
 
     def close(self) -> None:
@@ -67,7 +74,6 @@ class FileProgress:
 
 def in_words(file: Progress) -> str:
     """How far a file is read, for people."""
-    name = os.path.basename(file.path)
     if file.wanted:
-        return f"{name}: {file.read} of {file.wanted} frames"
-    return f"{name}: its frames are counted" if file.heard else f"{name}: is opened"
+        return f"{file.read} of {file.wanted} frames"
+    return "its frames are counted" if file.heard else "is opened"

@@ -6,7 +6,7 @@ T frames, L patches a frame.
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
 from typing import Any
@@ -46,6 +46,7 @@ class TrainedModel:
         config: the settings in use.
         model, tokenizer: the modules themselves, folded for inference.
         abilities: the methods that work.
+        tell: is told in words how far videos are read and encoded.
     """
 
     def __init__(self, task: VideoTextTask, checkpoint: Checkpoint, precision: Precision) -> None:
@@ -54,6 +55,7 @@ class TrainedModel:
         self.config, self.device = task.config, task.device
         self.model, self.tokenizer = task.model, task.tokenizer
         self.abilities = abilities_of(task.config)
+        self.tell: Callable[[str], None] = lambda words: None
 
     def encode_video(
         self,
@@ -242,7 +244,7 @@ class TrainedModel:
         """Positions and clips on the CPU, batch by batch."""
         data = video_text(self.config, records_of(videos, start, end), training=False)
         parts = [range(len(data))[first : first + VIDEOS_AT_ONCE] for first in range(0, len(data), VIDEOS_AT_ONCE)]
-        with closing(FileProgress(len(data), "videos or parts", shown=is_main())) as progress:
+        with closing(FileProgress(len(data), "videos or parts", is_main(), self.tell)) as progress:
             data.watch(OwnLine(progress.reading))
             for part in parts:
                 batch = collate(data.__getitems__(part))

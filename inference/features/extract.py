@@ -44,7 +44,7 @@ class ExtractionRequest:
         parquet: whether to write the embeddings as Parquet too.
         windows: encode windows of each video besides the whole; None for the whole alone.
         batch_size: clips read together; a GPU also encodes them together.
-        sample_timeout: seconds after which a file that is still being read is given up.
+        sample_timeout: seconds without a frame after which a file that is being read is given up.
         overrides: `key=value` settings that replace the checkpoint's own.
     """
 

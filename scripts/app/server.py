@@ -92,6 +92,7 @@ def make_app(searcher: Searcher, checkpoints: Checkpoints, settings: PageSetting
             Route("/", page.home),
             Route("/videos", page.videos),
             Route("/search", page.search, methods=["POST"]),
+            Route("/progress", page.progress),
             Route("/uploads", page.upload, methods=["POST"]),
             Route("/videos/{key}/prepare", page.prepare, methods=["POST"]),
             Route("/videos/{key}/file", page.file),
@@ -127,8 +128,10 @@ class Page:
         self._template = Environment(
             loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined
         ).get_template("page.html")
-        self._computing, self._waiting = anyio.Lock(), 0
+        self._computing, self._waiting, self._doing = anyio.Lock(), 0, ""
         self._stills = anyio.CapacityLimiter(STILLS_AT_ONCE)
+        for model in checkpoints.all:
+            model.tell = self._note
 
     def begin(self, folder: Path) -> None:
         """Take an empty folder for what comes in and is made."""
@@ -185,6 +188,10 @@ class Page:
                 "seconds": monotonic() - begun,
             }
         )
+
+    async def progress(self, request: Request) -> Response:
+        """What the model is doing, in words; empty while it does nothing. It names no file, as others may ask."""
+        return JSONResponse({"doing": self._doing})
 
     async def upload(self, request: Request) -> Response:
         """Take a video, the body, under the `name` it is to be called by."""
@@ -284,6 +291,10 @@ class Page:
             raise HTTPException(503, "the page is ending") from None
         finally:
             self._waiting -= 1
+            self._doing = ""
+
+    def _note(self, doing: str) -> None:
+        self._doing = doing
 
     async def _readable(self, video: PageVideo, work: Callable[[], Result]) -> Result:
         try:

@@ -56,7 +56,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         type=positive,
         default=SAMPLE_TIMEOUT,
         metavar="SECONDS",
-        help="a video that is read for longer is given up (%(default)g)",
+        help="a video of which no frame comes for so long is given up (%(default)g)",
     )
     parser.add_argument("--engine", choices=ENGINES, default="local", help="who does the work (%(default)s)")
     parser.add_argument(

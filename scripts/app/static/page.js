@@ -12,7 +12,7 @@ function onSubmit(id, words, work) {
   const form = byId(id);
   form?.addEventListener("submit", (event) => {
     event.preventDefault();
-    patiently(form.querySelector(".status"), form.querySelector("button"), words, work);
+    patiently(form.querySelector(".status"), form.querySelector("button"), words, work, true);
   });
 }
 

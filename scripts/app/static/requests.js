@@ -22,16 +22,23 @@ export async function ask(address, sent) {
   return readAnswer(response.status, await response.text());
 }
 
+/** What the model is doing, in brackets; empty where nobody knows. */
+async function doing() {
+  const answer = await fetch("/progress").then((response) => response.json()).catch(() => ({}));
+  return answer.doing ? ` (${answer.doing})` : "";
+}
+
 /** Do something that may take long: `status` says so and for how long, `button` rests meanwhile, errors are shown.
- *  What `work` returns stays in `status`. */
-export async function patiently(status, button, words, work) {
+ *  What `work` returns stays in `status`. If a model works (`computes`), `status` says how far it is, too. */
+export async function patiently(status, button, words, work, computes = false) {
   const begun = performance.now();
   const clock = document.createElement("span");
   clock.ariaHidden = "true"; // or every second would be read aloud
   status.className = "status working";
   status.replaceChildren(`${words} …`, clock);
-  const ticking = setInterval(() => {
-    clock.textContent = ` ${Math.round((performance.now() - begun) / 1000)} s`;
+  const ticking = setInterval(async () => {
+    const seconds = Math.round((performance.now() - begun) / 1000);
+    clock.textContent = ` ${seconds} s${computes ? await doing() : ""}`;
   }, 1000);
   if (button) button.disabled = true;
   const say = (kind, text) => {

@@ -1,6 +1,7 @@
 """What the page's addresses answer is what the models say, and videos come as browsers play them."""
 
 import io
+import re
 import signal
 import threading
 import time
@@ -27,7 +28,7 @@ from scripts.app.__main__ import PageServer, parse_arguments, prepare
 from scripts.app.checkpoints import Checkpoints
 from scripts.app.library import NAME_CHARACTERS
 from scripts.app.safety import TEXT_CHARACTERS, address_of
-from scripts.app.server import Page
+from scripts.app.server import Page, make_app
 from tests.scripts.app.asked import key_of, page_of, said, upload
 from tests.scripts.app.conftest import SETTINGS
 from tests.scripts.app.made import BROKEN, FAILED, ODD_NAME, Made
@@ -46,6 +47,25 @@ def test_a_search_finds_what_the_searcher_finds(client: TestClient, searcher: Se
         assert [tuple(frame) for frame in hit["frames"]] == list(other.frames)
         assert (hit["problem"] is None) == (hit["name"] != BROKEN) and str(made.videos) not in str(hit)
         assert client.get(f"/videos/{hit['key']}/still").status_code == (422 if hit["name"] == BROKEN else 200)
+
+
+def test_the_page_tells_how_far_the_model_is(
+    searcher: Searcher, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.reading.TELL_SECONDS", 0.0)
+    told: list[str] = []
+    note = Page._note
+
+    def noted(page: Page, words: str) -> None:
+        note(page, words)
+        told.append(client.get("/progress").json()["doing"])
+
+    monkeypatch.setattr(Page, "_note", noted)
+    with TestClient(make_app(searcher, checkpoints, SETTINGS), base_url="http://localhost:7860") as client:
+        assert client.get("/progress").json() == {"doing": ""}
+        assert client.post("/search", json={"text": TEXT}).status_code == 200
+        assert "encoding" in told and any(re.fullmatch(r"\d+ of \d+ frames", words) for words in told)
+        assert client.get("/progress").json() == {"doing": ""}
 
 
 def test_a_search_may_be_filtered(client: TestClient, searcher: Searcher) -> None:

@@ -1,4 +1,4 @@
-"""Hours of video, one after the other: memory stays level, and a damaged file is named while all others are encoded."""
+"""Long files after each other: memory stays level, and a damaged one is named while all others are encoded."""
 
 import json
 import os
@@ -15,10 +15,10 @@ from benchmarks.hour import made_file
 from tests.integration.runs import ROOT, train
 from tests.tiny_runs import write_data
 
-FILES, SECONDS, WINDOW = 10, 3600, 60
+FILES, SECONDS, WINDOW = 10, 1200, 60
 DAMAGED = 4
-GROWTH = 64e6
-"""Bytes: the frames of ten hours are kept listed, 3 MB an hour."""
+GROWTH = 32e6
+"""Bytes; the frames of the files stay listed, 3 MB an hour, and what a process holds goes up and down."""
 
 
 def memory_of(process: int) -> int:
@@ -32,7 +32,7 @@ def memory_of(process: int) -> int:
 
 
 def damage(path: Path) -> None:
-    """Overwrite a minute or two in the middle of a file."""
+    """Overwrite more than 2 % in the middle of a file."""
     content = bytearray(path.read_bytes())
     middle, length = len(content) // 2, len(content) // 30
     content[middle : middle + length] = bytes(length)
@@ -42,14 +42,14 @@ def damage(path: Path) -> None:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("workers", [0, 1])
-def test_ten_hours_after_each_other(tmp_path: Path, workers: int) -> None:
+def test_ten_long_files_after_each_other(tmp_path: Path, workers: int) -> None:
     root = write_data(tmp_path / "data", [1] * 4)
     checkpoint = train(root, root / "run", train={"max_epochs": 1, "batch_size": 4}) / "checkpoint_best"
-    hour = made_file(SECONDS)
-    folder = tmp_path / "hours"
+    made = made_file(SECONDS)
+    folder = tmp_path / "files"
     folder.mkdir()
     for number in range(FILES):
-        os.link(hour, folder / f"{number}.mp4")
+        os.link(made, folder / f"{number}.mp4")
     damage(folder / f"{DAMAGED}.mp4")
 
     command = [sys.executable, "-m", "scripts.extract_features", str(folder), "--checkpoint", str(checkpoint)]
@@ -65,8 +65,8 @@ def test_ten_hours_after_each_other(tmp_path: Path, workers: int) -> None:
 
     # The highest of each tenth, without the start and the end, where features are put together.
     tenths = [int(max(part)) for part in np.array_split(held, 10)]
-    seconds = time.monotonic() - started
-    print(f"{workers} workers, {seconds:.0f} s, MB in each tenth: {[round(level / 1e6) for level in tenths]}")
+    megabytes = [round(level / 1e6) for level in tenths]
+    print(f"{workers} workers, {time.monotonic() - started:.0f} s, MB in each tenth: {megabytes}")
     assert tenths[-2] - tenths[1] < GROWTH
 
     # Every window of every file, but those in which one is damaged.
@@ -84,4 +84,3 @@ def test_ten_hours_after_each_other(tmp_path: Path, workers: int) -> None:
     first = {(row["start"], row["end"]): embeddings[row["row"]] for row in rows if row["video"].endswith("/0.mp4")}
     for row in rows:
         np.testing.assert_allclose(embeddings[row["row"]], first[row["start"], row["end"]], atol=2e-6)
-    assert seconds < 600, f"took {seconds:.0f} s"
