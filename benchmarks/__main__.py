@@ -4,6 +4,7 @@
     python -m benchmarks encoder --system testa --device cuda --json video.num_frames=96
     python -m benchmarks train_step --config configs/debug/clips.yaml train.batch_size=4
     python -m benchmarks encoder --plots outputs/figures
+    python -m benchmarks hour --rounds 1 --keep outputs/hour.json --only bf16
 
 Without --config the model is ViT-B/16 at 224 px with BERT-base, 32 frames and the paper's aggregation for them. Every
 way runs in its own process, and they take turns. Seconds are this machine's; ratios compare across machines.
@@ -21,6 +22,7 @@ from types import ModuleType
 import torch
 from tqdm import tqdm
 
+from benchmarks.kept import KeptRows
 from benchmarks.measure import Case, ChildError, Row, measure
 from benchmarks.plots import FIGURES
 from benchmarks.settings import Settings, sections
@@ -61,13 +63,17 @@ class Request:
     benchmark: str
     plots: Path | None
     as_json: bool
+    only: tuple[str, ...]
+    keep: Path | None
 
 
 def main() -> None:
     """Parse the command line, measure, print; status 1 where a way to do the work failed."""
     parser = _parser()
     arguments = parser.parse_intermixed_args()
-    request = Request(arguments.system, arguments.benchmark, arguments.plots, arguments.json)
+    request = Request(
+        arguments.system, arguments.benchmark, arguments.plots, arguments.json, tuple(arguments.only), arguments.keep
+    )
     settings = Settings(
         arguments.config,
         tuple(arguments.overrides),
@@ -87,7 +93,7 @@ def main() -> None:
             return
 
         benchmark = importlib.import_module(module)
-        rows, failures = _measured(request.system, benchmark, settings)
+        rows, failures = _measured(request, benchmark, settings)
     except ValueError as error:
         parser.exit(2, f"error: {error}\n")
     except ChildError as error:
@@ -123,6 +129,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=at_least(1), default=5, help="how often each way is timed (default: 5)")
     parser.add_argument("--data", help=f"folder of videos, for {' and '.join(TAKE_DATA)} (default: some are made)")
     parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="WORDS",
+        help="measure the cases whose names contain these words; given twice, the cases that contain both",
+    )
+    parser.add_argument(
+        "--keep",
+        metavar="FILE",
+        type=Path,
+        help="write each row to this JSON file once it is measured, and take those of the same settings from it",
+    )
+    parser.add_argument(
         "--plots",
         metavar="DIR",
         type=Path,
@@ -149,25 +168,44 @@ def _check(request: Request, settings: Settings) -> None:
         raise ValueError(f"--plots: there are figures of {DEFAULT_SYSTEM} only; leave out --system")
     if request.benchmark not in FIGURES:
         raise ValueError(f"--plots: there is no figure of {request.benchmark}, only of {', '.join(FIGURES)}")
-    if request.as_json:
-        raise ValueError("--plots: writes its data as JSON beside the figures; leave out --json")
+    without_effect = {"--json": request.as_json, "--only": request.only, "--keep": request.keep}
+    for option, given in without_effect.items():
+        if given:
+            raise ValueError(f"--plots: writes its data as JSON beside the figures; leave out {option}")
 
 
-def _measured(system: str, benchmark: ModuleType, settings: Settings) -> tuple[list[Row], list[str]]:
-    """The rows of all cases that could be measured, and what was wrong with the others."""
+def _measured(request: Request, benchmark: ModuleType, settings: Settings) -> tuple[list[Row], list[str]]:
+    """The rows of the chosen cases that could be measured, and what was wrong with the others."""
     rows, failures = [], []
-    cases = [labelled(system, case) for case in benchmark.cases(settings)]
+    kept = KeptRows(request.keep, settings)
+    cases = chosen([labelled(request.system, case) for case in benchmark.cases(settings)], request.only)
 
     with tqdm(cases, unit="case", file=sys.stderr, disable=None) as progress:
         for case in progress:
             progress.set_postfix_str(case.name)
+            row = kept.row(case.name)
+            if row is not None:
+                rows.append(row)
+                continue
+
             try:
                 rows.append(measure(case, settings))
-                progress.write(f"{case.name}: ours {rows[-1].ours_s:.3g} s", file=sys.stderr)
             except ChildError as error:
                 failures.append(f"{case.name}: {error}")
+                continue
+            kept.add(rows[-1], settings)
+            progress.write(f"{case.name}: ours {rows[-1].ours_s:.3g} s", file=sys.stderr)
 
     return rows, failures
+
+
+def chosen(cases: Sequence[Case], words: Sequence[str]) -> list[Case]:
+    """The cases whose names contain all words; ValueError if there are none."""
+    found = [case for case in cases if all(word in case.name for word in words)]
+    if not found:
+        names = "; ".join(case.name for case in cases)
+        raise ValueError(f"--only: no case contains {' and '.join(words)}; there are: {names}")
+    return found
 
 
 def labelled(system: str, case: Case) -> Case:

@@ -2,14 +2,15 @@
 
 Without other settings: one frame a second of a made H.264 file of 640 x 360 pixels, 25 frames a second and a key frame
 every 250, through ViT-B/16 at 224 px, of which 225 frames and 12 patches merge in each block. The reference's way in
-plain lines has no row: its attention maps over time alone would take 122 GB (`--plots` shows how it grows until then).
+plain lines has no row: its attention maps over time alone would take 122 GB (`--plots` shows how far it gets).
 """
 
 import atexit
+import itertools
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +21,6 @@ import numpy as np
 import torch
 
 from benchmarks import encoder, videos
-from benchmarks.growth import Point, measure_points
 from benchmarks.measure import Case, LongCase, Variant
 from benchmarks.settings import Settings, sections
 from configs.load import from_dict, to_dict
@@ -39,18 +39,16 @@ HOUR = (
 FPS, WIDTH, HEIGHT, KEY_EVERY = 25, 640, 360, 250
 SECONDS_ENCODED = 60
 """So much is encoded; the file repeats its packets, each time under later time stamps."""
-REFERENCE_FRAMES = (32, 96, 256, 512, 768, 1024)
-"""At which the reference's way is measured, until it needs more than this machine has."""
 
 
 def cases(settings: Settings) -> list[Case]:
-    """With the configured aggregation, in bfloat16 and float32; each way is called once, as a call takes minutes."""
-    settings = of_an_hour(settings)
-    _, video, aggregation = sections(settings)
+    """With the configured aggregation and without, in bfloat16 and float32; no call warms up, as each takes minutes."""
+    _, video, configured = sections(of_an_hour(settings))
     path = str(made_file(video.num_frames))
+    aggregations = [configured] + ([AggregationConfig()] if configured.reducer != "none" else [])
     found: list[Case] = []
-    for dtype in ("bf16", "fp32"):
-        work = {"path": path, "dtype": dtype}
+    for aggregation, dtype in itertools.product(aggregations, ("bf16", "fp32")):
+        work = {"path": path, "dtype": dtype, "aggregation": to_dict(aggregation)}
         name = f"hour {dtype}, {video.num_frames} frames, {encoder.described(aggregation)}"
         ours, bound = Variant(f"{MODULE}:ours", work), Variant(f"{MODULE}:limit", work)
         found.append(LongCase(name, ours, limit=bound))
@@ -66,11 +64,12 @@ def of_an_hour(settings: Settings) -> Settings:
     return replace(settings, overrides=(*open_sections, *settings.overrides))
 
 
-def ours(settings: Settings, path: str, dtype: str) -> Callable[[], None]:
+def ours(settings: Settings, path: str, dtype: str, aggregation: dict[str, Any]) -> Callable[[], None]:
     """Read the file and encode it."""
-    model, video, aggregation = sections(of_an_hour(settings))
+    model, video, _ = sections(of_an_hour(settings))
+    reducer = from_dict(AggregationConfig, aggregation, "aggregation")
     torch.manual_seed(0)
-    built = VideoEncoder(model, video, aggregation).eval().to(settings.device, encoder.DTYPES[dtype])
+    built = VideoEncoder(model, video, reducer).eval().to(settings.device, encoder.DTYPES[dtype])
     built.fold_for_inference()
     choose = videos.chooser(video)
     keep_freed_memory()
@@ -84,10 +83,11 @@ def ours(settings: Settings, path: str, dtype: str) -> Callable[[], None]:
     return work
 
 
-def limit(settings: Settings, path: str, dtype: str) -> Callable[[], float]:
+def limit(settings: Settings, path: str, dtype: str, aggregation: dict[str, Any]) -> Callable[[], float]:
     """Seconds of bare decoding, by FFmpeg with all threads, plus those of the encoder's matrix products."""
-    model, video, aggregation = sections(of_an_hour(settings))
-    products = encoder.executed_products(model, video, aggregation)
+    model, video, _ = sections(of_an_hour(settings))
+    reducer = from_dict(AggregationConfig, aggregation, "aggregation")
+    products = encoder.executed_products(model, video, reducer)
     multiply = encoder.MachineLimit(products, torch.device(settings.device), encoder.DTYPES[dtype])
     job = videos.job(path, video.image_size, videos.chooser(video))
 
@@ -95,43 +95,6 @@ def limit(settings: Settings, path: str, dtype: str) -> Callable[[], float]:
         started = time.perf_counter()
         videos.raw_pyav(job, settings.threads)
         return time.perf_counter() - started + multiply()
-
-    return work
-
-
-def frames_growth(settings: Settings, frames: Sequence[int], path: Path) -> list[dict[str, Any]]:
-    """Rows {aggregation, frames, seconds, peak_bytes} of one bfloat16 video of more and more frames, also in `path`.
-
-    Frames merge in proportion, a sixteenth in each block, and 12 patches; pixels are made, not read.
-    """
-    points = []
-    for merges in (False, True):
-        for num_frames in frames:
-            aggregation = AggregationConfig()
-            if merges:
-                aggregation = AggregationConfig(
-                    reducer="geometry", frames_per_block=num_frames // 16, patches_per_block=12
-                )
-            work = {"aggregation": to_dict(aggregation), "num_frames": num_frames}
-            at = {"aggregation": "merging" if merges else "no aggregation", "frames": num_frames}
-            points.append(Point(at, Variant(f"{MODULE}:encode", work)))
-    return measure_points(points, settings, path, warm=False)
-
-
-def encode(settings: Settings, aggregation: dict[str, Any], num_frames: int) -> Callable[[], None]:
-    """Encode made pixels in bfloat16."""
-    model, video, _ = sections(of_an_hour(settings))
-    video = replace(video, num_frames=num_frames)
-    reducer = from_dict(AggregationConfig, aggregation, "aggregation")
-    torch.manual_seed(0)
-    built = VideoEncoder(model, video, reducer).eval().to(settings.device, torch.bfloat16).fold_for_inference()
-    shape = (1, num_frames, 3, video.image_size, video.image_size)
-    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=settings.device)
-    keep_freed_memory()
-
-    def work() -> None:
-        with torch.no_grad():
-            built(built.normalised(pixels))
 
     return work
 

@@ -54,10 +54,19 @@ def manifest_figures(settings: Settings, folder: Path, rows: Sequence[int] = MAN
     return _write({"manifest_growth": draw_manifest(growth)}, folder, {"manifest_growth": growth})
 
 
+def hour_figures(settings: Settings, folder: Path) -> list[Path]:
+    """Time and memory of one video from 32 frames to an hour, and where the reference's way runs out of memory."""
+    from benchmarks import hour_growth
+
+    rows = hour_growth.growth(settings, folder / "hour_frames.json")
+    return _write({"hour_frames": draw_hour(rows)}, folder)
+
+
 FIGURES: dict[str, Callable[[Settings, Path], list[Path]]] = {
     "encoder": encoder_figures,
     "evaluate": evaluation_figures,
     "load": manifest_figures,
+    "hour": hour_figures,
 }
 
 
@@ -73,6 +82,24 @@ def draw_frames(rows: Rows) -> Figure:
         _logarithmic(panel.xaxis, sorted({row["frames"] for row in rows}))
         _logarithmic(panel.yaxis)
         _finish(panel)
+    return figure
+
+
+def draw_hour(rows: Rows) -> Figure:
+    """Rows {aggregation, frames, seconds, peak_bytes}: those of `draw_frames`, and where the reference's way ends."""
+    from benchmarks import hour_growth
+
+    figure = draw_frames(rows)
+    figure.suptitle("Encoding one video of up to an hour, ViT-B/16, bfloat16")
+    _, memory = figure.axes
+    ahead = hour_growth.forecast(rows)
+    if ahead is not None:
+        frames, peaks = ahead
+        (line,) = [line for line in memory.lines if line.get_label() == hour_growth.REFERENCE]
+        label = f"forecast: {hour_growth.MACHINE_BYTES // GIB} GiB at {frames[-1]} frames"
+        memory.plot(frames, [peak / GIB for peak in peaks], ":", color=line.get_color(), label=label)
+        memory.plot(frames[-1:], [peaks[-1] / GIB], "x", color=line.get_color())
+        memory.legend()
     return figure
 
 

@@ -74,10 +74,8 @@ class Attention(nn.Module):
             context, importance = _attend_with_probabilities(query, key, value, key_bias_BGN)
         elif _is_faster_by_head(query, key_bias_BGN):
             context = _attend_by_head(query, key, value)
-        elif query.shape[2] == 1 and query.shape[1] > MOST_TOKENS_BY_HEAD and suits_tiles(query):
-            bias = None if key_bias_BGN is None else key_bias_BGN.squeeze(1)
-            queries, keys, values = (part.squeeze(2) for part in (query, key, value))
-            context = attend_in_tiles(queries, keys, values, bias).flatten(2).unsqueeze(2)
+        elif query.shape[1] > MOST_TOKENS_BY_HEAD and suits_tiles(query):
+            context = attend_in_tiles(query, key, value, key_bias_BGN).flatten(3)
         else:
             context = _attend(query, key, value, key_bias_BGN)
 

@@ -32,6 +32,11 @@ def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
 
 
+def sigmoid_product(left: Tensor, right: Tensor, bias: Tensor) -> Tensor:
+    """The sigmoid of `product`, in the same pass."""
+    return torch.ops.mkldnn._linear_pointwise(left, right, bias, "sigmoid", [], "")
+
+
 def can_pack(weight: Tensor) -> bool:
     """Whether this torch, on this device, has the two operations, which are torch.compile's own and not public."""
     available = torch.backends.mkldnn.is_available() and all(

@@ -11,9 +11,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.parts.attention import Attended, Needs
+from models.parts.attention import MOST_TOKENS_BY_HEAD, Attended, Needs
 from models.parts.packed import can_pack, packed
 from models.parts.sharpness import sharpness
+from models.parts.tiled_attention import attend_in_tiles, suits_tiles
 
 Axis = Literal["time", "space"]
 
@@ -121,10 +122,14 @@ class ClipwiseAttention(nn.Module):
         importance = None
         if needs == "probabilities":
             grouped_context, importance = self._attend_with_probabilities(queries, keys, values, bias)
+            context = self._ungrouped(grouped_context, len(query), num_frames)
+        elif self.axis == "time" and num_frames > MOST_TOKENS_BY_HEAD and suits_tiles(queries):
+            key_bias = None if bias_BTL is None else F.pad(bias_BTL, (0, 0, 1, 0)).transpose(1, 2)
+            context = attend_in_tiles(queries, keys, values, key_bias).flatten(3)
         else:
             grouped = [self._grouped(part) for part in (queries, keys, values)]
             grouped_context = F.scaled_dot_product_attention(grouped[0], grouped[1], grouped[2], attn_mask=bias)
-        context = self._ungrouped(grouped_context, len(query), num_frames)
+            context = self._ungrouped(grouped_context, len(query), num_frames)
 
         patch_key = (
             None

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from benchmarks import __main__ as benchmark
+from benchmarks.measure import Case, Row
+from benchmarks.settings import Settings
 from tests.benchmarks import ways
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,3 +152,45 @@ def test_rows_of_another_system_begin_with_its_name(
     assert "--system toy: has no benchmark rerank, only encoder" in capsys.readouterr().err
     assert run(monkeypatch, "encoder", "--system", "toy", "--plots", "x") == 2
     assert "--plots: there are figures of testa only" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("quick", "in_this_process")
+def test_cases_are_chosen_by_their_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "encoder", "--json", "--only", "al", "--only", "one") == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["alone"]
+    assert run(monkeypatch, "encoder", "--json", "--only", "al", "--only", "whole") == 2
+    assert "--only: no case contains al and whole; there are: whole; alone" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("quick", "in_this_process")
+def test_rows_are_kept_once_they_are_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "new" / "rows.json"
+    command = ("encoder", "--json", "--rounds", "3", "--keep", str(path))
+    assert run(monkeypatch, *command, "--only", "whole") == 0
+    capsys.readouterr()
+    (entry,) = json.loads(path.read_text())
+    assert entry["row"]["name"] == "whole" and f"torch {torch.__version__}" in entry["machine"]
+
+    # The next call measures what is left, and prints both.
+    measured: list[str] = []
+    measure = benchmark.measure
+
+    def noting(case: Case, settings: Settings) -> Row:
+        measured.append(case.name)
+        return measure(case, settings)
+
+    monkeypatch.setattr(benchmark, "measure", noting)
+    assert run(monkeypatch, *command) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["whole", "alone"]
+    assert measured == ["alone"]
+    assert [entry["row"]["name"] for entry in json.loads(path.read_text())] == ["whole", "alone"]
+
+    # Under other settings nothing of it counts; a file of something else is refused.
+    assert run(monkeypatch, *command, "--threads", "1", "train.batch_size=3") == 0
+    assert measured == ["alone", "whole", "alone"]
+    capsys.readouterr()
+    path.write_text("no JSON")
+    assert run(monkeypatch, *command) == 2
+    assert "rows.json holds no JSON" in capsys.readouterr().err

@@ -75,3 +75,21 @@ def test_the_step_is_held_against_the_references(
     (case,) = asked
     assert case.naive is not None and case.ours.arguments == {"precision": "bf16", "activation_checkpointing": "none"}
     assert "bf16" in case.name and "batch 3" in case.name
+
+
+def test_an_hour_is_held_against_seconds_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Variant, Settings]] = []
+
+    def take_turns(variants: Sequence[Variant], settings: Settings) -> list[list[Call]]:
+        asked.extend((variant, settings) for variant in variants)
+        return [[Call(1.4, 3 * 2**30), Call(9.0, 25 * 2**30), Call(1.2, 5)]]
+
+    monkeypatch.setattr(speed, "take_turns", take_turns)
+    finding = speed.hour(CPU, TINY, frames=9)
+    assert [(reading.what, reading.value, reading.holds) for reading in finding.readings] == [
+        ("seconds", 1.4, True),
+        ("GiB", 25, False),
+    ]
+    ((variant, settings),) = asked
+    assert sections(settings)[1].num_frames == 9
+    assert build(variant, settings)() is None

@@ -4,8 +4,8 @@ import statistics
 
 import torch
 
-from benchmarks import encoder as encoder_benchmark, train_step
-from benchmarks.measure import Variant, measure, take_turns
+from benchmarks import encoder as encoder_benchmark, hour_growth, train_step
+from benchmarks.measure import Variant, measure, peak_bytes, take_turns
 from benchmarks.settings import Settings, sections
 from configs.load import to_dict
 from configs.schema import AggregationConfig
@@ -15,6 +15,7 @@ from tests.gpu.checks.outcome import Finding, Reading
 from tests.gpu.checks.sizes import Size
 
 ROUNDS = 3
+SECONDS_OF_AN_HOUR, GIB_OF_AN_HOUR, GIB = 1.5, 24, 2**30
 OF_THE_LIMIT, OF_THE_SAVING, OF_THE_STEP, OF_ITS_MEMORY = 0.5, 0.9, 2.0, 2.0
 
 
@@ -64,6 +65,19 @@ def step(device: torch.device, size: Size, batch: int) -> Finding:
     if row.peak_bytes_ours is not None and row.peak_bytes_naive is not None:  # some systems do not tell
         readings.append(Reading("their memory", row.peak_bytes_naive / row.peak_bytes_ours, OF_ITS_MEMORY, ">="))
     return Finding(readings, f"{row.name}: {row.ours_s:.3g} s")
+
+
+def hour(device: torch.device, size: Size, frames: int) -> Finding:
+    """Seconds and peak memory of one long video without aggregation in bfloat16, pixels to tokens."""
+    require(device, "bf16")
+    settings = _settings(device, size, (f"video.num_frames={frames}", "video.working_memory=4"))
+    work = {"aggregation": to_dict(AggregationConfig()), "num_frames": frames}
+    (calls,) = take_turns([Variant(f"{hour_growth.__name__}:encode", work)], settings)
+    readings = [Reading("seconds", statistics.median(call.seconds for call in calls), SECONDS_OF_AN_HOUR)]
+    peak = peak_bytes(calls)
+    if peak is not None:  # some systems do not tell
+        readings.append(Reading("GiB", peak / GIB, GIB_OF_AN_HOUR))
+    return Finding(readings, f"{frames} frames")
 
 
 def _settings(device: torch.device, size: Size, overrides: tuple[str, ...]) -> Settings:

@@ -69,6 +69,7 @@ CHECKS: dict[str, Check] = {
         needs_gpu=True,
         goal=True,
     ),
+    "speed/an hour": Check(f"{HERE}.speed:hour", {"frames": 3600}, needs_gpu=True, goal=True),
     "speed/step": Check(f"{HERE}.speed:step", {"batch": 8}, needs_gpu=True, goal=True),
 }
 

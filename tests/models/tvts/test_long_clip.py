@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from models.parts.attention import MOST_TOKENS_BY_HEAD
 from models.parts.chunks import BYTES_PER_NUMBER, GIB, WIDTHS_PER_TOKEN
 from models.tvts.video_tower import EncodedClip, VideoTower
 from tests.models.tvts.tiny import IMAGE, make_tower, make_video
@@ -68,3 +69,14 @@ def test_masked_clips_packed_weights_and_uint8() -> None:
     pixels = torch.randint(0, 256, (1, 6, 3, 16, 16), dtype=torch.uint8)
     expected = whole(pixels).tokens
     assert_close(chunked.fold_for_inference()(pixels).tokens, expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["none", "geometry"])
+def test_attention_over_many_frames_takes_tiles(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, video = tower(name, in_chunks=False), make_video(1, MOST_TOKENS_BY_HEAD + 1)
+    found = model(video).tokens
+    monkeypatch.setattr("models.tvts.attention.suits_tiles", lambda _: False)
+    expected = model(video).tokens
+    assert not torch.equal(found, expected), "both took the same way"
+    assert_close(found, expected, atol=1e-4, rtol=0)
