@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from configs.data import CHOICE_DATASETS, QUESTION_DATASETS, DataConfig
+from configs.model import VideoConfig
 from configs.recognition import OPTION_DATASETS, RECOGNITION_DATASETS
 
 
@@ -34,3 +35,12 @@ def refuse_labels(data: DataConfig) -> None:
         raise ValueError(f"data.dataset: {data.dataset} has classes, not texts; use train_recognition.py")
     if data.dataset in CHOICE_DATASETS:
         raise ValueError(f"data.dataset: {data.dataset} has options to choose from; use train_choice.py")
+
+
+def check_windows(video: VideoConfig) -> None:
+    """Refuse sliding windows with a frame rule that has no intervals to slide in."""
+    if not video.eval_sampling.startswith("interval_middle"):
+        raise ValueError(
+            f"evaluation.windows: slide within the intervals of video.eval_sampling interval_middle, and it is "
+            f"{video.eval_sampling}; set it to interval_middle"
+        )

@@ -19,9 +19,15 @@ class RecognitionEvaluationConfig:
     class; several are averaged. `prompt_file` takes them from CLIP's published Markdown instead, as `FILE#SECTION`.
     Names stand in prompts as the dataset writes them unless `class_words`, a file below `data.root`, has words for each
     class: JSON of {class: words}, or a line a class. Options of a video's own are texts already: they take neither.
+
+    `windows` above 1 shows each video by up to so many clips, whose frames begin at equal distances within the
+    intervals of `video.eval_sampling: interval_middle`; `mirror` shows each clip mirrored too. Probabilities are
+    averaged.
     """
 
     batch_size: int = 8
+    windows: int = 1
+    mirror: bool = False
     classify: Literal["auto", "head", "prompts"] = "auto"
     prompts: tuple[str, ...] = PROMPTS
     prompt_file: str | None = None
@@ -29,8 +35,9 @@ class RecognitionEvaluationConfig:
     best_metric: Literal["top1", "top5", "mean_per_class"] = "top1"
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"evaluation.batch_size: {self.batch_size} is less than 1")
+        for name in ("batch_size", "windows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"evaluation.{name}: {getattr(self, name)} is less than 1")
         if not self.prompts:
             raise ValueError("evaluation.prompts: none is given; write at least one, such as 'a person {}'")
 

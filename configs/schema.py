@@ -16,7 +16,13 @@ from configs.data import (
     SourceConfig as SourceConfig,
     SpeechConfig as SpeechConfig,
 )
-from configs.data_checks import refuse_labels, refuse_other_than_pairs, refuse_sources, refuse_unexpanded
+from configs.data_checks import (
+    check_windows,
+    refuse_labels,
+    refuse_other_than_pairs,
+    refuse_sources,
+    refuse_unexpanded,
+)
 from configs.evaluation import (
     AnsweringConfig,
     CaptioningConfig,
@@ -201,11 +207,8 @@ class RetrievalConfig(RunConfig):
         self.evaluation.check_rule(self.objective.name, self.objective.matches_by_query)
         if self.evaluation.windows > 1 and self.data.objects is not None:
             raise ValueError("evaluation.windows: boxes are of the frames of one clip; set it to 1 with data.objects")
-        if self.evaluation.windows > 1 and not self.video.eval_sampling.startswith("interval_middle"):
-            raise ValueError(
-                f"evaluation.windows: slide within the intervals of video.eval_sampling interval_middle, and it is "
-                f"{self.video.eval_sampling}; set it to interval_middle"
-            )
+        if self.evaluation.windows > 1:
+            check_windows(self.video)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,11 +260,12 @@ class RecognitionConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_sources(self.data)
-        allowed = (*RECOGNITION_DATASETS, *OPTION_DATASETS)
+        allowed = ("manifest", *RECOGNITION_DATASETS, *OPTION_DATASETS)
         if self.data.dataset not in allowed:
             raise ValueError(f"data.dataset: {self.data.dataset} has no classes of videos; name {', '.join(allowed)}")
         if self.data.dataset in OPTION_DATASETS and self.evaluation.classify == "head":
             raise ValueError(f"evaluation.classify: {self.data.dataset} has options, which no head knows; use prompts")
+        self._check_views()
         if not self.trains_in_steps and self.optim != OptimConfig(lr=self.optim.lr):
             raise ValueError("optim: has no effect on a probe; its solver is in the objective section")
 
@@ -269,6 +273,15 @@ class RecognitionConfig(RunConfig):
     def trains_in_steps(self) -> bool:
         """Whether training takes optimizer steps; a probe is fitted in one call."""
         return not isinstance(self.objective, ProbeObjectiveConfig)
+
+    def _check_views(self) -> None:
+        """Refuse views that the frame rule, or what goes along with a clip, does not allow."""
+        if self.evaluation.windows > 1:
+            check_windows(self.video)
+        if self.data.objects is not None:
+            for name in ("windows", "mirror"):
+                if getattr(self.evaluation, name) != getattr(type(self.evaluation), name):
+                    raise ValueError(f"evaluation.{name}: boxes are of the frames of one clip; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

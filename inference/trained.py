@@ -23,6 +23,7 @@ OVERRIDABLE = ("video", "aggregation", "evaluation", "data", "model")
 CAN_DO = {
     "encode_video": "one fine-tuned for retrieval, or pre-trained, with vtc",
     "encode_text": "one fine-tuned for retrieval, or pre-trained, with vtc",
+    "classify": "one trained by train_recognition.py, or any that encodes videos and texts",
     "match": "one fine-tuned for retrieval, or pre-trained, with vtm",
     "answer": "one fine-tuned by train_vqa.py",
     "caption": "one fine-tuned by train_caption.py, or pre-trained with cap",
@@ -81,6 +82,8 @@ def trained_task(settings: TaskConfig, device: torch.device) -> VideoTextTask:
 def abilities_of(settings: TaskConfig) -> tuple[str, ...]:
     """The entries of CAN_DO that a model was trained for."""
     taught = settings.objective.teaches | {"encode_tokens"}
+    if {"encode_video", "encode_text"} <= taught:
+        taught |= {"classify"}
     return tuple(name for name in CAN_DO if name in taught)
 
 

@@ -17,10 +17,12 @@ from torch import Tensor
 from datasets.progress import FileProgress
 from datasets.reading import OwnLine
 from datasets.samples import Clip, collate
+from datasets.sampling import Windows as SlidingWindows
 from datasets.text import check_text, has_words
 from engine.distributed import is_main
 from engine.hub import Checkpoint
 from engine.precision import Precision, autocast
+from inference.classifying import FoundClass, best, classifier, evaluation_of
 from inference.features.windows import Windows, ends_read
 from inference.outputs import EncodedTokens, Match, PixelFeatures, VideoWindows
 from inference.trained import CAN_DO, Seconds, Video, abilities_of, duration_of, records_of
@@ -30,6 +32,7 @@ from tasks.caption import CaptionTask
 from tasks.clips import clip_tokens, encode_clip
 from tasks.data import clean_up, video_text
 from tasks.tokenized_texts import TEXTS_AT_ONCE
+from tasks.views import embed_clips, in_order, windows_of
 from tasks.vqa import AnswerList, VqaTask, padded, question_tokens
 
 VIDEOS_AT_ONCE = 8
@@ -114,6 +117,30 @@ class TrainedModel:
         with self.computing():
             rows = [self.model.encode_text(*part).embedding.cpu() for part in self._tokenized(texts)]
         return torch.cat(rows)[0 if isinstance(texts, str) else slice(None)]
+
+    def classify(
+        self,
+        videos: Video | Sequence[Video],
+        classes: Sequence[str] | None = None,
+        start: Seconds = None,
+        end: Seconds = None,
+        *,
+        prompts: str | Sequence[str] | None = None,
+        most: int = 5,
+    ) -> list[FoundClass] | list[list[FoundClass]]:
+        """The `most` probable classes of each video; one list for a single path. Times are as in `encode_video`.
+
+        A checkpoint with a head knows its classes. Any other takes `classes`, put into the templates `prompts` (with
+        `{}` for the class; several are averaged), by default `evaluation.prompts` or "a person {}".
+        """
+        self._require("classify")
+        classify, evaluation = classifier(self, classes, prompts), evaluation_of(self.config)
+        views = []
+        with self.computing():
+            for positions, clips in self._clips(videos, start, end, windows_of(evaluation)):
+                views += embed_clips(self.task, positions, clips.to(self.device), evaluation)
+        found = best(*classify(in_order(views)), most)
+        return found[0] if isinstance(videos, Video) else found
 
     def words_read(self, text: str, *, question: bool = False) -> tuple[int, int]:
         """How many words of a text the model reads, and how many the text has.
@@ -240,9 +267,11 @@ class TrainedModel:
         """A video as a batch of one clip."""
         return next(self._clips(video, start, end))[1]
 
-    def _clips(self, videos: Video | Sequence[Video], start: Seconds, end: Seconds) -> Iterator[tuple[list[int], Clip]]:
-        """Positions and clips on the CPU, batch by batch."""
-        data = video_text(self.config, records_of(videos, start, end), training=False)
+    def _clips(
+        self, videos: Video | Sequence[Video], start: Seconds, end: Seconds, sliding: SlidingWindows | None = None
+    ) -> Iterator[tuple[list[int], Clip]]:
+        """Positions and clips on the CPU, batch by batch; several clips a video where windows slide over it."""
+        data = video_text(self.config, records_of(videos, start, end), training=False, windows=sliding)
         parts = [range(len(data))[first : first + VIDEOS_AT_ONCE] for first in range(0, len(data), VIDEOS_AT_ONCE)]
         with closing(FileProgress(len(data), "videos or parts", is_main(), self.tell)) as progress:
             data.watch(OwnLine(progress.reading))
@@ -251,7 +280,7 @@ class TrainedModel:
                 for failure in batch["failed"]:
                     raise ValueError(f"{failure['video']}: cannot be read ({failure['reason']}); give another file")
                 progress.encoding(batch["names"])
-                yield list(part), batch["clip"]
+                yield batch["index"].tolist(), batch["clip"]
                 progress.advance(len(part))
 
     def _tokenized(self, texts: str | Sequence[str], max_tokens: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:

@@ -178,6 +178,11 @@ def _read_whole(config: RunConfig, part: Part, classes: Sequence[str] | None) ->
         else:
             annotations = public.read(config.data.dataset, root, name, videos)
         return annotations if named.video_list is None else video_list.restrict(annotations, root, named.video_list)
+    if config.reads_labels:
+        if config.data.first_label is not None:
+            raise ValueError("data.first_label: has no effect on a manifest, whose labels are names; remove it")
+        found = manifest.read_labels(root / name, videos, classes)
+        return Annotations(list(found.records), root.resolve().name, found.split, found.source, classes=found.classes)
     read: Callable[[Path, Path], list[Any]] = manifest.read_questions if config.reads_questions else manifest.read
     if config.reads_options and (part != "train" or manifest.holds_choices(root / name)):
         read = manifest.read_choices

@@ -61,11 +61,14 @@ def extras_of(config: RunConfig, table: PairTable, folder: str) -> dict[str, Ext
 
 
 def videos_alone(
-    config: RunConfig, records: list[LabelRecord] | list[ChoiceRecord], training: bool
+    config: RunConfig,
+    records: list[LabelRecord] | list[ChoiceRecord],
+    training: bool,
+    windows: Windows | None = None,
 ) -> VideoTextDataset:
     """Records without captions as samples, in their order: each clip has one text, which is empty."""
     rows = [VideoTextRecord(record.video, ("",), record.start, record.end) for record in records]
-    return video_text(config, rows, training)
+    return video_text(config, rows, training, windows=windows)
 
 
 def check_frames(store: ObjectStore, config: RunConfig) -> None:

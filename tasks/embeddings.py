@@ -1,36 +1,16 @@
-"""Embeddings of many videos or texts, split over the processes; every process gets all of them.
+"""Embeddings of many texts, split over the processes; every process gets all of them.
 
-Shapes: V videos, P texts, E width of the shared space.
+Shapes: P texts, E width of the shared space.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.video_text import VideoTextDataset
 from engine.distributed import gather_objects, rank, world_size
 from tasks.base import VideoTextTask
-from tasks.clips import encode_clip
 from tasks.tokenized_texts import TEXTS_AT_ONCE, TokenizedTexts
-
-
-def embed_videos(
-    task: VideoTextTask, data: VideoTextDataset, batch_size: int, failed: list[dict[str, Any]]
-) -> tuple[list[int], NDArray]:
-    """The positions of the videos that can be read, ascending, and their embeddings (V, E).
-
-    Those that this process cannot read are added to `failed`.
-    """
-    own: dict[int, NDArray] = {}
-    for positions, clip in task.each_clip(data, batch_size, failed):
-        rows = encode_clip(task.model, clip).embedding.float().cpu().numpy()
-        own.update(zip(positions, rows, strict=True))
-
-    found = {position: row for part in gather_objects(own) for position, row in part.items()}
-    positions = sorted(found)
-    return positions, np.stack([found[position] for position in positions]) if positions else np.zeros((0, 1))
 
 
 def embed_texts(task: VideoTextTask, texts: Sequence[str]) -> NDArray:

@@ -31,7 +31,7 @@ from tasks.build import beside_checkpoint
 from tasks.class_prompts import prompts_of, templates_of
 from tasks.clips import encode_clip
 from tasks.data import clean_up, videos_alone
-from tasks.embeddings import embed_texts, embed_videos
+from tasks.embeddings import embed_texts
 from tasks.metrics.confusion import draw_confusion, write_confusion
 from tasks.metrics.recognition import (
     class_embeddings,
@@ -45,6 +45,7 @@ from tasks.metrics.recognition import (
 from tasks.outcomes import clip_outcomes, label_outcomes, with_intervals
 from tasks.probing import fit_probe_of
 from tasks.transfer import sent
+from tasks.views import embed_views, windows_of
 
 logger = logging.getLogger(__name__)
 CLASSES = "classes.json"
@@ -111,6 +112,8 @@ class RecognitionTask(VideoTextTask):
         self.classes = annotations.classes
         if len(self.classes) < 2:
             raise ValueError(f"{annotations.source}: all videos are of one class, {self.classes[0]!r}")
+        for part in ("eval", "test"):
+            self.split(part)  # a class that training does not know surfaces before hours of it
 
         if head is None or known != self.classes:
             if known is not None:
@@ -139,8 +142,6 @@ class RecognitionTask(VideoTextTask):
         """Fit a linear probe on the embeddings of the training set, which are computed once and kept on disk."""
         self.prepare_head()
         assert self.head is not None and self.config.output_dir is not None
-        for part in ("eval", "test"):
-            self.split(part)  # faults surface before hours of encoding
         probe = fit_probe_of(self, self.split("train"), Path(self.config.output_dir))
         self.head.set_to(probe.mean, probe.std, probe.weight, probe.bias)
 
@@ -153,18 +154,23 @@ class RecognitionTask(VideoTextTask):
         if self.evaluation.classify == "head" and self.head is None:
             raise ValueError("evaluation.classify: this checkpoint has no head; leave it at auto, or use prompts")
         split = self.evaluated(final)
-        data = videos_alone(self.config, split.present, training=False)
+        windows = windows_of(self.evaluation)
+        data = videos_alone(self.config, split.present, training=False, windows=windows)
         failed: list[dict[str, str]] = []
-        positions, videos = embed_videos(self, data, self.evaluation.batch_size, failed)
+        views = embed_views(self, data, self.evaluation, failed)
+        positions = views.positions
         records = [split.present[position] for position in positions]
 
         if isinstance(split.annotations.records[0], ChoiceRecord):
-            return self._of_options(final, records, videos, failed)
+            return self._of_options(final, records, views.mean_embeddings(), failed)
 
         by_head, classes = self.by_head, split.annotations.classes
         prompts = [] if by_head else prompts_of(self.config, classes)
         description = self.described(final, len(positions), sum(map(len, prompts)), failed)
-        logits = self._head_logits(videos) if by_head else class_logits(videos, self._embed_classes(prompts))
+        if by_head:
+            logits = views.mean_logits(self.head_logits(views.embeddings))
+        else:
+            logits = class_logits(views.mean_embeddings(), self._embed_classes(prompts))
 
         labels = np.array([record.label for record in records])
         counts = confusion_matrix(logits, labels)
@@ -176,6 +182,8 @@ class RecognitionTask(VideoTextTask):
             "prompts": None if by_head else list(templates_of(self.config)),
             "class_words": None if by_head else self.evaluation.class_words,
             "num_classes": len(classes),
+            "windows": self.evaluation.windows,
+            "mirror": self.evaluation.mirror,
             "files": {
                 "confusion.png": partial(draw_confusion, counts, classes, title),
                 "confusion.csv": partial(write_confusion, counts, classes),
@@ -183,6 +191,12 @@ class RecognitionTask(VideoTextTask):
             },
         }
         return with_intervals(result, label_outcomes(records, classes, logits, self.config.data.root))
+
+    def head_logits(self, videos_VE: NDArray) -> NDArray:
+        """The head's logits (V, C), float32, of embeddings."""
+        assert self.head is not None
+        # The head computes in float32 on all rows at once, so batches and processes make no difference.
+        return self.head(torch.from_numpy(videos_VE).float().to(self.device)).cpu().numpy()
 
     def save_extras(self, folder: Path) -> None:
         """Put the tokenizer, and the names of the head's classes, beside the weights."""
@@ -220,11 +234,6 @@ class RecognitionTask(VideoTextTask):
         texts = [clean(text) for of_class in prompts for text in of_class]
         embeddings = embed_texts(self, texts)
         return class_embeddings(embeddings.reshape(len(prompts), per_class, -1))
-
-    def _head_logits(self, videos_VE: NDArray) -> NDArray:
-        assert self.head is not None
-        # The head computes in float32 on all rows at once, so batches and processes make no difference.
-        return self.head(torch.from_numpy(videos_VE).float().to(self.device)).cpu().numpy()
 
     def _new_head(self, num_classes: int) -> ClassHead:
         dropout = getattr(self.config.objective, "dropout", 0.0)

@@ -1,21 +1,31 @@
-"""Our own formats, JSONL: each line is `{"video": path, "caption": text or list of texts}`, a question, or a choice.
+"""Our own formats, JSONL: each line is `{"video": path, "caption": text or list of texts}`, a question, a choice, or a
+label.
 
 A question is `{"video": path, "question": text, "answer": text or list of the annotators' answers}`, optionally with
 `question_id` and `type`. A choice is `{"video": path, "options": list of texts, "answer": number of the right one}`,
-counted from 0. `start` and `end`, in seconds, select a part of a video. `tags`, a list of texts, are what a search may
-be filtered by. A line may name an image, which becomes a still clip.
+counted from 0. A label is `{"video": path, "label": name of the class}`, optionally with `group`, the longer video
+that it was cut from. `start` and `end`, in seconds, select a part of a video. `tags`, a list of texts, are what a
+search may be filtered by. A line may name an image, which becomes a still clip.
 """
 
 import difflib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets.annotations import strict_json
-from datasets.records import ChoiceRecord, QuestionRecord, VideoTextRecord, check_video_path, is_image
+from datasets.records import (
+    ChoiceRecord,
+    LabelledVideos,
+    LabelRecord,
+    QuestionRecord,
+    VideoTextRecord,
+    check_video_path,
+    is_image,
+)
 from datasets.text import check_text, has_words
 
 Part = tuple[str, float | None, float | None]
@@ -26,6 +36,7 @@ OPTIONAL_KEYS = {"start": False, "end": False, "tags": False}
 CAPTION_KEYS = {"video": True, "caption": True, **OPTIONAL_KEYS}
 QUESTION_KEYS = {"video": True, "question": True, "answer": True, "question_id": False, "type": False, **OPTIONAL_KEYS}
 CHOICE_KEYS = {"video": True, "options": True, "answer": True, **OPTIONAL_KEYS}
+LABEL_KEYS = {"video": True, "label": True, "group": False, **OPTIONAL_KEYS}
 
 
 def read(path: Path, videos: Path) -> list[VideoTextRecord]:
@@ -93,6 +104,29 @@ def read_tags(path: Path, videos: Path, *, questions: bool = False) -> dict[Part
         if row.get("tags"):
             found.setdefault((row["video"], row.get("start"), row.get("end")), {}).update(dict.fromkeys(row["tags"]))
     return {part: tuple(tags) for part, tags in found.items()}
+
+
+def read_labels(path: Path, videos: Path, classes: Sequence[str] | None = None) -> LabelledVideos:
+    """Read a manifest of labels into one record a line, in the order of the file; all else is as in `read`.
+
+    `classes` are the names by number that a trained head knows; by default the file's own, in alphabetical order. A
+    whole number as a label is a name too. ValueError, with file and line, for a class that is not in `classes`.
+    """
+    rows = list(_rows(path, videos, LABEL_KEYS, _check_label))
+    known = tuple(classes) if classes is not None else tuple(sorted({row["label"] for _, row in rows}))
+    number_of = {name: number for number, name in enumerate(known)}
+
+    records = []
+    for line, row in rows:
+        if row["label"] not in number_of:
+            listed = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
+            raise ValueError(
+                f"{path}:{line}: class {row['label']!r} is not one of the {len(known)} known: {listed}; correct the "
+                "label or remove the line"
+            )
+        number = number_of[row["label"]]
+        records.append(LabelRecord(row["video"], number, row.get("group"), row.get("start"), row.get("end")))
+    return LabelledVideos(records, known, path.parent.resolve().name, path.stem, f"manifest {path}")
 
 
 def holds_choices(path: Path) -> bool:
@@ -215,6 +249,15 @@ def _check_choice(row: dict[str, Any]) -> None:
             raise ValueError(f"option {text!r} has no words; write what might describe the video")
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(options):
         raise ValueError(f"answer is {answer!r}; write the number of the right one of {len(options)} options, from 0")
+
+
+def _check_label(row: dict[str, Any]) -> None:
+    label, group = row["label"], row.get("group")
+    if isinstance(label, bool) or not isinstance(label, (str, int)) or not has_words(str(label)):
+        raise ValueError(f"label is {label!r}; write the name of the class, or its number")
+    row["label"] = str(label).strip()
+    if group is not None and (not isinstance(group, str) or not has_words(group)):
+        raise ValueError(f"group is {group!r}; write the name of the longer video it was cut from, or remove it")
 
 
 def _texts(value: Any, key: str) -> list[str]:

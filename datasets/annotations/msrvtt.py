@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from datasets.annotations import vindlu
+from datasets.annotations import msrvtt_frozen, vindlu
 from datasets.annotations.files import GET_IT_AGAIN, by_unique, csv_of, items_of, json_lines_of, json_of
 from datasets.annotations.layout import AUTHORS, RELEASE, Format, VideoFolder, check_split, choose
 from datasets.records import Annotations, VideoTextRecord
@@ -22,8 +22,8 @@ SPLITS = ("train", "val", "test", *LISTS, *FULL)
 
 
 def read(root: Path, split: str, videos: Path) -> Annotations:
-    """Read the reference's `{split}.jsonl` (clip_name, caption), the authors' file with the lists of the 1k split, or
-    VindLU's `msrvtt_ret_{train9k,train7k,test1k}.json`.
+    """Read the reference's `{split}.jsonl` (clip_name, caption), the authors' file with the lists of the 1k split,
+    VindLU's `msrvtt_ret_{train9k,train7k,test1k}.json`, or what TVTSv2 reads (`msrvtt_frozen`).
 
     Without the reference's files, "train" is the list of 9000 videos, or else of 7000, and "val" and "test" are both
     the 1000 test videos. They are returned as "train_9k", "train_7k" and "test_1k", which may also be requested. Only
@@ -36,6 +36,8 @@ def read(root: Path, split: str, videos: Path) -> Annotations:
         texts = _rows_by_video(found.paths[0])
     elif found.format.whose == vindlu.VINDLU:
         texts = vindlu.read_captions(found.paths[0])
+    elif found.format.whose == msrvtt_frozen.FROZEN:
+        texts = msrvtt_frozen.read(found)
     elif part == "test_1k":
         rows = by_unique(csv_of(found.paths[0], ("video_id", "sentence")), "video_id")
         texts = {name: [row.text("sentence")] for name, row in rows.items()}
@@ -52,13 +54,14 @@ def read(root: Path, split: str, videos: Path) -> Annotations:
 def formats(split: str) -> list[Format]:
     """The forms in which a split is published, in the order in which they are looked for."""
     if split in FULL:
-        return [Format(AUTHORS, (CAPTIONS,))]
+        return [Format(AUTHORS, (CAPTIONS,)), *msrvtt_frozen.formats(split)]
     if split in LISTS:
-        return [_list_format(split), Format(vindlu.VINDLU, (VINDLU[split],), split)]
+        return [_list_format(split), Format(vindlu.VINDLU, (VINDLU[split],), split), *msrvtt_frozen.formats(split)]
 
     parts = ("train_9k", "train_7k") if split == "train" else ("test_1k",)
     repackaged = [Format(vindlu.VINDLU, (VINDLU[part],), part) for part in parts]
-    return [Format(RELEASE, (f"{split}.jsonl",)), *(_list_format(part) for part in parts), *repackaged]
+    frozen = [each for part in parts for each in msrvtt_frozen.formats(part)]
+    return [Format(RELEASE, (f"{split}.jsonl",)), *(_list_format(part) for part in parts), *repackaged, *frozen]
 
 
 def _list_format(part: str) -> Format:

@@ -3,6 +3,8 @@
     python -m scripts.plan_memory --config configs/testa/retrieval/testa_f96.yaml --processes 8
     python -m scripts.plan_memory --config configs/testa/pretrain/testa_f8.yaml --processes 32 train.workers=8
 
+A probe takes no steps: there it is what encodes `evaluation.batch_size` videos, and so it is where videos have options.
+
 The real step is gone through once for each column, on tensors without values: no GPU is needed, nor much memory. A
 column is a way to take it, without and with aggregation and recomputation; * marks the configured one. Rows are GiB at
 the moment when most is alive, each tensor rounded up to the 512 bytes the allocator rounds to, so `tensors` is what
@@ -21,10 +23,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from configs.load import load_any
-from configs.schema import CONFIG_CLASSES, AggregationConfig, RunConfig, VqaConfig
+from configs.schema import CONFIG_CLASSES, AggregationConfig, RecognitionConfig, RunConfig, VqaConfig
 from engine.precision import Precision
 from scripts.parts.arguments import at_least, positive
 from scripts.plan_memory.live import KINDS
+from scripts.plan_memory.recognition import trains_in_steps
 from scripts.plan_memory.step import Need, count
 from tasks.vqa import question_tokens
 
@@ -61,18 +64,27 @@ def ways(config: RunConfig) -> dict[str, RunConfig]:
             "train.activation_checkpointing: what offload leaves on the GPU is not counted; plan with recompute, which "
             "needs the blocks' inputs more"
         )
+    # Without gradients nothing is kept that recomputation could save.
+    recomputes = {"none": "", "recompute": "recompute"}
+    if not trains_in_steps(config):
+        recomputes = {train.activation_checkpointing: ""}
     found: dict[str, RunConfig] = {}
     for aggregation in dict.fromkeys((AggregationConfig(), config.aggregation)):
-        merging = "none" if aggregation.reducer == "none" else "aggregation"
-        for checkpointing in ("none", "recompute"):
-            name = merging if checkpointing == "none" else "recompute" if merging == "none" else f"{merging}+recompute"
+        merging = "" if aggregation.reducer == "none" else "aggregation"
+        for checkpointing, recompute in recomputes.items():
+            name = "+".join(filter(None, (merging, recompute))) or "none"
             way = replace(train, activation_checkpointing=checkpointing)
             found[name] = replace(config, aggregation=aggregation, train=way)
     return found
 
 
 def rows_a_process(config: RunConfig, processes: int) -> int:
-    """Samples of a micro-batch on one GPU; `ValueError` if the batch cannot be shared out evenly."""
+    """Samples of a micro-batch on one GPU; `ValueError` if the batch cannot be shared out evenly.
+
+    Where nothing is trained in steps, videos that are encoded at once.
+    """
+    if isinstance(config, RecognitionConfig) and not trains_in_steps(config):
+        return config.evaluation.batch_size
     batch, parts = config.train.batch_size, config.train.accumulate * processes
     if batch % parts:
         raise ValueError(
@@ -118,10 +130,8 @@ def plan(config: RunConfig, processes: int, text_tokens: int | None, gpu_memory:
     """A column for each of the `ways`."""
     if text_tokens is not None and isinstance(config, VqaConfig):
         raise ValueError("--text-tokens: has no effect on questions, which are padded to one length")
-    if config.reads_labels:
-        raise ValueError(
-            f"task: {config.task} is not planned; plan a retrieval with vtc alone, whose video tower it has"
-        )
+    if text_tokens is not None and config.reads_labels:
+        raise ValueError("--text-tokens: has no effect on recognition, which trains on videos alone")
     rows, tokens = rows_a_process(config, processes), text_tokens or longest_text(config)
     if tokens < 3:
         raise ValueError(f"--text-tokens: {tokens} leave no word between [CLS] and [SEP]")

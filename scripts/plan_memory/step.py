@@ -20,16 +20,20 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from configs.evaluation import CaptioningConfig
-from configs.schema import TASKS, CaptionConfig, PretrainConfig, RunConfig, VqaConfig
+from configs.recognition import RecognitionEvaluationConfig
+from configs.schema import TASKS, CaptionConfig, PretrainConfig, RecognitionConfig, RunConfig, VqaConfig
 from datasets.annotations.timed_words import NUM_CLIPS
 from datasets.objects.along import BOXES, CLASSES, TRAJECTORY_IDS
 from datasets.samples import Clip
+from engine.precision import autocast, resolve_precision
 from engine.step import TrainingStep
 from models.systems import piece
 from scripts.plan_memory.live import BLOCK, LiveMemory, on_same_device
 from scripts.plan_memory.on_gpu import AsOnGpu
+from scripts.plan_memory.recognition import PlannedRecognition, trains_in_steps
 from tasks.base import PairTask
 from tasks.caption import CaptionTask
+from tasks.clips import encode_clip
 from tasks.pretrain import PretrainTask
 from tasks.retrieval import RetrievalTask
 from tasks.vqa import VqaTask, question_tokens
@@ -55,8 +59,13 @@ class Need:
 
 
 def count(config: RunConfig, rows: int, processes: int, text_tokens: int, block: int = BLOCK) -> Need:
-    """What a step of `rows` samples a micro-batch takes on each of `processes` GPUs, with texts of `text_tokens`."""
+    """What a step of `rows` samples a micro-batch takes on each of `processes` GPUs, with texts of `text_tokens`.
+
+    Where nothing is trained in steps, what it takes to encode `rows` videos.
+    """
     task = make_task(config, made_on=META, device=CPU)
+    if not trains_in_steps(config):
+        return _count_encoding(task, config, rows, text_tokens, block)
     with FakeTensorMode(), AsOnGpu(text_tokens), LiveMemory(block) as live:
         on_same_device(task, CPU)
         step = TrainingStep(cast(Any, task.train()), config, CPU)
@@ -82,7 +91,23 @@ def count(config: RunConfig, rows: int, processes: int, text_tokens: int, block:
     return Need({kind: size for kind, size in live.at_peak.items() if size}, between, bucketed)
 
 
-AnyTask = PretrainTask | RetrievalTask | VqaTask | CaptionTask
+def _count_encoding(task: Any, config: RunConfig, rows: int, text_tokens: int, block: int) -> Need:
+    """What encoding a batch without gradient takes, which is all that a probe asks of a GPU."""
+    with FakeTensorMode(), AsOnGpu(text_tokens), LiveMemory(block) as live:
+        on_same_device(task, CPU)
+        live.name("parameters", task.parameters())
+        batch = batch_of(config, rows, text_tokens)
+        live.name("inputs", _tensors_of(batch))
+        live.forget_peak()
+        between = sum(live.now.values())
+
+        live.kind = "activations"
+        with torch.no_grad(), autocast(CPU, resolve_precision(config.train.precision, CPU)):
+            encode_clip(task.eval().model, batch["clip"])
+    return Need({kind: size for kind, size in live.at_peak.items() if size}, between, buckets=0)
+
+
+AnyTask = PretrainTask | RetrievalTask | VqaTask | CaptionTask | PlannedRecognition
 
 
 def make_task(config: RunConfig, made_on: torch.device, device: torch.device) -> AnyTask:
@@ -97,8 +122,11 @@ def make_task(config: RunConfig, made_on: torch.device, device: torch.device) ->
         config = replace(config, checkpoint=None, model=replace(config.model, text=text))
         if isinstance(config, CaptionConfig):
             config = replace(config, evaluation=CaptioningConfig())  # its scorer may need what is not installed
+        task_class = pkgutil.resolve_name(TASKS[config.task].task)
+        if isinstance(config, RecognitionConfig):
+            config, task_class = replace(config, evaluation=RecognitionEvaluationConfig()), PlannedRecognition
         with made_on:
-            task = pkgutil.resolve_name(TASKS[config.task].task)(config, device)
+            task = task_class(config, device)
     task.tags = None  # a batch has them already, and their file need not be there
     return task
 
@@ -109,6 +137,8 @@ def batch_of(config: RunConfig, rows: int, text_tokens: int) -> dict[str, Any]:
     pixels = torch.empty((rows, video.num_frames, 3, video.image_size, video.image_size), dtype=torch.uint8)
     clip = Clip.of_pixels(pixels)._replace(extras=_extras(config, rows))
     batch: dict[str, Any] = {"clip": clip, "index": torch.arange(rows)}
+    if config.reads_labels:
+        return {**batch, "row": torch.arange(rows)}
     if config.data.tags is not None:
         nouns = torch.arange(text_tokens) % 2 == 1
         batch["tags"] = (nouns.expand(rows, -1), ~nouns.expand(rows, -1))

@@ -200,7 +200,8 @@ FULL: dict[str, RunConfig] = {
         objective=ProbeObjectiveConfig(
             solver="sgd", epochs=3, batch_size=5, lr=0.2, weight_decay=0.0, warmup_epochs=1
         ),
-        evaluation=RecognitionEvaluationConfig(prompt_file="prompts.md#UCF101"),
+        video=VideoConfig(eval_sampling="interval_middle"),
+        evaluation=RecognitionEvaluationConfig(prompt_file="prompts.md#UCF101", windows=3, mirror=True),
     ),
     "a probe in closed form": RecognitionConfig(
         data=DataConfig(root="/d", dataset="hmdb51"), train=TRAIN, objective=ProbeObjectiveConfig(penalty=0.5)

@@ -1,4 +1,4 @@
-"""Our own manifests, of captions and of questions: what they become, and what is said of bad ones."""
+"""Our own manifests, of captions, questions and labels: what they become, and what is said of bad ones."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from datasets.annotations import manifest
-from datasets.records import QuestionRecord, VideoTextRecord
+from datasets.records import LabelRecord, QuestionRecord, VideoTextRecord
 
 
 @pytest.fixture
@@ -178,3 +178,42 @@ def test_real_questions(real_data: Path) -> None:
     records = manifest.read_questions(real_data / "clips/qa.jsonl", real_data / "clips/videos")
     assert len(records) == 16 and all(Path(record.video).is_file() for record in records)
     assert records[0].question == "what color is the shirt of the man" and records[0].answers == ("orange",)
+
+
+def test_labels_are_numbered_in_alphabetical_order_or_as_a_head_knows_them(tmp_path: Path, videos: Path) -> None:
+    path = write(
+        tmp_path,
+        {"video": "b.mp4", "label": " walk", "group": "film 3"},
+        {"video": "/else/a.mp4", "label": "sit", "start": 1, "end": 2.5},
+        {"video": "c.jpg", "label": 7, "group": None},
+    )
+    b, c = str(videos / "b.mp4"), str(videos / "c.jpg")
+    found = manifest.read_labels(path, videos)
+    assert found.classes == ("7", "sit", "walk") and found.split == "captions"
+    assert found.records == [
+        LabelRecord(b, 2, "film 3"),
+        LabelRecord("/else/a.mp4", 1, None, 1, 2.5),
+        LabelRecord(c, 0),
+    ]
+    known = manifest.read_labels(path, videos, ("walk", "run", "sit", "7"))
+    assert [record.label for record in known.records] == [0, 2, 3] and len(known.classes) == 4
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ({"video": "a.mp4"}, "no key 'label'; add it"),
+        ({"video": "a.mp4", "label": "!"}, "label is '!'; write the name of the class"),
+        ({"video": "a.mp4", "label": ["sit"]}, "label is ['sit']; write the name of the class"),
+        ({"video": "a.mp4", "label": True}, "label is True; write the name of the class"),
+        ({"video": "a.mp4", "label": "sit", "group": 3}, "group is 3; write the name of the longer video"),
+        ({"video": "a.mp4", "label": "sit", "caption": "x"}, "unknown key 'caption'; a line takes video, label"),
+        ({"video": "a.mp4", "label": "sit", "end": -1}, "end is -1; write seconds"),
+        ({"video": "a.mp4", "label": "stand"}, "class 'stand' is not one of the 2 known: sit, walk; correct the label"),
+    ],
+)
+def test_bad_labels(tmp_path: Path, videos: Path, line: object, found: str) -> None:
+    path = write(tmp_path, {"video": "a.mp4", "label": "sit"}, "", line)
+    with pytest.raises(ValueError) as error:
+        manifest.read_labels(path, videos, ("sit", "walk"))
+    assert str(error.value).startswith(f"{path}:3: {found}") and "\n" not in str(error.value)

@@ -1,6 +1,7 @@
 """The most memory that a real step takes on a CPU, as torch's allocator reports it to the profiler."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,11 +20,20 @@ def peak_of_step(config: Any, rows: int, text_tokens: int, folder: Path) -> int:
     task = make_task(config, made_on=CPU, device=CPU).train()
     step = TrainingStep(cast(Any, task), config, CPU)
     batch = batch_of(config, rows, text_tokens)
-    for number in range(2):
+
+    def train(number: int) -> None:
         batches = [dict(batch) for _ in range(config.train.accumulate)]
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            task.begin_step(number, 0.0, batches)
-            step(batches)
+        task.begin_step(number, 0.0, batches)
+        step(batches)
+
+    train(0)
+    return peak_of(lambda: train(1), folder)
+
+
+def peak_of(call: Callable[[], object], folder: Path) -> int:
+    """Bytes at most alive during a call, on top of what is alive before it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
     profiler.export_chrome_trace(str(folder / "trace.json"))
     events = json.loads((folder / "trace.json").read_text())["traceEvents"]
     changes = [(event["ts"], event["args"]["Bytes"]) for event in events if event["name"] == "[memory]"]
