@@ -4,7 +4,14 @@ from collections.abc import Mapping
 
 from configs.data import CHOICE_DATASETS, QUESTION_DATASETS, DataConfig
 from configs.model import VideoConfig
-from configs.recognition import OPTION_DATASETS, RECOGNITION_DATASETS
+from configs.models.base import ModelConfig
+from configs.recognition import (
+    OPTION_DATASETS,
+    RECOGNITION_DATASETS,
+    ClassObjectiveConfig,
+    ProbeObjectiveConfig,
+    RecognitionEvaluationConfig,
+)
 
 
 def refuse_unexpanded(paths: Mapping[str, str | None], data: DataConfig) -> None:
@@ -44,3 +51,21 @@ def check_windows(video: VideoConfig) -> None:
             f"evaluation.windows: slide within the intervals of video.eval_sampling interval_middle, and it is "
             f"{video.eval_sampling}; set it to interval_middle"
         )
+
+
+def check_views(
+    data: DataConfig,
+    video: VideoConfig,
+    model: ModelConfig,
+    objective: ClassObjectiveConfig | ProbeObjectiveConfig,
+    evaluation: RecognitionEvaluationConfig,
+) -> None:
+    """Refuse views of a video, and hidden patches, that the frame rule, the model or boxes do not allow."""
+    if evaluation.windows > 1:
+        check_windows(video)
+    if data.objects is not None:
+        for name in ("windows", "mirror"):
+            if getattr(evaluation, name) != getattr(type(evaluation), name):
+                raise ValueError(f"evaluation.{name}: boxes are of the frames of one clip; leave it out")
+    if isinstance(objective, ClassObjectiveConfig) and objective.hide_patches and not model.hides_patches:
+        raise ValueError("objective.hide_patches: takes a model with a model.mask_ratio above 0; leave it out")

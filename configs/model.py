@@ -154,7 +154,13 @@ WORKING_MEMORY = 4.0
 TimeTable = Literal["nearest", "linear", "windows"]
 EvalSampling = Literal["uniform", "uniform_floor", "interval_middle", "interval_middle_padded", "ends", "per_second"]
 Sampling = Literal[
-    EvalSampling, "headtail", "random", "interval_random", "interval_random_padded", "interval_random_reference"
+    EvalSampling,
+    "headtail",
+    "random",
+    "interval_random",
+    "interval_random_padded",
+    "interval_random_reference",
+    "interval_random_part",
 ]
 Interpolation = Literal["ffmpeg", "nearest", "bilinear", "bicubic", "bicubic_aliased"]
 
@@ -169,7 +175,8 @@ class VideoConfig:
 
     `augment` is drawn once a clip in training. `true` is TESTA's pre-training: squash to `resize` pixels, crop, apply
     two operations. `crop` cuts at a random place instead of the centre (TVTSv2). `resized_crop` squashes a crop of half
-    to all of the area, and mirrors (UMT).
+    to all of the area, and mirrors (UMT). `strong`, for few videos, squashes a crop of 35 % to all of the area,
+    mirrors, and changes brightness and contrast.
 
     `working_memory` is what the steps of a block may hold of one video, in GiB, beside its tokens; an encoder with
     divided attention computes longer videos in chunks.
@@ -186,7 +193,7 @@ class VideoConfig:
     eval_sampling: EvalSampling = "uniform"
     fit: Literal["squash", "crop"] = "squash"
     interpolation: Interpolation = "ffmpeg"
-    augment: bool | Literal["crop", "resized_crop"] = False
+    augment: bool | Literal["crop", "resized_crop", "strong"] = False
     resize: int = 256
     pixel_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     pixel_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
@@ -216,7 +223,7 @@ class VideoConfig:
             raise ValueError("video.augment: crop cuts what video.fit crop resizes; set video.fit=crop")
 
         # ffmpeg resizes while it decodes, so it cannot deliver the whole frame that a crop is cut from.
-        if self.interpolation == "ffmpeg" and (self.fit == "crop" or self.augment == "resized_crop"):
+        if self.interpolation == "ffmpeg" and (self.fit == "crop" or self.augment in ("resized_crop", "strong")):
             key = "fit" if self.fit == "crop" else "augment"
             raise ValueError(
                 f"video.{key}: {getattr(self, key)} needs whole frames, which video.interpolation ffmpeg does not "

@@ -60,12 +60,14 @@ class RecognitionEvaluationConfig:
 class ClassObjectiveConfig:
     """Fine-tuning with a linear head on the video embedding: cross-entropy over the classes of the training set.
 
-    `dropout` drops entries of the embedding before the head.
+    `dropout` drops entries of the embedding before the head. With `hide_patches` training shows all but
+    `model.mask_ratio` of the patches, drawn for each clip and the same in every frame; evaluation shows all.
     """
 
     name: Literal["classes"] = "classes"
     label_smoothing: float = 0.0
     dropout: float = 0.0
+    hide_patches: bool = False
 
     def __post_init__(self) -> None:
         for name in ("label_smoothing", "dropout"):

@@ -17,6 +17,7 @@ from configs.data import (
     SpeechConfig as SpeechConfig,
 )
 from configs.data_checks import (
+    check_views,
     check_windows,
     refuse_labels,
     refuse_other_than_pairs,
@@ -265,7 +266,7 @@ class RecognitionConfig(RunConfig):
             raise ValueError(f"data.dataset: {self.data.dataset} has no classes of videos; name {', '.join(allowed)}")
         if self.data.dataset in OPTION_DATASETS and self.evaluation.classify == "head":
             raise ValueError(f"evaluation.classify: {self.data.dataset} has options, which no head knows; use prompts")
-        self._check_views()
+        check_views(self.data, self.video, self.model, self.objective, self.evaluation)
         if not self.trains_in_steps and self.optim != OptimConfig(lr=self.optim.lr):
             raise ValueError("optim: has no effect on a probe; its solver is in the objective section")
 
@@ -273,15 +274,6 @@ class RecognitionConfig(RunConfig):
     def trains_in_steps(self) -> bool:
         """Whether training takes optimizer steps; a probe is fitted in one call."""
         return not isinstance(self.objective, ProbeObjectiveConfig)
-
-    def _check_views(self) -> None:
-        """Refuse views that the frame rule, or what goes along with a clip, does not allow."""
-        if self.evaluation.windows > 1:
-            check_windows(self.video)
-        if self.data.objects is not None:
-            for name in ("windows", "mirror"):
-                if getattr(self.evaluation, name) != getattr(type(self.evaluation), name):
-                    raise ValueError(f"evaluation.{name}: boxes are of the frames of one clip; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

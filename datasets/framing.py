@@ -13,6 +13,10 @@ from torchvision.transforms.v2 import functional
 from datasets.transforms import random_box
 
 PIL_INTERPOLATIONS = {"bilinear": Resampling.BILINEAR, "bicubic": Resampling.BICUBIC}
+SMALLEST_PART = 0.35
+JITTER = 0.3
+MIDDLE = 127.5
+"""Of `augment: strong`: the smallest share of the area, how far brightness and contrast go from 1, and middle grey."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,23 @@ def crop_and_resize(pixels: Tensor, framing: Framing, rng: np.random.Generator) 
     return functional.horizontal_flip(square) if rng.random() < 0.5 else square
 
 
+def crop_and_jitter(pixels: Tensor, framing: Framing, rng: np.random.Generator) -> Tensor:
+    """The same with a part of at least SMALLEST_PART of the area, whose brightness and contrast change too."""
+    top, left, height, width = random_box(pixels.shape[-2], pixels.shape[-1], rng, SMALLEST_PART)
+    part = pixels[..., top : top + height, left : left + width]
+    square = resize(part, (framing.size, framing.size), framing.interpolation)
+    square = functional.horizontal_flip(square) if rng.random() < 0.5 else square
+
+    # Contrast is around the middle of the scale: frames come one by one, and all of them must change alike.
+    brightness, contrast = rng.uniform(1 - JITTER, 1 + JITTER, 2)
+    values = (square.float() * brightness - MIDDLE) * contrast + MIDDLE
+    return values.round().clamp(0, 255).to(torch.uint8)
+
+
 Cut = Callable[[Tensor, Framing, np.random.Generator], Tensor]
 FITS: dict[str, Cut] = {"squash": squash, "crop": crop_middle}
 """`video.fit` by name."""
-CUTS: dict[str, Cut] = {"crop": crop_anywhere, "resized_crop": crop_and_resize}
+CUTS: dict[str, Cut] = {"crop": crop_anywhere, "resized_crop": crop_and_resize, "strong": crop_and_jitter}
 """Those of `video.augment` that take another part of the frame for each clip and epoch."""
 
 

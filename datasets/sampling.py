@@ -27,6 +27,8 @@ STREAMS = {
 }
 
 
+SHORTEST_PART = 0.7
+"""The smallest share of a video that `interval_random_part` takes."""
 RATE_ERROR = 0.01
 """In frames a second: how far a rate that is found from times may lie below the true one."""
 
@@ -111,6 +113,13 @@ def interval_random_reference(num_frames: int, length: int, rng: np.random.Gener
 def interval_middle_padded(num_frames: int, length: int, rng: np.random.Generator) -> np.ndarray:
     """As `interval_middle`, but a short video gives each frame once and then its last one (UMT's `middle`)."""
     return _padded(all_frames_once(num_frames, length), num_frames)
+
+
+def interval_random_part(num_frames: int, length: int, rng: np.random.Generator) -> np.ndarray:
+    """`interval_random` on a part of the video, from SHORTEST_PART to all of it: actions go on faster or slower."""
+    part = max(1, round(length * rng.uniform(SHORTEST_PART, 1.0)))
+    first = rng.integers(length - part + 1)
+    return first + interval_random(num_frames, part, rng)
 
 
 def interval_random_padded(num_frames: int, length: int, rng: np.random.Generator) -> np.ndarray:
@@ -230,6 +239,7 @@ SAMPLERS: dict[str, Sampler] = {
     "interval_random": interval_random,
     "interval_random_padded": interval_random_padded,
     "interval_random_reference": interval_random_reference,
+    "interval_random_part": interval_random_part,
     "ends": ends,
 }
 """`video.train_sampling` and `video.eval_sampling` by name."""
@@ -237,7 +247,14 @@ SAMPLERS: dict[str, Sampler] = {
 TIMED_SAMPLERS: dict[str, Callable[[int, np.ndarray, np.random.Generator], np.ndarray]] = {"per_second": per_second}
 """More of them, which get the times (N,) of the frames in seconds."""
 
-RANDOM_SAMPLERS = ("headtail", "random", "interval_random", "interval_random_padded", "interval_random_reference")
+RANDOM_SAMPLERS = (
+    "headtail",
+    "random",
+    "interval_random",
+    "interval_random_padded",
+    "interval_random_reference",
+    "interval_random_part",
+)
 """Those that take other frames in every epoch."""
 
 

@@ -75,14 +75,14 @@ def augment_image(image: Tensor, size: int, rng: np.random.Generator) -> Tensor:
     return image
 
 
-def random_box(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a part: 1/2 to all of the area, 3/4 to 4/3 as wide as high.
+def random_box(height: int, width: int, rng: np.random.Generator, smallest: float = 0.5) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a part: `smallest` to all of the area, 3/4 to 4/3 as wide as high.
 
     Like RandomResizedCrop, which takes its numbers from torch's global generator. A picture so long that ten draws do
     not fit is taken whole.
     """
     for _ in range(10):
-        area = height * width * rng.uniform(0.5, 1.0)
+        area = height * width * rng.uniform(smallest, 1.0)
         ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
         box_height, box_width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
         if 0 < box_height <= height and 0 < box_width <= width:

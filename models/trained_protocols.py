@@ -122,14 +122,22 @@ class SortedClips(Protocol):
     def order_logits(self) -> Tensor | None: ...  # noqa: D102
 
 
-@runtime_checkable
-class Sorter(Protocol):
-    """Which of a clip's K transcripts is spoken first, second and so on, judged by the video."""
+class DrawsKept(Protocol):
+    """A tower that can be shown some patches of a clip alone, the same in every frame."""
 
     @property
     def patch_size(self) -> int:
         """Pixels a side of a patch."""
         ...
+
+    def draw_kept(self, num_patches: int, noise_BP: Tensor) -> Tensor | None:
+        """Places (B, kept) of the patches that training keeps of each clip; None where it keeps all."""
+        ...
+
+
+@runtime_checkable
+class Sorter(DrawsKept, Protocol):
+    """Which of a clip's K transcripts is spoken first, second and so on, judged by the video."""
 
     @property
     def sorting_head(self) -> nn.Module | None:
@@ -138,8 +146,4 @@ class Sorter(Protocol):
 
     def sort(self, video_BTCHW: Tensor, ids_BKS: Tensor, keep_BL: Tensor | None = None) -> SortedClips:
         """Encode clips, of which only the patches `keep_BL` are seen, and their transcripts in order of time."""
-        ...
-
-    def draw_kept(self, num_patches: int, noise_BP: Tensor) -> Tensor | None:
-        """Places (B, kept) of the patches that pre-training keeps of each clip; None where it keeps all."""
         ...

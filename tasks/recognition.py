@@ -45,6 +45,7 @@ from tasks.metrics.recognition import (
 from tasks.outcomes import clip_outcomes, label_outcomes, with_intervals
 from tasks.probing import fit_probe_of
 from tasks.transfer import sent
+from tasks.tubes import kept_patches
 from tasks.views import embed_views, windows_of
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class RecognitionTask(VideoTextTask):
         super().__init__(config, device)
         self.best_metric: str | None = config.evaluation.best_metric
         self.evaluation = config.evaluation
-        self.head = None
+        self.head, self.step = None, 0
         self.model.freeze_unused(("classes",))
         if not config.trains_in_steps:
             self.model.requires_grad_(False)
@@ -126,16 +127,19 @@ class RecognitionTask(VideoTextTask):
         return torch.tensor([record.label for record in self.split(part).present], dtype=torch.int64)
 
     def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:
-        """Add the classes (B,) to the batches of an optimizer step."""
-        labels = self.labels("train")
-        for batch in batches:
-            batch["label"] = sent(labels[batch["row"]], self.device)
+        """Add the classes (B,) to the batches of an optimizer step, and number them."""
+        labels, self.step = self.labels("train"), step
+        for part, batch in enumerate(batches):
+            batch["label"], batch["part"] = sent(labels[batch["row"]], self.device), part
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The cross-entropy of a micro-batch."""
         objective = self.config.objective
         assert self.head is not None and isinstance(objective, ClassObjectiveConfig)
-        logits = self.head(encode_clip(self.model, batch["clip"]).embedding)
+        kept = kept_patches(self.model, batch, self.config.seed, self.step) if objective.hide_patches else None
+        clip = batch["clip"]
+        features = encode_clip(self.model, clip) if kept is None else self.model.encode_video(clip.pixels, kept)
+        logits = self.head(features.embedding)
         return {"classes": F.cross_entropy(logits, batch["label"], label_smoothing=objective.label_smoothing)}
 
     def fit(self) -> None:

@@ -54,6 +54,11 @@ class ModelConfig:
         return self.text.max_positions
 
     @property
+    def hides_patches(self) -> bool:
+        """Whether the video tower can be shown some of a clip's patches alone, and a setting says how many."""
+        return False
+
+    @property
     def reads_objects(self) -> bool:
         """Whether clips are encoded with the objects on them."""
         return self.boxes_per_frame is not None

@@ -30,8 +30,9 @@ class TvtsConfig(ModelConfig):
 
     `activation` is `quick_gelu` for OpenAI's weights, `gelu` for OpenCLIP's. With `raw_patches` patch tokens skip the
     last norm and the sorting head does not see the class token, as in H/14. `mask_ratio` is the share of patches hidden
-    in pre-training, at the same places in every frame of a clip. With `motion`, which is ours, patches also see their
-    difference to the next frame; from published weights that starts without effect.
+    in pre-training, and in fine-tuning with `objective.hide_patches`, at the same places in every frame of a clip. With
+    `motion`, which is ours, patches also see their difference to the next frame; from published weights that starts
+    without effect.
 
     `temporal_std` is that of a fresh temporal embedding, by default width^-0.5; from scratch, sorting is learned sooner
     with more.
@@ -72,6 +73,11 @@ class TvtsConfig(ModelConfig):
         if aggregation.weighted_pooling:
             raise ValueError("aggregation.weighted_pooling: has no effect here: the embedding is the class token's")
         divided.divided_schedules(aggregation, self.depth, video.num_frames, (video.image_size // self.patch_size) ** 2)
+
+    @property
+    def hides_patches(self) -> bool:
+        """Whether `mask_ratio` hides any."""
+        return self.mask_ratio > 0
 
     @property
     def reducers(self) -> Mapping[str, tuple[Axis, ...]]:

@@ -10,10 +10,10 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from configs.schema import SortingObjectiveConfig
-from engine.distributed import all_gather_rows, all_gather_rows_with_grad, rank, world_size
-from models.parts.losses_sorting import SortingLosses, own_slice, row_noise
+from engine.distributed import all_gather_rows, all_gather_rows_with_grad, rank
+from models.parts.losses_sorting import SortingLosses, own_slice
 from models.trained_protocols import Sorter
-from tasks.transfer import sent
+from tasks.tubes import kept_patches
 
 
 class SortingObjective(nn.Module):
@@ -55,19 +55,8 @@ class SortingObjective(nn.Module):
         chosen = batch.get("losses", self.objective.losses)
         video_BTCHW = batch["clip"].pixels
         ids_BKS = batch["ids"].unflatten(0, (len(video_BTCHW), -1))
-        losses = self._losses(model, video_BTCHW, ids_BKS, self._kept(model, batch))
+        losses = self._losses(model, video_BTCHW, ids_BKS, kept_patches(model, batch, self.seed, self.step))
         return {name: loss for name, loss in losses.items() if name in chosen}
-
-    def _kept(self, model: Sorter, batch: dict[str, Any]) -> Tensor | None:
-        """Places (B, kept) of the patches that each clip of a micro-batch keeps; None if it keeps all."""
-        video_BTCHW = batch["clip"].pixels
-        batch_size, (height, width) = len(video_BTCHW), video_BTCHW.shape[-2:]
-        num_patches = (height // model.patch_size) * (width // model.patch_size)
-
-        # Noise for the rows of all processes: each takes its own, so their number changes nothing.
-        noise_GP = row_noise(self.seed, self.step, batch["part"], batch_size * world_size(), num_patches)
-        kept = model.draw_kept(num_patches, noise_GP[rank() * batch_size :][:batch_size])
-        return None if kept is None else sent(kept, video_BTCHW.device)
 
 
 def gather_own(rows: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from configs.fusion import FusionObjectiveConfig
 from configs.load import apply_overrides, differences, dump, from_dict, load, to_dict
 from configs.models.stoa import StoaConfig
+from configs.models.tvts import TvtsConfig
 from configs.recognition import ClassObjectiveConfig, ProbeObjectiveConfig, RecognitionEvaluationConfig
 from configs.schema import (
     CONFIG_CLASSES,
@@ -194,6 +195,10 @@ FULL: dict[str, RunConfig] = {
         evaluation=RecognitionEvaluationConfig(
             batch_size=2, classify="prompts", prompts=("{}", "a {}"), class_words="w.json", best_metric="top5"
         ),
+    ),
+    "fine-tuning on half of the patches": RecognitionConfig(
+        data=DataConfig(root="/d", dataset="labelled"), optim=OPTIM, train=TRAIN, model=TvtsConfig(),
+        objective=ClassObjectiveConfig(hide_patches=True),
     ),
     "a probe by SGD": RecognitionConfig(
         data=DataConfig(root="/d", dataset="labelled"), train=TRAIN,

@@ -11,7 +11,18 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize as torchvision_resize
 
 from configs.model import Interpolation
-from datasets.framing import CUTS, FITS, RESIZES, Framing, crop_centre, crop_random, resize, resize_shorter_side
+from datasets.framing import (
+    CUTS,
+    FITS,
+    RESIZES,
+    SMALLEST_PART,
+    Framing,
+    crop_centre,
+    crop_random,
+    resize,
+    resize_shorter_side,
+)
+from datasets.transforms import random_box
 
 FRAMES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 37, 50), dtype=np.uint8))
 
@@ -117,5 +128,31 @@ def test_a_resized_crop_shows_at_least_half_of_the_area_and_is_mirrored_half_of_
     assert 70 < mirrored < 130 and 0.42 < min(shares) < 0.55 and max(shares) > 0.85
 
 
+def test_strong_crops_change_brightness_and_contrast_of_all_frames_alike() -> None:
+    """On frames of one colour each: the same linear function of the colour for a whole clip, another for each clip."""
+    colours = torch.tensor([60.0, 90.0, 120.0, 150.0])
+    frames = colours.to(torch.uint8)[:, None, None, None].expand(-1, 3, 40, 50)
+    framing, slopes = Framing(8, "squash", "bilinear", augment="strong"), []
+    for seed in range(100):
+        together = framing.square(frames, np.random.default_rng(seed))
+        one_by_one = [framing.square(frame, np.random.default_rng(seed)) for frame in frames]
+        assert torch.equal(together, torch.stack(one_by_one)) and together.shape == (4, 3, 8, 8)
+        values = together[:, 0, 0, 0].float()
+        assert torch.equal(together.float(), values[:, None, None, None].expand_as(together))
+        slopes.append(float((values[3] - values[0]) / 90))
+        assert torch.allclose(values, values[0] + slopes[-1] * (colours - 60), atol=1)
+    assert 0.48 < min(slopes) < 0.7 and 1.3 < max(slopes) < 1.7
+
+
+def test_strong_crops_show_at_least_a_third_of_the_area() -> None:
+    across = torch.linspace(0, 255, 80).to(torch.uint8).expand(1, 3, 60, -1)
+    boxes = [random_box(60, 80, np.random.default_rng(seed), SMALLEST_PART) for seed in range(200)]
+    shares = [height * width / 4800 for _, _, height, width in boxes]
+    assert 0.34 < min(shares) < 0.4 and max(shares) > 0.9
+    framing = Framing(16, "squash", "bilinear", augment="strong")
+    shown = [framing.square(across, np.random.default_rng(seed)).float() for seed in range(40)]
+    assert 8 < sum(bool(square[0, 0, 0, 0] > square[0, 0, 0, -1]) for square in shown) < 32, "half are mirrored"
+
+
 def test_every_name_of_the_configuration_is_there() -> None:
-    assert {"ffmpeg", *RESIZES} == set(get_args(Interpolation)) and set(CUTS) == {"crop", "resized_crop"}
+    assert {"ffmpeg", *RESIZES} == set(get_args(Interpolation)) and set(CUTS) == {"crop", "resized_crop", "strong"}

@@ -20,6 +20,7 @@ from datasets.sampling import (
     interval_middle_padded,
     interval_random,
     interval_random_padded,
+    interval_random_part,
     interval_random_reference,
     intervals,
     random,
@@ -183,3 +184,12 @@ def test_padded_random_draws_every_frame_of_its_interval_and_repeats_the_last_of
     drawn = np.array([interval_random_padded(4, 10, rng(index)) for index in range(200)])
     assert [sorted(set(column)) for column in drawn.T.tolist()] == [[0, 1], [2, 3, 4], [5, 6], [7, 8, 9]]
     assert interval_random_padded(5, 3, rng()).tolist() == [0, 1, 2, 2, 2]
+
+
+def test_a_random_part_is_most_of_the_video_and_gives_a_frame_of_each_of_its_intervals() -> None:
+    drawn = np.array([interval_random_part(8, 100, rng(index)) for index in range(300)])
+    assert (np.diff(drawn, axis=1) >= 0).all() and drawn.min() >= 0 and drawn.max() <= 99
+    spans = drawn[:, -1] - drawn[:, 0]
+    assert spans.min() >= 0.7 * 100 * 6 / 8 and spans.max() > 90
+    assert drawn[:, 0].max() > 25 and drawn[:, -1].min() < 75
+    assert interval_random_part(4, 1, rng()).tolist() == [0, 0, 0, 0]

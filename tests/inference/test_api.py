@@ -186,7 +186,7 @@ def test_captions_are_those_of_the_evaluation(
 
 def test_pretrained_weights_do_all_but_answer(models: dict[str, TrainedModel], videos: list[Path]) -> None:
     model = models["pretrain"]
-    assert model.abilities == ("encode_video", "encode_text", "match", "caption", "encode_tokens")
+    assert model.abilities == ("encode_video", "encode_text", "classify", "match", "caption", "encode_tokens")
     assert isinstance(model.caption(videos[0]), str)
     assert model.task.model.visual_encoder is model.model.visual_encoder and not hasattr(model.task, "objectives")
 
