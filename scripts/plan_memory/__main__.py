@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from tqdm import tqdm
 
@@ -37,6 +38,7 @@ CUDA_CONTEXT = GIB // 2
 ALLOWANCE = 0.05
 """Assumed share of the tensors' bytes that the allocator holds besides, in pieces that fit nothing."""
 LARGEST_BATCH = 1 << 14
+Checkpointing = Literal["none", "recompute", "offload"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def ways(config: RunConfig) -> dict[str, RunConfig]:
             "needs the blocks' inputs more"
         )
     # Without gradients nothing is kept that recomputation could save.
-    recomputes = {"none": "", "recompute": "recompute"}
+    recomputes: dict[Checkpointing, str] = {"none": "", "recompute": "recompute"}
     if not trains_in_steps(config):
         recomputes = {train.activation_checkpointing: ""}
     found: dict[str, RunConfig] = {}
