@@ -2,12 +2,12 @@
 
     python -m scripts.make_needle_videos outputs/needles --hours 50 --seed 0
 
-A needle is an event of 1 to 3 seconds: two coloured shapes beside each other, above each other or one after the other.
-Its text describes no other scene of any hour, but many that are as brief differ from it in one fact: a colour, a shape,
-the background, the relation, or which shape is which. A second is one frame. OUT then holds
+A needle is an event of 1 to 3 seconds: two coloured shapes beside each other, or one that passes the other. Its text
+describes no other event of any hour, but many differ from it in one fact: a colour, a shape, where the shapes are, or
+which shape is which. Between events a single shape drifts. A second is one frame. OUT then holds
 
     videos/hours/hour_00.mp4 ...          the hours
-    videos/minutes/minute_0000.mp4 ...    minutes to learn from, of other scenes
+    videos/minutes/minute_0000.mp4 ...    minutes to learn from, with other events
     needles.jsonl                         {"video", "caption", "start", "end"}: what is to be found, where
     scenes.jsonl                          the same of every scene of the hours
     train.jsonl  test.jsonl               the same of clips of the minutes, each as long as --window
@@ -26,11 +26,11 @@ from scripts.parts.arguments import at_least
 HELP = {
     "hours": "hours to search",
     "needles": "needles an hour",
-    "look_alikes": "brief scenes an hour that differ from a needle of any hour in one fact",
+    "look_alikes": "other events an hour, which differ from a needle of any hour in one fact",
     "seconds": "length of an hour",
     "minutes": "minutes to learn from",
     "test": "how many of these minutes are held out",
-    "families": "sights that the scenes of the minutes look like; the fewer, the more of a batch look alike",
+    "families": "events that those of the minutes look like; the fewer, the more of a batch look alike",
     "window": "seconds of a clip to learn from",
     "size": "height and width in pixels, a multiple of 32",
     "seed": "fixes annotations and pixels",

@@ -1,13 +1,14 @@
-"""The pictures of needles and of the scenes around them: still shapes over a texture, one frame a second.
+"""The pictures of needles and of the story around them: shapes over a texture that no text tells, one frame a second.
 
-Coordinates are as in `datasets/stories/pictures.py`. P = rows of pixels, Q = columns.
+Coordinates are as in `datasets/stories/pictures.py`. P = rows of pixels, Q = columns, S = seconds.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.stories.needles import ABOVE, BEFORE, Scene, Timeline
+from datasets.stories.needles import ABOVE, LEFT, RISES, Drift, Event, Item, Scene, Timeline
 from datasets.stories.pictures import RGB, Array, distance_outside, texture
+from datasets.stories.stories import BACKGROUNDS
 
 RADIUS = 0.42  # of half a frame: two shapes fit beside each other
 LANE = 0.5
@@ -22,31 +23,42 @@ def render_timeline(scenes: Timeline, size: int, rng: np.random.Generator) -> ND
 def _render_scene(scene: Scene, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     axis = (np.arange(size) + 0.5) * 2 / size - 1
     y_PQ, x_PQ = np.meshgrid(axis, axis, indexing="ij")
-    sight = scene.sight
-    empty = texture(sight.background, x_PQ, y_PQ, rng)
+    empty = texture(str(rng.choice(BACKGROUNDS)), x_PQ, y_PQ, rng)
+    middles = (
+        _of_drift(scene.sight, scene, rng) if isinstance(scene.sight, Drift) else _of_event(scene.sight, scene, rng)
+    )
 
-    # Where the two items are: in halves of the frame, or both in its middle.
-    lane = 0.0 if sight.relation == BEFORE else LANE
-    jitter = rng.uniform(-JITTER, JITTER, size=(2, 2))
-    covers = []
-    for item, (along, across), side in zip((sight.first, sight.second), jitter, (-lane, lane), strict=True):
-        x, y = (across, along + side) if sight.relation == ABOVE else (along + side, across)
-        colour = np.array(RGB[item.colour])
-        covers.append((_cover(item.shape, x_PQ - x, y_PQ - y)[..., None], colour))
+    frames = np.empty((scene.seconds, size, size, 3), np.uint8)
+    for second, frame in enumerate(frames):
+        picture = empty
+        for item, middle_S2 in middles:
+            x, y = middle_S2[second]
+            cover = _cover(item.shape, x_PQ - x, y_PQ - y)[..., None]
+            picture = picture + cover * (np.array(RGB[item.colour]) - picture)
+        frame[:] = np.rint(np.clip(picture, 0, 255))
+    return frames
 
-    # One after the other, each has half of the seconds.
-    if sight.relation == BEFORE:
-        turn = scene.seconds // 2
-        pictures = [_painted(empty, covers[:1])] * turn + [_painted(empty, covers[1:])] * (scene.seconds - turn)
+
+def _of_drift(drift: Drift, scene: Scene, rng: np.random.Generator) -> list[tuple[Item, Array]]:
+    """The item on a straight way between two places: its middle (x, y) in each second."""
+    begin, end = rng.uniform(RADIUS - 1, 1 - RADIUS, size=(2, 2))
+    return [(drift.item, np.linspace(begin, end, scene.seconds))]
+
+
+def _of_event(event: Event, scene: Scene, rng: np.random.Generator) -> list[tuple[Item, Array]]:
+    """Where the two items are in each second. One that passes is on the left, and moves up or down."""
+    if event.relation == ABOVE:
+        first, second = np.array([[0, -LANE]]), np.array([[0, LANE]])
     else:
-        pictures = [_painted(empty, covers)] * scene.seconds
-    return np.stack(pictures)
+        first, second = np.array([[-LANE, 0]]), np.array([[LANE, 0]])
 
+    first = first.repeat(scene.seconds, axis=0)
+    if event.relation not in (LEFT, ABOVE):
+        way = np.linspace(LANE, -LANE, scene.seconds)
+        first[:, 1] = way if event.relation == RISES else -way
 
-def _painted(picture: Array, covers: list[tuple[Array, Array]]) -> NDArray[np.uint8]:
-    for cover, colour in covers:
-        picture = picture + cover * (colour - picture)
-    return np.rint(np.clip(picture, 0, 255)).astype(np.uint8)
+    jitter = rng.uniform(-JITTER, JITTER, size=(2, 2))
+    return [(event.first, first + jitter[0]), (event.second, second.repeat(scene.seconds, axis=0) + jitter[1])]
 
 
 def _cover(shape: str, x_PQ: Array, y_PQ: Array) -> Array:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from datasets.encode import write_video
 from datasets.stories.finished import make_whole
 from datasets.stories.needle_pictures import render_timeline
-from datasets.stories.needles import BRIEF, LONG, Timeline, draw_hours, draw_minutes, sentence, view_of
+from datasets.stories.needles import BRIEF, LONG, Drift, Scene, Timeline, draw_hours, draw_minutes, view_of
 
 # Raise it when the same arguments give other videos or words: older sets are then rejected instead of reused.
 VERSION = 1
@@ -36,23 +36,25 @@ class NeedleSet:
     needles: int = 4
     look_alikes: int = 100
     seconds: int = 3600
-    minutes: int = 1200
-    test: int = 20
-    families: int = 64
+    minutes: int = 1600
+    test: int = 40
+    families: int = 40
     window: int = 4
     size: int = 32
     seed: int = 0
 
     def __post_init__(self) -> None:
         least = {"hours": 1, "needles": 1, "look_alikes": 0, "minutes": 2, "test": 1, "families": 1, "seed": 0}
-        for name, minimum in {**least, "window": 2, "size": 32}.items():
+        for name, minimum in {**least, "window": BRIEF[1], "size": 32}.items():
             if getattr(self, name) < minimum:
                 raise ValueError(f"{option(name)} {getattr(self, name)}: must be at least {minimum}")
 
         if self.size % 32:
             raise ValueError(f"--size {self.size}: must be a multiple of 32")
-        if self.window > MINUTE:
-            raise ValueError(f"--window {self.window}: must be at most the {MINUTE} seconds of a video to learn from")
+        if self.window > LONG[0]:
+            raise ValueError(
+                f"--window {self.window}: must be at most {LONG[0]}, or a clip to learn from has two events"
+            )
         if self.test >= self.minutes:
             raise ValueError(f"--test {self.test}: leaves none of {self.minutes} minutes to learn from")
 
@@ -94,19 +96,20 @@ def write_annotations(folder: Path, made: NeedleSet) -> list[VideoJob]:
     needles, scenes, jobs = [], [], []
     for index, hour in enumerate(hours):
         name = f"hours/hour_{index:02d}.mp4"
-        needles += [_row(name, scene.sight, scene.start, scene.end) for scene in hour.needles]
-        scenes += [_row(name, scene.sight, scene.start, scene.end) for scene in hour.scenes]
+        needles += [_row(name, scene, scene.start, scene.end) for scene in hour.needles]
+        scenes += [_row(name, scene, scene.start, scene.end) for scene in hour.scenes]
         jobs.append(VideoJob(folder / "videos" / name, hour.scenes, (made.seed, 0, index), made.size))
     _write_jsonl(folder / NEEDLES, needles)
     _write_jsonl(folder / "scenes.jsonl", scenes)
 
-    # One clip for each scene of a minute. It shows the scenes beside it in part, and the text leaves them out.
+    # A clip for each event, with the drifts around it, and one for every fourth drift, which is no event.
     rows: dict[str, list[dict[str, Any]]] = {"test": [], "train": []}
     for index, minute in enumerate(minutes):
         name = f"minutes/minute_{index:04d}.mp4"
-        for scene in minute:
+        told = [scene for number, scene in enumerate(minute) if number % 8 == 0 or not isinstance(scene.sight, Drift)]
+        for scene in told:
             start, end = view_of(rng, scene, made.window, MINUTE)
-            rows["test" if index < made.test else "train"].append(_row(name, scene.sight, start, end))
+            rows["test" if index < made.test else "train"].append(_row(name, scene, start, end))
         jobs.append(VideoJob(folder / "videos" / name, minute, (made.seed, 1, index), made.size))
     for split, own in rows.items():
         _write_jsonl(folder / f"{split}.jsonl", own)
@@ -133,8 +136,8 @@ def _run(jobs: list[VideoJob], workers: int) -> Iterator[None]:
         yield from pool.map(make_video, jobs, chunksize=4)
 
 
-def _row(video: str, sight: Any, start: int, end: int) -> dict[str, Any]:
-    return {"video": video, "caption": f"{sentence(sight)}.", "start": start, "end": end}
+def _row(video: str, scene: Scene, start: int, end: int) -> dict[str, Any]:
+    return {"video": video, "caption": f"{scene.sight}.", "start": start, "end": end}
 
 
 def _write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -1,6 +1,7 @@
-"""Needles: events of 1 to 3 seconds in hours of scenes, which a text describes and many other scenes nearly match.
+"""Needles: events of 1 to 3 seconds in hours of story, which a text describes and many other events nearly match.
 
-A scene shows two coloured shapes: beside each other, above each other or one after the other. A second is one frame.
+In an event two coloured shapes are beside each other, or one passes the other. In between, a single shape drifts for
+longer. A second is one frame.
 """
 
 from collections.abc import Callable, Collection
@@ -9,14 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.stories.stories import BACKGROUNDS, COLOURS, SHAPES
+from datasets.stories.stories import COLOURS, SHAPES
 
-LEFT, ABOVE, BEFORE = "left of", "above", "before"
-RELATIONS = (LEFT, ABOVE, BEFORE)
+LEFT, ABOVE, RISES, FALLS = "left of", "above", "rises past", "falls past"
+BESIDE, PASSING = (LEFT, ABOVE), (RISES, FALLS)
+"""Relations that one frame shows, and those that only the order of two frames tells apart."""
 BRIEF = (1, 3)
-"""The fewest and most seconds of a needle, and of a scene that looks like one."""
+"""The fewest and most seconds of an event."""
 LONG = (4, 12)
-"""The same of all other scenes of an hour."""
+"""The same of what is between events."""
 
 
 @dataclass(frozen=True)
@@ -26,21 +28,36 @@ class Item:
     colour: str
     shape: str
 
+    def __str__(self) -> str:
+        return f"a {self.colour} {self.shape}"
+
 
 @dataclass(frozen=True)
-class Sight:
-    """Two items over a background; with the relation `before`, the first is seen and then the second."""
+class Drift:
+    """A single item on its way somewhere."""
+
+    item: Item
+
+    def __str__(self) -> str:
+        return str(self.item)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Two items, and where they are to each other."""
 
     first: Item
     second: Item
     relation: str
-    background: str
+
+    def __str__(self) -> str:
+        return f"{self.first} {self.relation} {self.second}"
 
 
 class Scene(NamedTuple):
-    """A sight that is seen for some seconds, from `start` on."""
+    """What is seen for some seconds, from `start` on."""
 
-    sight: Sight
+    sight: Event | Drift
     start: int
     seconds: int
 
@@ -51,7 +68,7 @@ class Scene(NamedTuple):
 
 
 Timeline = tuple[Scene, ...]
-Drawn = tuple[Sight, int]
+Drawn = tuple[Event | Drift, int]
 """A sight, and for how many seconds it is seen."""
 
 
@@ -63,47 +80,45 @@ class Hour:
     needles: Timeline
 
 
-def sentence(sight: Sight) -> str:
-    """The sight in words."""
-    first, second = (f"a {item.colour} {item.shape}" for item in (sight.first, sight.second))
-    return f"{first} {sight.relation} {second} over a {sight.background} background"
-
-
-def draw_sight(rng: np.random.Generator, seconds: int) -> Sight:
-    """Two items of different colours and shapes; one after the other needs two seconds."""
+def draw_event(rng: np.random.Generator, seconds: int) -> Event:
+    """Two items of different colours and shapes; passing takes two seconds."""
     colours, shapes = rng.choice(COLOURS, 2, replace=False), rng.choice(SHAPES, 2, replace=False)
     first, second = (Item(str(colour), str(shape)) for colour, shape in zip(colours, shapes, strict=True))
-    return Sight(first, second, _relation(rng, seconds), str(rng.choice(BACKGROUNDS)))
+    return Event(first, second, _relation(rng, seconds))
 
 
-def look_alike(rng: np.random.Generator, sight: Sight, seconds: int) -> Sight:
-    """A sight that differs in one fact: a colour, a shape, the relation, the background, or which item is which."""
-    changes: tuple[Callable[[], Sight], ...] = (
-        lambda: replace(sight, first=_changed(rng, sight.first)),
-        lambda: replace(sight, second=_changed(rng, sight.second)),
-        lambda: replace(sight, relation=_relation(rng, seconds)),
-        lambda: replace(sight, background=str(rng.choice(BACKGROUNDS))),
-        lambda: replace(sight, first=sight.second, second=sight.first),
+def draw_drift(rng: np.random.Generator) -> Drift:
+    """Any item."""
+    return Drift(Item(str(rng.choice(COLOURS)), str(rng.choice(SHAPES))))
+
+
+def look_alike(rng: np.random.Generator, event: Event, seconds: int) -> Event:
+    """An event that differs in one fact: a colour, a shape, the relation, or which item is which."""
+    changes: tuple[Callable[[], Event], ...] = (
+        lambda: replace(event, first=_changed(rng, event.first)),
+        lambda: replace(event, second=_changed(rng, event.second)),
+        lambda: replace(event, relation=_relation(rng, seconds)),
+        lambda: replace(event, first=event.second, second=event.first),
     )
     while True:
         other = changes[rng.integers(len(changes))]()
         differs = other.first.colour != other.second.colour and other.first.shape != other.second.shape
-        if other != sight and differs and (seconds > 1 or other.relation != BEFORE):
+        if other != event and differs and (seconds > 1 or other.relation not in PASSING):
             return other
 
 
 def draw_hours(
     rng: np.random.Generator, num_hours: int, num_needles: int, num_look_alikes: int, seconds: int
 ) -> list[Hour]:
-    """Hours with `num_needles` each; every sight of a needle is seen once in all of them together.
+    """Hours with `num_needles` each, none of which is seen twice in all of them together.
 
-    Each has also `num_look_alikes` brief scenes, each unlike some needle of any hour in one fact. Long scenes fill the
-    other seconds.
+    Each has also `num_look_alikes` events, each unlike some needle of any hour in one fact. Drifts fill the other
+    seconds. What follows what is random.
     """
-    needles: dict[Sight, int] = {}
+    needles: dict[Event, int] = {}
     while len(needles) < num_hours * num_needles:
         lasts = _brief(rng)
-        needles.setdefault(draw_sight(rng, lasts), lasts)
+        needles.setdefault(draw_event(rng, lasts), lasts)
     every = list(needles.items())
 
     hours = []
@@ -111,70 +126,64 @@ def draw_hours(
         own = every[hour * num_needles : (hour + 1) * num_needles]
         alike = [_alike(rng, every[rng.integers(len(every))][0], needles) for _ in range(num_look_alikes)]
         left = seconds - sum(lasts for _, lasts in (*own, *alike))
-        assert left > LONG[1], "most of an hour is long scenes"
-        long = [(_long(rng, lasts, needles), lasts) for lasts in _lengths(rng, left)]
+        assert left > LONG[1], "most of an hour is between events"
+        drifts = [(draw_drift(rng), lasts) for lasts in _lengths(rng, left)]
 
-        drawn = [*own, *alike, *long]
+        drawn: list[Drawn] = [*own, *alike, *drifts]
         scenes = _in_order([drawn[index] for index in rng.permutation(len(drawn))])
         hours.append(Hour(scenes, tuple(scene for scene in scenes if scene.sight in needles)))
     return hours
 
 
 def draw_minutes(
-    rng: np.random.Generator, num_minutes: int, families: int, hidden: Collection[Sight], seconds: int
+    rng: np.random.Generator, num_minutes: int, families: int, hidden: Collection[Event | Drift], seconds: int
 ) -> list[Timeline]:
-    """Minutes to learn from, without any sight of `hidden`.
+    """Minutes to learn from: events and drifts in turn, and no event of `hidden`.
 
-    The scenes of a minute look like one of `families` sights, so that a batch of scenes from many minutes has some that
-    differ in a fact or two.
+    The events of a minute look like one of `families`, so that a batch of events from many minutes has some that differ
+    in a fact or two.
     """
-    models = [draw_sight(rng, BRIEF[1]) for _ in range(families)]
+    models = [draw_event(rng, BRIEF[1]) for _ in range(families)]
     minutes = []
     for minute in range(num_minutes):
         drawn: list[Drawn] = []
         left = seconds
-        while left:
-            lasts = min(left, int(rng.integers(BRIEF[0], 2 * BRIEF[1] + 1)))
+        while left >= 2 * LONG[0] + BRIEF[1]:
+            lasts = _brief(rng)
+            drawn.append((draw_drift(rng), LONG[0]))
             drawn.append((_family_member(rng, models[minute % families], lasts, hidden), lasts))
-            left -= lasts
-        minutes.append(_in_order(drawn))
+            left -= LONG[0] + lasts
+        minutes.append(_in_order([*drawn, (draw_drift(rng), left)]))
     return minutes
 
 
 def view_of(rng: np.random.Generator, scene: Scene, window: int, seconds: int) -> tuple[int, int]:
-    """A window of a video of that many seconds in which the scene is recognised: all of a brief one, or its middle."""
-    first, last = scene.start, scene.end
-    if scene.seconds > min(BRIEF[1], window):
-        middle = scene.start + scene.seconds // 2
-        first, last = middle - 1, middle + 1
-    start = int(rng.integers(max(0, last - window), min(first, seconds - window) + 1))
+    """A window of a video of that many seconds: around all of a shorter scene, within a longer one."""
+    first, last = sorted((scene.start, scene.end - window))
+    start = int(rng.integers(max(0, first), min(last, seconds - window) + 1))
     return start, start + window
 
 
-def _family_member(rng: np.random.Generator, model: Sight, seconds: int, hidden: Collection[Sight]) -> Sight:
-    """The sight that a family is named after, changed once or twice."""
+def _family_member(rng: np.random.Generator, model: Event, seconds: int, hidden: Collection[Event | Drift]) -> Event:
+    """The event that a family is named after, changed once or twice."""
 
-    def draw() -> Sight:
+    def draw() -> Event:
         once = look_alike(rng, model, seconds)
         return once if rng.random() < 0.5 else look_alike(rng, once, seconds)
 
     return _other(draw, hidden)
 
 
-def _alike(rng: np.random.Generator, sight: Sight, needles: Collection[Sight]) -> Drawn:
+def _alike(rng: np.random.Generator, event: Event, needles: Collection[Event | Drift]) -> Drawn:
     lasts = _brief(rng)
-    return _other(lambda: look_alike(rng, sight, lasts), needles), lasts
+    return _other(lambda: look_alike(rng, event, lasts), needles), lasts
 
 
-def _long(rng: np.random.Generator, seconds: int, needles: Collection[Sight]) -> Sight:
-    return _other(lambda: draw_sight(rng, seconds), needles)
-
-
-def _other(draw: Callable[[], Sight], taken: Collection[Sight]) -> Sight:
-    """The first sight drawn that is not taken."""
-    while (sight := draw()) in taken:
+def _other(draw: Callable[[], Event], taken: Collection[Event | Drift]) -> Event:
+    """The first event drawn that is not taken."""
+    while (event := draw()) in taken:
         pass
-    return sight
+    return event
 
 
 def _brief(rng: np.random.Generator) -> int:
@@ -182,7 +191,7 @@ def _brief(rng: np.random.Generator) -> int:
 
 
 def _lengths(rng: np.random.Generator, seconds: int) -> list[int]:
-    """Seconds of long scenes that add up; the last may be a little longer."""
+    """Seconds of drifts that add up; the last may be a little longer."""
     lengths: list[int] = []
     while seconds >= LONG[0]:
         lengths.append(min(seconds, int(rng.integers(LONG[0], LONG[1] + 1))))
@@ -201,7 +210,7 @@ def _in_order(drawn: list[Drawn]) -> Timeline:
 
 
 def _relation(rng: np.random.Generator, seconds: int) -> str:
-    return str(rng.choice(RELATIONS if seconds > 1 else (LEFT, ABOVE)))
+    return str(rng.choice((*BESIDE, *PASSING) if seconds > 1 else BESIDE))
 
 
 def _changed(rng: np.random.Generator, item: Item) -> Item:

@@ -1,0 +1,194 @@
+"""Find needles in hours: train a small model on minutes, index hours by windows, search them by text.
+
+    python -m benchmarks.needles --out outputs/needles
+    python -m benchmarks.needles --out outputs/needles --seeds 0 --hours 5 --passes
+
+For every seed, hours and minutes are made (`scripts.make_needle_videos`), a model is trained, and each hour is indexed
+by windows of --window seconds (`scripts.search index`). Then the same hours are encoded in long passes, without
+training for it: one embedding of all frames of a pass, and windows of its tokens, with every `video.time_table`.
+
+OUT/needles.json holds what is known so far: the share of needles whose hour has the best row, and whose moment that row
+shows. All of it goes through the commands of this project, which are printed; the same command resumes.
+"""
+
+import argparse
+import os
+import platform
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any, get_args
+
+import numpy as np
+import torch
+
+from benchmarks.needles.passes import LongPass, encode_hours
+from benchmarks.needles.scores import Needle, read_needles, shares
+from benchmarks.reducers.runs import Run, run_all
+from configs.model import TimeTable
+from datasets.stories.needle_set import NEEDLES, NeedleSet, make
+from engine.checkpoint_folder import read_json, write_json
+from engine.checkpoint_rotation import BEST
+from engine.command_line import exit_status
+from engine.folder_lock import only_writer
+from engine.logging import start_logging
+from inference.api import load_model
+from inference.search.index import VideoIndex
+from scripts.parts.arguments import at_least
+from scripts.parts.commands import run_command
+
+RESULTS = "needles.json"
+WINDOWS = "windows"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for.
+
+    Attributes:
+        made: the hours and minutes, but for their seed.
+        stride: seconds from one window to the next.
+        passes: seconds of each long pass.
+        overrides: settings of training.
+    """
+
+    out: Path
+    config: str
+    made: NeedleSet
+    stride: int
+    passes: tuple[int, ...]
+    overrides: tuple[str, ...]
+    workers: int
+
+
+class Seed:
+    """The runs and results of one seed, in a folder of its own."""
+
+    def __init__(self, request: Request, seed: int) -> None:
+        self.request, self.folder = request, request.out / f"seed{seed}"
+        self.made = replace(request.made, seed=seed)
+        self.videos, self.model = self.folder / "videos", self.folder / "model"
+
+    @property
+    def hours(self) -> list[Path]:
+        """The files that are searched."""
+        return sorted((self.videos / "videos" / "hours").iterdir())
+
+    def training(self) -> Run:
+        """Training on the minutes."""
+        own = (f"seed={self.made.seed}", f"data.root={self.videos}", f"output_dir={self.model}")
+        return Run(self.model, ("train_retrieval.py", "--config", self.request.config, *own, *self.request.overrides))
+
+    def indexing(self) -> Run:
+        """An index of the hours by windows."""
+        folder = self.folder / "index"
+        words = ("-m", "scripts.search", "index", str(self.videos / "videos" / "hours"), "--index", str(folder))
+        windows = ("--window", str(self.made.window), "--stride", str(self.request.stride), "--batch-size", "64")
+        return Run(folder, (*words, "--checkpoint", str(self.model / BEST), *windows))
+
+    def run(self) -> None:
+        """Do what is not done yet; results of what is done are in the seed's own file at any time."""
+        make(self.videos, self.made, self.request.workers)
+        run_all([self.training(), self.indexing()], run_printed)
+
+        results = read_json(self.folder / RESULTS) if (self.folder / RESULTS).exists() else {}
+        needles = read_needles(self.videos / NEEDLES)
+        texts = load_model(self.model / BEST).encode_text([needle.text for needle in needles]).numpy()
+        if WINDOWS not in results:
+            runs = {"train_seconds": self.training().seconds, "index_seconds": self.indexing().seconds}
+            index = VideoIndex.open(self.folder / "index")
+            results[WINDOWS] = shares(list(index.clips), np.asarray(index.embeddings), needles, texts) | runs
+            write_json(self.folder / RESULTS, results)
+
+        for seconds in self.request.passes:
+            for table in get_args(TimeTable):
+                long_pass = LongPass(seconds, table)
+                if long_pass.name not in results:
+                    results[long_pass.name] = self._in_long_passes(long_pass, needles, texts)
+                    write_json(self.folder / RESULTS, results)
+
+    def _in_long_passes(self, long_pass: LongPass, needles: list[Needle], texts: Any) -> dict[str, Any]:
+        begun = time.monotonic()
+        folder = self.folder / "passes" / long_pass.name
+        window, stride = self.made.window, self.request.stride
+        whole, windows = encode_hours(self.hours, self.model / BEST, long_pass, window, stride, folder)
+        seconds = round(time.monotonic() - begun, 1)
+        return {"whole": shares(*whole, needles, texts), "tokens": shares(*windows, needles, texts), "seconds": seconds}
+
+
+def run_printed(words: tuple[str, ...]) -> None:
+    """Print one of the project's commands and run it; ValueError if it fails."""
+    print(f"\n$ {shlex.join(('python', *words))}", flush=True)
+    run_command(words)
+
+
+def report(out: Path, made: NeedleSet) -> list[str]:
+    """Write the results of all seeds so far, and return the table of their means with the lowest and highest."""
+    found = {path.parent.name: read_json(path) for path in sorted(out.glob(f"seed*/{RESULTS}"))}
+    machine = {"cores": os.cpu_count(), "torch": torch.__version__, "python": platform.python_version()}
+    write_json(out / RESULTS, {"set": asdict(made), "machine": machine, "seeds": found})
+
+    lines = ["| rows | hour first | hour in 5 | moment | moment in its hour |", "|---|---|---|---|---|"]
+    for name in dict.fromkeys(name for results in found.values() for name in results):
+        own = [results[name] for results in found.values() if name in results]
+        kinds = {name: own} if name == WINDOWS else {f"{name}, {kind}": [r[kind] for r in own] for kind in KINDS}
+        lines += [
+            f"| {label} | {' | '.join(_spread(rows, share) for share in SHARES)} |" for label, rows in kinds.items()
+        ]
+    return [*lines, "", f"{len(found)} seeds"]
+
+
+KINDS = ("whole", "tokens")
+SHARES = ("hour", "hour_top5", "moment", "moment_in_hour")
+
+
+def _spread(rows: Sequence[dict[str, float]], share: str) -> str:
+    values = [row[share] for row in rows]
+    spread = f" ({min(values):g} to {max(values):g})" if len(values) > 1 else ""
+    return f"{mean(values):.1f}{spread}"
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Reads the command line; None means the process's own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = NeedleSet()
+    parser.add_argument("--out", type=Path, default=Path("outputs/needles"), help="folder to write (%(default)s)")
+    parser.add_argument("--config", default="configs/debug/needles.yaml", help="of training (%(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of hours and weights (%(default)s)")
+    parser.add_argument("--hours", type=at_least(2), default=made.hours, help="to search (%(default)s)")
+    parser.add_argument("--minutes", type=at_least(2), default=made.minutes, help="to learn from (%(default)s)")
+    parser.add_argument("--window", type=at_least(1), default=made.window, help="seconds of a window (%(default)s)")
+    parser.add_argument("--stride", type=at_least(1), default=2, help="seconds between windows (%(default)s)")
+    parser.add_argument("--passes", type=int, nargs="*", default=[60, 3600], help="seconds of long ones (%(default)s)")
+    parser.add_argument("--workers", type=at_least(1), default=1, help="processes that draw videos (%(default)s)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of training, such as train.max_epochs=2")
+    return parser.parse_intermixed_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Does what the command line asks; a bad one, or a run that fails, ends it with one line and status 2."""
+    options = parse_arguments(arguments)
+    with exit_status():
+        start_logging()
+        made = NeedleSet(hours=options.hours, minutes=options.minutes, window=options.window)
+        request = Request(
+            options.out,
+            options.config,
+            made,
+            options.stride,
+            tuple(options.passes),
+            tuple(options.overrides),
+            options.workers,
+        )
+        for number in options.seeds:
+            seed = Seed(request, number)
+            with only_writer(seed.folder):
+                seed.run()
+            print("\n".join(report(options.out, made)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
