@@ -73,7 +73,7 @@ class FaissSettings:
 
     Attributes:
         codes: a name of CODES.
-        lists: how many inverted lists; None for the power of two nearest to the root of the number of vectors.
+        lists: how many inverted lists; None for the largest power of two up to the root of the number of vectors.
         seed: of the sample that the centroids are trained on.
     """
 
@@ -83,7 +83,7 @@ class FaissSettings:
 
     def number_of_lists(self, vectors: int) -> int:
         """Lists for so many vectors: never more than can be trained."""
-        wanted = 2 ** round(np.log2(max(1.0, np.sqrt(vectors)))) if self.lists is None else self.lists
+        wanted = 2 ** int(np.log2(max(1.0, np.sqrt(vectors)))) if self.lists is None else self.lists
         return int(max(1, min(wanted, vectors // 40)))
 
 

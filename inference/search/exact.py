@@ -10,6 +10,7 @@ Rows from t - 2m on are therefore all that can be among the best k. Few rows are
 again in float32, scored, and sorted; ties go to the smaller row.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 
 ROWS_AT_ONCE = 4096
 """Rows of a block: 4 MB of float32 at width 256, which the caches of a core hold."""
+SPARSE = 16
+"""Where fewer than one row in so many passes a filter, rows are read one by one."""
 ROWS_SCORED = 2048
 """Rows scored in float64 at a time."""
 UNIT_ROUNDOFF = 2.0**-24
@@ -76,7 +79,7 @@ class Vectors:
         """
         block = self.stored[rows]
         if self.half is not None:
-            copies = self.half[rows]
+            copies = self.half[rows] if isinstance(rows, slice) else np.take(self.half, rows, axis=0)
             block = np.empty(copies.shape, np.float32) if room is None else room[: len(copies)]
             # torch reads float16 many times faster than numpy, but only from arrays that could be written.
             writable = copies if copies.flags.writeable else copies.copy()
@@ -125,17 +128,41 @@ def search(
     """
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     candidates = [_Candidates(most, 2 * vectors.margin(query)) for query in queries]
-    total = len(vectors) if allowed is None else len(allowed)
+    total = len(vectors)
     room = None if vectors.half is None else np.empty((min(total, rows_at_once), queries.shape[1]), np.float32)
 
-    for first in range(0, total, rows_at_once):
-        last = min(first + rows_at_once, total)
-        rows = np.arange(first, last) if allowed is None else allowed[first:last]
-        estimates = vectors.estimates(slice(first, last) if allowed is None else rows, queries, room)
+    for rows, read in _blocks(total, allowed, rows_at_once):
+        estimates = vectors.estimates(read, queries, room)
+        if isinstance(read, slice) and len(rows) < len(estimates):
+            estimates = estimates[rows - read.start]
         for number, found in enumerate(candidates):
             found.add(rows, estimates[:, number], group)
 
     return [vectors.in_order(found.rows, query, most, group) for found, query in zip(candidates, queries, strict=True)]
+
+
+def _blocks(total: int, allowed: NDArray | None, rows_at_once: int) -> Iterator[tuple[NDArray, slice | NDArray]]:
+    """The rows of each block, ascending, and what to read for them: a stretch that holds them, or these rows alone.
+
+    Reading on is faster than reading single rows, so a stretch is read where a fair share of its rows is wanted.
+    """
+    if allowed is None:
+        for first in range(0, total, rows_at_once):
+            last = min(first + rows_at_once, total)
+            yield np.arange(first, last), slice(first, last)
+        return
+
+    position = 0
+    while position < len(allowed):
+        first = int(allowed[position])
+        last = min(first + rows_at_once, total)
+        next_position = int(np.searchsorted(allowed, last))
+        if (next_position - position) * SPARSE >= last - first:
+            yield allowed[position:next_position], slice(first, last)
+        else:
+            next_position = position + rows_at_once
+            yield allowed[position:next_position], allowed[position:next_position]
+        position = next_position
 
 
 class _Candidates:
