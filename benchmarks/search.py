@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 
 from engine.checkpoint_folder import read_json, write_json
 from inference.search import exact
-from inference.search.approximate import CODES, FAISS, FaissIndex, FaissSettings, build, faiss_library, recalls
+from inference.search.approximate import CODES, FAISS, FaissIndex, FaissSettings, faiss_library
+from inference.search.build_faiss import build, recalls
 from inference.search.exact import Vectors, halve
 from scripts.parts.arguments import at_least
 
@@ -264,7 +265,7 @@ def peak_memory() -> Iterator[Callable[[], int]]:
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        yield lambda: peak[0] - before
+        yield lambda: max(peak[0], own_memory()) - before
     finally:
         over.set()
         watcher.join()

@@ -23,7 +23,7 @@ from inference.api import TrainedModel
 from inference.features.extract import ExtractionRequest, extraction_of, run
 from inference.features.folder import EXTRACTION, FEATURES, INDEX, read_failed
 from inference.features.sources import tags_of
-from inference.search import approximate, exact
+from inference.search import build_faiss, exact
 from inference.search.approximate import FAISS, META as FAISS_META, TEXTS, FaissIndex, FaissSettings
 from inference.search.exact import Vectors
 from inference.search.table import EMBEDDINGS, VideoTable, made_of, open_table, update_table
@@ -218,8 +218,8 @@ class VideoIndex:
             queries["texts"] = np.load(folder / TEXTS)
 
         if (folder / FAISS_META).is_file() and not rebuild:
-            return approximate.update(folder, self.vectors, made_from, settings, queries)
-        return approximate.build(folder, self.vectors, made_from, settings or FaissSettings(), queries)
+            return build_faiss.update(folder, self.vectors, made_from, settings, queries)
+        return build_faiss.build(folder, self.vectors, made_from, settings or FaissSettings(), queries)
 
 
 def _update_table(request: ExtractionRequest) -> None:

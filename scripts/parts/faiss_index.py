@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from configs.sizes import format_bytes
 from engine.folder_lock import only_writer
 from engine.logging import start_logging
-from inference.search.approximate import CODES, FAISS, META, FaissSettings, faiss_library, suggestion
+from inference.search.approximate import CODES, FAISS, META, FaissSettings, faiss_library
+from inference.search.build_faiss import suggestion
 from inference.search.index import VideoIndex
 from inference.search.scale import EVERYDAY_CAPTIONS
 from inference.search.searcher import Searcher
