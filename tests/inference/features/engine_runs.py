@@ -61,7 +61,8 @@ class Runs:
     def start(self, out: Path, *more: object, module: str = HOST, seconds_a_clip: float = 0.0) -> Program:
         words = [self.source, "--checkpoint", self.checkpoint, "--out", out, "--workers", 1, "--batch-size", 2]
         words += ["--sample-timeout", 1, "--json", *more]
-        variables = environment(SECONDS_A_CLIP=str(seconds_a_clip))
+        # Ray gives its workers the lowest priority, at which they would starve beside other tests.
+        variables = environment(SECONDS_A_CLIP=str(seconds_a_clip), RAY_worker_niceness="0")
         self.processes.append(Program(["-m", module, *map(str, words)], variables, self.log))
         return self.processes[-1]
 
