@@ -177,3 +177,21 @@ def test_damage_is_met_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         for indices in (np.arange(0, 40, 3), np.arange(60, FRAMES, 5)):
             assert np.array_equal(decoded(path, indices)[0], every[indices])
     assert len(listed) == 1
+
+
+def test_little_damage_is_counted_out_where_it_is_and_the_rest_is_sought(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", moving(FRAMES), FPS, options=ALL_KEYS)
+    every = plainly(path)
+    with av.open(str(path)) as container:
+        position, size = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size][55]
+    content = bytearray(path.read_bytes())
+    content[position : position + size] = bytes(size)
+    path.write_bytes(content)
+
+    # The frame is gone; those after it in its group are made up, the next group is whole.
+    for _ in range(2):
+        damaged = decode.read(str(path), SIZE, of(np.arange(48, 70)))
+        assert damaged.reader == "PyAV, in order" and damaged.times[7] == pytest.approx(56 / FPS)
+        assert np.array_equal(damaged.frames[:7], every[48:55]) and np.array_equal(damaged.frames[11:], every[60:71])
+        beside = decode.read(str(path), SIZE, of(np.arange(60, 90, 4)))
+        assert beside.reader == "PyAV, by seeking" and np.array_equal(beside.frames, every[61:91:4])
