@@ -19,8 +19,9 @@ LISTS = {
     "full_val": "val_list_full.txt",
     "full_test": "test_list_full.txt",
 }
-FOLDERS = (("", ""), ("annotation/", "high-quality/structured-symlinks/"))
-"""Where captions and lists are: side by side, or as in the archive."""
+ARCHIVED_LISTS = "high-quality/structured-symlinks/"
+FOLDERS = (("", ""), ("annotation/", ARCHIVED_LISTS), ("", ARCHIVED_LISTS))
+"""Where captions and lists are: side by side, as in the archive, or as TVTSv2 has them, captions apart."""
 
 
 def formats(part: str) -> list[Format]:

@@ -21,8 +21,8 @@ ROWS = [
 ]
 
 
-def write(root: Path, numbers: Any, rows: list[dict[str, Any]] = ROWS, in_archive: bool = False) -> Path:
-    captions, lists = (root / folder for folder in msrvtt_frozen.FOLDERS[in_archive])
+def write(root: Path, numbers: Any, rows: list[dict[str, Any]] = ROWS, places: int = 0) -> Path:
+    captions, lists = (root / folder for folder in msrvtt_frozen.FOLDERS[places])
     for folder in (captions, lists):
         folder.mkdir(parents=True, exist_ok=True)
     write_json(captions / "MSR_VTT.json", {"info": {}, "annotations": rows})
@@ -36,10 +36,10 @@ def record(root: Path, name: str, *words: str) -> VideoTextRecord:
     return VideoTextRecord(str(root / f"{name}.mp4"), tuple(f"{word} of {name}" for word in words))
 
 
-@pytest.mark.parametrize("in_archive", [False, True])
+@pytest.mark.parametrize("places", range(len(msrvtt_frozen.FOLDERS)))
 @pytest.mark.parametrize("split", ["test", "val", "test_1k"])
-def test_a_tested_video_has_the_caption_whose_number_is_listed(tmp_path: Path, split: str, in_archive: bool) -> None:
-    root = write(tmp_path, {"video2": 1, "video9": 0}, in_archive=in_archive)
+def test_a_tested_video_has_the_caption_whose_number_is_listed(tmp_path: Path, split: str, places: int) -> None:
+    root = write(tmp_path, {"video2": 1, "video9": 0}, places=places)
     annotations = msrvtt.read(root, split, tmp_path)
     assert annotations.records == [record(tmp_path, "video2", "second")]
     assert annotations.split == "test_1k" and "MSR_VTT.json" in annotations.source
