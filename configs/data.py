@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from configs.remote import RemoteConfig
+
 Dataset = Literal[
     "manifest",
     "queryd",
@@ -101,7 +103,8 @@ class DataConfig:
     the best weights. `test_manifest` or `test_split` gives the final result; without it the evaluation set does, and
     without that the training set, which the log then says.
 
-    A relative `video` is in `videos` (by default `<root>/videos`). Of each video, or part of one, only the
+    A relative `video` is in `videos` (by default `<root>/videos`). `root`, `videos` and a `video` may be addresses of
+    s3, gs, http, https or hf, which `remote` says how to fetch. Of each video, or part of one, only the
     `first_seconds` are seen; published results on DiDeMo are of the first 30.
 
     `clean_up` chooses how texts are cleaned: `caption` and `question` are TESTA's rules, and the task's rule is the
@@ -153,6 +156,7 @@ class DataConfig:
     cache_gb: float = 2.0
     objects: str | None = None
     tags: str | None = None
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
 
     def __post_init__(self) -> None:
         if self.max_words < 1:

@@ -16,6 +16,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from configs.entry_scripts import entry_script, refuse_other_task
 from configs.moved import new_path
+from configs.remote import RemoteConfig
 from configs.sections import Config, check, complete, construct, merge
 from configs.values import differences as differences, shown
 
@@ -69,8 +70,10 @@ def load_to_evaluate(
                 f"{trained}: is of {shown(own.get('task'))}; {use}say with --config what to evaluate it on"
             )
         else:
-            # The training run's own `checkpoint` and `output_dir` mean nothing to its evaluation.
+            # The training run's own `checkpoint`, `output_dir` and cache mean nothing to its evaluation.
             own = {**own, "checkpoint": None, "output_dir": None}
+            if isinstance(own.get("data"), dict):
+                own["data"] = {name: value for name, value in own["data"].items() if name != "remote"}
         data = {**data, **check(config_class, own, str(trained))}
     elif path is None:
         raise ValueError(f"{checkpoint}: has no config.yaml beside it; say with --config what it is of")
@@ -133,6 +136,12 @@ def apply_overrides(data: dict[str, Any], overrides: list[str], config_class: ty
     """`data` with every `a.b=c` of `overrides` applied; values are YAML, and the order does not matter."""
     layer = check(config_class, _parse_overrides(overrides), "command line", data)
     return merge(config_class, data, layer)
+
+
+def remote_settings(overrides: Sequence[str]) -> RemoteConfig:
+    """What a command line sets below `data.remote`, for commands that read files before any configuration."""
+    own = [override for override in overrides if override.startswith("data.remote.")]
+    return from_dict(RemoteConfig, _parse_overrides(own).get("data", {}).get("remote", {}), "command line")
 
 
 def _parse_overrides(overrides: list[str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ The frames of a video are those that FFmpeg returns when its best video stream i
 default options, in that order. `datasets.video` finds any of them without decoding all the others, or says why it
 cannot. Files are opened where they are used and closed before the call ends, so nothing is shared with a forked worker
 and nothing piles up. A file may be a part of a tar file: FFmpeg's `subfile` protocol shows that part as a file of its
-own, and nothing is copied.
+own, and nothing is copied. A file may be an address: it is fetched, and read like any other.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,9 +20,10 @@ from torch import Tensor
 
 from datasets.images import is_animated_webp, is_still, read_image
 from datasets.records import ShardMember
+from datasets.remote.fetch import CachedFile
 from datasets.sampling import ByTime
 from datasets.video.animation import animation_still, list_animation, read_animation
-from datasets.video.files import DecodeError, Source, one_line, source_of, warn_once
+from datasets.video.files import DecodeError, LocalFile, Source, at_hand, one_line, source_of, warn_once
 from datasets.video.frame_list import FrameList, by_decoding, from_packets
 from datasets.video.parts import parts_to_read, run_side_by_side
 from datasets.video.pixels import Shrinker
@@ -124,10 +125,10 @@ def read_parts(
 
     Each part is as `read` would give it. DecodeError if the file cannot be read, or is over where a part starts.
     """
-    with _errors_of(file):
-        if is_animated_webp(file):
-            return [_read_animation(file, size, part, square) for part in parts]
-        return _read(source_of(file), size, parts, square, beat or _silent)
+    with _local(file) as local:
+        if is_animated_webp(local):
+            return [_read_animation(local, size, part, square) for part in parts]
+        return _read(source_of(local), size, parts, square, beat or _silent)
 
 
 def read_times(
@@ -137,27 +138,28 @@ def read_times(
 
     DecodeError if the file cannot be read, or is over at `start`.
     """
-    with _errors_of(file):
-        frames = list_animation(file) if is_animated_webp(file) else frame_list(source_of(file))
+    with _local(file) as local:
+        frames = list_animation(local) if is_animated_webp(local) else frame_list(source_of(local))
         first, stop = frames.part(start, end)
     return frames.times[_chosen(choose, frames, first, stop)]
 
 
-def seconds(file: str | ShardMember) -> float | None:
+def seconds(file: LocalFile) -> float | None:
     """How long a video says it is; None where it says nothing, or nothing that can be. Errors as PyAV raises them."""
-    if is_animated_webp(file):
-        return list_animation(file).length
-    with av.open(source_of(file).address, metadata_errors="ignore") as container:
-        if container.duration is None or container.duration <= 0:
-            return None
-        return container.duration / av.time_base
+    with at_hand(file) as local:
+        if is_animated_webp(local):
+            return list_animation(local).length
+        with av.open(source_of(local).address, metadata_errors="ignore") as container:
+            if container.duration is None or container.duration <= 0:
+                return None
+            return container.duration / av.time_base
 
 
 def duration(file: str | ShardMember) -> float:
     """How long a video is, in seconds: what it says, else when its last frame is shown. DecodeError if unreadable."""
-    with _errors_of(file):
-        listed = seconds(file)
-        return float(frame_list(source_of(file)).times[-1]) if listed is None else listed
+    with _local(file) as local:
+        listed = seconds(local)
+        return float(frame_list(source_of(local)).times[-1]) if listed is None else listed
 
 
 def read_still(file: str | ShardMember, second: float) -> Image.Image:
@@ -165,10 +167,10 @@ def read_still(file: str | ShardMember, second: float) -> Image.Image:
 
     DecodeError if the file cannot be read.
     """
-    with _errors_of(file):
-        if is_animated_webp(file):
-            return animation_still(file, second)
-        source = source_of(file)
+    with _local(file) as local:
+        if is_animated_webp(local):
+            return animation_still(local, second)
+        source = source_of(local)
         frames = frame_list(source)
         first, _ = frames.part(min(second, float(frames.times[-1])), None)
         with opened(source) as (container, stream):
@@ -193,14 +195,20 @@ def frame_list(source: Source, beat: Callable[[], None] = lambda: None, quiet: b
 
 
 @contextmanager
-def _errors_of(file: str | ShardMember) -> Iterator[None]:
-    """Turn what PyAV and our own reader raise into a DecodeError."""
-    try:
-        yield
-    except (av.FFmpegError, OSError) as error:
-        raise DecodeError(str(file), f"PyAV: {one_line(error)}") from None
-    except ValueError as error:
-        raise DecodeError(str(file), one_line(error)) from None
+def _local(file: str | ShardMember) -> Iterator[LocalFile]:
+    """The file on this machine; turns what PyAV and our own reader raise into a DecodeError."""
+    with at_hand(file) as local:
+        try:
+            yield local
+        except (av.FFmpegError, OSError) as error:
+            raise DecodeError(str(local), f"PyAV: {_of_file(one_line(error), local)}") from None
+        except ValueError as error:
+            raise DecodeError(str(local), one_line(error)) from None
+
+
+def _of_file(message: str, local: LocalFile) -> str:
+    """A message of FFmpeg with the name of a fetched file in place of its place in the cache."""
+    return message.replace(local.path, local.name) if isinstance(local, CachedFile) else message
 
 
 def _silent(read: int, wanted: int) -> None:
@@ -247,7 +255,7 @@ def _trusting_less(source: Source, frames: FrameList, error: NotAsListed, beat: 
     return frames
 
 
-def _read_animation(file: str | ShardMember, size: int, part: Part, square: Square | None) -> Reading:
+def _read_animation(file: LocalFile, size: int, part: Part, square: Square | None) -> Reading:
     frames = list_animation(file)
     first, stop = frames.part(part.start, part.end)
     indices = _chosen(part.choose, frames, first, stop)

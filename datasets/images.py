@@ -8,7 +8,9 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from datasets.records import ShardMember, is_image
-from datasets.video.files import DecodeError, one_line, opened_by_pillow
+from datasets.remote.addresses import path_of, shown
+from datasets.remote.fetch import CachedFile
+from datasets.video.files import DecodeError, LocalFile, at_hand, one_line, opened_by_pillow
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -27,34 +29,42 @@ PILLOW_ERRORS = (
 )
 
 
-def is_still(file: str | ShardMember) -> bool:
+def is_still(file: LocalFile) -> bool:
     """Whether a file is taken as a still clip: an image by its suffix, unless it is an animated WebP."""
     return is_image(str(file)) and not is_animated_webp(file)
 
 
-def is_animated_webp(file: str | ShardMember) -> bool:
+def is_animated_webp(file: LocalFile) -> bool:
     """Whether the file is a WebP of several frames; False if it cannot be opened."""
-    if not str(file).lower().endswith(".webp"):
+    if not path_of(str(file)).lower().endswith(".webp"):
         return False
-    path, offset = (file.shard, file.offset) if isinstance(file, ShardMember) else (file, 0)
     try:
-        with open(path, "rb") as opened:
-            opened.seek(offset)
-            head = opened.read(21)
-    except OSError:
+        with at_hand(file) as local:
+            path, offset = _place_of(local)
+            with open(path, "rb") as opened:
+                opened.seek(offset)
+                head = opened.read(21)
+    except (OSError, DecodeError):
         return False
     # The extended format says in its flags whether frames follow.
     return len(head) == 21 and head[8:16] == b"WEBPVP8X" and bool(head[20] & WEBP_ANIMATED)
 
 
-def read_image(file: str | ShardMember) -> Tensor:
+def _place_of(file: LocalFile) -> tuple[str, int]:
+    """The file to open, and the byte at which the picture begins."""
+    if isinstance(file, ShardMember):
+        return file.shard, file.offset
+    return (file.path if isinstance(file, CachedFile) else file), 0
+
+
+def read_image(file: LocalFile) -> Tensor:
     """Read an image, turned upright: uint8 (3, H, W), a view of (H, W, 3). DecodeError if it cannot be read.
 
     16-bit grey is scaled to 8 bits. So are floats, whose white is 1, 255 or 65535, the first that none exceeds, and
     else their highest; numbers below 0 are black.
     """
     try:
-        with Image.open(opened_by_pillow(file)) as image:
+        with at_hand(file) as local, Image.open(opened_by_pillow(local)) as image:
             image.load()
             # Not by ImageOps: that writes all tags anew, and fails where one of them is odd. Turned and converted only
             # if need be, as each copies the picture even where it changes nothing.
@@ -62,7 +72,7 @@ def read_image(file: str | ShardMember) -> Tensor:
             turned = image if turn is None else image.transpose(turn)
             pixels = np.array(turned if turned.mode == "RGB" else to_rgb(turned))
     except PILLOW_ERRORS as error:
-        raise DecodeError(str(file), f"Pillow: {one_line(error)}") from None
+        raise DecodeError(shown(str(file)), f"Pillow: {one_line(error)}") from None
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 

@@ -23,8 +23,12 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.annotations.source_rows import Place, RowParser, SourceRow
+from datasets.cache_home import cache_home
 from datasets.digest import TableDigest
 from datasets.pairs import COLUMNS, META, PairTable, encode
+from datasets.remote.addresses import Folder, is_address, shown
+from datasets.remote.fetch import look_at_all
+from datasets.remote.streams import RemoteError
 
 logger = logging.getLogger(__name__)
 FORMAT = 3
@@ -36,7 +40,7 @@ ABANDONED = 24 * 3600
 """Seconds after which an unfinished index counts as left behind by a process that died."""
 
 
-def open_table(path: Path, parse: RowParser, media: Path, shards: Sequence[Path] = (), kind: str = "") -> PairTable:
+def open_table(path: Path, parse: RowParser, media: Folder, shards: Sequence[str] = (), kind: str = "") -> PairTable:
     """Map the pairs of a file from its index; build the index first if there is none.
 
     `shards` are the files that `path` names: the index is rebuilt when one of them changes, too. A `kind` of rows has
@@ -75,29 +79,40 @@ def open_table(path: Path, parse: RowParser, media: Path, shards: Sequence[Path]
     )
 
 
-def _stamp(path: Path, shards: Sequence[Path]) -> dict[str, Any]:
+def _stamp(path: Path, shards: Sequence[str]) -> dict[str, Any]:
     """The state of the files that an index was built from; another stamp means that the index is out of date."""
     status = path.stat()
     stamp = {"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "format": FORMAT}
     if shards:
-        stamp["shards"] = hashlib.sha256(json.dumps([_state(path, shard) for shard in shards]).encode()).hexdigest()
+        stamp["shards"] = hashlib.sha256(json.dumps(shard_states(path, shards)).encode()).hexdigest()
     return stamp
 
 
-def _state(path: Path, shard: Path) -> tuple[int, int]:
-    try:
-        status = shard.stat()
-    except OSError as error:
-        raise ValueError(f"{path}: {shard} cannot be read ({error.strerror}); get it again") from None
-    return status.st_size, status.st_mtime_ns
+def shard_states(path: Path, shards: Sequence[str]) -> list[tuple[int, int]]:
+    """The size of each shard that a file names, and a number that changes with it; ValueError if one is not there."""
+    elsewhere = [shard for shard in shards if is_address(shard)]
+    found = dict(zip(elsewhere, look_at_all(elsewhere), strict=True))
+    states = []
+    for shard in shards:
+        state = found.get(shard)
+        if isinstance(state, RemoteError):
+            raise ValueError(f"{path}: {shown(shard)} cannot be read: {state}")
+        if state is None:
+            try:
+                status = os.stat(shard)
+            except OSError as error:
+                raise ValueError(f"{path}: {shard} cannot be read ({error.strerror}); get it again") from None
+            states.append((status.st_size, status.st_mtime_ns))
+        else:
+            states.append((state.size, state.version))
+    return states
 
 
 def _cache_folder(path: Path, name: str) -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "testa" / f"{name}-{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]}.index"
+    return cache_home() / f"{name}-{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]}.index"
 
 
-def _try_open(folder: Path, path: Path, media: Path, shards: Sequence[Path]) -> PairTable | None:
+def _try_open(folder: Path, path: Path, media: Folder, shards: Sequence[str]) -> PairTable | None:
     """The table of an index that is complete and up to date, else None; the log says why an index is not used."""
     if not (folder / TABLE).is_dir():
         return None
@@ -120,7 +135,7 @@ def _locked(lock: BinaryIO, folder: Path) -> Iterator[None]:
     yield
 
 
-def _build(path: Path, parse: RowParser, folder: Path, shards: Sequence[Path]) -> None:
+def _build(path: Path, parse: RowParser, folder: Path, shards: Sequence[str]) -> None:
     """Write the index of a file under a temporary name, then rename it, so that no process ever sees half of one."""
     begun, stamp = time.monotonic(), _stamp(path, shards)
     new = folder / f"building-{os.uname().nodename}-{os.getpid()}"

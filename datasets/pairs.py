@@ -5,7 +5,6 @@ writes its reference count. Arrays on disk are mapped, and shared by all process
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from datasets.digest import table_digest
 from datasets.records import QuestionRecord, ShardMember, VideoTextRecord
+from datasets.remote.addresses import join, shown
 
 COLUMNS: dict[str, str] = {
     "path_bytes": "uint8",
@@ -74,7 +74,7 @@ class PairTable:
 
     Attributes:
         columns: the arrays by the names of COLUMNS.
-        media: the folder that relative paths of videos, or of the tar files that hold them, are in.
+        media: the folder, or its address, that relative paths of videos, or of the tar files that hold them, are in.
         left_out: how many rows of the file had no caption with words.
         folder, stamp: where the index lies, and the state of its source file; None in memory. A table from an index is
             pickled as these two, without its arrays.
@@ -205,18 +205,17 @@ class PairTable:
         return self.columns["text_video"]
 
     def path(self, video: int) -> str:
-        """A readable path of a video: its file, or its tar file followed by its name in there."""
-        return str(self.file(video))
+        """A readable path of a video: its file, or its tar file followed by its name in there; an address as shown."""
+        file = self.file(video)
+        return str(file) if isinstance(file, ShardMember) else shown(file)
 
     def file(self, video: int) -> str | ShardMember:
         """What to open for a video."""
         if not len(self.columns["members"]):
-            return os.path.join(self.media, self.paths[video])
+            return join(self.media, self.paths[video])
         shard, offset, size = self.columns["members"][video].tolist()
         file_size, changed = self.columns["shard_states"][shard].tolist()
-        return ShardMember(
-            os.path.join(self.media, self.shards[shard]), self.paths[video], offset, size, (file_size, changed)
-        )
+        return ShardMember(join(self.media, self.shards[shard]), self.paths[video], offset, size, (file_size, changed))
 
     def span(self, video: int) -> tuple[float | None, float | None]:
         """Start and end in seconds, None where not given."""

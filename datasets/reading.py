@@ -53,6 +53,9 @@ class Watched(Protocol):
     def beat(self, read: int, wanted: int) -> None:
         """A frame of the file was decoded; see `datasets.decode.Beat`."""
 
+    def again(self) -> None:
+        """The file is still being fetched, and comes."""
+
 
 class Board:
     """One line per worker, in shared memory: the worker writes which file it is reading, the trainer looks."""
@@ -79,6 +82,10 @@ class Board:
         self._paths[worker, len(name) :] = 0
         self._state[worker, 2:] = 0
         self._state[worker, 1] = time.monotonic_ns()
+
+    def again(self, worker: int) -> None:
+        """Write that the file is read from now on: what came before was on the way to it."""
+        self._state.numpy()[worker, 1] = time.monotonic_ns()
 
     def beat(self, worker: int, read: int, wanted: int) -> None:
         """Write that a frame was decoded: often, so without PyTorch's overhead."""
@@ -139,6 +146,10 @@ class Line:
         """A frame of the file was decoded; see `datasets.decode.Beat`."""
         self.board.beat(self.worker, read, wanted)
 
+    def again(self) -> None:
+        """The file is still being fetched, and comes."""
+        self.board.again(self.worker)
+
 
 class OwnLine:
     """For a dataset that reads in this process: tells how far it is while it reads, about each second."""
@@ -159,6 +170,9 @@ class OwnLine:
         if now - self._told >= TELL_SECONDS:
             self._told = now
             self._tell([Progress(self._path, read, wanted, time.monotonic_ns())])
+
+    def again(self) -> None:
+        """The file is still being fetched; nobody waits for this process."""
 
 
 def begin_work(board: Board, worker: int) -> None:

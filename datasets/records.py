@@ -3,12 +3,15 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
+from datasets.remote.addresses import Folder, check_address, is_address, path_of, shown
+from datasets.remote.fetch import look_at_all
+from datasets.remote.streams import RemoteError
 from datasets.text import check_text
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+ADDRESSES_LOOKED_FOR = 8
 SINGLE_ANSWER_WEIGHT = 0.2
 """The weight of an answer if a dataset has one per question. As in the reference: one annotator of five."""
 
@@ -27,14 +30,14 @@ class ShardMember(NamedTuple):
     shard_state: tuple[int, int]
 
     def __str__(self) -> str:
-        return f"{self.shard}/{self.name}"
+        return f"{shown(self.shard)}/{self.name}"
 
 
 @dataclass(frozen=True)
 class VideoTextRecord:
     """A video, or its part from `start` to `end` in seconds, and the captions that describe it.
 
-    `video` is an absolute path; the path of an image stands for a still clip.
+    `video` is an absolute path or an address; the path of an image stands for a still clip.
     """
 
     video: str
@@ -123,7 +126,7 @@ class Annotations(Generic[Record]):
 
 def is_image(path: str) -> bool:
     """Whether the file is read as a still clip; its suffix decides."""
-    return path.lower().endswith(IMAGE_SUFFIXES)
+    return path_of(path).lower().endswith(IMAGE_SUFFIXES)
 
 
 def check_video_path(path: str) -> None:
@@ -134,6 +137,9 @@ def check_video_path(path: str) -> None:
     if not path:
         raise ValueError("video is ''; write the path of a video or an image")
     check_text(path, "video")
+    if "://" in path:
+        check_address(path)
+        return
     # Normalising is slow, and there are millions of paths: only look closer at those with "..".
     if os.pardir in path and os.path.normpath(path).split(os.sep)[0] == os.pardir:
         raise ValueError(
@@ -142,14 +148,18 @@ def check_video_path(path: str) -> None:
         )
 
 
-def split_missing(records: Sequence[Record], videos: Path) -> tuple[list[Record], list[Record]]:
+def split_missing(records: Sequence[Record], videos: Folder) -> tuple[list[Record], list[Record]]:
     """Split the records into those whose file exists and those whose file is missing, both in order.
 
     ValueError, naming the folder `videos`, if no file exists at all. A path that the system rejects, such as one that
-    is too long, counts as missing.
+    is too long, counts as missing. Addresses count as there, so that no run begins with a request for each: what is not
+    is named when it is read. A few are looked for, and it is an error if none of these can be had, nor any file here.
     """
-    paths = {record.video for record in records}
-    there = {path: os.path.isfile(path) for path in paths}
+    paths = dict.fromkeys(record.video for record in records)
+    there = {path: is_address(path) or os.path.isfile(path) for path in paths}
+    elsewhere = [path for path in paths if is_address(path)]
+    if elsewhere and len(elsewhere) == sum(there.values()):
+        _check_some(elsewhere)
     present = [record for record in records if there[record.video]]
     missing = [record for record in records if not there[record.video]]
     if missing and not present:
@@ -158,3 +168,13 @@ def split_missing(records: Sequence[Record], videos: Path) -> tuple[list[Record]
             "set data.videos to the folder that holds them"
         )
     return present, missing
+
+
+def _check_some(addresses: Sequence[str]) -> None:
+    """ValueError, naming the first, if none of a few evenly spread files can be had."""
+    some = addresses[:: -(-len(addresses) // ADDRESSES_LOOKED_FOR)]
+    errors = [error for error in look_at_all(some) if isinstance(error, RemoteError)]
+    if len(errors) == len(some):
+        raise ValueError(
+            f"none of {len(some)} videos looked for can be had, the first is {shown(some[0])}: {errors[0]}"
+        )

@@ -1,11 +1,15 @@
 """Tar shards in webdataset's layout, with an index in `wids` format: videos are read in place, nothing is unpacked.
 
+Shards may be elsewhere. Samples are drawn in any order, so only the bytes of a sample are fetched, and an index is made
+from the headers and texts alone; no shard comes as a whole.
+
 Neighbouring members with the same key (the name up to the first dot after the last slash) are one sample: a video or an
 image, and its captions, either under `caption` in a `.json` or as the text of a `.txt`.
 """
 
 import json
 import logging
+import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +22,10 @@ from datasets.annotations import strict_json
 from datasets.annotations.layout import VIDEO_SUFFIXES
 from datasets.annotations.manifest import check_times
 from datasets.annotations.source_rows import Place, SourceRow, captions_with_words
+from datasets.index import shard_states
 from datasets.records import IMAGE_SUFFIXES
+from datasets.remote.addresses import Folder, check_address, is_address, join, shown
+from datasets.remote.seeking import open_seekable
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +43,10 @@ MEDIA_SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
 
 @dataclass(frozen=True)
 class Shard:
-    """A tar file: its name in the index, its path, and the numbers of samples and bytes that the index gives."""
+    """A tar file: its name in the index, its path or address, and how many samples and bytes the index gives it."""
 
     name: str
-    path: Path
+    path: str
     num_samples: int
     size: int | None
 
@@ -61,8 +68,11 @@ def is_index(path: Path) -> bool:
     return head.startswith(b"{") and b'"shardlist"' in head
 
 
-def read_index(path: Path) -> list[Shard]:
-    """The shards of an index, in order; relative names are resolved beside it. ValueError if it is no `wids` index."""
+def read_index(path: Path, folder: Folder | None = None) -> list[Shard]:
+    """The shards of an index, in order; relative names are in `folder`, by default beside the index.
+
+    ValueError if it is no `wids` index, or names a shard of this machine that is not there.
+    """
     try:
         index = strict_json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -81,7 +91,8 @@ def read_index(path: Path) -> list[Shard]:
     if not isinstance(entries, list) or not entries:
         raise ValueError(f'{path}: no shards; shardlist is a list of {{"url": ..., "nsamples": ...}}')
 
-    shards = [_shard(entry, f"{path}: shardlist[{number}]", path.parent) for number, entry in enumerate(entries)]
+    folder = folder or path.parent
+    shards = [_shard(entry, f"{path}: shardlist[{number}]", folder) for number, entry in enumerate(entries)]
     if len({shard.name for shard in shards}) != len(shards):
         raise ValueError(f"{path}: names a shard twice; give the source a weight instead")
     return shards
@@ -102,23 +113,23 @@ def find_shards(folder: Path) -> list[Shard]:
     if not paths:
         raise ValueError(f"{folder}: no .tar file in it; name the folder that holds the shards")
     counted = tqdm(paths, desc="counting samples", unit="shard", disable=None)
-    return [Shard(path.name, path, sum(1 for _ in _samples(path)), path.stat().st_size) for path in counted]
+    return [Shard(path.name, str(path), sum(1 for _ in _samples(str(path))), path.stat().st_size) for path in counted]
 
 
-def rows(path: Path, file: BinaryIO) -> Iterator[SourceRow]:
+def rows(path: Path, file: BinaryIO, folder: Folder | None = None) -> Iterator[SourceRow]:
     """The samples of all shards of an index, in order; samples without a caption or a video get no captions.
 
     ValueError, naming shard and member, if a shard is damaged, compressed or does not match the index, or if a member
     is not a regular file or its path leaves the shard.
     """
-    for shard in tqdm(read_index(path), desc=f"indexing {path.name}", unit="shard", disable=None):
-        status = shard.path.stat()
-        if shard.size not in (None, status.st_size):
+    for shard in tqdm(read_index(path, folder), desc=f"indexing {path.name}", unit="shard", disable=None):
+        (state,), name = shard_states(path, [shard.path]), shown(shard.path)
+        if shard.size not in (None, state[0]):
             raise ValueError(
-                f"{shard.path}: {status.st_size} bytes where {path} says {shard.size}; get the shard again"
+                f"{shown(shard.path)}: {state[0]} bytes where {path} says {shard.size}; get the shard again"
             )
 
-        state, found, without = (status.st_size, status.st_mtime_ns), 0, []
+        found, without = 0, []
         for sample in _samples(shard.path):
             found += 1
             if sample.media is None:
@@ -129,14 +140,14 @@ def rows(path: Path, file: BinaryIO) -> Iterator[SourceRow]:
 
         if found != shard.num_samples:
             raise ValueError(
-                f"{shard.path}: {found} samples where {path} says {shard.num_samples}; get the shard again, or delete "
+                f"{name}: {found} samples where {path} says {shard.num_samples}; get the shard again, or delete "
                 "the index, which scripts.index_pairs FOLDER writes again"
             )
 
         if without:
             logger.warning(
                 "%s: %d samples without a video or an image are left out, the first is %s",
-                *(shard.path, len(without), without[0]),
+                *(name, len(without), without[0]),
             )
 
 
@@ -147,20 +158,24 @@ def split_key(name: str) -> tuple[str, str]:
     return f"{folder}{slash}{stem}", suffix
 
 
-def _shard(entry: Any, place: str, folder: Path) -> Shard:
+def _shard(entry: Any, place: str, folder: Folder) -> Shard:
     url = entry.get("url") if isinstance(entry, dict) else None
     count = entry.get("nsamples") if isinstance(entry, dict) else None
     if not isinstance(url, str) or not url or isinstance(count, bool) or not isinstance(count, int) or count < 0:
         raise ValueError(f'{place} is {entry!r}; write {{"url": FILE, "nsamples": a number}}')
-    if "://" in url or url.startswith("pipe:"):
-        raise ValueError(f"{place}: {url!r} is no file here; download the shards and name their files")
-    path, size = folder / url, entry.get("filesize")
-    if not path.is_file():
+    if url.startswith("pipe:"):
+        raise ValueError(f"{place}: {url!r} is a command and no file; download the shards and name their files")
+    try:
+        check_address(url)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+    path, size = join(str(folder), url), entry.get("filesize")
+    if not (is_address(path) or os.path.isfile(path)):
         raise ValueError(f"{place}: {path}: no such file; get the shard again")
     return Shard(url, path, count, size if isinstance(size, int) else None)
 
 
-def _samples(path: Path) -> Iterator[_Sample]:
+def _samples(path: str) -> Iterator[_Sample]:
     """Group the members of a tar file into samples; the bytes of videos are not read."""
     current: _Sample | None = None
     for tar, member in _members(path):
@@ -173,17 +188,18 @@ def _samples(path: Path) -> Iterator[_Sample]:
         try:
             _add(current, member, suffix, tar)
         except tarfile.TarError as error:
-            raise ValueError(f"{path}: damaged in {member.name} ({error}); get the shard again") from None
+            raise ValueError(f"{shown(path)}: damaged in {member.name} ({error}); get the shard again") from None
         except ValueError as error:
-            raise ValueError(f"{path}/{member.name}: {error}") from None
+            raise ValueError(f"{shown(path)}/{member.name}: {error}") from None
 
     if current is not None:
         yield current
 
 
-def _members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+def _members(shard: str) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """The files in a tar file in order; ValueError if it is damaged or a member is not a file inside it."""
-    with path.open("rb") as file:
+    path = shown(shard)
+    with open_seekable(shard) as file:
         _refuse_compressed(path, file.read(8))
         end, last = 0, "its beginning"
         try:
@@ -211,7 +227,7 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
                 raise ValueError(f"{path}: damaged after {last}, what follows is no header; get the shard again")
 
 
-def _refuse_compressed(path: Path, head: bytes) -> None:
+def _refuse_compressed(path: str, head: bytes) -> None:
     for magic, name in COMPRESSIONS.items():
         if head.startswith(magic):
             raise ValueError(
@@ -220,7 +236,7 @@ def _refuse_compressed(path: Path, head: bytes) -> None:
             )
 
 
-def _check_member(path: Path, member: tarfile.TarInfo) -> None:
+def _check_member(path: str, member: tarfile.TarInfo) -> None:
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts or "\0" in member.name:
         raise ValueError(f"{path}: member {member.name!r} climbs out of the shard; do not trust who made it")
@@ -279,7 +295,7 @@ def _row(shard: Shard, sample: _Sample, media: tarfile.TarInfo, state: tuple[int
         captions = captions_with_words(texts)
     except ValueError as error:
         suffix = "txt" if caption is sample.text else "json"
-        raise ValueError(f"{shard.path}/{sample.key}.{suffix}: {error}") from None
+        raise ValueError(f"{shown(shard.path)}/{sample.key}.{suffix}: {error}") from None
 
     place = Place(shard.name, media.offset_data, media.size, state)
     return SourceRow(media.name, captions, row["start"], row["end"], place)

@@ -1,7 +1,8 @@
 """Files of pairs for pre-training; the suffix decides how a file is read."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,11 +11,15 @@ from datasets.annotations import image_table, json_list, manifest, webvid
 from datasets.annotations.source_rows import RowParser, SourceRow
 from datasets.pairs import PairTable
 from datasets.records import ShardMember
+from datasets.remote.addresses import Folder, RemoteFolder, is_address
+from datasets.remote.fetch import look_at_all
+from datasets.remote.streams import State
 
-FILES_LOOKED_FOR = 1000
+FILES_LOOKED_FOR, ELSEWHERE_LOOKED_FOR = 1000, 32
+"""How many files of a source are looked for at the start of a run, on this machine and at addresses."""
 
 
-def open_source(path: Path, media: Path) -> PairTable:
+def open_source(path: Path, media: Folder) -> PairTable:
     """Open the pairs of a file; relative paths are in `media`. Whether the videos exist is not checked.
 
     `.jsonl` is a manifest, `.csv` WebVid's table, `.tsv` a table of captions and images. `.json` is a list of paths and
@@ -22,8 +27,10 @@ def open_source(path: Path, media: Path) -> PairTable:
     row, for anything that does not fit the format.
     """
     if holds_its_videos(path):
-        found = [shard.path for shard in shards.read_index(path)]
-        return index.open_table(path, shards.rows, path.parent, found)
+        # Names in the index are relative to it; a copy of an index is of a folder elsewhere.
+        folder = media if isinstance(media, RemoteFolder) else path.parent
+        found = [shard.path for shard in shards.read_index(path, folder)]
+        return index.open_table(path, partial(shards.rows, folder=folder), folder, found)
     if path.suffix not in PARSERS:
         raise ValueError(
             f"{path}: no format for {path.suffix or 'no suffix'!r}; a file of pairs ends in {', '.join(PARSERS)}"
@@ -37,9 +44,18 @@ def holds_its_videos(path: Path) -> bool:
 
 
 def is_there(table: PairTable, video: int) -> bool:
-    """Whether the file of a video exists, or the shard that holds it."""
-    file = table.file(video)
-    return os.path.isfile(file.shard if isinstance(file, ShardMember) else file)  # never raises, whatever the name
+    """Whether the file of a video exists, or the shard that holds it; elsewhere, whether it can be had."""
+    return are_there(table, [video])[0]
+
+
+def are_there(table: PairTable, videos: Iterable[int]) -> list[bool]:
+    """What `is_there` says of several videos; those elsewhere are asked for side by side."""
+    files = [table.file(video) for video in videos]
+    paths = [file.shard if isinstance(file, ShardMember) else file for file in files]
+    elsewhere = list(dict.fromkeys(path for path in paths if is_address(path)))
+    found = dict(zip(elsewhere, look_at_all(elsewhere), strict=True))
+    # `isfile` never raises, whatever the name.
+    return [isinstance(found[path], State) if path in found else os.path.isfile(path) for path in paths]
 
 
 def missing_of_some(path: Path, table: PairTable) -> tuple[int, int]:
@@ -47,9 +63,9 @@ def missing_of_some(path: Path, table: PairTable) -> tuple[int, int]:
 
     ValueError if all are missing. Checking millions would take long; missing ones are replaced during training.
     """
-    step = -(-table.num_videos // FILES_LOOKED_FOR)
-    videos = range(0, table.num_videos, step)
-    missing = sum(not is_there(table, video) for video in videos)
+    most = ELSEWHERE_LOOKED_FOR if is_address(table.path(0)) else FILES_LOOKED_FOR
+    videos = range(0, table.num_videos, -(-table.num_videos // most))
+    missing = are_there(table, videos).count(False)
     if missing == len(videos):
         raise ValueError(
             f"{path}: none of {len(videos)} videos or images is there (the first is {table.path(0)}); "

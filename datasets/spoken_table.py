@@ -19,10 +19,11 @@ from datasets.annotations.spoken import SpokenRecord, manifest_record, read_fold
 from datasets.annotations.timed_words import NUM_CLIPS, SHORTEST_VIDEO, TimedWord
 from datasets.pairs import PairTable
 from datasets.records import VideoTextRecord
+from datasets.remote.addresses import Folder
 from datasets.text import has_words
 
 
-def open_speech(path: Path, media: Path) -> PairTable:
+def open_speech(path: Path, media: Folder) -> PairTable:
     """Open videos with timed words; relative paths are in `media`. Whether the videos exist is not checked.
 
     A folder holds videos with subtitles beside them, `.jsonl` is a manifest with `words`, `.csv` a list of YT-Temporal.
@@ -31,7 +32,9 @@ def open_speech(path: Path, media: Path) -> PairTable:
     """
     if path.is_dir():
         return _table_of_folder(path)
-    parsers: dict[str, RowParser] = {".jsonl": _manifest_rows, ".csv": partial(_yt_temporal_rows, media)}
+    parsers: dict[str, RowParser] = {".jsonl": _manifest_rows}
+    if isinstance(media, Path):  # its speech lies in files beside the videos
+        parsers[".csv"] = partial(_yt_temporal_rows, media)
     if path.suffix not in parsers:
         raise ValueError(
             f"{path}: no folder, and no format for {path.suffix or 'no suffix'!r}; timed words are in a folder of "

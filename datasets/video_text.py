@@ -1,7 +1,7 @@
 """Records as samples: read, sample, clean up, augment; a file that cannot be read is remembered and replaced."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from datasets.clip_reader import ClipReader, Frames, NewGenerator
 from datasets.framing import Framing
 from datasets.pairs import PairTable
 from datasets.reading import Watched
+from datasets.remote.fetch import beating
 from datasets.samples import Clip, Failure, Sample
 
 MAX_TRIES = 100
@@ -272,8 +273,8 @@ class VideoTextDataset(Dataset):
                 pixels, times = self._pixels(video, epoch, draw)
         except decode.DecodeError as error:
             # Other frames of the file may be readable. Where frames are random, the result must not depend on which
-            # of them this process has tried.
-            if not self._part_is_random:
+            # of them this process has tried. And a server that is down today may be up tomorrow.
+            if not (self._part_is_random or error.passing):
                 self._reasons[video] = error.reason
             raise
         except Exception as error:
@@ -288,8 +289,14 @@ class VideoTextDataset(Dataset):
         extras = {name: extra(self.table, video, times) for name, extra in self.extras.items()}
         return Clip(pixels, times, extras)
 
-    def _reading(self, path: str) -> AbstractContextManager[None]:
-        return nullcontext() if self._line is None else self._line.reading(path)
+    @contextmanager
+    def _reading(self, path: str) -> Iterator[None]:
+        """Report which file is being read, and that it gets on while it is fetched."""
+        if self._line is None:
+            yield
+            return
+        with self._line.reading(path), beating(self._line.again):
+            yield
 
     def _pixels(self, video: int, epoch: int, draw: int) -> tuple[Tensor, Tensor]:
         """Pixels (T, 3, size, size) and times (T,) of a clip, augmented in training."""

@@ -13,6 +13,7 @@ from configs.schema import CONFIG_CLASSES, TASKS, CaptionConfig, TaskConfig
 from datasets.annotations.manifest import check_times
 from datasets.decode import DecodeError, duration
 from datasets.records import VideoTextRecord, is_image
+from datasets.remote.addresses import resolve
 from engine.checkpoint_folder import CONFIG, WEIGHTS
 from engine.hub import Checkpoint
 from tasks.base import VideoTextTask
@@ -95,7 +96,7 @@ def records_of(videos: Video | Sequence[Video], start: Seconds, end: Seconds) ->
 
     records = []
     for video, first, last in zip(listed, _each(start, len(listed)), _each(end, len(listed)), strict=True):
-        path = str(Path(video).absolute())
+        path = resolve(Path(), str(video))
         try:
             check_times({"video": path, "start": first, "end": last})
         except ValueError as error:
@@ -109,7 +110,7 @@ def duration_of(video: Video) -> float:
     if is_image(str(video)):
         raise ValueError(f"{video}: is an image, which has no windows; give a video")
     try:
-        return duration(str(Path(video).absolute()))
+        return duration(resolve(Path(), str(video)))
     except DecodeError as error:
         raise ValueError(f"{video}: cannot be read ({error.reason}); give another file") from None
 

@@ -227,7 +227,8 @@ def make_shards(plan: Plan, workers: int) -> list[str]:
     if not failed:
         made = [(plan.path(number), count) for number, count in enumerate(plan.counts)]
         shards.write_index(
-            plan.out / shards.INDEX, [shards.Shard(path.name, path, count, path.stat().st_size) for path, count in made]
+            plan.out / shards.INDEX,
+            [shards.Shard(path.name, str(path), count, path.stat().st_size) for path, count in made],
         )
     return failed
 

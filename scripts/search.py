@@ -49,7 +49,7 @@ from inference.features.folder import FAILED, read_failed
 from inference.search.export import export
 from inference.search.index import Engine, VideoIndex
 from inference.search.searcher import BEST_FRAMES, Hit, Searcher, best_probability, nothing_matches
-from scripts.parts.arguments import READERS, READERS_HELP, at_least
+from scripts.parts.arguments import READERS, READERS_HELP, at_least, place
 from scripts.parts.faiss_index import FaissRequest, add_build_faiss, build_faiss, faiss_request, refresh_faiss
 from scripts.parts.windows import add_windows, windows_of
 
@@ -145,11 +145,13 @@ def parse_arguments(arguments: list[str] | None) -> Request:
 
 def add_index(parser: argparse.ArgumentParser) -> None:
     """What `index` is given: what `scripts.extract_features` is, but for tokens."""
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="video, folder, manifest or file of pairs")
+    parser.add_argument("source", type=place, metavar="SOURCE", help="video, folder or list, or its address")
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder or hf:// address")
     parser.add_argument("--index", dest="out", type=Path, required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--config", type=Path, help="YAML file of weights without a config.yaml beside them")
-    parser.add_argument("--videos", type=Path, help="folder of relative paths in a list; by default `videos` beside it")
+    parser.add_argument(
+        "--videos", type=place, help="where relative paths in a list start; by default `videos` beside it"
+    )
     add_windows(parser)
     parser.add_argument("--batch-size", type=at_least(1), default=8, help="videos encoded at once (%(default)s)")
     parser.add_argument("--workers", type=at_least(0), default=READERS, help=READERS_HELP)

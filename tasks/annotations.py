@@ -13,8 +13,10 @@ from datasets.digest import records_digest
 from datasets.objects.store import ObjectStore
 from datasets.pairs import PairTable
 from datasets.records import Annotations, QuestionRecord, Record, is_image, split_missing
-from datasets.sources import holds_its_videos, missing_of_some, open_source
+from datasets.remote.addresses import Folder, shown
+from datasets.sources import missing_of_some, open_source
 from datasets.spoken_table import check_long_enough, open_speech
+from tasks.folders import forget_copies, media_folder, root_folder, video_folder
 
 Part = Literal["train", "eval", "test"]
 FIRST_LABELS: dict[int | None, FirstLabel] = {None: "auto", 0: 0, 1: 1}
@@ -56,7 +58,7 @@ class Split(Generic[Record]):
         clips = [(record.video, record.start, record.end) for record in self.missing]
         if any(isinstance(record, QuestionRecord) for record in self.missing):
             clips = list(dict.fromkeys(clips))
-        return [{"video": video, "reason": "no such file"} for video, _, _ in clips]
+        return [{"video": shown(video), "reason": "no such file"} for video, _, _ in clips]
 
 
 def check_data(config: RunConfig, evaluate_only: bool) -> None:
@@ -65,8 +67,9 @@ def check_data(config: RunConfig, evaluate_only: bool) -> None:
     Raises the `ValueError`s that the run itself would raise: for malformed annotations, and if no video exists at all.
     An evaluation reads only the test set. A file of boxes is opened, and closed again.
     """
+    forget_copies()
     if config.data.objects is not None:
-        ObjectStore(Path(config.data.root) / config.data.objects)
+        ObjectStore(root_folder(config) / config.data.objects)
 
     sources = sources_of(config)
     if sources and not evaluate_only:
@@ -109,7 +112,7 @@ def speech_of(config: RunConfig, test_only: bool = False) -> tuple[SourceConfig,
 
 def open_table(config: RunConfig, source: SourceConfig) -> tuple[Path, PairTable]:
     """The file or folder of a source, and the table that is read from it; ValueError for what does not fit."""
-    path, media = Path(config.data.root) / source.file, media_folder(config, source)
+    path, media = root_folder(config) / source.file, media_folder(config, source)
     if source.kind == "pairs":
         return path, open_source(path, media)
     table = open_speech(path, media)
@@ -128,7 +131,7 @@ def digest_of(config: RunConfig, split: Split) -> str:
         name_of = dict(zip(map(id, split.annotations.records), split.annotations.names, strict=True))
         names = [name_of[id(record)] for record in split.present]
     else:
-        names = [record.video.removeprefix(folder + os.sep) for record in split.present]
+        names = [shown(record.video).removeprefix(folder + os.sep) for record in split.present]
     return records_digest(split.present, names)
 
 
@@ -169,7 +172,7 @@ def _beginning(record: Record, seconds: float) -> Record:
 
 
 def _read_whole(config: RunConfig, part: Part, classes: Sequence[str] | None) -> Annotations:
-    named, root, videos = named_files(config, part), Path(config.data.root), video_folder(config)
+    named, root, videos = named_files(config, part), root_folder(config), video_folder(config)
     name = named.name
     if config.data.dataset != "manifest":
         if config.reads_labels:
@@ -183,7 +186,7 @@ def _read_whole(config: RunConfig, part: Part, classes: Sequence[str] | None) ->
             raise ValueError("data.first_label: has no effect on a manifest, whose labels are names; remove it")
         found = manifest.read_labels(root / name, videos, classes)
         return Annotations(list(found.records), root.resolve().name, found.split, found.source, classes=found.classes)
-    read: Callable[[Path, Path], list[Any]] = manifest.read_questions if config.reads_questions else manifest.read
+    read: Callable[[Path, Folder], list[Any]] = manifest.read_questions if config.reads_questions else manifest.read
     if config.reads_options and (part != "train" or manifest.holds_choices(root / name)):
         read = manifest.read_choices
     return Annotations(read(root / name, videos), root.resolve().name, Path(name).stem, f"manifest {root / name}")
@@ -211,23 +214,6 @@ def named_files(config: RunConfig, part: Part) -> NamedFiles:
         if name is not None:
             return NamedFiles(name, getattr(config.data, f"{candidate}_list"))
     raise AssertionError("data.manifest and data.train_split are never None")
-
-
-def video_folder(config: RunConfig) -> Path:
-    """The folder that relative video paths start from."""
-    if config.data.dataset == "labelled":  # its table or its folders name the files from here
-        return Path(config.data.root)
-    return Path(config.data.videos) if config.data.videos else Path(config.data.root) / "videos"
-
-
-def media_folder(config: RunConfig, source: SourceConfig) -> Path:
-    """The folder that a source's relative paths start from; ValueError if `media` is set but shards hold the videos."""
-    root = Path(config.data.root)
-    if source.media and source.kind == "speech" and (root / source.file).is_dir():
-        raise ValueError(f"data.sources: media of {source.file} has no effect, as videos lie in that folder; remove it")
-    if source.media and source.kind == "pairs" and holds_its_videos(root / source.file):
-        raise ValueError(f"data.sources: media of {source.file} has no effect, as shards hold their videos; remove it")
-    return root / source.media if source.media else video_folder(config)
 
 
 def setting_of(config: RunConfig, part: Part) -> str:

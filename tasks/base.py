@@ -23,6 +23,7 @@ from models.parts.momentum import MomentumTwin
 from tasks.annotations import Part, Split, digest_of, named_files, read_split, setting_of
 from tasks.build import TOKENIZER, build_model, build_tokenizer, load_checkpoint
 from tasks.data import video_text
+from tasks.folders import root_folder
 from tasks.objectives.table import objective_class
 from tasks.transfer import sent
 
@@ -69,7 +70,7 @@ class VideoTextTask(nn.Module):
     @cached_property
     def tags(self) -> TagStore | None:
         """The nouns and verbs of training texts, if `data.tags` names a file; using a checkpoint needs none."""
-        return None if self.config.data.tags is None else TagStore(Path(self.config.data.root) / self.config.data.tags)
+        return None if self.config.data.tags is None else TagStore(root_folder(self.config) / self.config.data.tags)
 
     def read_part(self, part: Part) -> Split:
         """Read a part of the data from its files."""

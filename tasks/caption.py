@@ -13,6 +13,7 @@ from torch import Tensor
 from configs.schema import CaptionConfig
 from datasets.loaders import TrainLoader
 from datasets.records import VideoTextRecord
+from datasets.remote.addresses import shown
 from datasets.sampling import generator
 from datasets.video_text import VideoTextDataset
 from engine.checkpoint_folder import BEST, STATE, find_folder, read_json, write_json, write_lines
@@ -242,6 +243,6 @@ def scores_plainly(scorer: CaptionScorer, best_metric: str, best_so_far: str | N
 def predictions(records: list[VideoTextRecord], texts: list[str]) -> list[dict[str, Any]]:
     """The rows of predictions.jsonl."""
     return [
-        {"video": record.video, "captions": list(record.captions), "predicted": text}
+        {"video": shown(record.video), "captions": list(record.captions), "predicted": text}
         for record, text in zip(records, texts, strict=True)
     ]

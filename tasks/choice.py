@@ -15,6 +15,7 @@ from torch import Tensor
 from configs.schema import ChoiceConfig
 from datasets.loaders import TrainLoader
 from datasets.records import ChoiceRecord, VideoTextRecord
+from datasets.remote.addresses import shown
 from datasets.samples import Clip
 from datasets.video_text import VideoTextDataset
 from engine.checkpoint_folder import write_lines
@@ -161,7 +162,7 @@ def predictions(
     """The rows of predictions.jsonl."""
     return [
         {
-            "video": record.video,
+            "video": shown(record.video),
             "options": list(record.options),
             "answer": record.answer,
             "predicted": choice,

@@ -7,6 +7,7 @@ from configs.schema import RecognitionConfig
 from datasets.annotations.class_names import read_class_words
 from datasets.annotations.clip_prompts import read_clip_prompts
 from datasets.prompts import check_template, fill_prompts
+from tasks.folders import root_folder
 
 
 def templates_of(config: RecognitionConfig) -> tuple[str, ...]:
@@ -35,4 +36,4 @@ def prompts_of(config: RecognitionConfig, classes: Sequence[str]) -> list[list[s
 
 def _below(config: RecognitionConfig, file: str) -> Path:
     """A file named in the configuration: relative ones lie in `data.root`."""
-    return Path(config.data.root) / file
+    return root_folder(config) / file

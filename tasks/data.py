@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from configs.model import VideoConfig
 from configs.schema import RunConfig
@@ -11,10 +10,11 @@ from datasets.objects.along import check_boxes, object_extras
 from datasets.objects.store import ObjectStore
 from datasets.pairs import PairTable
 from datasets.records import ChoiceRecord, LabelRecord, QuestionRecord, VideoTextRecord
+from datasets.remote.settings import use
 from datasets.sampling import Windows
 from datasets.text import CLEAN_UPS
 from datasets.video_text import Extra, TextsOfSample, VideoTextDataset
-from tasks.annotations import video_folder
+from tasks.folders import root_folder, video_folder
 
 QUESTION_WORDS = 50
 
@@ -31,6 +31,7 @@ def video_text(
     With `windows` a sample's clip holds sliding windows (W, T, ...) instead of the configured frames.
     """
     video, data = config.video, config.data
+    use(data.remote)
     table = PairTable.of(records)
     return VideoTextDataset(
         table,
@@ -54,7 +55,7 @@ def extras_of(config: RunConfig, table: PairTable, folder: str) -> dict[str, Ext
     """
     if config.data.objects is None:
         return {}
-    store = ObjectStore(Path(config.data.root) / config.data.objects)
+    store = ObjectStore(root_folder(config) / config.data.objects)
     check_frames(store, config)
     check_boxes(store, table, folder)
     return object_extras(store, folder)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.records import ChoiceRecord, LabelRecord, QuestionRecord, VideoTextRecord
+from datasets.remote.addresses import is_address, shown
 from tasks.metrics.answers import slug
 from tasks.metrics.intervals import LEVEL, REPLICATES, STATISTICS, Outcomes, metric_intervals
 from tasks.metrics.recognition import is_among_best
@@ -131,6 +132,8 @@ def label_outcomes(
 
 def video_name(record: OfVideo, root: str) -> str:
     """The video's path below the data's folder, so that results of two machines can be compared."""
+    if is_address(record.video):
+        return shown(record.video).removeprefix(f"{root.rstrip('/')}/")
     path, folder = Path(record.video), Path(root).absolute()
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else record.video
 

@@ -15,9 +15,10 @@ from datasets.sources import missing_of_some
 from datasets.speech import SpeechDataset
 from datasets.video_text import VideoTextDataset
 from engine.distributed import rank, world_size
-from tasks.annotations import digest_of, media_folder, open_table, sources_of, speech_of
+from tasks.annotations import digest_of, open_table, sources_of, speech_of
 from tasks.base import PairTask
 from tasks.data import clean_up, extras_of, framing_of
+from tasks.folders import media_folder
 from tasks.sorting import evaluate_sorting
 
 logger = logging.getLogger(__name__)

@@ -20,6 +20,7 @@ from configs.recognition import ClassObjectiveConfig
 from configs.schema import RecognitionConfig
 from datasets.loaders import TrainLoader
 from datasets.records import ChoiceRecord, LabelRecord
+from datasets.remote.addresses import shown
 from datasets.video_text import VideoTextDataset
 from engine.checkpoint_folder import read_json, read_weights, write_json, write_lines
 from engine.hub import Checkpoint
@@ -263,7 +264,7 @@ def predictions(records: list[LabelRecord], logits_VC: NDArray, classes: Sequenc
     """The rows of predictions.jsonl: each video's class, and its best five."""
     best = np.argsort(-logits_VC, axis=1, kind="stable")[:, :5]
     return [
-        {"video": record.video, "class": classes[record.label], "predicted": [classes[place] for place in row]}
+        {"video": shown(record.video), "class": classes[record.label], "predicted": [classes[place] for place in row]}
         for record, row in zip(records, best.tolist(), strict=True)
     ]
 
@@ -272,6 +273,6 @@ def option_predictions(records: list[ChoiceRecord], logits_VO: NDArray) -> list[
     """The same for videos with options of their own."""
     best = logits_VO.argmax(axis=1).tolist()
     return [
-        {"video": record.video, "answer": record.options[record.answer], "predicted": record.options[place]}
+        {"video": shown(record.video), "answer": record.options[record.answer], "predicted": record.options[place]}
         for record, place in zip(records, best, strict=True)
     ]

@@ -23,6 +23,7 @@ from models.parts.losses_sorting import sorted_right
 from models.trained_protocols import Sorter
 from tasks.annotations import open_table
 from tasks.data import clean_up, framing_of
+from tasks.folders import root_folder
 from tasks.transfer import sent
 
 logger = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ def evaluate_sorting(task: SortingTask, source: SourceConfig) -> dict[str, Any]:
 
     return {
         "metrics": sorting_metrics(right),
-        "dataset": Path(config.data.root).resolve().name,
+        "dataset": root_folder(config).resolve().name,
         "split": Path(source.file).stem,
         "source": f"speech of {path}, segments {config.evaluation.segments.replace('_', ' ')}",
         "num_annotated": table.num_videos,

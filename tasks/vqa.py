@@ -19,6 +19,7 @@ from configs.schema import RunConfig, VqaConfig
 from datasets.annotations import answer_list
 from datasets.loaders import TrainLoader
 from datasets.records import QuestionRecord
+from datasets.remote.addresses import shown
 from datasets.video_text import VideoTextDataset
 from engine.checkpoint_folder import read_json, write_json, write_lines
 from engine.distributed import gather_objects
@@ -28,6 +29,7 @@ from tasks.base import VideoTextTask
 from tasks.build import beside_checkpoint
 from tasks.clips import clip_tokens
 from tasks.data import clean_up, video_text
+from tasks.folders import root_folder
 from tasks.metrics.answers import accuracies, accuracy_names, are_right, count_answers, coverage, percent
 from tasks.outcomes import answer_outcomes, with_intervals
 from tasks.step_counts import mean_count
@@ -183,7 +185,7 @@ class VqaTask(VideoTextTask):
     def closed_list(self, split: Split) -> list[str]:
         """The answers to rank, as `evaluation.answers` says."""
         if self.evaluation.answer_file is not None:
-            return answer_list.read(Path(self.config.data.root), self.evaluation.answer_file)
+            return answer_list.read(root_folder(self.config), self.evaluation.answer_file)
         own = self.evaluation.answers == "evaluated_split"
         return list(count_answers(split.annotations.records) if own else self.known_answers())
 
@@ -289,7 +291,7 @@ def predictions(records: list[QuestionRecord], given: list[str]) -> list[dict[st
     return [
         {
             "question_id": record.question_id,
-            "video": record.video,
+            "video": shown(record.video),
             "question": record.question,
             "answers": list(record.answers),
             "predicted": text,

@@ -43,7 +43,7 @@ SHARED_BY_SYSTEMS = ("datasets", "engine", "inference", "scripts", "tasks")
 TOWERS = re.compile(r"visual_encoder|text_encoder|text_decoder|vision_proj|itm_head")
 # Literal tables and paths that hold a system's name, and compare it with nothing.
 NAMES_A_SYSTEM = {
-    "datasets/index.py",  # the project's folder below the user's cache
+    "datasets/cache_home.py",  # the project's folder below the user's cache
     "scripts/parts/rows/table.py",  # the published rows of each system
 }
 LARGEST_SHARE = 0.3

@@ -17,6 +17,7 @@ import pytest
 from configs.load import load, load_to_evaluate
 from configs.schema import RetrievalConfig
 from datasets.annotations import manifest
+from datasets.annotations.layout import VideoFolder
 from datasets.decode import DecodeError, read_video
 from engine.checkpoint_folder import read_weights
 from tests.integration.runs import ROOT, files_below, start, write_config
@@ -100,13 +101,15 @@ def test_a_video_that_is_a_list_of_addresses_calls_nobody(
     assert_nobody_came(server)
 
 
-def test_a_video_named_by_an_address_is_looked_for_on_the_disk(tmp_path: Path, server: socket.socket) -> None:
-    line = {"video": f"http://127.0.0.1:{server.getsockname()[1]}/a.mp4", "caption": "a text"}
-    (tmp_path / "captions.jsonl").write_text(json.dumps(line) + "\n")
+def test_only_a_manifest_of_ours_may_name_an_address(tmp_path: Path, server: socket.socket) -> None:
+    """Reading it asks nobody; a public set's annotation file may name files of its folder alone."""
+    address = f"http://127.0.0.1:{server.getsockname()[1]}/a.mp4"
+    (tmp_path / "captions.jsonl").write_text(json.dumps({"video": address, "caption": "a text"}) + "\n")
     (record,) = manifest.read(tmp_path / "captions.jsonl", tmp_path)
-    assert record.video.startswith(str(tmp_path))
-    with pytest.raises(DecodeError):
-        read_video(record.video, 32, lambda length: np.zeros(1, np.int64))
+    assert record.video == address
+    for name in (address, "s3://bucket/a", "file:///etc/passwd"):
+        with pytest.raises(ValueError, match="leaves the folder"):
+            VideoFolder(tmp_path).path(name)
     assert_nobody_came(server)
 
 

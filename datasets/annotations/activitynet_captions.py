@@ -6,6 +6,7 @@ from datasets.annotations import vindlu
 from datasets.annotations.files import entries_of, items_of, json_of
 from datasets.annotations.layout import AUTHORS, RELEASE, Format, VideoFolder, check_split, choose
 from datasets.records import Annotations, VideoTextRecord
+from datasets.remote.addresses import Folder
 
 # The test captions were never published: the field, and the paper, report on the first validation set.
 HONEST_SPLITS = {"train": "train", "val": "val_1", "test": "val_1", "val_1": "val_1", "val_2": "val_2"}
@@ -13,7 +14,7 @@ HONEST_SPLITS = {"train": "train", "val": "val_1", "test": "val_1", "val_1": "va
 VINDLU = {"train": ("anet_ret_train.json",), "val_1": ("anet_ret_val_1.json", "anet_ret_val.json")}
 
 
-def read(root: Path, split: str, videos: Path) -> Annotations:
+def read(root: Path, split: str, videos: Folder) -> Annotations:
     """Read the reference's `{train,val}.json` (a list of video, caption), the authors' `{train,val_1,val_2}.json`, or
     VindLU's `anet_ret_{train,val}.json`.
 

@@ -6,6 +6,7 @@ from datasets.annotations import vindlu
 from datasets.annotations.files import GET_IT_AGAIN, Row, by_unique, items_of, json_of
 from datasets.annotations.layout import AUTHORS, Format, VideoFolder, check_split, choose
 from datasets.records import SINGLE_ANSWER_WEIGHT, Annotations, QuestionRecord
+from datasets.remote.addresses import Folder
 
 SPLITS = ("train", "val", "test")
 KINDS = (
@@ -15,7 +16,7 @@ KINDS = (
 """The authors' types 0 to 8: three types of questions; free questions are typed by their answer, in six types."""
 
 
-def read(root: Path, split: str, videos: Path) -> Annotations:
+def read(root: Path, split: str, videos: Folder) -> Annotations:
     """Read `{split}_q.json` (video_name, question, question_id) and `{split}_a.json` (question_id, answer, type), or
     VindLU's `anet_qa_{split}.json`.
 

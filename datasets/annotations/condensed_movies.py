@@ -5,13 +5,14 @@ from pathlib import Path
 from datasets.annotations.files import GET_IT_AGAIN, by_unique, csv_of
 from datasets.annotations.layout import AUTHORS, Format, Found, VideoFolder, check_split, choose
 from datasets.records import Annotations, VideoTextRecord
+from datasets.remote.addresses import Folder
 
 SPLITS = ("train", "val", "test")
 CHALLENGE = "the challenge's annotations"
 CHALLENGE_TABLES = ("train_val_challf0.csv", "test_challf0.csv")
 
 
-def read(root: Path, split: str, videos: Path) -> Annotations:
+def read(root: Path, split: str, videos: Folder) -> Annotations:
     """Read the challenge's `train_val_challf0.csv` and `test_challf0.csv`, or the authors' clips, descriptions, split.
 
     The reference uses the challenge's tables, so they take precedence. If one of the two exists, no split is read from

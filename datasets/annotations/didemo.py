@@ -6,12 +6,13 @@ from datasets.annotations import vindlu
 from datasets.annotations.files import items_of, join_sentences, json_lines_of, json_of
 from datasets.annotations.layout import AUTHORS, RELEASE, Format, VideoFolder, check_split, choose
 from datasets.records import Annotations, VideoTextRecord
+from datasets.remote.addresses import Folder
 
 MERGED = "_merged"
 SPLITS = ("train", "val", "test", *(f"{split}{MERGED}" for split in ("train", "val", "test")))
 
 
-def read(root: Path, split: str, videos: Path) -> Annotations:
+def read(root: Path, split: str, videos: Folder) -> Annotations:
     """Read the reference's `{split}.jsonl` (clip_name, caption), the authors' `{split}_data.json`, or VindLU's
     `didemo_ret_{split}.json`.
 

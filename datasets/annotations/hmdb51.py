@@ -8,6 +8,7 @@ from datasets.annotations.files import GET_IT_AGAIN, csv_of, lines_of
 from datasets.annotations.label_list import read_label_list
 from datasets.annotations.layout import AUTHORS, Format, VideoFolder, check_split, choose
 from datasets.records import LabelledVideos, LabelRecord
+from datasets.remote.addresses import Folder
 
 OFFICIAL = "testTrainMulti_7030_splits"
 USES = {"unused": "0", "train": "1", "test": "2"}
@@ -18,7 +19,7 @@ RELEASE_LIST = "split_1_test_list.tsv"
 RELEASE_CLASSES = "label2id.json"
 
 
-def read(root: Path, split: str, videos: Path) -> LabelledVideos:
+def read(root: Path, split: str, videos: Folder) -> LabelledVideos:
     """Read the authors' split files, or one table of all splits (hmdb51.csv), or TVTSv2's list of split 1's test clips.
 
     "train" and "test" are split 1; "train2" and so on select the others. Classes are in alphabetical order, or, with

@@ -7,6 +7,7 @@ from datasets.annotations.files import GET_IT_AGAIN
 from datasets.annotations.label_list import FirstLabel, read_label_list
 from datasets.annotations.layout import Format, VideoFolder, check_split, choose
 from datasets.records import LabelledVideos, LabelRecord
+from datasets.remote.addresses import Folder
 
 CLASSES = ("label_map_k400.txt", "kinetics_400_labels.csv")
 LISTS = {
@@ -15,7 +16,7 @@ LISTS = {
 }
 
 
-def read(root: Path, split: str, videos: Path, first_label: FirstLabel = "auto") -> LabelledVideos:
+def read(root: Path, split: str, videos: Folder, first_label: FirstLabel = "auto") -> LabelledVideos:
     """Read a list of names and labels, and a list of the classes.
 
     TVTSv2's list has a header, and its `.mkv` videos lie in folders by class; other lists have neither. A video is

@@ -5,6 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.remote.addresses import Folder, RemoteFolder, join, resolve
+from datasets.remote.folders import folders_below
+
 RELEASE = "the reference's repackaged annotations"
 AUTHORS = "the authors' own annotations"
 VIDEO_SUFFIXES = (
@@ -85,7 +88,7 @@ class VideoFolder:
     suffix comes first, then the order of VIDEO_SUFFIXES. A missing folder counts as empty.
     """
 
-    def __init__(self, videos: Path, expected: str = ".mp4") -> None:
+    def __init__(self, videos: Folder, expected: str = ".mp4") -> None:
         self._videos = videos.absolute()
         self._expected = expected
         self._by_name: dict[str, str] = {}
@@ -97,7 +100,7 @@ class VideoFolder:
         for folder, names in _folders(self._videos):
             videos_first = sorted(names, key=lambda name: (rank.get(_suffix(name), len(rank)), name))
             for name in videos_first:
-                path = os.path.join(folder, name)
+                path = join(folder, name)
                 self._by_name.setdefault(name, path)
                 if _suffix(name) in VIDEO_SUFFIXES:
                     self._by_stem.setdefault(_stem(name), path)
@@ -108,7 +111,8 @@ class VideoFolder:
         `name.avi` finds `name.avi`, `name.avi.mp4` or `name.mp4`, in this order. For a missing video, the path where it
         is expected. ValueError for a name that leaves the folder.
         """
-        if os.path.isabs(name) or os.pardir in name and os.path.normpath(name).split(os.sep)[0] == os.pardir:
+        climbs = os.pardir in name and os.path.normpath(name).split(os.sep)[0] == os.pardir
+        if climbs or os.path.isabs(name) or "://" in name:
             raise ValueError(
                 f"video {name!r} leaves the folder {self._videos}; correct the annotations, and set data.videos to the "
                 "folder that holds all videos"
@@ -119,11 +123,14 @@ class VideoFolder:
             for files in (self._by_name, self._by_stem):
                 if spelling in files:
                     return files[spelling]
-        return str(self._videos / (name if len(spellings) == 2 else name + self._expected))
+        return resolve(self._videos, name if len(spellings) == 2 else name + self._expected)
 
 
-def _folders(top: Path) -> Iterator[tuple[str, list[str]]]:
+def _folders(top: Folder) -> Iterator[tuple[str, list[str]]]:
     """Each folder with the names of its files, level by level from the top; links to folders are followed."""
+    if isinstance(top, RemoteFolder):
+        yield from folders_below(top)
+        return
     seen: set[str] = set()
     level = [str(top)]
     while level:

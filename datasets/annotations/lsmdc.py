@@ -6,6 +6,7 @@ from datasets.annotations import vindlu
 from datasets.annotations.files import GET_IT_AGAIN, lines_of
 from datasets.annotations.layout import AUTHORS, Format, VideoFolder, check_split, choose
 from datasets.records import Annotations, VideoTextRecord
+from datasets.remote.addresses import Folder
 
 SPLITS = ("train", "val", "test")
 TABLES = {
@@ -17,7 +18,7 @@ TABLES = {
 VINDLU = {"train": "lsmdc_ret_train.json", "val": "lsmdc_ret_val_1000.json", "test": "lsmdc_ret_test_1000.json"}
 
 
-def read(root: Path, split: str, videos: Path) -> Annotations:
+def read(root: Path, split: str, videos: Folder) -> Annotations:
     """Read the authors' table, or VindLU's `lsmdc_ret_{train,val_1000,test_1000}.json`.
 
     A table has no header; its columns, between tabs, are the clip, its times, and the sentence in the last one. Clips

@@ -5,7 +5,7 @@ A question is `{"video": path, "question": text, "answer": text or list of the a
 `question_id` and `type`. A choice is `{"video": path, "options": list of texts, "answer": number of the right one}`,
 counted from 0. A label is `{"video": path, "label": name of the class}`, optionally with `group`, the longer video
 that it was cut from. `start` and `end`, in seconds, select a part of a video. `tags`, a list of texts, are what a
-search may be filtered by. A line may name an image, which becomes a still clip.
+search may be filtered by. A line may name an image, which becomes a still clip, or an address of either.
 """
 
 import difflib
@@ -26,6 +26,7 @@ from datasets.records import (
     check_video_path,
     is_image,
 )
+from datasets.remote.addresses import Folder, is_address, resolve
 from datasets.text import check_text, has_words
 
 Part = tuple[str, float | None, float | None]
@@ -39,11 +40,11 @@ CHOICE_KEYS = {"video": True, "options": True, "answer": True, **OPTIONAL_KEYS}
 LABEL_KEYS = {"video": True, "label": True, "group": False, **OPTIONAL_KEYS}
 
 
-def read(path: Path, videos: Path) -> list[VideoTextRecord]:
+def read(path: Path, videos: Folder) -> list[VideoTextRecord]:
     """Read a manifest into one record per distinct (video, start, end), captions in the order of the file.
 
-    A relative `video` is resolved in `videos`. Whether the files exist is not checked. ValueError, with file and line,
-    for anything else than described above.
+    A relative `video` is resolved in `videos`, a folder or its address. Whether the files exist is not checked.
+    ValueError, with file and line, for anything else than described above.
     """
     captions: dict[tuple[str, float | None, float | None], list[str]] = {}
     for _, row in _rows(path, videos, CAPTION_KEYS, _check_captions):
@@ -61,7 +62,7 @@ def caption_row(line: bytes) -> dict[str, Any]:
     return row
 
 
-def read_questions(path: Path, videos: Path) -> list[QuestionRecord]:
+def read_questions(path: Path, videos: Folder) -> list[QuestionRecord]:
     """Read a manifest of questions into one record a line, in the order of the file; all else is as in `read`.
 
     The weight of an answer is its share among all answers to the question. A question without `question_id` gets the
@@ -88,7 +89,7 @@ def read_questions(path: Path, videos: Path) -> list[QuestionRecord]:
     return list(records.values())
 
 
-def read_choices(path: Path, videos: Path) -> list[ChoiceRecord]:
+def read_choices(path: Path, videos: Folder) -> list[ChoiceRecord]:
     """Read a manifest of choices into one record a line, in the order of the file; all else is as in `read`."""
     return [
         ChoiceRecord(row["video"], tuple(row["options"]), row["answer"], row.get("start"), row.get("end"))
@@ -96,7 +97,7 @@ def read_choices(path: Path, videos: Path) -> list[ChoiceRecord]:
     ]
 
 
-def read_tags(path: Path, videos: Path, *, questions: bool = False) -> dict[Part, tuple[str, ...]]:
+def read_tags(path: Path, videos: Folder, *, questions: bool = False) -> dict[Part, tuple[str, ...]]:
     """The tags of each (video, start, end) that has some, of captions or of questions; all else is as in `read`."""
     found: dict[Part, dict[str, None]] = {}
     keys, check = (QUESTION_KEYS, _check_question) if questions else (CAPTION_KEYS, _check_captions)
@@ -106,7 +107,7 @@ def read_tags(path: Path, videos: Path, *, questions: bool = False) -> dict[Part
     return {part: tuple(tags) for part, tags in found.items()}
 
 
-def read_labels(path: Path, videos: Path, classes: Sequence[str] | None = None) -> LabelledVideos:
+def read_labels(path: Path, videos: Folder, classes: Sequence[str] | None = None) -> LabelledVideos:
     """Read a manifest of labels into one record a line, in the order of the file; all else is as in `read`.
 
     `classes` are the names by number that a trained head knows; by default the file's own, in alphabetical order. A
@@ -143,7 +144,7 @@ def holds_choices(path: Path) -> bool:
 
 
 def _rows(
-    path: Path, videos: Path, keys: dict[str, bool], check: Callable[[dict[str, Any]], None]
+    path: Path, videos: Folder, keys: dict[str, bool], check: Callable[[dict[str, Any]], None]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Checked lines with their numbers, each `video` an absolute path; `check` covers what the formats do not share."""
     if not path.is_file():
@@ -160,9 +161,9 @@ def _rows(
             except ValueError as error:
                 raise ValueError(f"{path}:{number}: {error}") from None
 
-            if not Path(row["video"]).is_absolute() and not videos.is_dir():
-                raise ValueError(f"{path}:{number}: no folder {videos} for {row['video']!r}; set data.videos to it")
-            row["video"] = str((videos / row["video"]).absolute())
+            named, row["video"] = row["video"], resolve(videos, row["video"])
+            if not (named.startswith("/") or is_address(row["video"]) or videos.is_dir()):
+                raise ValueError(f"{path}:{number}: no folder {videos} for {named!r}; set data.videos to it")
             yield number, row
 
     if empty:

@@ -6,6 +6,7 @@ from datasets.annotations import msrvtt_frozen, vindlu
 from datasets.annotations.files import GET_IT_AGAIN, by_unique, csv_of, items_of, json_lines_of, json_of
 from datasets.annotations.layout import AUTHORS, RELEASE, Format, VideoFolder, check_split, choose
 from datasets.records import Annotations, VideoTextRecord
+from datasets.remote.addresses import Folder
 
 CAPTIONS = "MSRVTT_data.json"
 LISTS = {"train_9k": "MSRVTT_train.9k.csv", "train_7k": "MSRVTT_train.7k.csv", "test_1k": "MSRVTT_JSFUSION_test.csv"}
@@ -21,7 +22,7 @@ FULL = {"full_train": "train", "full_val": "validate", "full_test": "test"}
 SPLITS = ("train", "val", "test", *LISTS, *FULL)
 
 
-def read(root: Path, split: str, videos: Path) -> Annotations:
+def read(root: Path, split: str, videos: Folder) -> Annotations:
     """Read the reference's `{split}.jsonl` (clip_name, caption), the authors' file with the lists of the 1k split,
     VindLU's `msrvtt_ret_{train9k,train7k,test1k}.json`, or what TVTSv2 reads (`msrvtt_frozen`).
 

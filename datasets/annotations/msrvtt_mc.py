@@ -6,12 +6,13 @@ from datasets.annotations import msrvtt, vindlu
 from datasets.annotations.files import json_lines_of
 from datasets.annotations.layout import Format, VideoFolder, check_split, choose
 from datasets.records import Annotations, ChoiceRecord, VideoTextRecord
+from datasets.remote.addresses import Folder
 
 SPLITS = ("train", "val", "test", "train_7k", "train_9k")
 LINES = "a list with options"
 
 
-def read(root: Path, split: str, videos: Path) -> Annotations[ChoiceRecord] | Annotations[VideoTextRecord]:
+def read(root: Path, split: str, videos: Folder) -> Annotations[ChoiceRecord] | Annotations[VideoTextRecord]:
     """Read VindLU's `msrvtt_mc_test.json`, or `mc_test.jsonl` (clip_name, options, answer); captions for training.
 
     There is no validation set: "val" is the test set, and comes back as "test". "train" is MSR-VTT's `train_7k`, as

@@ -8,11 +8,12 @@ from datasets.annotations.files import GET_IT_AGAIN, Row, by_unique, items_of, j
 from datasets.annotations.layout import AUTHORS, RELEASE, Format, VideoFolder, check_split, choose
 from datasets.annotations.question_kinds import kind_of
 from datasets.records import SINGLE_ANSWER_WEIGHT, Annotations, QuestionRecord
+from datasets.remote.addresses import Folder
 
 SPLITS = ("train", "val", "test")
 
 
-def read(root: Path, split: str, videos: Path) -> Annotations:
+def read(root: Path, split: str, videos: Folder) -> Annotations:
     """Read the reference's `{split}.jsonl` (video_id, question, answer), the authors' `{split}_qa.json`, or VindLU's
     `msrvtt_qa_{split}.json`.
 

@@ -7,6 +7,7 @@ from datasets.annotations import plain_pickle, vindlu
 from datasets.annotations.files import GET_IT_AGAIN, json_of, lines_of
 from datasets.annotations.layout import AUTHORS, Format, VideoFolder, check_split, choose
 from datasets.records import Annotations, VideoTextRecord
+from datasets.remote.addresses import Folder
 from datasets.text import check_text
 
 SPLITS = ("train", "val", "test")
@@ -14,7 +15,7 @@ TEXTS, TOKENS = "captions_msvd.json", "raw-captions.pkl"
 JOINED = f"{AUTHORS}, joined to texts"
 
 
-def read(root: Path, split: str, videos: Path) -> Annotations:
+def read(root: Path, split: str, videos: Folder) -> Annotations:
     """Read a list of videos with all captions, or VindLU's `msvd_ret_{split}.json`.
 
     The captions are `captions_msvd.json` (name -> texts), or `raw-captions.pkl` (name -> lists of words), beside

@@ -7,6 +7,7 @@ from datasets.annotations.files import GET_IT_AGAIN, Row, by_unique, csv_of, ite
 from datasets.annotations.layout import AUTHORS, Format, VideoFolder, check_split, choose, find_file
 from datasets.annotations.question_kinds import kind_of
 from datasets.records import SINGLE_ANSWER_WEIGHT, Annotations, QuestionRecord
+from datasets.remote.addresses import Folder
 
 SPLITS = ("train", "val", "test")
 HQGA = "HQGA's tables"
@@ -15,7 +16,7 @@ NAMES = ("youtube_mapping.txt", "id_mapping.json")
 """Files that give the name of each numbered video: lines `NAME vidNUMBER`, or an object of names by number."""
 
 
-def read(root: Path, split: str, videos: Path) -> Annotations:
+def read(root: Path, split: str, videos: Folder) -> Annotations:
     """Read the authors' `{split}_qa.json`, HQGA's `{split}.csv`, or VindLU's `msvd_qa_{split}.json`.
 
     The authors' rows (id, video_id, question, answer) and HQGA's (qid, video, question, answer) number the videos. The

@@ -18,8 +18,9 @@ from datasets.annotations import (
     ssv2_retrieval,
 )
 from datasets.records import Annotations
+from datasets.remote.addresses import Folder
 
-READERS: dict[str, Callable[[Path, str, Path], Annotations]] = {
+READERS: dict[str, Callable[[Path, str, Folder], Annotations]] = {
     "queryd": queryd.read,
     "didemo": didemo.read,
     "activitynet_captions": activitynet_captions.read,
@@ -36,7 +37,7 @@ READERS: dict[str, Callable[[Path, str, Path], Annotations]] = {
 }
 
 
-def read(dataset: str, root: Path, split: str, videos: Path) -> Annotations:
+def read(dataset: str, root: Path, split: str, videos: Folder) -> Annotations:
     """Read a split of a public dataset from the files in `root` or `root/annotations`.
 
     A video found in `videos` or a folder below it, with any video suffix, gets that path; a missing one gets the path

@@ -8,12 +8,13 @@ from datasets.annotations import plain_pickle
 from datasets.annotations.files import GET_IT_AGAIN, lines_of
 from datasets.annotations.layout import RELEASE, Format, VideoFolder, check_split, choose
 from datasets.records import Annotations, VideoTextRecord
+from datasets.remote.addresses import Folder
 from datasets.text import check_text
 
 SPLITS = ("train", "val", "test")
 
 
-def read(root: Path, split: str, videos: Path) -> Annotations:
+def read(root: Path, split: str, videos: Folder) -> Annotations:
     """Read `exists_{split}_list.txt`, one name a line, and `raw_captions_combined_filtered.pkl`, name -> token lists.
 
     The caption joins all tokens of a video with spaces. Names have no suffix, and video files may have none either.

@@ -8,18 +8,19 @@ from datasets.annotations import hmdb51, kinetics400, labelled_folder, ssv2, ucf
 from datasets.annotations.label_list import FirstLabel
 from datasets.annotations.layout import Format, check_split, choose
 from datasets.records import Annotations, ChoiceRecord, LabelledVideos
+from datasets.remote.addresses import Folder
 
 ALL = "all"
 """The split of a folder of your own that takes every row, whatever its split."""
 CHOICES = "val.jsonl"
 
-Read = Callable[[Path, str, Path, FirstLabel], LabelledVideos]
+Read = Callable[[Path, str, Folder, FirstLabel], LabelledVideos]
 
 
-def _without_numbers(read: Callable[[Path, str, Path], LabelledVideos]) -> Read:
+def _without_numbers(read: Callable[[Path, str, Folder], LabelledVideos]) -> Read:
     """A reader whose files leave no doubt whether classes count from 0 or from 1."""
 
-    def read_split(root: Path, split: str, videos: Path, first_label: FirstLabel) -> LabelledVideos:
+    def read_split(root: Path, split: str, videos: Folder, first_label: FirstLabel) -> LabelledVideos:
         if first_label != "auto":
             raise ValueError("data.first_label: has no effect here, as these files fix where numbers begin; remove it")
         return read(root, split, videos)
@@ -39,7 +40,7 @@ def read(
     dataset: str,
     root: Path,
     split: str,
-    videos: Path,
+    videos: Folder,
     first_label: FirstLabel = "auto",
     classes: Sequence[str] | None = None,
 ) -> Annotations:
@@ -57,14 +58,14 @@ def read(
     if dataset == "labelled":
         if first_label != "auto":
             raise ValueError("data.first_label: has no effect on a folder of your own, whose labels are names")
-        found = labelled_folder.read(root, None if split == ALL else split, classes)
+        found = labelled_folder.read(root, None if split == ALL else split, classes, videos)
     else:
         found = READERS[dataset](root, split, videos, first_label)
         found = found if classes is None else _renumbered(found, classes)
     return Annotations(list(found.records), found.dataset, found.split, found.source, classes=tuple(found.classes))
 
 
-def _read_choices(root: Path, split: str, videos: Path) -> Annotations[ChoiceRecord]:
+def _read_choices(root: Path, split: str, videos: Folder) -> Annotations[ChoiceRecord]:
     check_split("ssv2_mc", split, ("val",))
     found = choose("ssv2_mc", split, root, [Format("TVTSv2's list", (CHOICES,))])
     return Annotations(ssv2.read_choices(found.paths[0], videos), "ssv2_mc", split, found.source)

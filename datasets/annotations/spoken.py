@@ -12,6 +12,7 @@ from datasets.annotations.layout import VIDEO_SUFFIXES
 from datasets.annotations.subtitles import SUFFIXES, read_subtitles
 from datasets.annotations.timed_words import TimedWord, check_spoken
 from datasets.records import check_video_path
+from datasets.remote.addresses import Folder, resolve
 from datasets.text import check_text
 
 LISTS = {"train": "yttemporal_train.csv", "val": "yttemporal_val.csv"}
@@ -26,14 +27,13 @@ class SpokenRecord:
     duration: float | None = None
 
 
-def read_manifest(path: Path, videos: Path) -> list[SpokenRecord]:
+def read_manifest(path: Path, videos: Folder) -> list[SpokenRecord]:
     """Read JSONL of `{"video": path, "words": [[time, word], ...]}`, perhaps with `duration`, all times in seconds.
 
     ValueError, with file and line, for anything else, for words that are not in order of time and for none.
     """
     return [
-        replace(record, video=str((videos / record.video).absolute()))
-        for record in map(manifest_record, json_lines_of(path))
+        replace(record, video=resolve(videos, record.video)) for record in map(manifest_record, json_lines_of(path))
     ]
 
 

@@ -8,13 +8,14 @@ from datasets.annotations.files import GET_IT_AGAIN, items_of, json_lines_of, js
 from datasets.annotations.label_list import FirstLabel, read_label_list
 from datasets.annotations.layout import AUTHORS, Format, VideoFolder, check_split, choose
 from datasets.records import ChoiceRecord, LabelledVideos, LabelRecord
+from datasets.remote.addresses import Folder
 
 LABELS = "something-something-v2-labels.json"
 VALIDATION = "something-something-v2-validation.json"
 LISTS = {"train": "sthv2_train_list_videos.txt", "val": "sthv2_val_list_videos.txt"}
 
 
-def read(root: Path, split: str, videos: Path, first_label: FirstLabel = "auto") -> LabelledVideos:
+def read(root: Path, split: str, videos: Folder, first_label: FirstLabel = "auto") -> LabelledVideos:
     """Read the authors' labels, with their validation file or with a list of names and labels.
 
     The validation file writes `[something]` in its templates where the labels write `something`.
@@ -42,7 +43,7 @@ def read(root: Path, split: str, videos: Path, first_label: FirstLabel = "auto")
     return LabelledVideos(records, classes, "ssv2", split, found.source)
 
 
-def read_choices(path: Path, videos: Path) -> list[ChoiceRecord]:
+def read_choices(path: Path, videos: Folder) -> list[ChoiceRecord]:
     """Read multiple choice (TVTSv2's val.jsonl): `clip_name`, `options` and `answer`, the number of the right one.
 
     ValueError, naming the line, if there are fewer than two options, if they are not texts, or if the answer is none.

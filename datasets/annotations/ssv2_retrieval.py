@@ -11,12 +11,13 @@ from datasets.annotations import vindlu
 from datasets.annotations.files import by_unique, items_of, json_of
 from datasets.annotations.layout import AUTHORS, Format, VideoFolder, check_split, choose
 from datasets.records import Annotations, VideoTextRecord
+from datasets.remote.addresses import Folder
 
 SPLITS = ("train", "val", "test", "val_small", "val_full")
 TRAIN, VALIDATION = "something-something-v2-train.json", "something-something-v2-validation.json"
 
 
-def read(text: str, root: Path, split: str, videos: Path) -> Annotations:
+def read(text: str, root: Path, split: str, videos: Folder) -> Annotations:
     """Read VindLU's `ssv2_ret_{text}_{train,val_small}.json`, or the authors' list of videos.
 
     The authors' rows have `id`, `label` and `template`; brackets around what a template leaves open are taken away.

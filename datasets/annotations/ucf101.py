@@ -8,6 +8,7 @@ from datasets.annotations.files import GET_IT_AGAIN, lines_of
 from datasets.annotations.label_list import read_label_list
 from datasets.annotations.layout import AUTHORS, Format, VideoFolder, check_split, choose
 from datasets.records import LabelledVideos, LabelRecord
+from datasets.remote.addresses import Folder
 
 CLASSES = "classInd.txt"
 SPLITS = ("train", "test", *(f"{use}{number}" for use in ("train", "test") for number in (1, 2, 3)))
@@ -15,7 +16,7 @@ RELEASE_LIST = "testlist01_new.tsv"
 RELEASE_CLASSES = "label2id.json"
 
 
-def read(root: Path, split: str, videos: Path) -> LabelledVideos:
+def read(root: Path, split: str, videos: Folder) -> LabelledVideos:
     """Read the authors' `classInd.txt` and lists, or TVTSv2's list of split 1's test clips.
 
     "train" and "test" are split 1. The class of a clip is its folder, because the files of one class, HandstandPushups,

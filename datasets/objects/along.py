@@ -9,6 +9,7 @@ from torch import Tensor
 
 from datasets.objects.store import ObjectStore, clip_name
 from datasets.pairs import PairTable
+from datasets.remote.addresses import is_address, shown
 from datasets.video.files import DecodeError
 from datasets.video_text import Extra
 
@@ -67,6 +68,9 @@ def row_of(store: ObjectStore, table: PairTable, video: int, folder: str) -> int
 def _names(table: PairTable, video: int, folder: str) -> list[str]:
     """A video's path below the folder, then as it is listed."""
     listed, span = table.paths[video], table.span(video)
+    if is_address(listed):
+        named = shown(listed)
+        return [clip_name(path, *span) for path in (named.removeprefix(f"{folder.rstrip('/')}/"), named)]
     whole, top = os.path.abspath(listed), os.path.join(os.path.abspath(folder), "")
     return [clip_name(path, *span) for path in (whole.removeprefix(top), listed)]
 

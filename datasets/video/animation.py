@@ -6,15 +6,14 @@ import numpy as np
 from PIL import Image
 
 from datasets.images import PILLOW_ERRORS
-from datasets.records import ShardMember
-from datasets.video.files import DecodeError, one_line, opened_by_pillow
+from datasets.video.files import DecodeError, LocalFile, one_line, opened_by_pillow
 from datasets.video.frame_list import FrameList
 
 SHORTEST_MS = 10
 """The least duration of a frame: without one, a frame and the next would have the same time."""
 
 
-def list_animation(file: str | ShardMember) -> FrameList:
+def list_animation(file: LocalFile) -> FrameList:
     """The frames of an animated image. DecodeError if they cannot be read."""
     try:
         with Image.open(opened_by_pillow(file)) as image:
@@ -32,7 +31,7 @@ def list_animation(file: str | ShardMember) -> FrameList:
 
 
 def read_animation(
-    file: str | ShardMember,
+    file: LocalFile,
     size: int,
     indices: np.ndarray,
     square: Callable[[np.ndarray], np.ndarray] | None = None,
@@ -53,7 +52,7 @@ def read_animation(
     return pixels
 
 
-def animation_still(file: str | ShardMember, second: float) -> Image.Image:
+def animation_still(file: LocalFile, second: float) -> Image.Image:
     """The frame on screen at this second, or the last one if the animation is over. DecodeError as above."""
     frames = list_animation(file)
     first, _ = frames.part(min(second, float(frames.times[-1])), None)

@@ -1,25 +1,41 @@
-"""Media files as FFmpeg and Pillow open them: paths, members of shards, and errors in one line."""
+"""Media files as FFmpeg and Pillow open them: paths, members of shards, and errors in one line.
+
+A file elsewhere is fetched by `at_hand`, the only place that does; what follows reads files on this machine.
+"""
 
 import io
 import logging
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from datasets.records import ShardMember
+from datasets.remote.addresses import is_address, shown
+from datasets.remote.fetch import CachedFile, fetched
+from datasets.remote.streams import Range, RemoteError, State
 
 logger = logging.getLogger(__name__)
 _warned: set[str] = set()
 
 
 class DecodeError(Exception):
-    """A file that cannot be read; `reason` is one line."""
+    """A file that cannot be read; `reason` is one line, and `passing` says that it may be readable later."""
 
-    def __init__(self, path: str, reason: str) -> None:
+    def __init__(self, path: str, reason: str, passing: bool = False) -> None:
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+        self.passing = passing
+
+    def __reduce__(self) -> tuple[type["DecodeError"], tuple[str, str, bool]]:
+        return DecodeError, (self.path, self.reason, self.passing)
+
+
+LocalFile = str | ShardMember | CachedFile
+"""A file on this machine: a path, a member of a shard, or what was fetched of a file elsewhere."""
 
 
 class Source(NamedTuple):
@@ -30,9 +46,37 @@ class Source(NamedTuple):
     state: tuple[int, int]
 
 
-def source_of(file: str | ShardMember) -> Source:
+@contextmanager
+def at_hand(file: str | ShardMember | CachedFile) -> Iterator[LocalFile]:
+    """A file on this machine in the block: itself, or what is fetched from its address or from its shard's.
+
+    DecodeError, naming the address, if it cannot be had.
+    """
+    address = file.shard if isinstance(file, ShardMember) else str(file)
+    if isinstance(file, CachedFile) or not is_address(address):
+        yield file
+        return
+
+    name, part, expected = shown(address), None, None
+    if isinstance(file, ShardMember):
+        name, part, expected = str(file), Range(file.offset, file.size), State(*file.shard_state)
+    with _errors_named(name), fetched(address, part, expected) as cached:
+        yield cached._replace(name=name)
+
+
+@contextmanager
+def _errors_named(name: str) -> Iterator[None]:
+    try:
+        yield
+    except RemoteError as error:
+        raise DecodeError(name, error.reason, error.passing) from None
+
+
+def source_of(file: LocalFile) -> Source:
     """The address and state of a file. DecodeError if it does not exist or is empty."""
     path = str(file)
+    if isinstance(file, CachedFile):
+        return Source(file.name, file.path, (file.size, file.state.version))
     if isinstance(file, ShardMember):
         _check_shard(file)
         size, state = file.size, file.shard_state
@@ -52,8 +96,10 @@ def source_of(file: str | ShardMember) -> Source:
     return Source(path, path, state)
 
 
-def opened_by_pillow(file: str | ShardMember) -> str | io.BytesIO:
+def opened_by_pillow(file: LocalFile) -> str | io.BytesIO:
     """What `Image.open` takes. DecodeError if the shard has changed."""
+    if isinstance(file, CachedFile):
+        return file.path
     if not isinstance(file, ShardMember):
         return file
     _check_shard(file)

@@ -21,7 +21,7 @@ from tasks.data import video_text
 
 def dataset_of(model: TrainedModel, clips: Iterable[Clip]) -> VideoTextDataset:
     """The clips as samples with the checkpoint's frames and pixels."""
-    records = [VideoTextRecord(clip.video, ("",), clip.start, clip.end) for clip in clips]
+    records = [VideoTextRecord(clip.file, ("",), clip.start, clip.end) for clip in clips]
     return video_text(model.config, records, training=False)
 
 

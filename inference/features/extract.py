@@ -10,9 +10,11 @@ from typing import Any, Literal
 
 import torch
 
-from configs.load import to_dict
+from configs.load import remote_settings, to_dict
 from datasets.loaders import SAMPLE_TIMEOUT, Batch, evaluation_loader
 from datasets.progress import FileProgress
+from datasets.remote.addresses import Folder
+from datasets.remote.settings import use
 from engine.distributed import (
     done_by_main,
     gather_objects,
@@ -35,7 +37,7 @@ class ExtractionRequest:
     """What to encode, with which checkpoint, and where the features go.
 
     Attributes:
-        source: a video or an image, a folder of them, a manifest, or a file of pairs.
+        source: a video or an image, a folder of them, a manifest, or a file of pairs, here or at an address.
         checkpoint: a checkpoint folder, a file, or an `hf://` address.
         out: the feature folder.
         config: the YAML file for weights without a config.yaml beside them.
@@ -48,11 +50,11 @@ class ExtractionRequest:
         overrides: `key=value` settings that replace the checkpoint's own.
     """
 
-    source: Path
+    source: Folder
     checkpoint: str
     out: Path
     config: Path | None = None
-    videos: Path | None = None
+    videos: Folder | None = None
     tokens: bool = False
     parquet: bool = False
     windows: Windows | None = None
@@ -204,6 +206,7 @@ def counts_of(
 
 def requested_clips(request: ExtractionRequest) -> list[Clip]:
     """The clips to encode, with their windows, in the order of the rows."""
+    use(remote_settings(request.overrides))
     clips = clips_of(request.source, request.videos)
     return clips if request.windows is None else with_windows(clips, request.windows)
 

@@ -16,7 +16,6 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from configs.load import differences
 from configs.sizes import format_bytes
 from engine.checkpoint_folder import find_folder, read_json, replacing_file, replacing_folder, write_json, write_lines
 from inference.features.parquet import arrow, write_parquet
-from inference.features.sources import Clip
+from inference.features.sources import WRITTEN, Clip
 
 EXTRACTION, PARTS, FEATURES, INDEX, FAILED = "extraction.json", "parts", "features", "index.jsonl", "failed.jsonl"
 JOB, PARQUET = "job", "parquet"
@@ -213,7 +212,7 @@ class PartWriter:
 def read_clips(path: Path) -> list[Clip]:
     """The clip of each row, from index.jsonl or from a part's .jsonl."""
     records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return [Clip(*(record[item.name] for item in fields(Clip))) for record in records]
+    return [Clip(*(record[name] for name in WRITTEN)) for record in records]
 
 
 def read_failed(out: Path) -> list[dict[str, Any]]:

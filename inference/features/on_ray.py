@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -151,7 +152,11 @@ def _rows(left: list[Clip], batch_size: int, actors: int) -> list[Row]:
     size = batch_size * max(1, at_once, -(-batches // MOST_ROWS))
     parts = {first: left[first : first + size] for first in range(0, len(left), size)}
     return [
-        {"number": first, "count": len(part), "clips": json.dumps([clip.row for clip in part])}
+        {
+            "number": first,
+            "count": len(part),
+            "clips": json.dumps([asdict(clip) for clip in part]),
+        }
         for first, part in parts.items()
     ]
 

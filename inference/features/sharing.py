@@ -33,7 +33,7 @@ from inference.features.extract import (
     requested_clips,
 )
 from inference.features.folder import JOB, FeatureFolder, PartWriter, read_clips
-from inference.features.sources import Clip
+from inference.features.sources import Clip, with_addresses
 
 PLAN, MERGE = "plan", "merge"
 MOST_CLAIMS = 4096
@@ -115,7 +115,8 @@ def _agreed_plan(
 
     folder.check(extraction)
     noted = read_json(claims.folder / "plan.json")
-    return _Plan(noted["name"], read_clips(claims.folder / "clips.jsonl"), noted["parts"])
+    clips = with_addresses(read_clips(claims.folder / "clips.jsonl"), request.source, request.videos)
+    return _Plan(noted["name"], clips, noted["parts"])
 
 
 def _make_plan(claims: Claims, folder: FeatureFolder, clips: list[Clip], batch_size: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import av
 
-from datasets.decode import seconds
+from datasets.decode import DecodeError, seconds
 from datasets.records import is_image
 from inference.features.sources import Clip
 
@@ -78,8 +78,8 @@ def _length(clip: Clip) -> float | None:
     if clip.size is None or is_image(clip.video):
         return None
     try:
-        length = seconds(clip.video)
-    except (av.FFmpegError, OSError, ValueError):
+        length = seconds(clip.file)
+    except (av.FFmpegError, DecodeError, OSError, ValueError):
         return None
     if length is None:
         logger.warning("%s: does not say how long it is, so it is encoded as a whole only", clip.video)

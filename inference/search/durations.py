@@ -8,7 +8,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.decode import seconds
+from datasets.decode import DecodeError, seconds
 from datasets.records import is_image
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def _file_keys(path_keys: NDArray, state: NDArray) -> NDArray:
 def _duration(path: str) -> float:
     try:
         length = seconds(path)
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except (av.FFmpegError, DecodeError, OSError, ValueError) as error:
         logger.info("%s: its length is unknown (%s)", path, error)
         return float("nan")
     return float("nan") if length is None else length

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.load import differences
+from datasets.remote.addresses import folder_of
 from engine.checkpoint_folder import find_folder, read_json, write_json
 from engine.distributed import done_by_main
 from engine.folder_lock import only_writer
@@ -160,7 +161,7 @@ class VideoIndex:
         Precision may differ: an index may be made on a GPU and searched on a CPU. The videos may have moved.
         """
         noted = read_json(self.folder / EXTRACTION)
-        given = ExtractionRequest(checkpoint=model.source, source=Path(noted["source"]), out=self.folder)
+        given = ExtractionRequest(checkpoint=model.source, source=folder_of(noted["source"]), out=self.folder)
         requested = extraction_of(model, given, tuple(noted["arrays"]))
         may_differ = {
             name: noted[name] for name in ("source", "videos", "checkpoint", "precision", "windows") if name in noted

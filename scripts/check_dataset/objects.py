@@ -14,6 +14,7 @@ from scripts.check_dataset.parts import DataPart
 from scripts.parts.box_pictures import save_clip
 from scripts.parts.worker_pool import Failure
 from tasks.data import check_frames
+from tasks.folders import root_folder
 
 SHOWN = 3
 
@@ -37,7 +38,7 @@ def open_boxes(config: RunConfig) -> ObjectStore | None:
     """The file of `data.objects`, None without; ValueError if it is of other frames than the configuration samples."""
     if config.data.objects is None:
         return None
-    store = ObjectStore(Path(config.data.root) / config.data.objects)
+    store = ObjectStore(root_folder(config) / config.data.objects)
     check_frames(store, config)
     return store
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ from tqdm import tqdm
 from configs.schema import RunConfig, SourceConfig
 from datasets.pairs import PairTable
 from datasets.records import Annotations, ChoiceRecord, LabelRecord, VideoTextRecord
-from datasets.sources import is_there
-from tasks.annotations import PARTS, media_folder, open_table, read_split, setting_of, sources_of, video_folder
+from datasets.sources import are_there
+from tasks.annotations import PARTS, open_table, read_split, setting_of, sources_of
+from tasks.folders import media_folder, root_folder, video_folder
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def overlaps(parts: Sequence[DataPart]) -> list[tuple[DataPart, DataPart, list[s
 
 
 def _read_source(config: RunConfig, source: SourceConfig) -> DataPart:
-    root = Path(config.data.root)
+    root = root_folder(config)
     _, table = open_table(config, source)
     there = _there(table)
     if not there.any():
@@ -124,4 +124,4 @@ def _read_source(config: RunConfig, source: SourceConfig) -> DataPart:
 
 def _there(table: PairTable) -> NDArray[np.bool_]:
     videos = tqdm(range(table.num_videos), desc="looking for files", unit="file", leave=False, delay=2)
-    return np.fromiter((is_there(table, video) for video in videos), np.bool_, table.num_videos)
+    return np.array(are_there(table, videos), np.bool_)

@@ -34,18 +34,18 @@ from engine.distributed import (
 from engine.logging import start_logging
 from inference.features.engines import ENGINES, STALE_AFTER, Engine, run_on
 from inference.features.extract import ExtractionRequest, summary
-from scripts.parts.arguments import READERS, READERS_HELP, at_least, positive
+from scripts.parts.arguments import READERS, READERS_HELP, at_least, place, positive
 from scripts.parts.windows import add_windows, windows_of
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Reads the command line; None means the process's own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="video, folder, manifest or file of pairs")
+    parser.add_argument("source", type=place, metavar="SOURCE", help="video, folder or list, or its address")
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder or hf:// address")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--config", type=Path, help="YAML file of weights without a config.yaml beside them")
-    parser.add_argument("--videos", type=Path, help="folder of relative paths in a list; by default `videos` beside it")
+    parser.add_argument("--videos", type=place, help="where paths in a list start; by default `videos` beside it")
     parser.add_argument("--tokens", action="store_true", help="keep all tokens of every video too")
     parser.add_argument("--parquet", action="store_true", help="write OUT/parquet/ too, of the embeddings (pyarrow)")
     add_windows(parser)

@@ -4,6 +4,8 @@ import argparse
 import os
 from collections.abc import Callable
 
+from datasets.remote.addresses import Folder, folder_of
+
 
 def at_least(least: int) -> Callable[[str], int]:
     """The type of a whole number that is not below `least`."""
@@ -22,6 +24,14 @@ def positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text}: give a number above 0")
     return value
+
+
+def place(text: str) -> Folder:
+    """The type of a file or folder on this machine or elsewhere."""
+    try:
+        return folder_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 READERS = min(os.cpu_count() or 1, 4)

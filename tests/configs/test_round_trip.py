@@ -13,6 +13,7 @@ from configs.load import apply_overrides, differences, dump, from_dict, load, to
 from configs.models.stoa import StoaConfig
 from configs.models.tvts import TvtsConfig
 from configs.recognition import ClassObjectiveConfig, ProbeObjectiveConfig, RecognitionEvaluationConfig
+from configs.remote import RemoteConfig
 from configs.schema import (
     CONFIG_CLASSES,
     AggregationConfig,
@@ -87,6 +88,7 @@ FULL: dict[str, RunConfig] = {
             ),
             mixing="batch", order="turns", epoch_source="b.tsv",
             max_words=9, clean_up="caption", cache="memory", cache_gb=1e20,
+            remote=RemoteConfig(cache_dir="c", cache_gib=0.5, tries=2, stall_seconds=1e-3),
         ),
         optim=OPTIM, train=TRAIN, video=VIDEO,
         model=replace(MODEL, temporal_scaling=True),

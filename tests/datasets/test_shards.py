@@ -226,7 +226,7 @@ def test_damaged_shards_are_named(tmp_path: Path, damage: Callable[[bytes], byte
         ({"__kind__": "other"}, r"index.json: __kind__ 'other'"),
         ({"shardlist": []}, r"index.json: no shards"),
         ({"shardlist": [{"url": "a.tar"}]}, r"shardlist\[0\] is {'url': 'a.tar'}; write"),
-        ({"shardlist": [{"url": "https://site/a.tar", "nsamples": 1}]}, r"shardlist\[0\]: .* download the shards"),
+        ({"shardlist": [{"url": "ftp://site/a.tar", "nsamples": 1}]}, r"shardlist\[0\]: ftp:// is no kind of address"),
         ({"shardlist": [{"url": "pipe:cat a.tar", "nsamples": 1}]}, r"download the shards"),
         ({"shardlist": [{"url": "gone.tar", "nsamples": 1}]}, r"gone.tar: no such file; get the shard again"),
         ({"shardlist": [{"url": "a.tar", "nsamples": 1}] * 2}, r"index.json: names a shard twice"),
