@@ -14,7 +14,7 @@ from models.parts.merging import take
 from models.parts.packed import can_pack, product, sigmoid_product
 
 QUERIES_AT_ONCE = 512
-SAMPLED = 32
+SAMPLED = 16
 """So many queries, the longest, are looked at to guess how high scores get."""
 EXACT_BELOW = {torch.float32: -17.0, torch.bfloat16: -8.0}
 """Where a sigmoid equals the exponential function up to rounding: its relative error is e^x."""
@@ -35,7 +35,7 @@ def attend_in_tiles(query_BNGHK: Tensor, key_BNGHK: Tensor, value_BNGHK: Tensor,
     for row in range(len(query_BNGHK)):
         for group in range(query_BNGHK.shape[2]):
             place = (row, slice(None), group)
-            query, key = query_BNGHK[place].transpose(0, 1).contiguous(), key_BNGHK[place].transpose(0, 1)
+            query, key = (part[place].transpose(0, 1).contiguous() for part in (query_BNGHK, key_BNGHK))
             bias = None if key_bias_BGN is None else key_bias_BGN[row, group].float()
             _attend_in_one_group(query, key, value_BNGHK[place], bias, context[place])
     return context
@@ -74,7 +74,7 @@ def _attend_by_exponentials(
         shift = (-offset).to(keys_NK.dtype).expand(len(keys_NK)).contiguous()
         for tile in _tiles(len(query_NK)):
             weights = sigmoid_product(query_NK[tile], keys_NK, shift)
-            sums[head, tile] = product(weights, weighted[head])
+            sums[head, tile] = product(weights, weighted[head].t())
     torch.div(sums[..., :width], sums[..., width:], out=context_NHK.transpose(0, 1))
 
     least, most = sums[..., width].float().aminmax(dim=1)
@@ -82,17 +82,17 @@ def _attend_by_exponentials(
 
 
 def _weighted_values(value_NHK: Tensor, bias_N: Tensor | None) -> tuple[Tensor, float]:
-    """Values and ones of each head, (H, K + 1, N), times what biases multiply weights by; and the highest bias.
+    """Values and ones of each head, (H, N, K + 1), times what biases multiply weights by; and the highest bias.
 
     Biases count from the lowest, so that they make no weight smaller.
     """
     num_keys, heads, width = value_NHK.shape
-    weighted = value_NHK.new_ones(heads, width + 1, num_keys)
-    weighted[:, :width] = value_NHK.permute(1, 2, 0)
+    weighted = value_NHK.new_ones(heads, num_keys, width + 1)
+    weighted[..., :width] = value_NHK.transpose(0, 1)
     if bias_N is None:
         return weighted, 0.0
     bias_N = bias_N - bias_N.min()
-    return weighted.mul_(bias_N.exp()), float(bias_N.max())
+    return weighted.mul_(bias_N.exp().unsqueeze(1)), float(bias_N.max())
 
 
 def _highest_scores(query_HNK: Tensor, keys_HNK: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ def _scales_exactly(key: Tensor) -> bool:
 
 
 def _keys(key: Tensor) -> Tensor:
-    return (key * key.shape[-1] ** -0.5).contiguous()
+    return key * key.shape[-1] ** -0.5
 
 
 def _tiles(num_tokens: int) -> list[slice]:
