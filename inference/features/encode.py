@@ -28,7 +28,7 @@ def dataset_of(model: TrainedModel, clips: Iterable[Clip]) -> VideoTextDataset:
 def rows_at_once(model: TrainedModel, batch_size: int, num_clips: int) -> int:
     """How many clips each batch of an extraction of `num_clips` has.
 
-    A CPU gains nothing from batches of clips; a GPU would be idle without them.
+    A CPU gains little from batches of clips, unless the model is tiny; a GPU would be idle without them.
     """
     return 1 if model.device.type == "cpu" else min(batch_size, num_clips)
 

@@ -60,6 +60,10 @@ CHECKS: dict[str, Check] = {
     },
     # STOA-VLP compiles nothing.
     **{f"compile/{system}": Check(f"{HERE}.systems:compiled", {"system": system}) for system in ("umt", "tvts")},
+    **{
+        f"features/{precision}": Check(f"{HERE}.features:neighbours", {"precision": precision})
+        for precision in ("fp32", "bf16", "fp16")
+    },
     "speed/encoder, 32 frames": Check(
         f"{HERE}.speed:encoder", {"frames": 32, "batch": FILLED[32], "compiled": True}, needs_gpu=True, goal=True
     ),
