@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 Repositories = dict[str, dict[str, bytes]]
@@ -37,6 +38,14 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.answer()
 
+    def do_POST(self) -> None:
+        """What the hub knows of some paths of a repository, of which the hub's file system asks."""
+        path = unquote(urlsplit(self.path).path)
+        self.server.asked.append(f"POST {path}")
+        asked = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())["paths"]
+        files = self.server.repositories[path.removeprefix("/api/models/").partition("/paths-info/")[0]]
+        self.send(json.dumps([self.entry(name, files[name]) for name in asked if name in files]).encode())
+
     def answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.server.asked.append(f"{self.command} {path}")
@@ -56,6 +65,9 @@ class _Handler(BaseHTTPRequestHandler):
         return {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
 
     def send(self, content: bytes, status: int = 200) -> None:
+        part = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if part is not None and status == 200:
+            content, status = content[int(part[1]) : int(part[2]) + 1], 206
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
@@ -63,7 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
         if status == 404:
             self.send_header("X-Error-Code", "RepoNotFound")
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(content)
 
     def log_message(self, *_: Any) -> None:

@@ -106,14 +106,14 @@ class Cache:
             finally:
                 new.discard()
 
-    def make_room(self, size: int) -> None:
+    def make_room(self, size: int, whole: int) -> None:
         """Count `size` bytes more, and remove the least recently used files where that is too many.
 
-        RemoteError if the bound is smaller, or if everything stays in use.
+        `whole` is what the file has with them. RemoteError if the bound is smaller, or if everything stays in use.
         """
-        if size > self.most_bytes:
+        if whole > self.most_bytes:
             raise RemoteError(
-                f"it has {format_bytes(size)}, more than the whole cache of {format_bytes(self.most_bytes)}",
+                f"it has {format_bytes(whole)}, more than the whole cache of {format_bytes(self.most_bytes)}",
                 passing=False,
                 remedy="raise data.remote.cache_gib",
             )
@@ -197,7 +197,7 @@ class Incoming:
 
     def reserve(self, size: int) -> None:
         """Make room for `size` bytes in all."""
-        self._cache.make_room(size - self._reserved)
+        self._cache.make_room(size - self._reserved, size)
         self._reserved = size
         os.truncate(self._file.fileno(), size)  # others count its length
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.config import conf
 
 from datasets.remote import fetch
 from datasets.remote.fetch import beating, fetched, look_at, look_at_all
 from datasets.remote.streams import Range, RemoteError, State
+from tests import stand_in_hub
 from tests.unreliable_server import UnreliableServer, serving
 
 CONTENT = bytes(range(256)) * 9000  # more than one chunk
@@ -187,3 +189,13 @@ def test_what_fsspec_stores(server: UnreliableServer) -> None:
     with pytest.raises(RemoteError, match="it is a folder"):
         content_of("memory://videos")
     stored.rm("/videos", recursive=True)
+
+
+def test_what_the_hub_stores(server: UnreliableServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the hub's own file system; its stand-in knows no more than the few requests that this takes."""
+    with stand_in_hub.serving({"me/videos": {"x/a.mp4": CONTENT, "b.mp4": b"b"}}) as hub:
+        monkeypatch.setitem(conf, "hf", {"endpoint": hub.address, "token": False})
+        assert content_of("hf://me/videos/x/a.mp4") == CONTENT
+        assert content_of("hf://me/videos/x/a.mp4", Range(5, 10)) == CONTENT[5:15]
+        with pytest.raises(RemoteError, match=r"there is no such file .*try 1 of 3, another is of no use"):
+            content_of("hf://me/videos/no.mp4")
