@@ -123,6 +123,13 @@ def test_a_redirect_is_followed_and_gets_no_password(server: UnreliableServer) -
         assert "Authorization" not in other.headers["b.mp4"]
 
 
+def test_what_fsspec_is_configured_to_send_is_sent(server: UnreliableServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a variable of the environment gives it, FSSPEC_HTTP_HEADERS."""
+    monkeypatch.setitem(conf, "http", {"headers": '{"Authorization": "Bearer word"}'})
+    assert content_of(f"{server.address}/a b.mp4") == CONTENT
+    assert server.headers["a b.mp4"]["Authorization"] == "Bearer word"
+
+
 def test_part_of_a_file(server: UnreliableServer) -> None:
     address = f"{server.address}/a b.mp4"
     whole = look_at(address)
