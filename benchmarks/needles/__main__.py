@@ -4,11 +4,12 @@
     python -m benchmarks.needles --out outputs/needles --seeds 0 --hours 5 --passes
 
 For every seed, hours and minutes are made (`scripts.make_needle_videos`), a model is trained, and each hour is indexed
-by windows of --window seconds (`scripts.search index`). Then the same hours are encoded in long passes, without
-training for it: one embedding of all frames of a pass, and windows of its tokens, with every `video.time_table`.
+by windows of --window seconds; the embeddings are those of `scripts.search index`, but each file is read once. Then the
+same hours are encoded in long passes, without training for it, with every `video.time_table`: an embedding of a whole
+pass, and windows of its tokens.
 
 OUT/needles.json holds what is known so far: the share of needles whose hour has the best row, and whose moment that row
-shows. All of it goes through the commands of this project, which are printed; the same command resumes.
+shows. The same command resumes.
 """
 
 import argparse
@@ -22,10 +23,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, get_args
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from benchmarks.needles.passes import LongPass, encode_hours
+from benchmarks.needles.passes import Pass, encode_hours
 from benchmarks.needles.scores import Needle, read_needles, shares
 from benchmarks.reducers.runs import Run, run_all
 from configs.model import TimeTable
@@ -36,12 +37,12 @@ from engine.command_line import exit_status
 from engine.folder_lock import only_writer
 from engine.logging import start_logging
 from inference.api import load_model
-from inference.search.index import VideoIndex
 from scripts.parts.arguments import at_least
 from scripts.parts.commands import run_command
 
 RESULTS = "needles.json"
-WINDOWS = "windows"
+EMBEDDING, TOKENS = "the embedding of a pass", "windows of its tokens"
+SHARES = ("hour", "hour_top5", "moment", "moment_in_hour")
 
 
 @dataclass(frozen=True)
@@ -82,41 +83,34 @@ class Seed:
         own = (f"seed={self.made.seed}", f"data.root={self.videos}", f"output_dir={self.model}")
         return Run(self.model, ("train_retrieval.py", "--config", self.request.config, *own, *self.request.overrides))
 
-    def indexing(self) -> Run:
-        """An index of the hours by windows."""
-        folder = self.folder / "index"
-        words = ("-m", "scripts.search", "index", str(self.videos / "videos" / "hours"), "--index", str(folder))
-        windows = ("--window", str(self.made.window), "--stride", str(self.request.stride), "--batch-size", "64")
-        return Run(folder, (*words, "--checkpoint", str(self.model / BEST), *windows))
-
     def run(self) -> None:
         """Do what is not done yet; results of what is done are in the seed's own file at any time."""
         make(self.videos, self.made, self.request.workers)
-        run_all([self.training(), self.indexing()], run_printed)
+        run_all([self.training()], run_printed)
+
+        # Windows as the model was trained on, then longer passes.
+        window = Pass(self.made.window, self.request.stride)
+        kinds = [window]
+        for seconds in self.request.passes:
+            kinds += [Pass(seconds, seconds, table) for table in get_args(TimeTable)]
 
         results = read_json(self.folder / RESULTS) if (self.folder / RESULTS).exists() else {}
+        results["training"] = {"seconds": self.training().seconds}
         needles = read_needles(self.videos / NEEDLES)
         texts = load_model(self.model / BEST).encode_text([needle.text for needle in needles]).numpy()
-        if WINDOWS not in results:
-            runs = {"train_seconds": self.training().seconds, "index_seconds": self.indexing().seconds}
-            index = VideoIndex.open(self.folder / "index")
-            results[WINDOWS] = shares(list(index.clips), np.asarray(index.embeddings), needles, texts) | runs
-            write_json(self.folder / RESULTS, results)
+        for kind in kinds:
+            if kind.name not in results:
+                results[kind.name] = self._found(kind, window, needles, texts)
+                write_json(self.folder / RESULTS, results)
 
-        for seconds in self.request.passes:
-            for table in get_args(TimeTable):
-                long_pass = LongPass(seconds, table)
-                if long_pass.name not in results:
-                    results[long_pass.name] = self._in_long_passes(long_pass, needles, texts)
-                    write_json(self.folder / RESULTS, results)
-
-    def _in_long_passes(self, long_pass: LongPass, needles: list[Needle], texts: Any) -> dict[str, Any]:
+    def _found(self, kind: Pass, window: Pass, needles: list[Needle], texts: NDArray) -> dict[str, Any]:
         begun = time.monotonic()
-        folder = self.folder / "passes" / long_pass.name
-        window, stride = self.made.window, self.request.stride
-        whole, windows = encode_hours(self.hours, self.model / BEST, long_pass, window, stride, folder)
-        seconds = round(time.monotonic() - begun, 1)
-        return {"whole": shares(*whole, needles, texts), "tokens": shares(*windows, needles, texts), "seconds": seconds}
+        passes, windows = encode_hours(self.hours, self.model / BEST, kind, window, self.folder / "passes" / kind.name)
+        found: dict[str, Any] = {"seconds": round(time.monotonic() - begun, 1)}
+        found[EMBEDDING] = shares(*passes, needles, texts)
+        if kind.seconds > window.seconds:
+            found[TOKENS] = shares(*windows, needles, texts)
+        return found
 
 
 def run_printed(words: tuple[str, ...]) -> None:
@@ -131,18 +125,18 @@ def report(out: Path, made: NeedleSet) -> list[str]:
     machine = {"cores": os.cpu_count(), "torch": torch.__version__, "python": platform.python_version()}
     write_json(out / RESULTS, {"set": asdict(made), "machine": machine, "seeds": found})
 
-    lines = ["| rows | hour first | hour in 5 | moment | moment in its hour |", "|---|---|---|---|---|"]
+    lines = [
+        "| encoded | compared | hour first | hour in 5 | moment | moment in its hour |",
+        "|---|---|---|---|---|---|",
+    ]
     for name in dict.fromkeys(name for results in found.values() for name in results):
-        own = [results[name] for results in found.values() if name in results]
-        kinds = {name: own} if name == WINDOWS else {f"{name}, {kind}": [r[kind] for r in own] for kind in KINDS}
-        lines += [
-            f"| {label} | {' | '.join(_spread(rows, share) for share in SHARES)} |" for label, rows in kinds.items()
-        ]
+        for kind in (EMBEDDING, TOKENS):
+            rows = [results[name][kind] for results in found.values() if kind in results.get(name, {})]
+            if rows:
+                seconds, _, table = name.partition("_")
+                cells = [f"{seconds} s, {table}", kind, *(_spread(rows, share) for share in SHARES)]
+                lines.append(f"| {' | '.join(cells)} |")
     return [*lines, "", f"{len(found)} seeds"]
-
-
-KINDS = ("whole", "tokens")
-SHARES = ("hour", "hour_top5", "moment", "moment_in_hour")
 
 
 def _spread(rows: Sequence[dict[str, float]], share: str) -> str:

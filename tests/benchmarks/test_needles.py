@@ -10,12 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.needles.__main__ import main
-from benchmarks.needles.passes import LongPass, encode_hours
+from benchmarks.needles.__main__ import EMBEDDING, TOKENS, main
+from benchmarks.needles.passes import Pass, encode_hours
 from benchmarks.needles.scores import Needle, shares
 from datasets.decode import read_video
 from datasets.encode import write_video
+from inference.features.extract import ExtractionRequest
 from inference.features.sources import Clip
+from inference.features.windows import Windows
+from inference.search.index import VideoIndex
 from tests.models.tiny import vision_language
 
 
@@ -80,7 +83,7 @@ def test_long_passes_and_the_windows_in_them(tmp_path: Path, monkeypatch: pytest
         write_video(hour, pixels[20 * index :][:20], fps=1)
 
     folder = tmp_path / "passes"
-    whole, windows = encode_hours(hours, tmp_path, LongPass(10, "linear"), 4, 2, folder)
+    whole, windows = encode_hours(hours, tmp_path, Pass(10, 10, "linear"), Pass(4, 2), folder)
     assert [(Path(c.video).stem, c.start, c.end) for c in whole.clips] == [
         (hour, start, start + 10) for hour in ("hour_0", "hour_1") for start in (0, 10)
     ]
@@ -97,7 +100,7 @@ def test_long_passes_and_the_windows_in_them(tmp_path: Path, monkeypatch: pytest
 
     # What is there is not encoded again.
     monkeypatch.setattr("benchmarks.needles.passes.load_model", None)
-    again, _ = encode_hours(hours, tmp_path, LongPass(10, "linear"), 4, 2, folder)
+    again, _ = encode_hours(hours, tmp_path, Pass(10, 10, "linear"), Pass(4, 2), folder)
     np.testing.assert_array_equal(again.embeddings, whole.embeddings)
 
 
@@ -108,9 +111,23 @@ def test_a_run_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str
     for _ in range(2):  # the second finds all of it
         main([*options, *settings])
     results = json.loads((tmp_path / "out" / "needles.json").read_text())["seeds"]["seed0"]
-    assert results.keys() == {"windows", "60_nearest", "60_linear", "60_windows"}
-    assert results["windows"]["rows"] == 2 * 1800 and results["windows"]["needles"] == 8
-    assert results["60_linear"]["whole"]["rows"] == 2 * 60
-    assert results["60_linear"]["tokens"]["rows"] == 2 * 60 * 29
+    assert results.keys() == {"training", "4_nearest", "60_nearest", "60_linear", "60_windows"}
+    assert results["60_linear"][EMBEDDING]["rows"] == 2 * 60
+    assert results["60_linear"][TOKENS]["rows"] == 2 * 60 * 29
     printed = capsys.readouterr().out
-    assert printed.count("$ python train_retrieval.py") == 1 and "| windows |" in printed
+    assert printed.count("$ python train_retrieval.py") == 1 and "| 60 s, windows |" in printed
+
+    # The windows are those of an index, which has the whole hours besides.
+    seed, index = tmp_path / "out" / "seed0", tmp_path / "index"
+    request = ExtractionRequest(
+        source=seed / "videos" / "videos" / "hours",
+        checkpoint=str(seed / "model" / "checkpoint_best"),
+        out=index,
+        windows=Windows(4, 2),
+    )
+    VideoIndex.update(request)
+    indexed = VideoIndex.open(index)
+    rows = [row for row, clip in enumerate(indexed.clips) if clip.start is not None]
+    ours = [np.load(seed / "passes" / "4_nearest" / f"hour_0{hour}.npz")["passes"] for hour in range(2)]
+    assert results["4_nearest"][EMBEDDING]["rows"] == len(rows) == 2 * 1799
+    np.testing.assert_allclose(indexed.embeddings[rows], np.concatenate(ours), rtol=0, atol=1e-5)
