@@ -1,4 +1,4 @@
-"""The pictures of needles and of the story around them: shapes over a texture that no text tells, one frame a second.
+"""The pictures of needles and of the story around them: shapes over a muted colour, one frame a second.
 
 Coordinates are as in `datasets/stories/pictures.py`. P = rows of pixels, Q = columns, S = seconds.
 """
@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from datasets.stories.needles import ABOVE, LEFT, RISES, Drift, Event, Item, Scene, Timeline
 from datasets.stories.pictures import RGB, Array, distance_outside, texture
-from datasets.stories.stories import BACKGROUNDS
 
 RADIUS = 0.42  # of half a frame: two shapes fit beside each other
 LANE = 0.5
@@ -23,7 +22,7 @@ def render_timeline(scenes: Timeline, size: int, rng: np.random.Generator) -> ND
 def _render_scene(scene: Scene, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     axis = (np.arange(size) + 0.5) * 2 / size - 1
     y_PQ, x_PQ = np.meshgrid(axis, axis, indexing="ij")
-    empty = texture(str(rng.choice(BACKGROUNDS)), x_PQ, y_PQ, rng)
+    empty = texture("plain", x_PQ, y_PQ, rng)
     middles = (
         _of_drift(scene.sight, scene, rng) if isinstance(scene.sight, Drift) else _of_event(scene.sight, scene, rng)
     )
@@ -46,7 +45,10 @@ def _of_drift(drift: Drift, scene: Scene, rng: np.random.Generator) -> list[tupl
 
 
 def _of_event(event: Event, scene: Scene, rng: np.random.Generator) -> list[tuple[Item, Array]]:
-    """Where the two items are in each second. One that passes is on the left, and moves up or down."""
+    """Where the two items are in each second.
+
+    One that passes is on the left: below or above at first, and opposite in the second half.
+    """
     if event.relation == ABOVE:
         first, second = np.array([[0, -LANE]]), np.array([[0, LANE]])
     else:
@@ -54,7 +56,7 @@ def _of_event(event: Event, scene: Scene, rng: np.random.Generator) -> list[tupl
 
     first = first.repeat(scene.seconds, axis=0)
     if event.relation not in (LEFT, ABOVE):
-        way = np.linspace(LANE, -LANE, scene.seconds)
+        way = np.where(np.arange(scene.seconds) < scene.seconds // 2, LANE, -LANE)
         first[:, 1] = way if event.relation == RISES else -way
 
     jitter = rng.uniform(-JITTER, JITTER, size=(2, 2))

@@ -34,7 +34,7 @@ class NeedleSet:
 
     hours: int = 50
     needles: int = 4
-    look_alikes: int = 100
+    look_alikes: int = 60
     seconds: int = 3600
     minutes: int = 1600
     test: int = 40

@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.stories.stories import COLOURS, SHAPES
+from datasets.stories.stories import COLOURS
 
+SHAPES = ("square", "triangle", "cross", "ring")
+"""Those that 32 pixels tell apart."""
 LEFT, ABOVE, RISES, FALLS = "left of", "above", "rises past", "falls past"
 BESIDE, PASSING = (LEFT, ABOVE), (RISES, FALLS)
 """Relations that one frame shows, and those that only the order of two frames tells apart."""
