@@ -80,7 +80,11 @@ class FaissIndex:
 
     @classmethod
     def open(cls, folder: Path, made_from: list[Any]) -> Self:
-        """Map what is in a folder; ValueError if it was made from other embeddings than `made_from` says."""
+        """Map what is in a folder.
+
+        ValueError if it was made from other embeddings than `made_from` says, or if FAISS is not installed.
+        """
+        faiss_library()
         meta = read_json(folder / META)
         if meta.get("format") != FORMAT:
             raise ValueError(f"{folder}: is of another version; make it again: build-faiss INDEX --rebuild")

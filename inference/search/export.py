@@ -69,7 +69,7 @@ def _blocks(index: VideoIndex, pyarrow: Any) -> Iterator[dict[str, Any]]:
         rows = range(first, min(first + ROWS_AT_ONCE, len(table)))
         some = slice(rows.start, rows.stop)
         embeddings = np.ascontiguousarray(index.embeddings[some], np.float32)
-        size, modified = table.state[some].T
+        size, modified = table.state[some, 0], table.changed[some]
         yield {
             "row": pyarrow.array(rows, pyarrow.int64()),
             # Arrow takes UTF-8 alone: bytes of a name that are none become U+FFFD.

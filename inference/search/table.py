@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from datasets.annotations.manifest import Part
 from datasets.pairs import PackedTexts, encode
+from datasets.remote.addresses import is_address
 from engine.checkpoint_folder import SUMS, find_folder, read_json, replacing_folder, write_json
 from inference.features.folder import FEATURES, INDEX
 from inference.features.sources import Clip
@@ -91,6 +92,17 @@ class VideoTable:
         number = self.tags.index(tag)
         first = self.tag_ends[number - 1] if number else 0
         return self.tag_rows[first : self.tag_ends[number]]
+
+    @cached_property
+    def changed(self) -> NDArray:
+        """When each row's file was last changed, (V,) ns since 1970; -1 if it was missing or lies at an address.
+
+        For files elsewhere `state` holds a number that tells their versions apart, and is no time.
+        """
+        is_elsewhere = np.array([is_address(folder) for folder in self.folders], bool)
+        if not is_elsewhere.any():
+            return self.state[:, 1]
+        return np.where(is_elsewhere[self.folder_of_row], -1, self.state[:, 1])
 
     @cached_property
     def tags_of_row(self) -> dict[int, tuple[str, ...]]:

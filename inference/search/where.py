@@ -7,7 +7,8 @@ Conditions stand apart by spaces, and all must hold. Quotes keep spaces in a val
 folder=NAME, folder!=NAME      the video lies below a folder NAME, or A/B, or /absolute/path
 tag=NAME, tag!=NAME            it has a tag, of the manifest's `tags`
 duration>S (>=, <, <=)         the whole file lasts so many seconds; 10m is 600, 1.5h is 5400
-after=DATE, before=DATE        its file was last changed then or later, or earlier: 2024-01-31 or 2024-01-31T12:30, UTC
+after=DATE, before=DATE        its file was last changed then or later, or earlier: 2024-01-31 or 2024-01-31T12:30, UTC;
+                               neither holds for files at addresses, which have no such time
 """
 
 import operator
@@ -65,7 +66,7 @@ class Condition:
         if self.key == "duration":
             return COMPARE[self.sign](table.duration, float(self.value))  # false for NaN
 
-        changed = table.state[:, 1]
+        changed = table.changed
         return (changed >= self.value) if self.key == "after" else (changed >= 0) & (changed < self.value)
 
 

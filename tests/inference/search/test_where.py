@@ -92,6 +92,16 @@ def test_what_cannot_be_read_is_named(text: str, said: str) -> None:
     assert said in str(error.value)
 
 
+def test_files_at_addresses_have_folders_but_no_times() -> None:
+    clips = [Clip(video, None, None, 1, DAY) for video in ("s3://bucket/a/1.mp4", "https://host/a/2.mp4", "/a/3.mp4")]
+    table = VideoTable.from_rows((clip.row for clip in clips), {}, None)
+    assert list(table) == clips
+    expected = {"folder=a": [0, 1, 2], "folder=bucket/a": [0], "folder=s3://bucket": [0], "before=2000-01-01": [2]}
+    for text, rows in expected.items():
+        where = Where.parse(text)
+        assert where is not None and where.rows(table).tolist() == rows
+
+
 KEPT: dict[str, Callable[[Clip, float, tuple[str, ...]], bool]] = {
     "folder=b": lambda clip, duration, tags: "/b/" in clip.video,
     "tag=odd duration>500": lambda clip, duration, tags: "odd" in tags and duration > 500,
