@@ -8,18 +8,23 @@ from configs.training import PairObjectiveConfig, TrainConfig
 
 @dataclass(frozen=True, kw_only=True)
 class FusionObjectiveConfig(PairObjectiveConfig):
-    """Losses of an encoder that fuses clips and texts, each of weight 1.
+    """Losses of an encoder that fuses clips and texts, each of weight 1 but for `align_weight`.
 
     Contrast (`vtc`), matching with hard negatives (`vtm`), masked words (`mlm`), writing from a random word on (`plm`),
     and objects and actions next to nouns and verbs (`align`). Frames and texts get a gradient from `vtc` alone, which
     is taken in the first `vtc_epochs` epochs; null is all of them. `reference_form` keeps the defects of the published
     code, with which its weights were trained: see docs/NUMERICS.md.
+
+    In alignment the end of a text is a noun and a verb too. With `end_is_candidate: false` it is only in texts that
+    have none: from nothing, objects otherwise learn the end, which every text has, and never a noun.
     """
 
     name: Literal["fusion"] = "fusion"
     losses: tuple[Literal["vtc", "vtm", "mlm", "plm", "align"], ...] = ("vtm", "mlm", "plm", "align")
     vtc_epochs: int | None = None
     reference_form: bool = False
+    align_weight: float = 1.0
+    end_is_candidate: bool = True
 
     def __post_init__(self) -> None:
         if not self.losses or len(set(self.losses)) != len(self.losses):
@@ -28,6 +33,11 @@ class FusionObjectiveConfig(PairObjectiveConfig):
             raise ValueError("objective.vtc_epochs: has no effect without 'vtc' in objective.losses")
         if self.vtc_epochs is not None and self.vtc_epochs < 1:
             raise ValueError(f"objective.vtc_epochs: {self.vtc_epochs} is less than 1; leave 'vtc' out instead")
+        if self.align_weight <= 0:
+            raise ValueError(f"objective.align_weight: {self.align_weight} is not above 0; leave 'align' out instead")
+        for name in ("align_weight", "end_is_candidate"):
+            if "align" not in self.losses and getattr(self, name) != getattr(FusionObjectiveConfig, name):
+                raise ValueError(f"objective.{name}: has no effect without 'align' in objective.losses")
 
     @property
     def teaches(self) -> frozenset[str]:

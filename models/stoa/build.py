@@ -14,13 +14,19 @@ from models.stoa.task_model import TaskModel
 
 SCRATCH = {
     "text.token_embedding.weight": 0.5,
-    "text.positional_embedding": 0.25,
+    "text.positional_embedding": 0.02,
     "fusion.positional_embedding": 0.5,
-    "object_frame_pos_emb": 0.5,
+    "object_frame_pos_emb": 0.05,
     "visual.object_encoder.box_categories": 0.1,
 }
-"""Standard deviations of embeddings with `model.init: scratch`."""
+"""Standard deviations of embeddings with `model.init: scratch`.
+
+Places in texts and in time stay small beside words and objects: alignment would pair the first object with some noun
+that comes first or last, whatever it shows.
+"""
 CLIP_WORDS = 0.1
+OBJECT_GAIN = 2.0
+"""What weights of the object encoder's layers for appearance are multiplied by, so that it outweighs place and time."""
 
 
 def build_model(config: TaskConfig, tokenizer: Any) -> TaskModel:
@@ -35,6 +41,8 @@ def build_model(config: TaskConfig, tokenizer: Any) -> TaskModel:
         raise ValueError("train.activation_checkpointing: offload is not to be had with stoa; use recompute")
 
     model = _model_of(config, config.model, tokenizer)
+    if isinstance(objective, FusionObjectiveConfig):
+        model.end_is_candidate = objective.end_is_candidate
     if config.model.init == "scratch":
         enlarge_embeddings(model)
     recompute = config.train.activation_checkpointing == "recompute"
@@ -76,5 +84,8 @@ def enlarge_embeddings(model: TaskModel) -> None:
     for name, deviation in SCRATCH.items():
         if name in parameters:
             nn.init.normal_(parameters[name], std=deviation)
+    if model.visual.objects != "none":
+        for parameter in model.visual.object_encoder.patch_to_d.parameters():
+            parameter.mul_(OBJECT_GAIN)
     # The table of words is also the last layer, whose logits should begin no larger for that.
     model.fusion_proj.mul_(CLIP_WORDS / SCRATCH["text.token_embedding.weight"])

@@ -105,29 +105,42 @@ class Alignment(NamedTuple):
     loss: Summed
 
 
-def alignment_loss(memory: ClipMemory, texts: TextFeatures, tags: Tags, reference_form: bool = False) -> Alignment:
+def alignment_loss(
+    memory: ClipMemory,
+    texts: TextFeatures,
+    tags: Tags,
+    reference_form: bool = False,
+    end_is_candidate: bool = True,
+) -> Alignment:
     """Mean squared error between trajectories and nouns, and between actions and verbs, each optimally assigned.
 
-    The end of the text takes part as a noun and as a verb. Text features get no gradient. `reference_form` leaves out
-    the actions of clips without a trajectory.
+    The end of the text takes part as a noun and as a verb; unless `end_is_candidate`, only in texts without any. Text
+    features get no gradient. `reference_form` leaves out the actions of clips without a trajectory.
     """
     states, mask = texts.states.detach(), texts.mask
     slots = torch.arange(mask.shape[1], device=mask.device)
     is_end = slots == mask.sum(dim=1, keepdim=True) - 1
+    nouns, verbs = (_candidates(tagged.bool() & mask, is_end, end_is_candidate) for tagged in tags)
     zero = states.new_zeros((), dtype=torch.float32)
     objects, actions, loss = None, None, Summed(zero, mask.new_zeros((), dtype=torch.int64))
 
     if memory.trajectories is not None:
         assert memory.trajectory_mask is not None
-        objects = assign(memory.trajectories, memory.trajectory_mask, states, tags.noun.bool() & mask | is_end)
+        objects = assign(memory.trajectories, memory.trajectory_mask, states, nouns)
         loss = loss.plus(squared_distance(memory.trajectories, states, objects))
     if memory.actions is not None:
         counted = torch.ones(memory.actions.shape[:2], dtype=torch.bool, device=states.device)
         if reference_form and memory.trajectory_mask is not None:
             counted &= memory.trajectory_mask.any(dim=1, keepdim=True)
-        actions = assign(memory.actions, counted, states, tags.verb.bool() & mask | is_end)
+        actions = assign(memory.actions, counted, states, verbs)
         loss = loss.plus(squared_distance(memory.actions, states, actions))
     return Alignment(objects, actions, loss)
+
+
+def _candidates(tagged_BS: Tensor, is_end_BS: Tensor, end_is_candidate: bool) -> Tensor:
+    """The tokens that may be assigned, bool (B, S): tagged ones, and the end, always or where there are no others."""
+    is_needed = is_end_BS if end_is_candidate else is_end_BS & ~tagged_BS.any(dim=1, keepdim=True)
+    return tagged_BS | is_needed
 
 
 def answer_loss(model: StoaModel, memory: ClipMemory, texts: TextFeatures, first_ids: Tensor) -> tuple[Summed, Tensor]:

@@ -51,12 +51,14 @@ class PretrainingObjective:
     Attributes:
         reference_form: as the published weights were trained, with the defects that docs/NUMERICS.md lists.
         contrast_reaches_frames: whether `vtc` trains the video tower; not in the reference's pre-training.
+        end_is_candidate: whether objects and actions may be aligned with the end of a text that has nouns, or verbs.
     """
 
     losses: tuple[str, ...] = ("vtm", "mlm", "plm", "align")
     reference_form: bool = False
     seed: int = 0
     contrast_reaches_frames: bool = True
+    end_is_candidate: bool = True
 
     def __call__(
         self,
@@ -103,7 +105,7 @@ class PretrainingObjective:
             found["plm"] = writing_loss(model, memory, read.states, ids, mask, first, not self.reference_form)
         if "align" in self.losses:
             assert tags is not None
-            found["align"] = alignment_loss(memory, read, tags, self.reference_form).loss
+            found["align"] = alignment_loss(memory, read, tags, self.reference_form, self.end_is_candidate).loss
         return {name: processes.share(loss) for name, loss in found.items()}
 
     def _matching(

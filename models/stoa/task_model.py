@@ -24,6 +24,8 @@ class TaskModel(StoaModel):
     is_tied = False
     # Contrast takes the features of the batch itself; there is no momentum twin.
     twinned: tuple[str, ...] = ()
+    end_is_candidate = True
+    """Whether training may align objects with the end of a text that has nouns, see `objective.end_is_candidate`."""
 
     def __init__(
         self,
@@ -97,7 +99,8 @@ class TaskModel(StoaModel):
         processes: Processes,
     ) -> dict[str, Tensor]:
         """The losses of clips and their texts by name; see `models.stoa.pretraining`."""
-        objective = PretrainingObjective(names, self.reference_form, seed, contrast_reaches_frames)
+        settings = (self.reference_form, seed, contrast_reaches_frames, self.end_is_candidate)
+        objective = PretrainingObjective(names, *settings)
         tags = None if nouns_and_verbs is None else Tags(*nouns_and_verbs)
         return objective(self, video, ids, mask, tags, step, part, videos_of_rows, processes)
 

@@ -61,7 +61,7 @@ class FusionObjective(nn.Module):
         """
         chosen = self.taken(batch.get("losses", self.objective.losses))
         video = encode_clip(model, batch["clip"])
-        return model.take_losses(
+        losses = model.take_losses(
             chosen,
             video,
             batch["ids"],
@@ -74,6 +74,9 @@ class FusionObjective(nn.Module):
             videos_of_rows=batch["index"] if self.positives == "index" else None,
             processes=all_processes(),
         )
+        if "align" in losses:
+            losses["align"] = losses["align"] * self.objective.align_weight
+        return losses
 
     def taken(self, chosen: tuple[str, ...]) -> tuple[str, ...]:
         """Those of the losses that this epoch takes: contrast may be for the first ones alone."""

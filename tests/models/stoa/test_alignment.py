@@ -69,3 +69,18 @@ def test_a_clip_without_objects_keeps_its_actions_unless_in_reference_form() -> 
     assert sorted(repaired.objects.flatten().tolist()) == [-1, -1, -1, 3]
     assert [sorted(row) for row in repaired.actions.tolist()] == [[1, 3], [1, 2]]
     assert reference.actions[1].tolist() == [-1, -1]
+
+
+def test_the_end_of_a_text_with_nouns_is_a_candidate_unless_it_is_left_out() -> None:
+    """Two objects and a noun that is far from both: the end would take one of them, in a text without nouns it does."""
+    states = torch.tensor([[0.0, 0.0], [-5.0, 0.0], [5.0, 0.0]]).expand(2, -1, -1)
+    trajectories = torch.tensor([[1.0, 0.0], [0.9, 0.0]]).expand(2, -1, -1)
+    memory = ClipMemory(torch.zeros(2, 1, 2), trajectories, torch.ones(2, 2).bool(), None)
+    texts = TextFeatures(states, torch.ones(2, 3, dtype=torch.bool), torch.empty(0))
+    noun = torch.tensor([[False, True, False], [False, False, False]])
+    tags = Tags(noun, torch.zeros_like(noun))
+    published = alignment_loss(memory, texts, tags).objects
+    without = alignment_loss(memory, texts, tags, end_is_candidate=False).objects
+    assert published is not None and without is not None
+    assert sorted(published[0].tolist()) == [1, 2] and sorted(without[0].tolist()) == [-1, 1]
+    assert sorted(published[1].tolist()) == sorted(without[1].tolist()) == [-1, 2]

@@ -101,6 +101,9 @@ def test_from_nothing_words_outweigh_what_blocks_add_to_them() -> None:
             "objective.vtc_epochs: 2 leaves no epoch",
         ),
         ({"objective": {"name": "fusion", "losses": ["vtc"], "vtc_epochs": 1}}, "leaves no loss afterwards"),
+        ({"objective": {"name": "fusion", "losses": ["vtc"], "align_weight": 2.0}}, "align_weight: has no effect"),
+        ({"objective": {"name": "fusion", "losses": ["mlm"], "end_is_candidate": False}}, "end_is_candidate: has no"),
+        ({"objective": {"name": "fusion", "align_weight": 0.0}}, "align_weight: 0.0 is not above 0"),
         ({"objective": {"name": "fusion", "losses": ["mlm", "align"]}}, "scripts.tag_captions"),
         (
             {"data": {"root": "/data", "manifest": "a.jsonl", "tags": "t", "clean_captions": False, "objects": "o"}},
