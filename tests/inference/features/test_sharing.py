@@ -19,6 +19,7 @@ from inference.features.sharing import JOB
 from inference.features.sources import clips_of
 from scripts.extract_features.__main__ import main
 from tests.inference.features.engine_runs import POISON, Runs, add_poison, failures_of, features_of, kill, trained
+from tests.videos import grey_steps, write_video
 
 NUM_VIDEOS = 13
 SHARED = ("--engine", "shared", "--stale-after", "1.5")
@@ -142,9 +143,8 @@ def test_features_that_vanish_are_missed(
     features_of(tmp_path / "out")
 
 
-@pytest.mark.parametrize("engine", [(), SHARED], ids=["local", "shared"])
 def test_parquet_holds_the_same_rows_and_is_kept_up_to_date(
-    root: Path, checkpoint: Path, tmp_path: Path, engine: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    root: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parquet, "ROWS_A_FILE", 4)
     monkeypatch.setattr(parquet, "ROWS_AT_ONCE", 3)
@@ -159,15 +159,15 @@ def test_parquet_holds_the_same_rows_and_is_kept_up_to_date(
     )
     for number in range(4):
         shutil.copy(root / "videos" / f"{number}.mp4", videos)
-    assert extract(tmp_path / "clips.jsonl", checkpoint, out, "--parquet", *engine) == (0 if engine else 1)
+    assert extract(tmp_path / "clips.jsonl", checkpoint, out, "--parquet") == 1
     assert_parquet_is_right(out, rows=8, files=2)
 
     # Another run keeps it up to date, asked or not.
     shutil.copy(root / "videos" / "4.mp4", videos)
-    assert extract(tmp_path / "clips.jsonl", checkpoint, out, *engine) == 0
+    assert extract(tmp_path / "clips.jsonl", checkpoint, out, *SHARED) == 0
     assert_parquet_is_right(out, rows=10, files=3)
     shutil.rmtree(out / "parquet")
-    assert extract(tmp_path / "clips.jsonl", checkpoint, out, "--parquet", *engine) == 0
+    assert extract(tmp_path / "clips.jsonl", checkpoint, out, "--parquet") == 0
     assert_parquet_is_right(out, rows=10, files=3)
 
 
@@ -190,3 +190,17 @@ def test_parquet_without_pyarrow_is_one_line_before_anything_is_encoded(
     assert extract(root / "videos", checkpoint, tmp_path / "out", "--parquet") == 2
     assert "--parquet: needs pyarrow (" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_windows_are_the_same_in_batches_of_any_size_and_on_several_hosts(checkpoint: Path, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    for name, frames in (("a", 31), ("b", 8), ("c", 24)):
+        write_video(videos / f"{name}.mp4", grey_steps(frames, step=7))
+    windows = ("--window", 1, "--stride", 0.5)
+    assert extract(videos, checkpoint, tmp_path / "alone", *windows) == 0
+    expected = features_of(tmp_path / "alone")
+    assert expected["features/index.jsonl"].count(b"\n") == 3 + 6 + 4
+
+    assert extract(videos, checkpoint, tmp_path / "five", *windows, "--batch-size", 5) == 0
+    assert extract(videos, checkpoint, tmp_path / "shared", *windows, *SHARED, "--batch-size", 3) == 0
+    assert features_of(tmp_path / "five") == features_of(tmp_path / "shared") == expected
