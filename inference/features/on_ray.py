@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 from datasets.loaders import evaluation_loader
 from datasets.progress import FileProgress
 from engine.folder_lock import only_writer
+from engine.hub import SCHEME
 from inference.features.encode import dataset_of, rows_at_once
 from inference.features.extract import (
     ExtractionRequest,
@@ -53,6 +54,7 @@ def run_on_ray(request: ExtractionRequest, address: str | None, actors: int | No
     if request.workers < 1:
         raise ValueError("--workers: 0 reads in the actor itself, which a bad file could end; give 1 or more")
     ray, begun = _import_ray(), time.monotonic()
+    request = _absolute(request)
     clips = requested_clips(request)
 
     with _connected(ray, address, actors or 1):
@@ -82,6 +84,20 @@ def run_on_ray(request: ExtractionRequest, address: str | None, actors: int | No
     return counts_of(folder, request, clips, left, begun)
 
 
+def _absolute(request: ExtractionRequest) -> ExtractionRequest:
+    """The request with absolute paths, since actors may run in another folder."""
+    is_local = not request.checkpoint.startswith(SCHEME)
+    source, videos = request.source, request.videos
+    return replace(
+        request,
+        source=source.absolute() if isinstance(source, Path) else source,
+        videos=videos.absolute() if isinstance(videos, Path) else videos,
+        checkpoint=str(Path(request.checkpoint).absolute()) if is_local else request.checkpoint,
+        out=request.out.absolute(),
+        config=None if request.config is None else request.config.absolute(),
+    )
+
+
 def _import_ray() -> ModuleType:
     try:
         import pandas  # noqa: F401  # Ray Data needs both, and names neither
@@ -104,7 +120,7 @@ def _connected(ray: ModuleType, address: str | None, actors: int) -> Iterator[No
         "logging_level": logging.ERROR,
     }
     if address is None:
-        cpus = actors * torch.get_num_threads() + 1
+        cpus = max(actors * torch.get_num_threads(), os.cpu_count() or 1) + 1
         arguments |= {"num_cpus": cpus, "object_store_memory": STORE_BYTES, "include_dashboard": False}
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong comes as an error, or in a reason
     else:

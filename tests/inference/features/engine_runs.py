@@ -68,9 +68,9 @@ class Runs:
 
     def finish(self, out: Path, *more: object, module: str = HOST) -> int:
         """The exit status of a run that nobody disturbs."""
-        return self.start(out, *more, module=module).wait(300)
+        return self.start(out, *more, module=module).wait(900)
 
-    def until(self, condition: Callable[[], bool], timeout: float = 300.0) -> None:
+    def until(self, condition: Callable[[], bool], timeout: float = 900.0) -> None:
         deadline = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < deadline, self.output()

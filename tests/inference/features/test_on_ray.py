@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from inference.features.engines import Engine
-from inference.features.on_ray import _rows
+from inference.features.extract import ExtractionRequest
+from inference.features.on_ray import _absolute, _rows
 from inference.features.sources import Clip
 from scripts.extract_features.__main__ import main
 from tests.inference.features.engine_runs import (
@@ -46,7 +47,7 @@ def test_actors_give_the_rows_of_one_process(root: Path, checkpoint: Path, tmp_p
     with Runs(videos, checkpoint, tmp_path / "log") as runs:
         on_ray = runs.start(tmp_path / "ray", *ON_RAY, 2, module=COMMAND)
         assert runs.finish(tmp_path / "alone", module=COMMAND) == 1
-        assert on_ray.wait(300) == 1, runs.output()
+        assert on_ray.wait(900) == 1, runs.output()
     assert features_of(tmp_path / "ray") == features_of(tmp_path / "alone")
     found = failures_of(tmp_path / "ray")
     assert found.keys() == set(UNREADABLE) and all(found[name].startswith(POISON[name]) for name in UNREADABLE)
@@ -60,6 +61,17 @@ def test_rows_hold_whole_batches_and_each_clip_once() -> None:
         listed = [json.loads(row["clips"]) for row in rows]
         assert [Clip(**fields) for part in listed for fields in part] == clips
         assert all(len(part) % batch_size == 0 for part in listed[:-1])
+
+
+def test_actors_get_absolute_paths() -> None:
+    request = ExtractionRequest(source=Path("a"), checkpoint="b", out=Path("c"), config=Path("d"), videos=Path("e"))
+    found = _absolute(request)
+    assert [found.source, found.checkpoint, found.out, found.config, found.videos] == [
+        *(Path.cwd() / "a", str(Path.cwd() / "b")),
+        *(Path.cwd() / "c", Path.cwd() / "d", Path.cwd() / "e"),
+    ]
+    at_hub = ExtractionRequest(source=Path("/a"), checkpoint="hf://me/model", out=Path("/c"))
+    assert _absolute(at_hub) == at_hub
 
 
 def test_what_is_missing_is_one_line(
@@ -145,7 +157,7 @@ def test_engines_that_are_killed_at_random_give_the_same_bits(root: Path, checkp
                 kill(hosts[0])
                 hosts[0] = runs.start(shared, *options)
             hosts[turn % 2] = runs.start(shared, *options, **slow)
-        assert [host.wait(300) for host in hosts] == [0, 0], runs.output()
+        assert [host.wait(900) for host in hosts] == [0, 0], runs.output()
 
         # Ray: actors are killed, then the driver, with which all of its processes go; then it is started again.
         driver = runs.start(on_ray, *ON_RAY, 4, module=COMMAND)
@@ -162,7 +174,7 @@ def test_engines_that_are_killed_at_random_give_the_same_bits(root: Path, checkp
         runs.until_parts(on_ray, 1)
         for pid in actors_of(again.pid)[:1]:
             os.kill(pid, signal.SIGKILL)
-        assert again.wait(300) == 1, runs.output()
+        assert again.wait(900) == 1, runs.output()
 
     expected = features_of(undisturbed)
     for out in (alone, shared, on_ray):
