@@ -5,13 +5,18 @@ What is sent, and copies that browsers play, lie in one folder that is the page'
 
 import os
 import secrets
+import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.decode import DecodeError
 from datasets.records import is_image
+from datasets.remote.addresses import is_address
+from datasets.remote.fetch import CachedFile
+from datasets.video.files import at_hand
 from scripts.app.playback import media_type, write_copy
 
 UPLOADS_KEPT, COPIES_KEPT = 8, 32
@@ -23,16 +28,19 @@ UPLOAD = "upload-"
 
 @dataclass(frozen=True)
 class PageVideo:
-    """A video or an image, and what people call it; `key` is its name in addresses."""
+    """A video or an image, and what people call it; `key` is its name in addresses of the page.
+
+    `path` is a text where it is the address of a file elsewhere.
+    """
 
     key: str
-    path: Path
+    path: Path | str
     name: str
 
     @property
     def is_image(self) -> bool:
         """Whether it is a still picture."""
-        return is_image(self.path.name)
+        return is_image(str(self.path))
 
     @property
     def is_upload(self) -> bool:
@@ -73,15 +81,12 @@ class Library:
         failed = failed or {}
 
         # Names are as short as they can be and still differ.
-        folders = [os.path.dirname(path) for path in (*paths, *failed)]
-        above = os.path.commonpath(folders) if folders else ""
-        self.failed = sorted(
-            (os.path.relpath(path, above), reason.replace(path, os.path.relpath(path, above)))
-            for path, reason in failed.items()
-        )
+        names = _short_names([*paths, *failed])
+        self.failed = sorted((names[path], reason.replace(path, names[path])) for path, reason in failed.items())
 
         self._of_index = [
-            PageVideo(f"index-{number}", Path(path), os.path.relpath(path, above)) for number, path in enumerate(paths)
+            PageVideo(f"index-{number}", path if is_address(path) else Path(path), names[path])
+            for number, path in enumerate(paths)
         ]
         self._key_of = {path: video.key for path, video in zip(paths, self._of_index, strict=True)}
         self._uploads: OrderedDict[str, PageVideo] = OrderedDict()
@@ -122,7 +127,7 @@ class Library:
         self._uploads[video.key] = video
         while len(self._uploads) > UPLOADS_KEPT:
             key, oldest = self._uploads.popitem(last=False)
-            oldest.path.unlink(missing_ok=True)
+            Path(oldest.path).unlink(missing_ok=True)
             self._drop_copy(key)
 
     def playable(self, video: PageVideo) -> Playable:
@@ -145,14 +150,37 @@ class Library:
         return video.key in self._playable
 
     def _as_it_is_or_copied(self, video: PageVideo) -> Playable:
-        kind = media_type(video.path)
-        if kind is not None:
-            return Playable(video.path, kind, is_copy=False)
         copy = self.folder / f"{video.key}.copy.mp4"
-        write_copy(video.path, copy, self._check)
-        return Playable(copy, "video/mp4", is_copy=True)
+        if isinstance(video.path, Path):
+            kind = media_type(video.path)
+            if kind is not None:
+                return Playable(video.path, kind, is_copy=False)
+            write_copy(video.path, copy, self._check)
+            return Playable(copy, "video/mp4", is_copy=True)
+
+        # The cache may let go what was fetched while somebody watches.
+        try:
+            with at_hand(video.path) as local:
+                assert isinstance(local, CachedFile)
+                kind = media_type(Path(local.path))
+                if kind is None:
+                    write_copy(Path(local.path), copy, self._check)
+                else:
+                    shutil.copyfile(local.path, copy)
+        except DecodeError as error:
+            raise ValueError(f"{video.path}: cannot be read ({error.reason})") from None
+        return Playable(copy, kind or "video/mp4", is_copy=True)
 
     def _drop_copy(self, key: str) -> None:
         found = self._playable.pop(key, None)
         if found is not None and found.is_copy:
             found.path.unlink(missing_ok=True)
+
+
+def _short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Names of paths and addresses: without the folder that is above all of them, if there is one."""
+    folders = {os.path.dirname(path) for path in paths}
+    if len({is_address(path) for path in paths}) != 1:
+        return {path: path for path in paths}
+    above = os.path.commonpath(folders)
+    return {path: os.path.relpath(path, above) for path in paths}

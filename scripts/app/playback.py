@@ -60,7 +60,7 @@ def write_copy(path: Path, target: Path, check: Callable[[], None] = lambda: Non
         raise
 
 
-def still(path: Path, seconds: float) -> bytes:
+def still(path: Path | str, seconds: float) -> bytes:
     """The frame on screen `seconds` after the first, as a small upright JPEG. ValueError if it cannot be read."""
     try:
         if is_still(str(path)):

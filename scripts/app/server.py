@@ -196,11 +196,11 @@ class Page:
     async def upload(self, request: Request) -> Response:
         """Take a video, the body, under the `name` it is to be called by."""
         video = self.library.new_upload(Path(request.query_params.get("name", "")).name)
-        await write_limited(request.stream(), video.path, self.settings.upload_bytes)
+        await write_limited(request.stream(), Path(video.path), self.settings.upload_bytes)
         try:
-            await run_sync(check_upload, video.path)
+            await run_sync(check_upload, Path(video.path))
         except ValueError as error:
-            video.path.unlink()
+            Path(video.path).unlink()
             raise HTTPException(415, f"{video.name}: {error}") from None
         self.library.add_upload(video)
         return JSONResponse(described(video), 201)

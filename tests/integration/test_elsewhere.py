@@ -32,7 +32,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def server(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UnreliableServer]:
     """The same data on a server, as `data/`."""
-    for name, value in (("CACHE_DIR", tmp_path / "cache"), ("TRIES", 3), ("STALL_SECONDS", 0.5)):
+    for name, value in (("CACHE_DIR", tmp_path / "cache"), ("TRIES", 3), ("STALL_SECONDS", 3)):
         monkeypatch.setenv(f"VIDEO_{name}", str(value))
     monkeypatch.setattr(fetch, "FIRST_WAIT", 0.01)
     paths = [local / "captions.jsonl", *sorted((local / "videos").iterdir())]
