@@ -114,7 +114,10 @@ def look_at_all(addresses: Sequence[str]) -> list[State | RemoteError]:
 def _fetch(address: str, part: Range | None, expected: State | None, settings: RemoteSettings) -> tuple[Held, State]:
     """One try: the file of the cache, which holds the bytes of the file's present state."""
     with open_body(address, settings.stall_seconds, part) as body:
-        _check_state(body, part, expected)
+        if expected is not None and body.state != expected:
+            raise RemoteError(
+                "it has changed since it was indexed", passing=False, remedy="start again, which makes the index again"
+            )
         key = _key(address, body.state, part)
         try:
             cache = Cache(settings.cache_dir, settings.cache_bytes, _call_beat)
@@ -136,15 +139,6 @@ def _store(cache: Cache, key: str, body: Body) -> Held:
             new.write(piece)
             _call_beat()
         return new.finish()
-
-
-def _check_state(body: Body, part: Range | None, expected: State | None) -> None:
-    if expected is not None and body.state != expected:
-        raise RemoteError(
-            "it has changed since it was indexed", passing=False, remedy="start again, which makes the index again"
-        )
-    if body.size == 0:
-        raise RemoteError("the file is empty", passing=False, remedy="write it again, or take it out of the list")
 
 
 def _key(address: str, state: State, part: Range | None) -> str:

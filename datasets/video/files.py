@@ -61,6 +61,8 @@ def at_hand(file: str | ShardMember | CachedFile) -> Iterator[LocalFile]:
     if isinstance(file, ShardMember):
         name, part, expected = str(file), Range(file.offset, file.size), State(*file.shard_state)
     with _errors_named(name), fetched(address, part, expected) as cached:
+        if not cached.size:
+            raise DecodeError(name, "the file is empty")
         yield cached._replace(name=name)
 
 

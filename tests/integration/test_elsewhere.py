@@ -12,6 +12,7 @@ import torch
 from datasets.remote import fetch
 from scripts.check_dataset.__main__ import main as check_dataset
 from scripts.extract_features.__main__ import main as extract_features
+from scripts.make_shards import main as make_shards
 from scripts.search import main as search
 from tests.integration.runs import losses_of, results_of, start, train, weights_of, write_config
 from tests.tiny_runs import write_data
@@ -32,7 +33,8 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def server(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UnreliableServer]:
     """The same data on a server, as `data/`."""
-    for name, value in (("CACHE_DIR", tmp_path / "cache"), ("TRIES", 3), ("STALL_SECONDS", 3)):
+    settings = {"CACHE_DIR": tmp_path / "cache", "CACHE_GIB": 1, "TRIES": 3, "STALL_SECONDS": 3}
+    for name, value in settings.items():  # also those that a test's configuration sets, which are then restored
         monkeypatch.setenv(f"VIDEO_{name}", str(value))
     monkeypatch.setattr(fetch, "FIRST_WAIT", 0.01)
     paths = [local / "captions.jsonl", *sorted((local / "videos").iterdir())]
@@ -74,6 +76,24 @@ def test_a_data_root_that_is_an_address(local: Path, server: UnreliableServer, t
     assert_same_run(train(tmp_path, tmp_path / "run", **SECTIONS, data=data), local / "run")
     assert (tmp_path / "own" / "files").is_dir()
     assert results_of(tmp_path / "run")["dataset"] == "data"
+
+
+@pytest.mark.soak
+def test_pre_training_on_shards_elsewhere(local: Path, server: UnreliableServer, tmp_path: Path) -> None:
+    """By ranges, from a shard that a folder of the server holds; the run on shards of this machine is the same."""
+    words = (local / "captions.jsonl", "--media", local / "videos", "--out", tmp_path / "shards", "--workers", 0)
+    assert run_command(make_shards, *words) == 0
+    for path in (tmp_path / "shards").iterdir():
+        if path.is_file():
+            server.files[f"shards/{path.name}"] = path.read_bytes()
+    sources = {"sources": [{"file": "index.json"}]}
+    here = train(tmp_path / "shards", tmp_path / "here", "pretrain", **SECTIONS, data=sources)
+    there_data = {**sources, "root": f"{server.address}/shards"}
+    there = train(tmp_path, tmp_path / "there", "pretrain", **SECTIONS, data=there_data)
+    assert losses_of(there) == losses_of(here) and len(losses_of(here)) > 1
+    found, expected = weights_of(there / "checkpoint_last"), weights_of(here / "checkpoint_last")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert server.asked[next(name for name in server.asked if name.endswith(".tar"))] > VIDEOS
 
 
 def test_a_video_that_cannot_be_had_is_replaced_named_and_ends_nothing(

@@ -13,6 +13,7 @@ from fsspec.config import conf
 from datasets.remote import fetch
 from datasets.remote.fetch import beating, fetched, look_at, look_at_all
 from datasets.remote.streams import Range, RemoteError, State
+from datasets.video.files import DecodeError, at_hand
 from tests import stand_in_hub
 from tests.unreliable_server import UnreliableServer, serving
 
@@ -111,8 +112,9 @@ def test_what_will_not_pass_is_asked_for_once(server: UnreliableServer, fault: s
 
 
 def test_an_empty_file_and_a_server_that_is_not_there(server: UnreliableServer) -> None:
-    with pytest.raises(RemoteError, match=r"the file is empty \(try 1 of 3"):
-        content_of(f"{server.address}/empty.mp4")
+    assert content_of(f"{server.address}/empty.mp4") == b""
+    with pytest.raises(DecodeError, match=r"/empty.mp4: the file is empty"), at_hand(f"{server.address}/empty.mp4"):
+        pass
     with pytest.raises(RemoteError, match=r"ConnectionRefusedError.* \(try 3 of 3\)"):
         content_of("http://127.0.0.1:9/a.mp4")
 
