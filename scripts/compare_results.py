@@ -118,14 +118,18 @@ def compare(folders_a: list[Path], folders_b: list[Path]) -> tuple[dict[str, Dif
     return paired_differences(pairs), notes
 
 
-def main(words: list[str] | None = None) -> int:
-    """Print what the command line asks for; the status to end with."""
+def parse_arguments(words: list[str] | None) -> argparse.Namespace:
+    """Read the command line; None means the process's own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="A and B; with --with, the runs of A alone")
     parser.add_argument("--with", dest="others", nargs="+", type=Path, metavar="RUN", help="the runs of B")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    arguments = parser.parse_args(words)
+    return parser.parse_args(words)
 
+
+def main(words: list[str] | None = None) -> int:
+    """Print what the command line asks for; the status to end with."""
+    arguments = parse_arguments(words)
     try:
         if arguments.others is None and len(arguments.runs) != 2:
             raise ValueError("give two runs, A and B, or several runs on both sides of --with")

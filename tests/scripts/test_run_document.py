@@ -10,7 +10,7 @@ from benchmarks.reducers import __main__ as reducers
 from benchmarks.stoa import alignment
 from configs.load import apply_overrides, load_any
 from configs.schema import CONFIG_CLASSES, TASKS, RunConfig
-from scripts import make_story_videos, search
+from scripts import compare_results, make_story_videos, search
 from scripts.app import __main__ as app
 from scripts.reproduce import __main__ as reproduce
 from tests.integration.runs import ROOT
@@ -20,6 +20,7 @@ CLASSES: dict[str, type[RunConfig]] = {entry.script: entry.config for entry in T
 
 READ_BY = {
     "scripts.app": app.parse_arguments,
+    "scripts.compare_results": compare_results.parse_arguments,
     "scripts.search": search.parse_arguments,
     "scripts.make_story_videos": make_story_videos.parse_arguments,
     "benchmarks.reducers": reducers.parse_arguments,
