@@ -1,7 +1,7 @@
 """Are captions, answers and retrieval better with objects than without? A small STOA-VLP on stories, in several seeds.
 
     python -m benchmarks.stoa.objects --out outputs/stoa_objects
-    python -m benchmarks.stoa.objects --out outputs/stoa_objects --seeds 1 --forms without
+    python -m benchmarks.stoa.objects train.max_epochs=2 --out outputs/short --seeds 1 --forms without
     python -m benchmarks.stoa.objects --out outputs/stoa_objects --report-only
 
 For every seed a model with objects and one without (`model.objects=none data.objects=null`) are pre-trained and
@@ -64,7 +64,7 @@ def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--train", type=at_least(2), default=StorySet.train, help="stories to train on (%(default)s)")
     parser.add_argument("--test", type=at_least(2), default=StorySet.test, help="held-out stories (%(default)s)")
     parser.add_argument("--report-only", action="store_true", help="write the report of what is there, run nothing")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of all runs")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of all runs, before the options")
     return parser.parse_intermixed_args(words)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.reducers import __main__ as reducers
-from benchmarks.stoa import alignment
+from benchmarks.stoa import alignment, objects
 from configs.load import apply_overrides, load_any
 from configs.schema import CONFIG_CLASSES, TASKS, RunConfig
 from scripts import compare_results, make_story_videos, search
@@ -25,6 +25,7 @@ READ_BY = {
     "scripts.make_story_videos": make_story_videos.parse_arguments,
     "benchmarks.reducers": reducers.parse_arguments,
     "benchmarks.stoa.alignment": alignment.parse_arguments,
+    "benchmarks.stoa.objects": objects.parse_arguments,
 }
 """What reads the command line of these; a wrong one ends the test."""
 
