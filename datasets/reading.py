@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch.utils.data import get_worker_info
 
+from datasets.remote.fetch import beating
+
 LONGEST_PATH = 8192
 """Bytes; a path on Linux has at most 4096."""
 TELL_SECONDS = 1.0
@@ -55,6 +57,16 @@ class Watched(Protocol):
 
     def again(self) -> None:
         """The file is still being fetched, and comes."""
+
+
+@contextmanager
+def told_of(line: Watched | None, path: str) -> Iterator[None]:
+    """Tell `line`, if there is one, which file is read in the block, and that it gets on while it is fetched."""
+    if line is None:
+        yield
+        return
+    with line.reading(path), beating(line.again):
+        yield
 
 
 class Board:

@@ -1,7 +1,6 @@
 """Records as samples: read, sample, clean up, augment; a file that cannot be read is remembered and replaced."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
 from typing import Any, Literal
@@ -15,8 +14,7 @@ from datasets.clip_cache import ClipCache, check_cacheable
 from datasets.clip_reader import ClipReader, Frames, NewGenerator
 from datasets.framing import Framing
 from datasets.pairs import PairTable
-from datasets.reading import Watched
-from datasets.remote.fetch import beating
+from datasets.reading import Watched, told_of
 from datasets.samples import Clip, Failure, Sample
 
 MAX_TRIES = 100
@@ -145,7 +143,7 @@ class VideoTextDataset(Dataset):
             return
 
         try:
-            with self._reading(path):
+            with told_of(self._line, path):
                 parts = [self._part(video, epoch=0, draw=video) for video in videos]
                 found = self._reader.parts(file, parts, self._rng_of_pixels(0, videos[0]), self._beat)
         except decode.DecodeError:
@@ -269,7 +267,7 @@ class VideoTextDataset(Dataset):
             raise decode.DecodeError(path, known_reason)
 
         try:
-            with self._reading(path):
+            with told_of(self._line, path):
                 pixels, times = self._pixels(video, epoch, draw)
         except decode.DecodeError as error:
             # Other frames of the file may be readable. Where frames are random, the result must not depend on which
@@ -288,15 +286,6 @@ class VideoTextDataset(Dataset):
 
         extras = {name: extra(self.table, video, times) for name, extra in self.extras.items()}
         return Clip(pixels, times, extras)
-
-    @contextmanager
-    def _reading(self, path: str) -> Iterator[None]:
-        """Report which file is being read, and that it gets on while it is fetched."""
-        if self._line is None:
-            yield
-            return
-        with self._line.reading(path), beating(self._line.again):
-            yield
 
     def _pixels(self, video: int, epoch: int, draw: int) -> tuple[Tensor, Tensor]:
         """Pixels (T, 3, size, size) and times (T,) of a clip, augmented in training."""
