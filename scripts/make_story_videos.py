@@ -4,7 +4,8 @@
 
 A video is a few scenes of coloured shapes that move, grow, spin or blink; its paragraph has one sentence a scene. With
 `--kind glimpses` scenes are still and of different lengths, and in each a small coloured shape is seen for a moment
-among grey ones. Some stories come in pairs of the same scenes in different orders. OUT then holds
+among grey ones; with `--kind flashes` it is smaller, and seen for one to three frames only, while the camera pans and
+the light changes. Some stories come in pairs of the same scenes in different orders. OUT then holds
 
     videos/train_00000.mp4 ...              the videos
     train.jsonl  test.jsonl                 {"video", "caption"}, one line a video

@@ -1,6 +1,7 @@
 """Schedules that cost what is asked for: the nearest that one knob of the reducer can reach."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
@@ -50,6 +51,7 @@ class Matched:
         return (
             *attention,
             f"video.num_frames={self.video.num_frames}",
+            f"video.image_size={self.video.image_size}",
             *(f"aggregation.{name}={_written(getattr(self.aggregation, name))}" for name in ("reducer", *names)),
         )
 
@@ -72,10 +74,16 @@ def match(reducer: Reducer, model: ModelConfig, video: VideoConfig, gmacs: float
     if knob in ("nothing", "given"):
         return priced(name, model, video, given)
 
+    sizes = smaller_frames(model, video) if knob == "image_size" else []
+
     @cache
     def at(amount: int) -> Matched:
         if knob == "num_frames":
             return priced(name, model, replace(video, num_frames=video.num_frames - amount), given)
+        if knob == "image_size":
+            if amount >= len(sizes):
+                raise ValueError(f"video.image_size: there is no smaller one than {sizes[-1].image_size}")
+            return priced(name, model, sizes[amount], given)
         if knob == "keep":
             return priced(name, model, video, replace(given, keep=round(1 - amount / KEEP_STEPS, 3)))
         assert knob is None or knob in AXES
@@ -83,6 +91,20 @@ def match(reducer: Reducer, model: ModelConfig, video: VideoConfig, gmacs: float
 
     at(0)  # a reducer that the encoder cannot do is refused here
     return nearest(at, gmacs)
+
+
+def smaller_frames(model: ModelConfig, video: VideoConfig) -> list[VideoConfig]:
+    """The same video with frames of every size that the encoder takes, largest first, itself among them."""
+    found = []
+    for size in range(video.image_size, 0, -1):
+        # A crop keeps its share of the frame.
+        crops = video.augment is True or video.fit == "crop"
+        resize = max(size, round(video.resize * size / video.image_size)) if crops else video.resize
+        smaller = replace(video, image_size=size, resize=resize)
+        with suppress(ValueError):
+            model.check(smaller, AggregationConfig())
+            found.append(smaller)
+    return found
 
 
 def with_attention(model: ModelConfig, attention: Attention | None) -> ModelConfig:

@@ -19,7 +19,7 @@ from datasets.stories.story_set import StorySet
 Task = Literal["retrieval", "vqa"]
 Stage = Literal["off_the_shelf", "fine_tuned"]
 Attention = Literal["divided", "joint"]
-Knob = Literal["nothing", "num_frames", "frames", "patches", "both", "tokens", "keep", "given"]
+Knob = Literal["nothing", "num_frames", "image_size", "frames", "patches", "both", "tokens", "keep", "given"]
 TASKS: tuple[Task, ...] = get_args(Task)
 STAGES: tuple[Stage, ...] = get_args(Stage)
 CONFIG_CLASSES: dict[str, type[RunConfig]] = {
@@ -37,7 +37,7 @@ AXES: dict[Knob, tuple[Axis, ...]] = {
     "tokens": ("tokens",),
 }
 """The axes that a reducer shortens to cost the target, for the knobs that turn numbers a block."""
-OF_NO_REDUCER: tuple[Knob, ...] = ("nothing", "num_frames")
+OF_NO_REDUCER: tuple[Knob, ...] = ("nothing", "num_frames", "image_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +45,10 @@ class Reducer:
     """One row of the comparison.
 
     `matched_by` is the knob that is turned until the reducer costs the target: how many frames are read (`num_frames`),
-    the share of all tokens that is kept at the end (`keep`), or how many frames, patches, both or joint tokens leave a
-    block; by default, what leaves is what the reducer can shorten on this encoder. `aggregation` says all else. With
-    `blocks`, tokens leave in the first blocks alone. Two knobs do not look at the target: `nothing` takes nothing away,
-    and `given` takes the schedule in `aggregation` as it is.
+    how large they are (`image_size`), the share of all tokens that is kept at the end (`keep`), or how many frames,
+    patches, both or joint tokens leave a block; by default, what leaves is what the reducer can shorten here.
+    `aggregation` says all else. With `blocks`, tokens leave in the first blocks alone. Two knobs do not look at the
+    target: `nothing` takes nothing away, and `given` takes the schedule in `aggregation` as it is.
 
     `frames` are read, by default as many as the recipes say. `attention` is for an encoder that has the choice, by
     default the recipes'. Reducers of one attention and number of frames are a group, which has one that takes nothing

@@ -31,19 +31,20 @@ def _render_scene(glimpse: Glimpse, size: int, rng: np.random.Generator) -> NDAr
     for _ in range(DISTRACTORS):
         x, y, drift_x, drift_y = rng.uniform(-1, 1, size=4) * (0.8, 0.8, DRIFT, DRIFT)
         radius = rng.uniform(*GREY_RADIUS)
-        cover = _cover(str(rng.choice(SHAPES)), x_PQ - x - drift_x * progress, y_PQ - y - drift_y * progress, radius)
+        moved_x, moved_y = x_PQ - x - drift_x * progress, y_PQ - y - drift_y * progress
+        cover = shape_cover(str(rng.choice(SHAPES)), moved_x, moved_y, radius)
         frames += cover[..., None] * (rng.uniform(*GREYS) - frames)
 
     # The coloured shape stands still, and only some frames show it.
     x, y = rng.uniform(RADIUS - 1, 1 - RADIUS, size=2)
-    cover = _cover(glimpse.shape, x_PQ - x, y_PQ - y, RADIUS)[..., None]
+    cover = shape_cover(glimpse.shape, x_PQ - x, y_PQ - y, RADIUS)[..., None]
     seen = slice(glimpse.begin, glimpse.begin + glimpse.seen)
     frames[seen] += cover * (np.array(RGB[glimpse.colour]) - frames[seen])
 
     return np.rint(np.clip(frames, 0, 255)).astype(np.uint8)
 
 
-def _cover(shape: str, x: Array, y: Array, radius: float) -> Array:
+def shape_cover(shape: str, x: Array, y: Array, radius: float) -> Array:
     """Returns how much of each pixel a shape of that radius about 0 covers, (..., P, Q) in [0, 1]."""
     pixel = 2 / x.shape[-1]
     return np.clip(0.5 - distance_outside(shape, x / radius, y / radius) * radius / pixel, 0, 1)

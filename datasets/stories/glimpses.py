@@ -15,6 +15,8 @@ from datasets.stories.stories import BACKGROUNDS, COLOURS, SHAPES
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 SHORTEST, LONGEST = 2, 12
 """The number of frames that show the coloured shape."""
+FLASH = (1, 3)
+"""The same of a flash: less than a model sees that looks at every fourth frame."""
 SHORTEST_SCENE = 8
 DISTRACTORS = 1
 
@@ -39,8 +41,13 @@ class Glimpse:
 LongStory = tuple[Glimpse, ...]
 
 
-def draw_long_story(rng: np.random.Generator, num_scenes: int, num_frames: int) -> LongStory:
-    """Draws scenes of different lengths, `num_frames` together, whose coloured shapes differ in colour."""
+def draw_long_story(
+    rng: np.random.Generator, num_scenes: int, num_frames: int, seen_frames: tuple[int, int] = (SHORTEST, LONGEST)
+) -> LongStory:
+    """Draws scenes of different lengths, `num_frames` together, whose coloured shapes differ in colour.
+
+    `seen_frames` are the fewest and the most frames that show a shape.
+    """
     colours = rng.permutation(COLOURS)[:num_scenes]
 
     # Every scene gets the shortest length; random cuts divide the remaining frames between them.
@@ -50,7 +57,8 @@ def draw_long_story(rng: np.random.Generator, num_scenes: int, num_frames: int) 
 
     story = []
     for colour, length in zip(colours.tolist(), lengths.tolist(), strict=True):
-        seen = int(rng.integers(SHORTEST, min(LONGEST, length) + 1))
+        fewest, most = seen_frames
+        seen = int(rng.integers(fewest, min(most, length) + 1))
         begin = int(rng.integers(length - seen + 1))
         shape, background = str(rng.choice(SHAPES)), str(rng.choice(BACKGROUNDS))
         story.append(Glimpse(colour, shape, background, length, begin, seen))

@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from datasets.encode import write_video
 from datasets.stories.finished import is_finished, make_whole
+from datasets.stories.flash_pictures import render_flashes
 from datasets.stories.glimpse_pictures import render_long
-from datasets.stories.glimpses import SHORTEST_SCENE, LongStory, draw_long_story, long_paragraph, long_questions
+from datasets.stories.glimpses import FLASH, SHORTEST_SCENE, LongStory, draw_long_story, long_paragraph, long_questions
 from datasets.stories.pictures import render
 from datasets.stories.sentences import Question, paragraph, questions
 from datasets.stories.speech import SceneRow, TimedWords, long_scene_rows, long_speech, scene_rows, speech
@@ -27,7 +28,8 @@ from datasets.stories.stories import COLOURS, Story, draw_partnered, draw_story,
 VERSION = 2
 RECORD = "story_set.json"
 
-Kind = Literal["actions", "glimpses"]
+Kind = Literal["actions", "glimpses", "flashes"]
+LONG_KINDS: tuple[Kind, ...] = ("glimpses", "flashes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +58,10 @@ class StorySet:
             raise ValueError(f"--pairs {self.pairs}: must be a share from 0 to 1")
         if self.scenes == 1 and self.pairs > 0:
             raise ValueError("--pairs: a story of one scene has no other order; add --pairs 0 or more --scenes")
-        if self.kind == "glimpses" and not 2 <= self.scenes <= len(COLOURS):
-            raise ValueError(f"--scenes {self.scenes}: glimpses take 2 to {len(COLOURS)}, each of another colour")
-        if self.kind == "glimpses" and self.frames_per_scene < SHORTEST_SCENE:
-            raise ValueError(f"--frames-per-scene {self.frames_per_scene}: glimpses take {SHORTEST_SCENE} or more")
+        if self.kind in LONG_KINDS and not 2 <= self.scenes <= len(COLOURS):
+            raise ValueError(f"--scenes {self.scenes}: {self.kind} take 2 to {len(COLOURS)}, each of another colour")
+        if self.kind in LONG_KINDS and self.frames_per_scene < SHORTEST_SCENE:
+            raise ValueError(f"--frames-per-scene {self.frames_per_scene}: {self.kind} take {SHORTEST_SCENE} or more")
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,14 @@ WORLDS = {
         lambda made, name, story: long_scene_rows(name, story, made.fps),
         lambda story, rng: long_questions(story),
         lambda made, story, rng: render_long(story, made.size, rng),
+    ),
+    "flashes": World(
+        lambda made, rng: draw_long_story(rng, made.scenes, made.scenes * made.frames_per_scene, FLASH),
+        long_paragraph,
+        lambda made, story: long_speech(story, made.fps),
+        lambda made, name, story: long_scene_rows(name, story, made.fps),
+        lambda story, rng: long_questions(story),
+        lambda made, story, rng: render_flashes(story, made.size, rng),
     ),
 }
 

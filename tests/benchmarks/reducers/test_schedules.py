@@ -16,7 +16,7 @@ from models.systems import count
 
 MODEL, VIDEO = TestaConfig(depth=2, width=192, heads=3), VideoConfig(num_frames=12, image_size=48)
 """12 frames of 9 patches: few schedules to count."""
-LIMITS = {"num_frames": 12, "frames": 3, "patches": 3, "tokens": 36}
+LIMITS = {"num_frames": 12, "image_size": 3, "frames": 3, "patches": 3, "tokens": 36}
 """How many can leave in each of two blocks: half of what is left, one frame being protected."""
 
 
@@ -29,6 +29,10 @@ def costs_of_all(reducer: Reducer) -> dict[int, float]:
             if amount == VIDEO.num_frames:
                 continue
             video = replace(VIDEO, num_frames=VIDEO.num_frames - amount)
+        elif reducer.matched_by == "image_size":
+            if amount == 3:  # of patches of 16 pixels
+                continue
+            video = replace(VIDEO, image_size=48 - 16 * amount)
         elif reducer.matched_by == "both":
             patches = min(range(4), key=lambda left: (abs(9 * (12 - 2 * amount) - 12 * (9 - 2 * left)), left))
             aggregation = replace(aggregation, frames_per_block=amount, patches_per_block=patches)
@@ -41,6 +45,8 @@ def costs_of_all(reducer: Reducer) -> dict[int, float]:
 def amount_of(matched: Matched, matched_by: str) -> int:
     if matched_by == "num_frames":
         return VIDEO.num_frames - matched.video.num_frames
+    if matched_by == "image_size":
+        return (VIDEO.image_size - matched.video.image_size) // 16
     axis = "frames" if matched_by == "both" else matched_by
     amount = getattr(matched.aggregation, f"{axis}_per_block")
     assert isinstance(amount, int)
@@ -51,6 +57,7 @@ def amount_of(matched: Matched, matched_by: str) -> int:
     "reducer",
     [
         Reducer(name="fewer", matched_by="num_frames"),
+        Reducer(name="smaller", matched_by="image_size"),
         Reducer(name="both", matched_by="both", aggregation=AggregationConfig(reducer="geometry")),
         Reducer(name="frames", matched_by="frames", aggregation=AggregationConfig(reducer="prune")),
         Reducer(name="patches", matched_by="patches", aggregation=AggregationConfig(reducer="importance")),
