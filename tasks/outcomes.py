@@ -77,9 +77,13 @@ def retrieval_outcomes(
         records: the videos (V).
     """
     clips, videos = [clip_name(record, root) for record in records], [video_name(record, root) for record in records]
-    first_video = truth.members[truth.starts[:-1]].tolist()
-    texts = unique_names([f"{clips[video]}: {text}" for video, text in zip(first_video, captions, strict=True)])
-    items = {"t2v": (texts, [videos[video] for video in first_video]), "v2t": (unique_names(clips), videos)}
+    texts, videos_of_texts = [], []
+    for caption, first, end in zip(captions, truth.starts[:-1], truth.starts[1:], strict=True):
+        # A text without a video, such as a class that none shows, is drawn by itself.
+        video = None if first == end else int(truth.members[first])
+        texts.append(caption if video is None else f"{clips[video]}: {caption}")
+        videos_of_texts.append(f"text: {caption}" if video is None else videos[video])
+    items = {"t2v": (unique_names(texts), videos_of_texts), "v2t": (unique_names(clips), videos)}
 
     sets = {}
     for direction, (names, clusters) in items.items():

@@ -25,7 +25,6 @@ from engine.checkpoint_rotation import LAST
 from engine.command_line import exit_status
 from engine.folder_lock import only_writer
 from engine.logging import start_logging
-from scripts import make_story_videos
 from scripts.parts.arguments import at_least
 from scripts.parts.commands import run_command
 
@@ -129,13 +128,13 @@ def run_printed(words: tuple[str, ...]) -> None:
     run_command(words)
 
 
-def finished_runs(out: Path, options: argparse.Namespace) -> dict[str, dict[int, dict[str, Run]]]:
+def finished_runs(out: Path, overrides: Sequence[str]) -> dict[str, dict[int, dict[str, Run]]]:
     """All tasks that are done, by form, seed and name, whichever process ran them."""
     found: dict[str, dict[int, dict[str, Run]]] = {form: {} for form in FORMS}
     for form in FORMS:
         for folder in sorted(out.glob("seed*")):
             seed = int(folder.name.removeprefix("seed"))
-            runs = runs_of(out, seed, form, list(TASKS), options.overrides)
+            runs = runs_of(out, seed, form, list(TASKS), overrides)
             found[form][seed] = {name: run for name, run in runs.items() if run.is_done}
     return found
 
@@ -147,18 +146,18 @@ def main(words: Sequence[str] | None = None) -> int:
     with exit_status():
         start_logging()
         if not options.report_only:
-            common = ["--objects", 6, "--workers", 1]
-            stories = [out / "stories", "--train", options.train, "--test", options.test, *common]
-            scenes = [out / "scenes", "--scenes", 1, "--pairs", 0, "--train", 2 * options.train, *common]
+            common = ("--objects", 6, "--workers", 1)
+            stories = (out / "stories", "--train", options.train, "--test", options.test)
+            scenes = (out / "scenes", "--scenes", 1, "--pairs", 0, "--train", 2 * options.train)
             with only_writer(out, wait=True):
-                for words in (scenes, stories):
-                    make_story_videos.main([str(word) for word in words])
+                for made in (scenes, stories):
+                    run_printed(("-m", "scripts.make_story_videos", *map(str, (*made, *common))))
             for seed in options.seeds:
                 for form in options.forms:
                     with only_writer(out / f"seed{seed}" / form):
                         run_all(list(runs_of(out, seed, form, options.tasks, options.overrides).values()), run_printed)
 
-        finished = finished_runs(out, options)
+        finished = finished_runs(out, options.overrides)
         found = report(finished)
         lines = table(found)
         seconds = sum(run.seconds for seeds in finished.values() for runs in seeds.values() for run in runs.values())

@@ -169,7 +169,8 @@ def _rank_statistics(template: str, ranks_N: NDArray, weights_RN: NDArray, outco
     """What `recalls` computes from ranks, for weighted ranks."""
     within_NK = np.stack([ranks_N == 1 if most == 1 else ranks_N < most + 1 for most in RECALLS], axis=1)
     total_R = weights_RN.sum(axis=1)
-    shares_RK = 100 * (weights_RN @ within_NK) / total_R[:, None]
+    with np.errstate(invalid="ignore"):  # a replicate may hold no item of a small set
+        shares_RK = 100 * (weights_RN @ within_NK) / total_R[:, None]
     found = {f"r{most}": shares_RK[:, place] for place, most in enumerate(RECALLS)}
 
     found["median_rank"] = _weighted_median(ranks_N, weights_RN)
@@ -187,14 +188,18 @@ def _weighted_mean(values_N: NDArray, weights_RN: NDArray) -> NDArray:
 
 
 def _weighted_median(values_N: NDArray, weights_RN: NDArray) -> NDArray:
-    """The median (R,) of values repeated by their weights; of an even count, the mean of the middle two."""
+    """The median (R,) of values repeated by their weights; of an even count, the mean of the middle two.
+
+    NaN where all weights are 0.
+    """
     order = np.argsort(values_N, kind="stable")
     up_to_RN = weights_RN[:, order].cumsum(axis=1)
     total_R = up_to_RN[:, -1]
 
     # The value at a position is the first whose cumulative weight exceeds it.
     middle = [(up_to_RN <= position[:, None]).sum(axis=1) for position in ((total_R - 1) // 2, total_R // 2)]
-    return values_N[order][np.stack(middle)].mean(axis=0)
+    places_2R = np.minimum(np.stack(middle), len(values_N) - 1)
+    return np.where(total_R > 0, values_N[order][places_2R].mean(axis=0), np.nan)
 
 
 STATISTICS: dict[str, Callable[[str, NDArray, NDArray, Outcomes], Replicated]] = {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.stoa.objects import FORMS, PRETRAINING, TASKS, finished_runs, parse_arguments, report, runs_of, table
+from benchmarks.stoa.objects import FORMS, PRETRAINING, TASKS, finished_runs, report, runs_of, table
 from engine.checkpoint_folder import write_json
 
 
@@ -30,7 +30,7 @@ def test_the_table_has_means_spread_and_the_difference_of_each_seed(tmp_path: Pa
         found = {"t2v_r1": value, "t2v_r10": 90.0, "v2t_r1": 0.0, "t2v_r1_cosine": 1.0}
         write_json_in(run.folder, "results.json", {"metrics": found})
         write_json_in(run.folder, "done.json", {"words": list(run.words), "seconds": 1.0})
-    found = report(finished_runs(tmp_path, parse_arguments(["--out", str(tmp_path)])))
+    found = report(finished_runs(tmp_path, []))
     assert found["text to video: R@1"] == {"with": {0: 40.0, 2: 50.0}, "without": {0: 42.5, 2: 45.5}}
     (row,) = [line for line in table(found) if line.startswith("| text to video: R@1 |")]
     assert row == "| text to video: R@1 | 45 (40 .. 50) | 44 (42.5 .. 45.5) | -2.5, +4.5 |"
@@ -41,7 +41,7 @@ def test_runs_with_other_settings_are_refused(tmp_path: Path) -> None:
     run = runs_of(tmp_path, 0, "with", ["vqa"], [])["vqa"]
     write_json_in(run.folder, "done.json", {"words": ["other"], "seconds": 1.0})
     with pytest.raises(ValueError, match="holds a run with other settings"):
-        finished_runs(tmp_path, parse_arguments(["--out", str(tmp_path)]))
+        finished_runs(tmp_path, [])
 
 
 def write_json_in(folder: Path, name: str, content: object) -> None:

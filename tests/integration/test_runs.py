@@ -121,6 +121,7 @@ def test_evaluating_a_checkpoint_gives_trainings_numbers(
     assert results["checkpoint"] == checkpoint
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "missing_videos.jsonl",
+        "outcomes.json",
         "results.json",
         "results_history.jsonl",
     ]

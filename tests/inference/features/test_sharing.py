@@ -69,7 +69,7 @@ def test_neighbours_change_no_bit(root: Path, model: TrainedModel, rows: int) ->
 def test_two_hosts_one_of_which_dies(root: Path, checkpoint: Path, tmp_path: Path) -> None:
     videos = shutil.copytree(root / "videos", tmp_path / "videos")
     add_poison(videos, *POISON)
-    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    alone, shared = tmp_path / "alone", tmp_path / "by_claims"
     with Runs(videos, checkpoint, tmp_path / "log") as runs:
         reference = runs.start(alone)
         dying, other = (runs.start(shared, *SHARED, seconds_a_clip=0.1) for _ in range(2))
@@ -202,5 +202,5 @@ def test_windows_are_the_same_in_batches_of_any_size_and_on_several_hosts(checkp
     assert expected["features/index.jsonl"].count(b"\n") == 3 + 6 + 4
 
     assert extract(videos, checkpoint, tmp_path / "five", *windows, "--batch-size", 5) == 0
-    assert extract(videos, checkpoint, tmp_path / "shared", *windows, *SHARED, "--batch-size", 3) == 0
-    assert features_of(tmp_path / "five") == features_of(tmp_path / "shared") == expected
+    assert extract(videos, checkpoint, tmp_path / "by_claims", *windows, *SHARED, "--batch-size", 3) == 0
+    assert features_of(tmp_path / "five") == features_of(tmp_path / "by_claims") == expected

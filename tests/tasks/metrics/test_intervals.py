@@ -77,6 +77,19 @@ def test_items_that_do_not_count_are_left_out() -> None:
     assert 0 <= low < 200 / 3 < high <= 100
 
 
+def test_replicates_without_an_item_of_a_set_are_left_out() -> None:
+    """Of ten videos one alone has a text: a third of the replicates do not draw it."""
+    videos = [f"video {number}" for number in range(10)]
+    sets = {
+        "t2v": Outcomes("ranks", ["text"], videos[:1], {"t2v_{}": np.array([3.0])}),
+        "v2t": Outcomes("ranks", videos, videos, {"v2t_{}": np.arange(1.0, 11.0)}),
+    }
+    found = metric_intervals(sets)
+    assert found["t2v_median_rank"] == [3, 3] and found["t2v_r1"] == [0, 0] and found["t2v_r5"] == [100, 100]
+    low, high = found["v2t_mean_rank"]
+    assert low < 5.5 < high
+
+
 def test_a_result_does_not_differ_from_itself() -> None:
     sets = answers(np.arange(30) % 3 == 0)
     found = paired_differences([(sets, sets)])["accuracy"]
