@@ -20,7 +20,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from datasets.stories.needle_set import NeedleSet, make, option
+from datasets.stories.finished import option
+from datasets.stories.needle_set import NeedleSet, make
 from scripts.parts.arguments import at_least
 
 HELP = {

@@ -32,8 +32,9 @@ from typing import get_args
 
 from datasets.annotations.manifest import caption_row
 from datasets.stories.boxes import write_boxes
+from datasets.stories.finished import option
 from datasets.stories.sentences import WORD_TAGS
-from datasets.stories.story_set import Kind, StorySet, jobs_of, make, option
+from datasets.stories.story_set import Kind, StorySet, jobs_of, make
 from datasets.tags import save_tags, token_codes
 from models.parts.clip.tokenizer import make_clip_tokenizer
 from scripts.parts.arguments import at_least

@@ -1,10 +1,16 @@
 """A folder of made videos that is there as a whole or not at all, with a record of what determined it."""
 
 import json
+import multiprocessing
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Job = TypeVar("Job")
+JOBS_AT_ONCE = 8
+"""Videos that a worker process is given at a time."""
 
 
 def make_whole(out: Path, record_name: str, wanted: Mapping[str, Any], write: Callable[[Path], None]) -> bool:
@@ -51,3 +57,23 @@ def is_finished(
 
 def _kind(record_name: str) -> str:
     return record_name.removesuffix(".json").replace("_", " ")
+
+
+def made_by(make_video: Callable[[Job], None], jobs: Sequence[Job], workers: int) -> Iterator[None]:
+    """Make all videos, in so many processes; yields after each of them."""
+    if workers == 1:
+        yield from map(make_video, jobs)
+        return
+    # Spawned, not forked: the caller may have threads.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(make_video, jobs, chunksize=JOBS_AT_ONCE)
+
+
+def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a JSONL file of annotations."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def option(name: str) -> str:
+    """The command-line option of an argument of a set."""
+    return "--" + name.replace("_", "-")

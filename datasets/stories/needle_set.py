@@ -1,9 +1,5 @@
 """A set of needles: hours to search, minutes to learn from, and what is seen when; fully determined by a seed."""
 
-import json
-import multiprocessing
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.encode import write_video
-from datasets.stories.finished import make_whole
+from datasets.stories.finished import made_by, make_whole, option, write_jsonl
 from datasets.stories.needle_pictures import render_timeline
 from datasets.stories.needles import BRIEF, LONG, Drift, Scene, Timeline, draw_hours, draw_minutes, view_of
 
@@ -80,7 +76,7 @@ def make(out: Path, needle_set: NeedleSet, workers: int) -> bool:
         jobs = write_annotations(folder, needle_set)
         for part in ("hours", "minutes"):
             (folder / "videos" / part).mkdir(parents=True)
-        for _ in tqdm(_run(jobs, workers), total=len(jobs), desc="needle videos", unit="video"):
+        for _ in tqdm(made_by(make_video, jobs, workers), total=len(jobs), desc="needle videos", unit="video"):
             pass
 
     return make_whole(out, RECORD, {"version": VERSION, **asdict(needle_set)}, write)
@@ -99,8 +95,8 @@ def write_annotations(folder: Path, made: NeedleSet) -> list[VideoJob]:
         needles += [_row(name, scene, scene.start, scene.end) for scene in hour.needles]
         scenes += [_row(name, scene, scene.start, scene.end) for scene in hour.scenes]
         jobs.append(VideoJob(folder / "videos" / name, hour.scenes, (made.seed, 0, index), made.size))
-    _write_jsonl(folder / NEEDLES, needles)
-    _write_jsonl(folder / "scenes.jsonl", scenes)
+    write_jsonl(folder / NEEDLES, needles)
+    write_jsonl(folder / "scenes.jsonl", scenes)
 
     # A clip for each event, with the drifts around it, and one for every fourth drift, which is no event.
     rows: dict[str, list[dict[str, Any]]] = {"test": [], "train": []}
@@ -112,7 +108,7 @@ def write_annotations(folder: Path, made: NeedleSet) -> list[VideoJob]:
             rows["test" if index < made.test else "train"].append(_row(name, scene, start, end))
         jobs.append(VideoJob(folder / "videos" / name, minute, (made.seed, 1, index), made.size))
     for split, own in rows.items():
-        _write_jsonl(folder / f"{split}.jsonl", own)
+        write_jsonl(folder / f"{split}.jsonl", own)
     return jobs
 
 
@@ -122,23 +118,5 @@ def make_video(job: VideoJob) -> None:
     write_video(job.path, frames, fps=1)
 
 
-def option(name: str) -> str:
-    """The command-line option of an argument of a set."""
-    return "--" + name.replace("_", "-")
-
-
-def _run(jobs: list[VideoJob], workers: int) -> Iterator[None]:
-    if workers == 1:
-        yield from map(make_video, jobs)
-        return
-    # Spawned, not forked: the caller may have threads.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(make_video, jobs, chunksize=4)
-
-
 def _row(video: str, scene: Scene, start: int, end: int) -> dict[str, Any]:
     return {"video": video, "caption": f"{scene.sight}.", "start": start, "end": end}
-
-
-def _write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -1,10 +1,7 @@
 """A story set: annotations and videos of many stories, fully determined by a few arguments and a seed."""
 
-import json
-import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from datasets.encode import write_video
-from datasets.stories.finished import is_finished, make_whole
+from datasets.stories.finished import is_finished, made_by, make_whole, option, write_jsonl
 from datasets.stories.flash_pictures import render_flashes
 from datasets.stories.glimpse_pictures import render_long
 from datasets.stories.glimpses import FLASH, SHORTEST_SCENE, LongStory, draw_long_story, long_paragraph, long_questions
@@ -127,7 +124,7 @@ def make(out: Path, story_set: StorySet, workers: int) -> bool:
     def write(folder: Path) -> None:
         (folder / "videos").mkdir()
         jobs = write_annotations(folder, story_set)
-        for _ in tqdm(_run(jobs, workers), total=len(jobs), desc="story videos", unit="video"):
+        for _ in tqdm(made_by(make_video, jobs, workers), total=len(jobs), desc="story videos", unit="video"):
             pass
 
     return make_whole(out, RECORD, wanted, write)
@@ -152,18 +149,18 @@ def write_annotations(folder: Path, story_set: StorySet) -> list[VideoJob]:
             for _, question, answer in world.questions(story, rng)
         ]
 
-        _write_jsonl(folder / f"{split}.jsonl", captions)
-        _write_jsonl(folder / f"{split}_qa.jsonl", answers)
+        write_jsonl(folder / f"{split}.jsonl", captions)
+        write_jsonl(folder / f"{split}_qa.jsonl", answers)
         duration = story_set.scenes * story_set.frames_per_scene / story_set.fps
         spoken = [
             {"video": name, "words": world.speech(story_set, story), "duration": duration}
             for name, story in zip(names, stories, strict=True)
         ]
-        _write_jsonl(folder / f"{split}_speech.jsonl", spoken)
+        write_jsonl(folder / f"{split}_speech.jsonl", spoken)
         scenes = [
             row for name, story in zip(names, stories, strict=True) for row in world.scenes(story_set, name, story)
         ]
-        _write_jsonl(folder / f"{split}_scenes.jsonl", scenes)
+        write_jsonl(folder / f"{split}_scenes.jsonl", scenes)
         jobs += [
             VideoJob(folder / "videos" / name, story, (story_set.seed, split_index, index), story_set)
             for index, (name, story) in enumerate(zip(names, stories, strict=True))
@@ -173,7 +170,7 @@ def write_annotations(folder: Path, story_set: StorySet) -> list[VideoJob]:
             paired = num_paired(story_set.test, story_set.pairs)
             # Partners are neighbours: 0 and 1, 2 and 3, ...
             pairs = [{**captions[i], "reordered": captions[i ^ 1]["caption"]} for i in range(paired)]
-            _write_jsonl(folder / "order_pairs.jsonl", pairs)
+            write_jsonl(folder / "order_pairs.jsonl", pairs)
     return jobs
 
 
@@ -204,21 +201,3 @@ def draw(job: VideoJob) -> NDArray[np.uint8]:
     """Returns the pixels of a video before encoding: (frames, size, size, 3), RGB."""
     rng = np.random.default_rng(job.rng_key)
     return WORLDS[job.story_set.kind].render(job.story_set, job.story, rng)
-
-
-def _run(jobs: list[VideoJob], workers: int) -> Iterator[None]:
-    if workers == 1:
-        yield from map(make_video, jobs)
-        return
-    # Spawned, not forked: the caller may have threads.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(make_video, jobs, chunksize=8)
-
-
-def _write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def option(name: str) -> str:
-    """The command-line option of an argument of a story set."""
-    return "--" + name.replace("_", "-")
