@@ -15,7 +15,6 @@ shows. The same command resumes.
 import argparse
 import os
 import platform
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -38,7 +37,7 @@ from engine.folder_lock import only_writer
 from engine.logging import start_logging
 from inference.api import load_model
 from scripts.parts.arguments import at_least
-from scripts.parts.commands import run_command
+from scripts.parts.commands import run_printed
 
 RESULTS = "needles.json"
 EMBEDDING, TOKENS = "the embedding of a pass", "windows of its tokens"
@@ -113,12 +112,6 @@ class Seed:
         return found
 
 
-def run_printed(words: tuple[str, ...]) -> None:
-    """Print one of the project's commands and run it; ValueError if it fails."""
-    print(f"\n$ {shlex.join(('python', *words))}", flush=True)
-    run_command(words)
-
-
 def report(out: Path, made: NeedleSet) -> list[str]:
     """Write the results of all seeds so far, and return the table of their means with the lowest and highest."""
     found = {path.parent.name: read_json(path) for path in sorted(out.glob(f"seed*/{RESULTS}"))}
@@ -177,6 +170,7 @@ def main(arguments: list[str] | None = None) -> None:
             tuple(options.overrides),
             options.workers,
         )
+
         for number in options.seeds:
             seed = Seed(request, number)
             with only_writer(seed.folder):

@@ -16,7 +16,6 @@ reducer, on a machine that does nothing else, and adds that; --plot-only writes 
 """
 
 import argparse
-import shlex
 import sys
 import time
 from dataclasses import asdict
@@ -34,7 +33,7 @@ from engine.command_line import exit_status
 from engine.folder_lock import only_writer
 from engine.logging import start_logging
 from scripts.parts.arguments import at_least
-from scripts.parts.commands import run_command
+from scripts.parts.commands import run_printed
 
 MEASURED, REPORT, TABLE = "measured.json", "comparison.json", "comparison.md"
 
@@ -124,12 +123,6 @@ class ReducerComparison:
                 if all(run.is_done for run in runs):
                     finished[task].append(seed)
         return finished, done
-
-
-def run_printed(words: tuple[str, ...]) -> None:
-    """Print one of the project's commands and run it; ValueError if it fails."""
-    print(f"\n$ {shlex.join(('python', *words))}", flush=True)
-    run_command(words)
 
 
 def asked_seeds(comparison: Comparison, asked: list[int] | None) -> list[int]:

@@ -11,7 +11,6 @@ stories and the runs.
 """
 
 import argparse
-import shlex
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from engine.command_line import exit_status
 from engine.folder_lock import only_writer
 from engine.logging import start_logging
 from scripts.parts.arguments import at_least
-from scripts.parts.commands import run_command
+from scripts.parts.commands import run_printed
 
 FORMS: dict[str, tuple[str, ...]] = {"with": (), "without": ("model.objects=none", "data.objects=null")}
 """Settings of the models that are compared."""
@@ -120,12 +119,6 @@ def described(values: list[float]) -> str:
     if not values:
         return ""
     return f"{statistics.mean(values):.3g} ({min(values):.3g} .. {max(values):.3g})"
-
-
-def run_printed(words: tuple[str, ...]) -> None:
-    """Print one of the project's commands and run it; ValueError if it fails."""
-    print(f"\n$ {shlex.join(('python', *words))}", flush=True)
-    run_command(words)
 
 
 def finished_runs(out: Path, overrides: Sequence[str]) -> dict[str, dict[int, dict[str, Run]]]:

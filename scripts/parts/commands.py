@@ -1,6 +1,7 @@
 """Run the project's commands from its root."""
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,3 +21,9 @@ def run_command(words: tuple[str, ...], variables: Mapping[str, str] | None = No
     status = run_child((sys.executable, *words), environment, cwd=ROOT)
     if status:
         raise ValueError(f"{' '.join(words[:6])} ...: ended with status {status}; its output is above")
+
+
+def run_printed(words: tuple[str, ...]) -> None:
+    """Print one of the project's commands and run it; ValueError if it fails."""
+    print(f"\n$ {shlex.join(('python', *words))}", flush=True)
+    run_command(words)

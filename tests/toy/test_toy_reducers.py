@@ -53,7 +53,7 @@ def test_its_reducers_are_compared(comparison: Path, tmp_path: Path, monkeypatch
     def run_command(words: tuple[str, ...]) -> None:
         assert start(words[0].removesuffix(".py"), *words[1:]) == 0, words
 
-    monkeypatch.setattr(compare_reducers, "run_command", run_command)
+    monkeypatch.setattr("scripts.parts.commands.run_command", run_command)
     out = tmp_path / "out"
     compare_reducers.main(["--config", str(comparison), "--out", str(out)])
 

@@ -38,7 +38,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         if start(words[0].removesuffix(".py"), *words[1:]):
             raise ValueError(f"{words[0]}: failed")
 
-    monkeypatch.setattr(compare_reducers, "run_command", run_command)
+    monkeypatch.setattr("scripts.parts.commands.run_command", run_command)
     monkeypatch.chdir(ROOT)
     return given
 
