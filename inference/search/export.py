@@ -22,6 +22,7 @@ from inference.search.index import VideoIndex
 
 ROWS_AT_ONCE = 2**14
 LANCE_WRITER = Path(__file__).with_name("lance_writer.py")
+RUN_WRITER = "import runpy, sys; runpy.run_path(sys.argv[1])['main'](*sys.argv[2:])"
 
 
 def export(index: VideoIndex, target: Path) -> int:
@@ -103,7 +104,8 @@ def _write_lance(index: VideoIndex, target: Path) -> None:
     try:
         write_parquet(index, parquet)
         # -I: the process imports nothing from here.
-        command = [sys.executable, "-I", str(LANCE_WRITER), str(parquet), str(target.parent), target.stem]
+        words = map(str, (LANCE_WRITER, parquet, target.parent, target.stem))
+        command = [sys.executable, "-I", "-c", RUN_WRITER, *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     finally:
         parquet.unlink(missing_ok=True)

@@ -1,10 +1,9 @@
-"""Write a Parquet file to a LanceDB table: `python -I lance_writer.py FILE.parquet FOLDER TABLE`, a process of its own.
+"""Write a Parquet file to a LanceDB table, in a process of its own that `inference/search/export.py` starts.
 
-It imports nothing of ours, see `inference/search/export.py`.
+It imports nothing of ours: LanceDB takes any module called `datasets` for a library of that name.
 """
 
 import importlib
-import sys
 
 
 def main(parquet: str, folder: str, table: str) -> None:
@@ -13,7 +12,3 @@ def main(parquet: str, folder: str, table: str) -> None:
     file = importlib.import_module("pyarrow.parquet").ParquetFile(parquet)
     rows = pyarrow.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches())
     lancedb.connect(folder).create_table(table, rows)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

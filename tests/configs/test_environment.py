@@ -14,8 +14,6 @@ MAIN = re.compile(r'^if __name__ == "__main__":', re.MULTILINE)
 MODULES = [path for path in ROOT.rglob("*.py") if not {"tests", ".venv"} & {*path.relative_to(ROOT).parts}]
 ENTRY_POINTS = sorted(path for path in MODULES if MAIN.search(path.read_text()) or path.name == "__main__.py")
 ENTRY_POINTS += [ROOT / "tests" / "parity" / "check.py"]
-# Started by the export alone, in a process that has nothing of ours.
-ENTRY_POINTS.remove(ROOT / "inference" / "search" / "lance_writer.py")
 
 
 def words_to_run(path: Path) -> list[str]:
