@@ -63,17 +63,17 @@ class Row:
 
     processes: int
     local_s: float | None
-    shared_s: float
+    hosts_s: float
     decoding_s: float
     encoding_s: float
     limit_s: float
-    shared_cpu_s: float
+    hosts_cpu_s: float
     decoding_cpu_s: float
     encoding_cpu_s: float
     video_hours_an_hour: float
-    decoding_over_shared: float
-    limit_over_shared: float
-    work_over_shared_cpu: float
+    decoding_over_hosts: float
+    limit_over_hosts: float
+    work_over_hosts_cpu: float
 
 
 class Crew:
@@ -153,7 +153,7 @@ def measure(request: Request) -> list[Row]:
         times: dict[tuple[int, str], list[tuple[float, float]]] = {}
         for turn in range(request.rounds + 1):
             for size, crew in crews.items():
-                for work in ("shared", "decoding", "encoding", *(("local",) if size == 1 else ())):
+                for work in ("hosts", "decoding", "encoding", *(("local",) if size == 1 else ())):
                     passed = crew.time(work, root / "out")
                     if turn:  # the first one warms up
                         times.setdefault((size, work), []).append(passed)
@@ -167,27 +167,26 @@ def measure(request: Request) -> list[Row]:
 
 def row_of(size: int, medians: dict[tuple[int, str], float], hours: float) -> Row:
     """The medians of one number of processes, and the limit."""
-    decoding, encoding, shared = (medians[size, work] for work in ("decoding", "encoding", "shared"))
-    shared_cpu, decoding_cpu, encoding_cpu = (
-        medians[size, f"{work}_cpu"] for work in ("shared", "decoding", "encoding")
-    )
+    decoding, encoding, hosts = (medians[size, work] for work in ("decoding", "encoding", "hosts"))
+    hosts_cpu, decoding_cpu, encoding_cpu = (medians[size, f"{work}_cpu"] for work in ("hosts", "decoding", "encoding"))
+
     # Decoding and encoding alone have used one core a process, as far as there are so many.
     used = min(size, usable_cores())
     limit = max(decoding, encoding, (decoding + encoding) * used / usable_cores())
     return Row(
         processes=size,
         local_s=medians.get((size, "local")),
-        shared_s=shared,
+        hosts_s=hosts,
         decoding_s=decoding,
         encoding_s=encoding,
         limit_s=limit,
-        shared_cpu_s=shared_cpu,
+        hosts_cpu_s=hosts_cpu,
         decoding_cpu_s=decoding_cpu,
         encoding_cpu_s=encoding_cpu,
-        video_hours_an_hour=hours / shared * 3600,
-        decoding_over_shared=decoding / shared,
-        limit_over_shared=limit / shared,
-        work_over_shared_cpu=(decoding_cpu + encoding_cpu) / shared_cpu,
+        video_hours_an_hour=hours / hosts * 3600,
+        decoding_over_hosts=decoding / hosts,
+        limit_over_hosts=limit / hosts,
+        work_over_hosts_cpu=(decoding_cpu + encoding_cpu) / hosts_cpu,
     )
 
 
@@ -231,11 +230,11 @@ def main() -> None:
 def in_words(row: Row) -> str:
     """A row for people to read."""
     lines = [
-        f"{row.processes} processes: {row.shared_s:.2f} s, {row.video_hours_an_hour:,.0f} video-hours an hour",
-        f"bare decoding {row.decoding_s:.2f} s, {row.decoding_over_shared:.2f} of it; encoding {row.encoding_s:.2f} s",
-        f"limit {row.limit_s:.2f} s, {row.limit_over_shared:.2f} of it",
-        f"seconds of the processors: {row.shared_cpu_s:.2f}; decoding {row.decoding_cpu_s:.2f} and encoding "
-        f"{row.encoding_cpu_s:.2f} are {row.work_over_shared_cpu:.2f} of them",
+        f"{row.processes} processes: {row.hosts_s:.2f} s, {row.video_hours_an_hour:,.0f} video-hours an hour",
+        f"bare decoding {row.decoding_s:.2f} s, {row.decoding_over_hosts:.2f} of it; encoding {row.encoding_s:.2f} s",
+        f"limit {row.limit_s:.2f} s, {row.limit_over_hosts:.2f} of it",
+        f"seconds of the processors: {row.hosts_cpu_s:.2f}; decoding {row.decoding_cpu_s:.2f} and encoding "
+        f"{row.encoding_cpu_s:.2f} are {row.work_over_hosts_cpu:.2f} of them",
     ]
     if row.local_s is not None:
         lines.append(f"with --engine local {row.local_s:.2f} s")

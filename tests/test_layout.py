@@ -230,7 +230,7 @@ def test_files_stay_short(path: Path) -> None:
 def test_no_file_names_the_folder_of_real_data(path: Path) -> None:
     """Tests find it by REAL_DATA and users name their own."""
     folder = "sha" + "red"
-    assert re.findall(rf"\.\./{folder}\b|/{folder}/|/ *[\"']{folder}[\"']", path.read_text(encoding="utf-8")) == []
+    assert re.findall(rf"\.\./{folder}\b|/{folder}/|[\"']{folder}[\"']", path.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name_of)

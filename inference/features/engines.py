@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 
 from inference.features.extract import ExtractionRequest, run
 
-EngineName = Literal["local", "shared", "ray"]
+EngineName = Literal["local", "hosts", "ray"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 STALE_AFTER = 60.0
 
@@ -15,9 +15,9 @@ class Engine:
     """Who does the work.
 
     Attributes:
-        name: `local` is this process, and those that torchrun started with it; `shared` any processes that are given
+        name: `local` is this process, and those that torchrun started with it; `hosts` any processes that are given
             the same command; `ray` actors of Ray.
-        stale_after: of `shared`: seconds without a sign of life after which a process is dead.
+        stale_after: of `hosts`: seconds without a sign of life after which a process is dead.
         address: of `ray`: of a running cluster; None starts one on this machine.
         actors: of `ray`: how many; None for one a GPU, or one where there is none.
     """
@@ -28,7 +28,7 @@ class Engine:
     actors: int | None = None
 
     def __post_init__(self) -> None:
-        if self.name != "shared" and self.stale_after != STALE_AFTER:
+        if self.name != "hosts" and self.stale_after != STALE_AFTER:
             raise ValueError(f"--stale-after: has no effect on --engine {self.name}; leave it out")
         if self.name != "ray" and (self.address is not None or self.actors is not None):
             raise ValueError(f"--address and --actors: have no effect on --engine {self.name}; leave them out")
@@ -38,7 +38,7 @@ def run_on(engine: Engine, request: ExtractionRequest) -> dict[str, Any]:
     """Extract the requested features on an engine and return the counts."""
     if engine.name == "local":
         return run(request)
-    if engine.name == "shared":
+    if engine.name == "hosts":
         from inference.features.sharing import run_shared
 
         return run_shared(request, engine.stale_after)

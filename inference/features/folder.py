@@ -93,7 +93,7 @@ class FeatureFolder:
         """ValueError if processes share the work, or have left it half done."""
         if (self.out / JOB).exists():
             raise ValueError(
-                f"{self.out}: is being filled by several processes; give --engine shared to join them or to end what "
+                f"{self.out}: is being filled by several processes; give --engine hosts to join them or to end what "
                 f"they began, or remove {self.out / JOB} if none is at work any more"
             )
 

@@ -35,7 +35,7 @@ from inference.features.folder import FeatureFolder
 from inference.features.sources import Clip
 
 ROOT = Path(__file__).resolve().parents[2]
-REMEDY = "run `pip install ray pandas pyarrow`, or take --engine shared, which needs nothing"
+REMEDY = "run `pip install ray pandas pyarrow`, or take --engine hosts, which needs nothing"
 BATCHES_AT_ONCE, ROWS_AN_ACTOR, MOST_ROWS = 8, 4, 4096
 """Batches in a row of the table at most, rows for each actor at least, and rows of the table at most."""
 MOST_ATTEMPTS = 10

@@ -12,7 +12,7 @@ window; `start` and `end` of a line say which. Another checkpoint, setting or so
 Exit status: 0 if every video is encoded, 1 if some failed (0 too of several processes, as torchrun would take 1 for the
 end of one), 2 if the command itself is wrong.
 
-Past one machine: --engine shared lets any number of processes, on any hosts, give the same command with the same OUT,
+Past one machine: --engine hosts lets any number of processes, on any hosts, give the same command with the same OUT,
 and share the work; one that dies leaves nothing undone. --engine ray has actors of Ray Data do it, on the cluster at
 --address or on this machine. All engines give the same rows, to the bit (docs/SCALE.md).
 """
@@ -64,7 +64,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         type=positive,
         default=STALE_AFTER,
         metavar="SECONDS",
-        help="--engine shared: a process without a sign of life for so long is dead (%(default)g)",
+        help="--engine hosts: a process without a sign of life for so long is dead (%(default)g)",
     )
     parser.add_argument("--address", help="--engine ray: of a running cluster; by default Ray starts on this machine")
     parser.add_argument("--actors", type=at_least(1), help="--engine ray: how many; by default one a GPU")
@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
         if is_main():
             print(json.dumps(counts) if options.json else summary(counts))
         # A launcher would take 1 for a process that died, and end or restart the others.
-        alone = world_size() == 1 and engine.name != "shared"
+        alone = world_size() == 1 and engine.name != "hosts"
         stop_distributed()
 
     raise SystemExit(1 if counts["failed"] and alone else 0)

@@ -92,7 +92,7 @@ def test_what_is_missing_is_one_line(
     ("settings", "said"),
     [
         ({"name": "local", "stale_after": 5.0}, "--stale-after: has no effect on --engine local"),
-        ({"name": "shared", "actors": 2}, "--address and --actors: have no effect on --engine shared"),
+        ({"name": "hosts", "actors": 2}, "--address and --actors: have no effect on --engine hosts"),
         ({"name": "local", "address": "auto"}, "--address and --actors: have no effect on --engine local"),
     ],
 )
@@ -135,7 +135,7 @@ def test_engines_that_are_killed_at_random_give_the_same_bits(root: Path, checkp
     for number in range(300):
         shutil.copy(root / "videos" / f"{number % 13}.mp4", videos / f"{number:04d}.mp4")
     add_poison(videos, *UNREADABLE)
-    undisturbed, alone, shared, on_ray = (tmp_path / name for name in ("undisturbed", "alone", "shared", "ray"))
+    undisturbed, alone, shared, on_ray = (tmp_path / name for name in ("undisturbed", "alone", "hosts", "ray"))
     slow = {"seconds_a_clip": 0.03}
     with Runs(videos, checkpoint, tmp_path / "log") as runs:
         assert runs.finish(undisturbed, module=COMMAND) == 1
@@ -148,7 +148,7 @@ def test_engines_that_are_killed_at_random_give_the_same_bits(root: Path, checkp
         assert runs.finish(alone) == 1
 
         # Two hosts: now one is killed and started again, now the other, and at last both while nobody else is there.
-        options = ("--engine", "shared", "--stale-after", "3")
+        options = ("--engine", "hosts", "--stale-after", "3")
         hosts = [runs.start(shared, *options, **slow) for _ in range(2)]
         for turn in range(6):
             runs.until_parts(shared, rng.randint(1, 6))

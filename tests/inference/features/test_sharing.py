@@ -22,7 +22,7 @@ from tests.inference.features.engine_runs import POISON, Runs, add_poison, failu
 from tests.videos import grey_steps, write_video
 
 NUM_VIDEOS = 13
-SHARED = ("--engine", "shared", "--stale-after", "1.5")
+SHARED = ("--engine", "hosts", "--stale-after", "1.5")
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_one_process_goes_on_with_what_hosts_began_and_the_other_way_round(
     # Who does not share keeps away while others do.
     (out / JOB).mkdir()
     assert extract(videos, checkpoint, out) == 2
-    assert "give --engine shared to join them" in capsys.readouterr().err
+    assert "give --engine hosts to join them" in capsys.readouterr().err
 
 
 def test_errors_are_one_line_and_leave_no_job(
@@ -135,7 +135,7 @@ def test_features_that_vanish_are_missed(
 ) -> None:
     places = FeatureFolder.places
     monkeypatch.setattr(FeatureFolder, "places", lambda folder: dict(list(places(folder).items())[1:]))
-    assert extract(root / "videos", checkpoint, tmp_path / "out", "--engine", "shared", "--stale-after", "0.5") == 2
+    assert extract(root / "videos", checkpoint, tmp_path / "out", "--engine", "hosts", "--stale-after", "0.5") == 2
     assert "were written, and are gone; give the same command again" in capsys.readouterr().err
     monkeypatch.undo()
     assert (tmp_path / "out" / PARTS).is_dir()
