@@ -132,6 +132,7 @@ def measure_exact(request: Request) -> dict[str, Any]:
         first = timed(exact.search, vectors, texts[:1], MOST)
         cached = [timed(exact.search, vectors, text[None], MOST) for text in texts[: request.timed]]
         candidates = candidates_of(vectors, texts[0])
+
     float32 = Vectors(vectors.stored, known_norm=vectors.norm)
     exact.search(float32, texts[:1], MOST)
     whole = [timed(exact.search, float32, text[None], MOST) for text in texts[:3]]

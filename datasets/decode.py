@@ -316,6 +316,7 @@ def _list_by_decoding(source: Source, doubt: str, beat: Callable[[], None], quie
             f"{source.name}: is decoded to its end to find its frames ({doubt}), once in each process; "
             "scripts.preprocess_videos makes files that need not be",
         )
+
     try:
         with opened(source) as (container, stream):
             return by_decoding(container, stream, doubt, beat)

@@ -92,6 +92,7 @@ def shard_states(path: Path, shards: Sequence[str]) -> list[tuple[int, int]]:
     """The size of each shard that a file names, and a number that changes with it; ValueError if one is not there."""
     elsewhere = [shard for shard in shards if is_address(shard)]
     found = dict(zip(elsewhere, look_at_all(elsewhere), strict=True))
+
     states = []
     for shard in shards:
         state = found.get(shard)

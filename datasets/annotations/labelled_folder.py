@@ -71,6 +71,7 @@ def _of_folders(root: Folder) -> list[dict[str, str]]:
             {"place": str(root), "file": f"{label}/{name}", "label": label, "group": "", "split": ""}
             for label, name in sorted(named)
         ]
+
     if not root.is_dir():
         raise ValueError(f"{root}: there is no such folder")
     return [

@@ -76,6 +76,7 @@ def _split(address: str) -> _Parts:
         except ValueError:
             return _Parts(f"{scheme}://", "", [])
         host, path, query = parts.netloc.rpartition("@")[2], parts.path, parts.query
+
     parameters = [(name, value) for name, value in parse_qsl(query, True) if not SIGNING.fullmatch(name)]
     return _Parts(f"{scheme}://{host}", path, parameters)
 
