@@ -80,9 +80,11 @@ def held_schedule(schedule: Sequence[int | float], tokens: int, protected: int) 
     return tuple(held)
 
 
-def check_capacity(schedule: Sequence[int | float], tokens: int, protected: int, name: str, unit: str) -> None:
+def check_capacity(
+    schedule: Sequence[int | float], tokens: int, protected: int, name: str, unit: str, first_block: int = 0
+) -> None:
     """Raise a `ValueError` if a block of `schedule` takes more than may leave an axis of `tokens` there."""
-    for block, amount in enumerate(schedule):
+    for block, amount in enumerate(schedule, start=first_block):
         most = capacity(tokens, protected)
         wanted = amount if isinstance(amount, int) else int(tokens * amount)
         if wanted > most:
