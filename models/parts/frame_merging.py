@@ -5,7 +5,7 @@ are apart and never merge, so joining groups is a view: no token moves, and orig
 Shapes: B clips, G groups of frames, C class tokens of a group, N patches of a group, D width, K what is compared.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -73,7 +73,7 @@ class Groups(NamedTuple):
         origins = None if self.origins is None else follow(self.origins, plan, num_patches, 1)
         if steps is not None:
             assert origins is not None
-            axis = "space" if self.cls.shape[2] == 1 else "joint"
+            axis: Literal["space", "joint"] = "space" if self.cls.shape[2] == 1 else "joint"
             steps.append(AggregationStep(axis, compared_BGNK.detach(), plan, origins))
         return Groups(self.cls, patches, size, origins)
 
