@@ -22,6 +22,10 @@ the light changes. Some stories come in pairs of the same scenes in different or
     stories.tags                            for `data.tags`, as `scripts.tag_captions` makes it; of any vocabulary
                                             learned from these captions in which each word is one token
 
+`--scene-objects 2` adds both for the scenes, each a clip of its own with boxes on 2 of its frames:
+
+    scenes.objects  scenes.tags             for the videos and captions of train_scenes.jsonl and test_scenes.jsonl
+
 The seed fixes all files to the byte, on one machine with one version of the encoder.
 """
 
@@ -68,6 +72,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="share of the videos of each split whose scenes another one shows in another order (%(default)s)",
     )
     parser.add_argument("--objects", type=at_least(0), default=0, metavar="FRAMES", help="of a clip, to write boxes of")
+    parser.add_argument("--scene-objects", type=at_least(0), default=0, metavar="FRAMES", help="the same of a scene")
     parser.add_argument("--objects-per-frame", type=at_least(1), default=3, help="the most boxes (%(default)s)")
     parser.add_argument("--workers", type=at_least(1), default=2, help="processes (%(default)s)")
 
@@ -78,27 +83,31 @@ def main(arguments: list[str] | None = None) -> None:
     """Makes the story set that the command line asks for; a bad argument ends it with one line and status 2."""
     options = vars(parse_arguments(arguments))
     out, workers = options.pop("out"), options.pop("workers")
-    num_frames, per_frame = options.pop("objects"), options.pop("objects_per_frame")
+    of_videos, of_scenes = options.pop("objects"), options.pop("scene_objects")
+    per_frame = options.pop("objects_per_frame")
     try:
         story_set = StorySet(**options)
         made = make(out, story_set, workers)
-        if num_frames:
-            made |= write_boxes(out / "stories.objects", jobs_of(out, story_set), num_frames, per_frame)
-            write_tags(out)
+        jobs = jobs_of(out, story_set) if of_videos or of_scenes else []
+        if of_videos:
+            made |= write_boxes(out / "stories.objects", jobs, of_videos, per_frame)
+            write_tags(out / "stories.tags", [out / "train.jsonl", out / "test.jsonl"])
+        if of_scenes:
+            made |= write_boxes(out / "scenes.objects", jobs, of_scenes, per_frame, of_scenes=True)
+            write_tags(out / "scenes.tags", [out / "train_scenes.jsonl", out / "test_scenes.jsonl"])
     except (ValueError, OSError) as error:
         print(f"make_story_videos: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     print(f"story set {'written' if made else 'already complete, nothing to do'}: {out}")
 
 
-def write_tags(out: Path) -> None:
-    """Writes which tokens of the captions of both splits are nouns and verbs, where there is no such file yet."""
-    path = out / "stories.tags"
+def write_tags(path: Path, manifests: list[Path]) -> None:
+    """Writes which tokens of the captions of manifests are nouns and verbs, where there is no such file yet."""
     if path.is_file():
         return
     captions = []
-    for split in ("train", "test"):
-        with (out / f"{split}.jsonl").open("rb") as file:
+    for manifest in manifests:
+        with manifest.open("rb") as file:
             captions += [caption for line in file for caption in caption_row(line)["caption"]]
 
     tokenizer = make_clip_tokenizer(captions, LARGE_VOCABULARY)

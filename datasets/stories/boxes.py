@@ -9,17 +9,20 @@ from pathlib import Path
 import numpy as np
 
 from datasets.objects.detections import ClipBoxes, Detection, choose_boxes
-from datasets.objects.store import ObjectSettings, ObjectStore, StoreWriter
+from datasets.objects.store import ObjectSettings, ObjectStore, StoreWriter, clip_name
 from datasets.sampling import uniform
 from datasets.stories.pictures import Array, scene_covers
+from datasets.stories.speech import scene_rows
 from datasets.stories.stories import COLOURS, SHAPES, Story
 from datasets.stories.story_set import StorySet, VideoJob
 
 CLASSES = {f"{colour} {shape}": number for number, (colour, shape) in enumerate(product(COLOURS, SHAPES), 1)}
 
 
-def write_boxes(path: Path, jobs: list[VideoJob], num_frames: int, per_frame: int) -> bool:
+def write_boxes(path: Path, jobs: list[VideoJob], num_frames: int, per_frame: int, *, of_scenes: bool = False) -> bool:
     """Write the boxes of all videos of a set on `num_frames` of their frames; False if `path` has them already.
+
+    `of_scenes` writes them for each scene as a clip of its own, on `num_frames` of the scene's frames.
 
     ValueError if it is a file of other frames, or if the stories are of another kind than `actions`.
     """
@@ -31,9 +34,14 @@ def write_boxes(path: Path, jobs: list[VideoJob], num_frames: int, per_frame: in
         ObjectStore(path).check(num_frames=num_frames, objects_per_frame=per_frame, image_size=made.size)
         return False
 
-    writer = StoreWriter(path, [job.path.name for job in jobs], settings)
-    for row in writer.pending():
-        writer.put(row, boxes_of(jobs[row], num_frames, per_frame), made.size)
+    # The clips of a video, a whole number of them, stand in rows one after the other.
+    clips_of = scene_boxes_of if of_scenes else video_boxes_of
+    names = [name for job in jobs for name in (scene_names(job) if of_scenes else [job.path.name])]
+    writer = StoreWriter(path, names, settings)
+    per_video = len(names) // len(jobs)
+    for video in dict.fromkeys(row // per_video for row in writer.pending()):
+        for number, boxes in enumerate(clips_of(jobs[video], num_frames, per_frame)):
+            writer.put(video * per_video + number, boxes, made.size)
     writer.finish()
     return True
 
@@ -51,16 +59,34 @@ def settings_of(made: StorySet, num_frames: int, per_frame: int) -> ObjectSettin
     )
 
 
-def boxes_of(job: VideoJob, num_frames: int, per_frame: int) -> ClipBoxes:
-    """The boxes of one video."""
-    made, story = job.story_set, job.story
-    rng = np.random.default_rng(job.rng_key)
-    frames = _all_frames(story, made, rng)  # type: ignore[arg-type]
-    chosen = uniform(num_frames, len(frames), rng)
+def video_boxes_of(job: VideoJob, num_frames: int, per_frame: int) -> list[ClipBoxes]:
+    """The boxes of one video, as a list of one clip."""
+    return [_of_clip(_all_frames(job), num_frames, per_frame)]
+
+
+def scene_boxes_of(job: VideoJob, num_frames: int, per_frame: int) -> list[ClipBoxes]:
+    """The boxes of each scene of a video."""
+    frames, per_scene = _all_frames(job), job.story_set.frames_per_scene
+    starts = range(0, len(frames), per_scene)
+    return [_of_clip(frames[start : start + per_scene], num_frames, per_frame) for start in starts]
+
+
+def scene_names(job: VideoJob) -> list[str]:
+    """What the file calls the scenes of a video: by their times, as lists of scenes have them."""
+    made = job.story_set
+    rows = scene_rows(job.path.name, job.story, made.frames_per_scene / made.fps)  # type: ignore[arg-type]
+    return [clip_name(row["video"], row["start"], row["end"]) for row in rows]
+
+
+def _of_clip(frames: list[list[Detection]], num_frames: int, per_frame: int) -> ClipBoxes:
+    chosen = uniform(num_frames, len(frames), np.random.default_rng(0))
     return choose_boxes([frames[index] for index in chosen.tolist()], per_frame)
 
 
-def _all_frames(story: Story, made: StorySet, rng: np.random.Generator) -> list[list[Detection]]:
+def _all_frames(job: VideoJob) -> list[list[Detection]]:
+    """What is seen on each frame of a video."""
+    made, rng = job.story_set, np.random.default_rng(job.rng_key)
+    story: Story = job.story  # type: ignore[assignment]
     frames: list[list[Detection]] = []
     for scene in story:
         _, covers = scene_covers(scene, made.size, made.frames_per_scene, rng)

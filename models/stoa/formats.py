@@ -9,6 +9,7 @@ from torch import Tensor
 from models.checkpoints import native
 from models.checkpoints.stored import FittedPart, Stored, part_of
 from models.parts.clip.names import is_clip, under_openai_names
+from models.parts.time_table import stretch_times
 from models.stoa.weights import PREFIX, UNUSED, own_name
 
 PUBLISHED = "STOA-VLP's pytorch_model.bin.<step> or restore.bin, or CLIP ViT-B/16"
@@ -18,6 +19,8 @@ SMALL_ENCODERS = {"object_fusion": 1, "object_act_fusion": 2}
 POSITIONS = "positional_embedding"
 POSITIONS_OF_TEXTS = "positions_of_texts"
 """CLIP's positions, of which the fusion encoder's begin as a copy."""
+TIMES = ("object_frame_pos_emb", "visual.object_encoder.box_categories")
+"""Tables with a row for each frame."""
 
 
 class Published:
@@ -109,10 +112,12 @@ class StoaFormats:
         """The weights in the model's shapes; blocks and objects that the model is built without are left.
 
         The object encoder stays fresh where a file, such as CLIP's, has none. CLIP's positions are the beginning of the
-        fusion encoder's.
+        fusion encoder's. Tables over time are fitted to the model's number of frames.
         """
         fitted, notes, left = {}, [], []
         for name, tensor in found.items():
+            if name in own and f"{part}.{name}".rstrip(".") in TIMES:
+                tensor = _fit_times(name or part, tensor, own[name], notes)
             if name in own and tensor.shape != own[name].shape and tensor.squeeze().shape == own[name].squeeze().shape:
                 tensor = tensor.reshape(own[name].shape)
             if name in own:
@@ -134,6 +139,17 @@ class StoaFormats:
 
 
 FORMATS = StoaFormats()
+
+
+def _fit_times(name: str, table: Tensor, own: Tensor, notes: list[str]) -> Tensor:
+    """The rows of the first frames, or each row for several neighbours; adds a note if the numbers differ."""
+    before, after = len(table), len(own)
+    if before == after or table.ndim != own.ndim or table.shape[1:] != own.shape[1:]:
+        return table
+    notes.append(f"{name} is of {before} frames, the model of {after}; the fusion encoder's positions stay in their rows")
+    if after < before:
+        return table[:after].clone()
+    return stretch_times(table.flatten(1)[None], after, "nearest")[0].reshape(own.shape).contiguous()
 
 
 def _tower_name(name: str) -> str:

@@ -103,6 +103,22 @@ def test_positions_of_published_files_are_not_stretched() -> None:
         load(longer, PUBLISHED)
 
 
+def test_tables_over_time_fit_another_number_of_frames() -> None:
+    published = StoaModel(SIZES)
+    load(published, PUBLISHED)
+    start = {f"model.{name}": tensor for name, tensor in published.state_dict().items()}
+    tables = ("object_frame_pos_emb", "visual.object_encoder.box_categories")
+    for num_frames in (SIZES.num_frames - 1, 2 * SIZES.num_frames):
+        model = StoaModel(replace(SIZES, num_frames=num_frames, fusion_positions=SIZES.fusion_positions))
+        report = load(model, start)
+        assert sum(f"is of {SIZES.num_frames} frames, the model of {num_frames}" in note for note in report.notes) == 2
+        # Fewer frames take the first rows; of twice as many, two neighbours share one.
+        rows = [row if num_frames < SIZES.num_frames else row // 2 for row in range(num_frames)]
+        for name, tensor in model.state_dict().items():
+            expected = published.state_dict()[name]
+            assert torch.equal(tensor, expected[rows] if name in tables else expected), name
+
+
 def test_models_with_fewer_branches_take_what_they_have() -> None:
     report = load(StoaModel(replace(SIZES, objects="none", actions=False)), PUBLISHED)
     assert report.notes == []
