@@ -5,9 +5,11 @@
 The checkpoint is one of pre-training with `align`; boxes and tags are those of its `data.objects` and `data.tags`.
 
 *nouns* are the nouns of captions that, with the words before them, name a class with a trajectory in their video. Each
-points at the trajectory with the largest product of features, which is *right* if it is of the whole name ("red ring"),
-or of the noun at least ("ring"); chance is the share of such trajectories among the video's. *assigned* are the pairs
-that the loss makes of them, right by the whole name.
+points at the trajectory with the best score, the one by which the loss assigns: the noun's share in the softmax, over
+the caption's nouns, of their products with the trajectory. That is *right* if it is of the whole name ("red ring"), or
+of the noun at least ("ring"); chance is the share of such trajectories among the video's. *by product* it is the
+trajectory with the largest product, which favours long trajectories. *assigned* are the pairs that the loss makes of
+nouns and trajectories, right by the whole name.
 
 *motions* are told from the features of the actions by ridge regression, fitted on the videos of `--fit`: the mean over
 motions of the area under the ROC curve, of which chance is 50 %; beside it the same from the frames' features.
@@ -52,6 +54,7 @@ class Found:
     Attributes:
         right, chance: of each noun, whether it points at its class, and the chance of that.
         right_noun, chance_noun: the same of any class of this noun.
+        right_by_product, right_noun_by_product: the same by the largest product.
         assigned: of each noun that the loss pairs with a trajectory, whether that is of its class.
         actions, frames: (A E,) and (E,), features of each video; `texts` are their captions.
     """
@@ -60,6 +63,8 @@ class Found:
     chance: list[float] = field(default_factory=list)
     right_noun: list[bool] = field(default_factory=list)
     chance_noun: list[float] = field(default_factory=list)
+    right_by_product: list[bool] = field(default_factory=list)
+    right_noun_by_product: list[bool] = field(default_factory=list)
     assigned: list[bool] = field(default_factory=list)
     actions: list[Tensor] = field(default_factory=list)
     frames: list[Tensor] = field(default_factory=list)
@@ -119,7 +124,8 @@ def look(task: VideoTextTask, name: str, most: int | None = None) -> Found:
                 (text,) = task.tokenizer.decode(batch["ids"][clip : clip + 1, : slot + 1])
                 wanted[clip, slot] = class_at_end(text, classes)
             ids = batch["clip"].extras["trajectory_ids"]
-            _point(found, memory, texts, Tags(*batch["tags"]), wanted, ids, nouns_of(classes))
+            answers = Answers(wanted, ids, nouns_of(classes))
+            point(found, memory, texts, Tags(*batch["tags"]), answers, model.end_is_candidate)
     return found
 
 
@@ -136,41 +142,69 @@ def nouns_of(classes: Mapping[str, int]) -> Tensor:
     return torch.tensor([numbers.get(last.get(number, ""), 0) for number in range(max(last, default=0) + 1)])
 
 
-def _point(
-    found: Found,
-    memory: ClipMemory,
-    texts: TextFeatures,
-    tags: Tags,
-    wanted_BS: Tensor,
-    trajectory_ids_BN: Tensor,
-    noun_of_class: Tensor,
+@dataclass(frozen=True)
+class Answers:
+    """What is right.
+
+    Attributes:
+        wanted_BS: the class that each token names; 0 for none.
+        trajectory_ids_BN: the class of each trajectory.
+        noun_of_class: the noun of each class as a number, see `nouns_of`.
+    """
+
+    wanted_BS: Tensor
+    trajectory_ids_BN: Tensor
+    noun_of_class: Tensor
+
+
+def point(
+    found: Found, memory: ClipMemory, texts: TextFeatures, tags: Tags, answers: Answers, end_is_candidate: bool
 ) -> None:
     """Which trajectory each noun points at, and which one the loss gives it."""
     assert memory.trajectories is not None and memory.trajectory_mask is not None
-    scores = torch.einsum("B N E, B S E -> B S N", memory.trajectories, texts.states)
-    best = scores.masked_fill(~memory.trajectory_mask[:, None], -torch.inf).argmax(dim=-1)
-    assigned_BN = alignment_loss(memory, texts, tags).objects
+    products = torch.einsum("B N E, B S E -> B S N", memory.trajectories, texts.states)
+    others = ~(tags.noun.bool() & texts.mask)[..., None]
+    shares = products.masked_fill(others, -torch.inf).log_softmax(dim=1)
+    padding = ~memory.trajectory_mask[:, None]
+    best, longest = (scores.masked_fill(padding, -torch.inf).argmax(dim=-1) for scores in (shares, products))
+    assigned_BN = alignment_loss(memory, texts, tags, end_is_candidate=end_is_candidate).objects
     assert assigned_BN is not None
 
-    for clip, slot in (tags.noun & (wanted_BS > 0)).nonzero().tolist():
-        wanted, shown = int(wanted_BS[clip, slot]), trajectory_ids_BN[clip][memory.trajectory_mask[clip]]
+    for clip, slot in (tags.noun & (answers.wanted_BS > 0)).nonzero().tolist():
+        wanted, ids = int(answers.wanted_BS[clip, slot]), answers.trajectory_ids_BN[clip]
+        shown = ids[memory.trajectory_mask[clip]]
         if wanted not in shown:
             continue
-        pointed, alike = int(trajectory_ids_BN[clip, best[clip, slot]]), noun_of_class[shown] == noun_of_class[wanted]
+        of_noun = answers.noun_of_class == answers.noun_of_class[wanted]
+        pointed, by_product = int(ids[best[clip, slot]]), int(ids[longest[clip, slot]])
         found.right.append(pointed == wanted)
         found.chance.append(1 / len(shown))
-        found.right_noun.append(bool(noun_of_class[pointed] == noun_of_class[wanted]))
-        found.chance_noun.append(float(alike.float().mean()))
+        found.right_noun.append(bool(of_noun[pointed]))
+        found.chance_noun.append(float(of_noun[shown].float().mean()))
+        found.right_by_product.append(by_product == wanted)
+        found.right_noun_by_product.append(bool(of_noun[by_product]))
         given = (assigned_BN[clip] == slot).nonzero()
         if len(given):
-            found.assigned.append(int(trajectory_ids_BN[clip, given[0, 0]]) == wanted)
+            found.assigned.append(int(ids[given[0, 0]]) == wanted)
+
+
+NOUN_NUMBERS = (
+    "right",
+    "chance",
+    "right_noun",
+    "chance_noun",
+    "right_by_product",
+    "right_noun_by_product",
+    "assigned",
+)
+"""Parts of `Found` that the summary has the mean of."""
 
 
 def summary(held_out: Found, fitted: Found, motions: Sequence[str]) -> dict[str, float]:
     """All numbers, in percent but for counts."""
     numbers: dict[str, float] = {"videos": len(held_out.texts), "nouns": len(held_out.right)}
     if held_out.right:
-        for name in ("right", "chance", "right_noun", "chance_noun", "assigned"):
+        for name in NOUN_NUMBERS:
             numbers[f"nouns_{name}"] = _percent(getattr(held_out, name))
     for name in ("actions", "frames"):
         if getattr(held_out, name):

@@ -33,7 +33,7 @@ PRETRAINING = {
     "scenes": "configs/debug/stoa_scenes_stories.yaml",
     "stories": "configs/debug/stoa_pretrain_stories.yaml",
 }
-"""The stages, each from the weights of the one before, by the folder of their data."""
+"""The stages, each from the weights of the one before."""
 TASKS = {
     "caption": ("train_caption.py", "configs/debug/stoa_caption_stories.yaml"),
     "vqa": ("train_vqa.py", "configs/debug/stoa_vqa_stories.yaml"),
@@ -72,15 +72,15 @@ def runs_of(out: Path, seed: int, form: str, tasks: Sequence[str], overrides: Se
     runs: dict[str, Run] = {}
     start: tuple[str, ...] = ()
 
-    def add(name: str, script: str, config: str, data: str) -> None:
-        own = (f"seed={seed}", f"data.root={out / data}", *FORMS[form], f"output_dir={folder / name}", *start)
+    def add(name: str, script: str, config: str) -> None:
+        own = (f"seed={seed}", f"data.root={out / 'stories'}", *FORMS[form], f"output_dir={folder / name}", *start)
         runs[name] = Run(folder / name, (script, "--config", config, *overrides, *own))
 
-    for data, config in PRETRAINING.items():
-        add(f"pretrain_{data}", "pretrain.py", config, data)
-        start = (f"checkpoint={folder / f'pretrain_{data}' / LAST}",)
+    for stage, config in PRETRAINING.items():
+        add(f"pretrain_{stage}", "pretrain.py", config)
+        start = (f"checkpoint={folder / f'pretrain_{stage}' / LAST}",)
     for task in tasks:
-        add(task, *TASKS[task], "stories")
+        add(task, *TASKS[task])
     return runs
 
 
@@ -139,12 +139,10 @@ def main(words: Sequence[str] | None = None) -> int:
     with exit_status():
         start_logging()
         if not options.report_only:
-            common = ("--objects", 6, "--workers", 1)
+            boxes = ("--objects", 6, "--scene-objects", 2, "--workers", 1)
             stories = (out / "stories", "--train", options.train, "--test", options.test)
-            scenes = (out / "scenes", "--scenes", 1, "--pairs", 0, "--train", 2 * options.train)
             with only_writer(out, wait=True):
-                for made in (scenes, stories):
-                    run_printed(("-m", "scripts.make_story_videos", *map(str, (*made, *common))))
+                run_printed(("-m", "scripts.make_story_videos", *map(str, (*stories, *boxes))))
             for seed in options.seeds:
                 for form in options.forms:
                     with only_writer(out / f"seed{seed}" / form):

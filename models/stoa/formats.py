@@ -146,7 +146,9 @@ def _fit_times(name: str, table: Tensor, own: Tensor, notes: list[str]) -> Tenso
     before, after = len(table), len(own)
     if before == after or table.ndim != own.ndim or table.shape[1:] != own.shape[1:]:
         return table
-    notes.append(f"{name} is of {before} frames, the model of {after}; the fusion encoder's positions stay in their rows")
+    notes.append(
+        f"{name} is of {before} frames, the model of {after}; the fusion encoder's positions stay in their rows"
+    )
     if after < before:
         return table[:after].clone()
     return stretch_times(table.flatten(1)[None], after, "nearest")[0].reshape(own.shape).contiguous()

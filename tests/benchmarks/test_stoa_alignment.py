@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.stoa.alignment import Found, _point, area, class_at_end, labels_of, motions_told, nouns_of, summary
+from benchmarks.stoa.alignment import (
+    Answers,
+    Found,
+    area,
+    class_at_end,
+    labels_of,
+    motions_told,
+    nouns_of,
+    point,
+    summary,
+)
 from models.stoa.fusion import ClipMemory
 from models.stoa.model import TextFeatures
 from models.stoa.objectives import Tags
@@ -26,7 +36,7 @@ def test_a_noun_is_named_with_the_words_before_it() -> None:
 
 
 def pointed(trajectories: torch.Tensor) -> Found:
-    """Two clips with trajectories of classes 3, 1 and (the first) 2; of five tokens two or three are nouns."""
+    """What is found of two clips with trajectories of classes 3, 1 and (the first) 2; of five tokens two or three are nouns."""
     ids = torch.tensor([[3, 1, 2], [3, 1, 0]])
     mask = ids != 0
     states = torch.eye(5)[:, [0, 1, 2, 3]].expand(2, -1, -1)
@@ -35,7 +45,8 @@ def pointed(trajectories: torch.Tensor) -> Found:
     memory = ClipMemory(torch.zeros(2, 1, 4), trajectories, mask, None)
     texts = TextFeatures(states, torch.ones(2, 5, dtype=torch.bool), states[:, 0])
     found = Found()
-    _point(found, memory, texts, Tags(noun, torch.zeros_like(noun)), wanted, ids, nouns_of(CLASSES))
+    answers = Answers(wanted, ids, nouns_of(CLASSES))
+    point(found, memory, texts, Tags(noun, torch.zeros_like(noun)), answers, end_is_candidate=False)
     return found
 
 
@@ -54,6 +65,17 @@ def test_nouns_point_at_their_own_trajectories_or_at_others() -> None:
     assert found.right_noun == [True] * 5 and found.chance_noun[:3] == pytest.approx([2 / 3, 2 / 3, 1 / 3])
     numbers = summary(found, found, [])
     assert (numbers["nouns"], numbers["nouns_right"], numbers["nouns_chance"]) == (5, 100.0, 40.0)
+
+
+def test_a_long_trajectory_has_the_largest_products_and_not_the_largest_shares() -> None:
+    # The first clip's first trajectory, the third noun's, has larger products with the others than their own.
+    trajectories = torch.tensor(
+        [[[0, 20, 20, 25], [0, 9, 0, 0], [0, 0, 9, 0]], [[0, 9, 0, 0], [0, 0, 9, 0], [0, 0, 0, 0]]]
+    ).float()
+    found = pointed(trajectories)
+    assert found.right == [True] * 5
+    assert found.right_by_product == [False, False, True, True, True]
+    assert found.right_noun_by_product == found.right_by_product
 
 
 def test_motions_are_told_from_features_that_hold_them_and_from_no_others() -> None:
