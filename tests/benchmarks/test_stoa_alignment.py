@@ -36,7 +36,7 @@ def test_a_noun_is_named_with_the_words_before_it() -> None:
 
 
 def pointed(trajectories: torch.Tensor) -> Found:
-    """What is found of two clips with trajectories of classes 3, 1 and (the first) 2; of five tokens two or three are nouns."""
+    """What is found of two clips with trajectories of classes 3, 1 and (the first) 2, and two or three nouns."""
     ids = torch.tensor([[3, 1, 2], [3, 1, 0]])
     mask = ids != 0
     states = torch.eye(5)[:, [0, 1, 2, 3]].expand(2, -1, -1)
