@@ -114,7 +114,9 @@ class StoaFormats:
         The object encoder stays fresh where a file, such as CLIP's, has none. CLIP's positions are the beginning of the
         fusion encoder's. Tables over time are fitted to the model's number of frames.
         """
-        fitted, notes, left = {}, [], []
+        fitted: dict[str, Tensor] = {}
+        notes: list[str] = []
+        left: list[str] = []
         for name, tensor in found.items():
             if name in own and f"{part}.{name}".rstrip(".") in TIMES:
                 tensor = _fit_times(name or part, tensor, own[name], notes)
