@@ -18,10 +18,10 @@ AMOUNTS = ("frames_per_block", "patches_per_block", "tokens_per_block")
 # The `aggregation` settings that each reducer uses; all others are refused.
 REDUCER_SETTINGS: dict[str, tuple[str, ...]] = {
     "none": (),
-    "geometry": ("frames_per_block", "patches_per_block", "keep", "frame_match", "order"),
+    "geometry": ("frames_per_block", "patches_per_block", "keep", "frame_match", "order", "merge_weight"),
     "importance": ("frames_per_block", "patches_per_block", "tokens_per_block", "keep"),
     "prune": ("frames_per_block", "patches_per_block", "tokens_per_block", "keep"),
-    "tome": ("tokens_per_block", "keep"),
+    "tome": ("tokens_per_block", "keep", "merge_weight"),
     "saliency": ("patches_per_block", "tokens_per_block", "keep"),
 }
 
@@ -39,8 +39,10 @@ class AggregationConfig:
 
     `keep` is the share of patch tokens that remain at the end, spread evenly over axes and blocks; it replaces the
     amounts. Saliency merges joint tokens, or, with divided attention, patches within each frame.
-    `frame_match` and `order` belong to geometry. `proportional_attention` adds log(size) to attention's keys and
-    `weighted_pooling` weighs the pooled feature by size; both are off in every released TESTA number.
+    `frame_match` and `order` belong to geometry. With `merge_weight: saliency`, which is ours, tokens that attend
+    sharply count for more in what they merge into (geometry and tome). `proportional_attention` adds log(size) to
+    attention's keys and `weighted_pooling` weighs the pooled feature by size; both are off in every released TESTA
+    number.
     """
 
     reducer: Literal["none", "geometry", "importance", "prune", "tome", "saliency"] = "none"
@@ -50,12 +52,13 @@ class AggregationConfig:
     keep: float | None = None
     frame_match: Literal["vote", "mean"] = "vote"
     order: Literal["reference", "sorted"] = "reference"
+    merge_weight: Literal["size", "saliency"] = "size"
     proportional_attention: bool = False
     weighted_pooling: bool = False
 
     def __post_init__(self) -> None:
         allowed = REDUCER_SETTINGS[self.reducer]
-        for name in (*AMOUNTS, "keep", "frame_match", "order"):
+        for name in (*AMOUNTS, "keep", "frame_match", "order", "merge_weight"):
             value = getattr(self, name)
             if value != getattr(type(self), name) and name not in allowed:
                 raise ValueError(

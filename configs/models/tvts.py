@@ -72,6 +72,8 @@ class TvtsConfig(ModelConfig):
         self._check_size("video.image_size:", video.image_size)
         if aggregation.weighted_pooling:
             raise ValueError("aggregation.weighted_pooling: has no effect here: the embedding is the class token's")
+        if aggregation.merge_weight != "size":
+            raise ValueError("aggregation.merge_weight: this attention tells keys or sharpness, not both; leave it out")
         divided.divided_schedules(aggregation, self.depth, video.num_frames, (video.image_size // self.patch_size) ** 2)
 
     @property

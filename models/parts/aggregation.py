@@ -34,6 +34,8 @@ REDUCERS: dict[str, Needs] = {
     "saliency": "sharpness",
 }
 """What each reducer needs of attention. Which of them an encoder can do, the `model` section of its system says."""
+BACKGROUND = 0.1
+"""What a token of no saliency counts for in a mean weighted by saliency, where the sharpest counts for 1."""
 SIMILARITIES_AT_ONCE = 2**22
 """Similarities of one sample that exist at a time while matches are sought: 32 MB in float64."""
 
@@ -171,6 +173,8 @@ class TokenAggregator(nn.Module):
         frame_match: how the patches of a frame agree, for geometry in time.
         order: of the output, for geometry.
         after_class_token: whether patches and joint tokens are numbered from 1, after a class token that never leaves.
+        merge_weight: what tokens count for in the mean that they merge into, for `geometry` and `tome`: their sizes, or
+            these times their saliency. That is ours.
     """
 
     def __init__(
@@ -181,6 +185,7 @@ class TokenAggregator(nn.Module):
         frame_match: Literal["vote", "mean"] = "vote",
         order: Order = "reference",
         after_class_token: bool = True,
+        merge_weight: Literal["size", "saliency"] = "size",
     ) -> None:
         super().__init__()
         self.reducer, self.axis, self.r, self.frame_match, self.order = (
@@ -190,12 +195,14 @@ class TokenAggregator(nn.Module):
             frame_match,
             order,
         )
-        self.after_class_token = after_class_token
+        self.after_class_token, self.merge_weight = after_class_token, merge_weight
 
     @property
     def needs(self) -> Needs:
         """What attention must return for `plan`: nothing if r = 0, so that it takes its fast path."""
-        return "nothing" if self.r == 0 else REDUCERS[self.reducer]
+        if self.r == 0:
+            return "nothing"
+        return "key and sharpness" if self.merge_weight == "saliency" else REDUCERS[self.reducer]
 
     def num_leaving(self, num_tokens: int) -> int:
         """How many of `num_tokens` leave: r, capped at what the axis holds."""
@@ -218,13 +225,18 @@ class TokenAggregator(nn.Module):
         compared = features if self.reducer == "saliency" else attended.key
         assert compared is not None
         plan = self._plan_by_similarity(compared, num_tokens, r)
-        if self.reducer != "saliency":
+        if self.reducer != "saliency" and self.merge_weight == "size":
             return plan
 
         # Saliency is relative to the whole clip, so a frame with little to see loses more.
         assert attended.sharpness is not None
         weight = saliency(attended.sharpness.flatten(1)).view_as(attended.sharpness)
-        return plan._replace(weight=weight.gather(-1, plan.source))
+        if self.merge_weight == "size":
+            return plan._replace(weight=weight.gather(-1, plan.source))
+
+        # In time every patch of a frame has a saliency of its own, though all follow one plan.
+        weight = weight.transpose(1, 2) if self.axis == "time" else weight
+        return plan._replace(salience=weight.clamp(min=BACKGROUND))
 
     def _plan_by_importance(self, attended: Attended, r: int) -> MergePlan:
         """The least important tokens leave; there are no sets."""

@@ -15,8 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from models.parts.sharpness import attend_with_sharpness, sharpness
 from models.parts.tiled_attention import attend_in_tiles, suits_tiles
 
-Needs = Literal["nothing", "key", "probabilities", "sharpness"]
-"""What a reducer asks of attention: keys averaged over heads, also attention received, or sharpness alone."""
+Needs = Literal["nothing", "key", "probabilities", "sharpness", "key and sharpness"]
+"""What a reducer asks of attention: keys averaged over heads, also attention received, or sharpness alone, or both."""
 MOST_TOKENS_BY_HEAD = 256
 """On a CPU, scores of more tokens than this for all sequences of one head would be larger than a cache."""
 
@@ -80,7 +80,10 @@ class Attention(nn.Module):
             context = _attend(query, key, value, key_bias_BGN)
 
         mean_key = None if needs == "nothing" else key.detach().mean(dim=3).transpose(1, 2)
-        return Attended(context, mean_key, importance)
+        sharp = None
+        if needs == "key and sharpness":
+            sharp = _sharpness_in_groups(query[:, num_class_tokens:], key[:, num_class_tokens:])
+        return Attended(context, mean_key, importance, sharp)
 
     def _project(self, tokens_BNGD: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values (B, N, G, D), each."""
@@ -109,6 +112,12 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, key_bias_BGN: Tensor | No
         with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
             attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
     return attended.transpose(1, 2).reshape(*query.shape[:3], -1)
+
+
+def _sharpness_in_groups(query_BNGHK: Tensor, key_BNGHK: Tensor) -> Tensor:
+    """Sharpness (B, G, N) of what the tokens of a group pay to each other."""
+    queries, keys = (part.detach().transpose(1, 2).flatten(0, 1) for part in (query_BNGHK, key_BNGHK))
+    return sharpness(queries, keys).unflatten(0, (-1, query_BNGHK.shape[2]))
 
 
 def _attend_sharply(

@@ -121,7 +121,8 @@ def plan_of(plan: MergePlan, frames: slice) -> MergePlan:
     """The plan for the patches of some frames, of one for all of them."""
     destination = None if plan.destination is None else plan.destination[:, frames]
     weight = None if plan.weight is None else plan.weight[:, frames]
-    return MergePlan(plan.keep[:, frames], plan.source[:, frames], destination, weight)
+    salience = None if plan.salience is None else plan.salience[:, frames]
+    return MergePlan(plan.keep[:, frames], plan.source[:, frames], destination, weight, salience)
 
 
 def joined(parts: list[Tensor | None]) -> Tensor | None:

@@ -19,20 +19,24 @@ class MergePlan(NamedTuple):
         source: (..., r) positions that leave.
         destination: (..., r) place *in the output* that each source merges into; None when sources are dropped.
         weight: (..., r) float, how much of each source its destination takes in: 1 merges it, 0 drops it; None: all 1.
+        salience: (..., N, *) float, what each token of the axis counts for in a mean, besides its size; sizes still add
+            up as they are. None: all alike.
     """
 
     keep: Tensor
     source: Tensor
     destination: Tensor | None
     weight: Tensor | None = None
+    salience: Tensor | None = None
 
 
 def merge(tokens: Tensor, size: Tensor, plan: MergePlan) -> tuple[Tensor, Tensor]:
     """Size-weighted mean of tokens (..., N, *, D) along the plan's axis, and the summed size (..., N, *).
 
     The plan's weight scales the size that a source brings along, and so its share of the mean; a plan with weights has
-    no dimension between its axis and D. The plan has the leading dimensions of `tokens`; what lies between its axis and
-    D follows it unchanged (all patches of a frame). A token that nothing merges into keeps its exact bits.
+    no dimension between its axis and D. Its salience scales shares alone, also those of tokens that stay. The plan has
+    the leading dimensions of `tokens`; what lies between its axis and D follows it unchanged (all patches of a frame).
+    A token that nothing merges into keeps its exact bits.
     """
     # Flatten the plan's axis and all dimensions before it into rows, so that one index selects a token.
     axis, leading = plan.keep.ndim - 1, plan.keep.shape
@@ -51,10 +55,16 @@ def merge(tokens: Tensor, size: Tensor, plan: MergePlan) -> tuple[Tensor, Tensor
         moved_size = row_sizes.index_select(0, source)
         if plan.weight is not None:
             moved_size = moved_size * plan.weight.flatten()
+        mass, moved_mass = kept_size, moved_size
+        if plan.salience is not None:
+            salience = plan.salience.flatten(0, axis)
+            mass = kept_size * salience.index_select(0, keep)
+            moved_mass = moved_size * salience.index_select(0, source)
+            mass.index_add_(0, destination, moved_mass)
         kept_size.index_add_(0, destination, moved_size)
 
         # Write the mean as a step from the token that stays towards each source: other tokens keep still.
-        share = (moved_size / kept_size.index_select(0, destination)).to(tokens.dtype).unsqueeze(-1)
+        share = (moved_mass / mass.index_select(0, destination)).to(tokens.dtype).unsqueeze(-1)
         step = (rows.index_select(0, source) - kept.index_select(0, destination)) * share
         kept.index_add_(0, destination, step)
 

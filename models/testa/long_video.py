@@ -79,24 +79,25 @@ def _attend_over_time(
     # Whether two layers are folded into one depends on the size of the video, not of the chunk.
     fold = block.folds(num_frames, num_patches)
 
-    def step(tokens: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def step(tokens: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         attended = block.temporal_attn(block.temporal_norm1(tokens), bias, block.merge_frames.needs)
         update = block.temporal_update(attended.context, fold)
-        return add_residual(tokens, update, scale), attended.key, attended.importance
+        return add_residual(tokens, update, scale), attended.key, attended.importance, attended.sharpness
 
     # In place: a patch only sees the other frames of its own place.
     updated = Assembled(2, num_patches, target=video.tokens)
-    keys, importances = [], []
+    keys, importances, sharpnesses = [], [], []
     for places in spans(num_patches, chunks.patches):
         part_bias = None if bias is None else bias[:, places]
-        part, key, importance = run_step(step, video.tokens[:, :, places], part_bias)
+        part, key, importance, sharp = run_step(step, video.tokens[:, :, places], part_bias)
         updated.put(places, part)
         keys.append(key)
         importances.append(importance)
+        sharpnesses.append(sharp)
     video.tokens = updated.whole()
 
     # Merge or drop whole frames: all patches of a frame follow one plan.
-    attended = Attended(video.tokens, joined(keys), joined(importances))
+    attended = Attended(video.tokens, joined(keys), joined(importances), joined(sharpnesses))
     plan = block.merge_frames.plan(attended, num_frames)
     if plan is not None:
         video.tokens, video.size = merge(video.tokens, video.size, plan)

@@ -86,7 +86,9 @@ class VideoEncoder(nn.Module):
 
         # Only divided attention has two axes to reduce.
         if model.attention != "divided":
-            aggregator = TokenAggregator(aggregation.reducer, "joint", self.schedules["tokens"][index])
+            aggregator = TokenAggregator(
+                aggregation.reducer, "joint", self.schedules["tokens"][index], merge_weight=aggregation.merge_weight
+            )
             return JointBlock(model.width, model.heads, model.mlp_ratio, drop_path, aggregator, proportional)
 
         return DividedBlock(
@@ -95,10 +97,19 @@ class VideoEncoder(nn.Module):
             model.mlp_ratio,
             drop_path,
             merge_frames=TokenAggregator(
-                aggregation.reducer, "time", self.schedules["frames"][index], aggregation.frame_match, aggregation.order
+                aggregation.reducer,
+                "time",
+                self.schedules["frames"][index],
+                aggregation.frame_match,
+                aggregation.order,
+                merge_weight=aggregation.merge_weight,
             ),
             merge_patches=TokenAggregator(
-                aggregation.reducer, "space", self.schedules["patches"][index], order=aggregation.order
+                aggregation.reducer,
+                "space",
+                self.schedules["patches"][index],
+                order=aggregation.order,
+                merge_weight=aggregation.merge_weight,
             ),
             proportional_attention=proportional,
             temporal_scaling=video.num_frames if model.temporal_scaling else None,

@@ -73,7 +73,13 @@ class Trunk(nn.Module):
                 model.heads,
                 model.mlp_ratio,
                 drop_path[index],
-                TokenAggregator(aggregation.reducer, "joint", schedule[index], after_class_token=False),
+                TokenAggregator(
+                    aggregation.reducer,
+                    "joint",
+                    schedule[index],
+                    after_class_token=False,
+                    merge_weight=aggregation.merge_weight,
+                ),
             )
             for index in range(model.depth)
         )

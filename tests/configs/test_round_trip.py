@@ -66,6 +66,7 @@ VIDEO = VideoConfig(
 )  # fmt: skip
 GEOMETRY = AggregationConfig(
     reducer="geometry", frames_per_block=(0, 2), patches_per_block=3, frame_match="mean", order="sorted",
+    merge_weight="saliency",
     proportional_attention=True, weighted_pooling=True,
 )  # fmt: skip
 OPTIM = OptimConfig(

@@ -28,6 +28,10 @@ PAIRS: dict[str, tuple[str, AggregationConfig]] = {
             proportional_attention=True,
         ),
     ),
+    "divided-geometry-weighted": (
+        "divided",
+        AggregationConfig(reducer="geometry", frames_per_block=2, patches_per_block=3, merge_weight="saliency"),
+    ),
     "divided-importance": ("divided", AggregationConfig(reducer="importance", frames_per_block=2, patches_per_block=3)),
     "divided-prune": ("divided", AggregationConfig(reducer="prune", frames_per_block=2, patches_per_block=3)),
     "joint-none": ("joint", AggregationConfig()),

@@ -146,7 +146,9 @@ def test_all_links_are_followed_whatever_else_is_there() -> None:
     assert (whole == 0).all()
 
 
-@pytest.mark.parametrize(("sides", "root_level"), [((4, 4), 0), ((7, 5), 0), ((3, 6), 0), ((14, 14), 1), ((2, 9), 0)])
+@pytest.mark.parametrize(
+    ("sides", "root_level"), [((4, 4), 0), ((7, 5), 0), ((3, 6), 0), ((14, 14), 1), ((2, 9), 0), ((1, 5), 0)]
+)
 def test_trees_equal_recursion_in_batches(sides: tuple[int, int], root_level: int) -> None:
     compared = 1 + 0.5 * torch.randn(2, 3, *sides, 4, dtype=torch.float64)
     for threshold in (0.5, 0.93, 0.99):
