@@ -23,7 +23,11 @@ REDUCER_SETTINGS: dict[str, tuple[str, ...]] = {
     "prune": ("frames_per_block", "patches_per_block", "tokens_per_block", "keep"),
     "tome": ("tokens_per_block", "keep", "merge_weight"),
     "saliency": ("patches_per_block", "tokens_per_block", "keep"),
+    "run_length": ("threshold", "keep", "weigh_lengths"),
 }
+UNSIZED = ("none", "prune", "run_length")
+"""Reducers whose tokens all have size 1, unless lengths are weighed."""
+OF_ONE_REDUCER = ("frame_match", "order", "merge_weight", "threshold", "weigh_lengths")
 
 
 def check_positive(section: str, settings: object, *names: str) -> None:
@@ -39,13 +43,19 @@ class AggregationConfig:
 
     `keep` is the share of patch tokens that remain at the end, spread evenly over axes and blocks; it replaces the
     amounts. Saliency merges joint tokens, or, with divided attention, patches within each frame.
+
+    `run_length` drops patches before the first block that do not change over time. They stay if they change by more
+    than `threshold` standard deviations, so each video keeps as many as it needs; with `keep` the share that changes
+    most stays instead. `weigh_lengths`, which is ours, lets a patch count as often as its run is long, in attention and
+    in the pooled feature.
+
     `frame_match` and `order` belong to geometry. With `merge_weight: saliency`, which is ours, tokens that attend
     sharply count for more in what they merge into (geometry and tome). `proportional_attention` adds log(size) to
     attention's keys and `weighted_pooling` weighs the pooled feature by size; both are off in every released TESTA
     number.
     """
 
-    reducer: Literal["none", "geometry", "importance", "prune", "tome", "saliency"] = "none"
+    reducer: Literal["none", "geometry", "importance", "prune", "tome", "saliency", "run_length"] = "none"
     frames_per_block: Amount = 0
     patches_per_block: Amount = 0
     tokens_per_block: TokenAmount = 0
@@ -53,12 +63,14 @@ class AggregationConfig:
     frame_match: Literal["vote", "mean"] = "vote"
     order: Literal["reference", "sorted"] = "reference"
     merge_weight: Literal["size", "saliency"] = "size"
+    threshold: float = 0.1
+    weigh_lengths: bool = False
     proportional_attention: bool = False
     weighted_pooling: bool = False
 
     def __post_init__(self) -> None:
         allowed = REDUCER_SETTINGS[self.reducer]
-        for name in (*AMOUNTS, "keep", "frame_match", "order", "merge_weight"):
+        for name in (*AMOUNTS, "keep", *OF_ONE_REDUCER):
             value = getattr(self, name)
             if value != getattr(type(self), name) and name not in allowed:
                 raise ValueError(
@@ -80,30 +92,46 @@ class AggregationConfig:
             if any(getattr(self, name) != 0 for name in AMOUNTS):
                 raise ValueError("aggregation.keep: give either keep or the numbers per block, not both")
 
-        if self.reducer in ("none", "prune") and (self.proportional_attention or self.weighted_pooling):
+        self._check_run_length()
+        if self.reducer in UNSIZED and (self.proportional_attention or self.weighted_pooling):
             name = "proportional_attention" if self.proportional_attention else "weighted_pooling"
-            raise ValueError(f"aggregation.{name}: has no effect with reducer {self.reducer!r}: every size stays 1")
+            remedy = "; set weigh_lengths" if self.reducer == "run_length" else ""
+            raise ValueError(
+                f"aggregation.{name}: has no effect with reducer {self.reducer!r}: every size stays 1{remedy}"
+            )
         if self.reducer == "saliency" and self.proportional_attention:
             raise ValueError("aggregation.proportional_attention: leave it out; reducer 'saliency' always has it")
+
+    def _check_run_length(self) -> None:
+        """Refuse a threshold beside a share, which says the same in another way."""
+        if self.threshold < 0:
+            raise ValueError(f"aggregation.threshold: {self.threshold} is negative; no change is less than 0")
+        if self.keep is not None and self.threshold != type(self).threshold:
+            raise ValueError("aggregation.threshold: give either the threshold or keep, not both")
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether a video's content decides how many tokens it keeps, so that videos of a batch differ."""
+        return self.reducer == "run_length" and self.keep is None
 
     @staticmethod
     def inherited(lower: dict, higher: dict) -> dict:
         """The settings of a lower layer that survive a higher layer (a file over its base, an override).
 
         A new reducer drops the inherited settings that it does not use, so `aggregation.reducer=none` alone switches
-        off a checkpoint's aggregation. `keep` and the amounts per block drop each other.
+        off a checkpoint's aggregation. `keep` and the amounts per block, or the threshold, drop each other.
         """
         kept = dict(lower)
         reducer = higher.get("reducer", lower.get("reducer", "none"))
         if reducer != lower.get("reducer", "none"):
             own = (*REDUCER_SETTINGS.get(reducer, ()), "reducer")
-            own += () if reducer in ("none", "prune") else ("weighted_pooling",)
-            own += () if reducer in ("none", "prune", "saliency") else ("proportional_attention",)
+            own += () if reducer in UNSIZED else ("weighted_pooling",)
+            own += () if reducer in (*UNSIZED, "saliency") else ("proportional_attention",)
             kept = {name: value for name, value in kept.items() if name in own}
 
         if higher.get("keep") is not None:
-            kept = {name: value for name, value in kept.items() if name not in AMOUNTS}
-        if any(name in higher for name in AMOUNTS):
+            kept = {name: value for name, value in kept.items() if name not in (*AMOUNTS, "threshold")}
+        if "threshold" in higher or any(name in higher for name in AMOUNTS):
             kept.pop("keep", None)
 
         return kept

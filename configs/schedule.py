@@ -51,6 +51,27 @@ def blocks_from_keep(share: float, tokens: int, protected: int, depth: int, name
     return schedule
 
 
+def kept_of_share(share: float, num_frames: int, num_patches: int) -> int:
+    """How many patches of a video stay, if a `share` is to stay (rounded) and the first frame does so as a whole."""
+    return max(num_patches, round(share * num_frames * num_patches))
+
+
+def share_without(amount: int, tokens: int, blocks: int | None) -> float:
+    """The share that is kept if `amount` of `tokens` leave before the first block."""
+    if blocks is not None:
+        raise ValueError("blocks: has no effect on tokens that leave before the first block; leave it out")
+    return 1 - amount / tokens
+
+
+def check_first_frame(share: float | None, num_frames: int) -> None:
+    """Refuse a share that would not hold the first frame, which run-length tokens keep as a whole."""
+    if share is not None and share * num_frames < 1:
+        raise ValueError(
+            f"aggregation.keep: {share} of {num_frames} frames is less than the first frame, which always stays; keep "
+            f"at least {1 / num_frames:.3g}"
+        )
+
+
 def keep_per_axis(share: float, axes: int) -> float:
     """The share that each of `axes` keeps, all alike, so that together they keep `share`: its root."""
     return math.exp(math.log(share) / axes)

@@ -27,6 +27,7 @@ from inference.features.windows import Windows, ends_read
 from inference.outputs import EncodedTokens, Match, PixelFeatures, VideoWindows
 from inference.trained import CAN_DO, Seconds, Video, abilities_of, duration_of, records_of
 from models.parts.features import VideoFeatures
+from models.parts.ragged import joined_rows
 from tasks.base import VideoTextTask
 from tasks.caption import CaptionTask
 from tasks.clips import clip_tokens, encode_clip
@@ -71,7 +72,8 @@ class TrainedModel:
         """Embeddings (V, E), unit length, float32, on the CPU; (E,) for a single path. An image is a still video.
 
         `start` and `end` choose a part, in seconds; for a list of videos, one number for all or a list with a number or
-        None for each. `return_tokens` adds the tokens, (V, N, D) or (N, D), that matching and decoders attend to.
+        None for each. `return_tokens` adds the tokens, (V, N, D) or (N, D), that matching and decoders attend to; the
+        rows of videos that keep fewer than others end in zeros.
         """
         self._require("encode_video")
         embeddings, tokens = [], []
@@ -84,7 +86,7 @@ class TrainedModel:
 
         first = 0 if isinstance(videos, Video) else slice(None)
         embedding = torch.cat(embeddings)[first]
-        return VideoFeatures(torch.cat(tokens)[first], embedding) if return_tokens else embedding
+        return VideoFeatures(joined_rows(tokens)[first], embedding) if return_tokens else embedding
 
     def encode_windows(
         self,

@@ -33,6 +33,16 @@ class EmbeddedVideo(Embedded, Protocol):
         ...
 
 
+@runtime_checkable
+class RaggedVideo(EmbeddedVideo, Protocol):
+    """Features of videos that may keep different numbers of tokens, see `models.parts.ragged`."""
+
+    @property
+    def mask(self) -> Tensor | None:
+        """(B, N) bool, False for padding; None if there is none."""
+        ...
+
+
 class Trainable(Protocol):
     """What the training loop asks: parts to compile, to fold, and to freeze where no loss reaches them."""
 

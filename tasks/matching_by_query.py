@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.distributed import gather_objects, rank, world_size
+from models.parts.ragged import joined_rows
 from models.protocols import Matcher
 from tasks.base import progress_bar
 from tasks.reranking_rules import Rule
@@ -45,7 +46,7 @@ def match_by_query(
     of_texts, of_videos = chosen
 
     def for_text(text: int) -> Tensor:
-        videos = torch.cat([tokens[video] for video in of_texts[text]]).to(device)
+        videos = joined_rows([tokens[video] for video in of_texts[text]]).to(device)
         ids, mask = texts.batch(np.full(len(videos), text), device)
         return rule.value(model.match(videos, ids, mask, torch.arange(len(videos), device=device)))
 

@@ -1,7 +1,7 @@
 """TESTA's `model` section: a ViT with divided, joint or space-only attention, and BERT towers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from configs import divided
@@ -12,13 +12,15 @@ from configs.schedule import (
     blocks_from_keep,
     blocks_from_tokens,
     check_capacity,
+    check_first_frame,
     held_schedule,
     keep_per_axis,
+    share_without,
 )
 
 ATTENTION_REDUCERS: dict[str, dict[str, tuple[Axis, ...]]] = {
     "divided": divided.REDUCERS,
-    "joint": {"none": (), "tome": ("tokens",), "saliency": ("tokens",)},
+    "joint": {"none": (), "tome": ("tokens",), "saliency": ("tokens",), "run_length": ("tokens",)},
     "space": {"none": ()},
 }
 """The reducers for each kind of attention, and the axes that each can shorten."""
@@ -98,6 +100,8 @@ class TestaConfig(ModelConfig):
     ) -> AggregationConfig:
         """The reducer with `amount` leaving each axis in a block; of frames and patches, patches in proportion."""
         patches = (video.image_size // self.patch_size) ** 2
+        if aggregation.reducer == "run_length":
+            return replace(aggregation, keep=share_without(amount, video.num_frames * patches, blocks))
         return divided.at_price(aggregation, axes, amount, video.num_frames, patches, self.depth, blocks)
 
     def check_clip(self, num_frames: int, image_size: int, video: VideoConfig) -> None:
@@ -112,6 +116,11 @@ def block_schedules(
     model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig
 ) -> dict[str, tuple[int, ...]]:
     """How many frames, patches (divided attention) and tokens (joint) leave in each block; 0 where nothing does."""
+    if aggregation.reducer == "run_length":
+        # All that leaves does so before the first block.
+        check_first_frame(aggregation.keep, video.num_frames)
+        return dict.fromkeys(("frames", "patches", "tokens"), (0,) * model.depth)
+
     patches = (video.image_size // model.patch_size) ** 2
     # (axis, how much it holds at first, how many of these the reference protects)
     divided = (("frames", video.num_frames, 1), ("patches", patches, 0), ("tokens", 0, 0))

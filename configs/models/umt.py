@@ -6,7 +6,14 @@ from typing import Literal
 
 from configs.model import AggregationConfig, Axis, TextConfig, VideoConfig, check_positive, refuse_long_video
 from configs.models.base import ModelConfig
-from configs.schedule import blocks_from_keep, blocks_from_tokens, check_capacity, in_first_blocks
+from configs.schedule import (
+    blocks_from_keep,
+    blocks_from_tokens,
+    check_capacity,
+    check_first_frame,
+    in_first_blocks,
+    share_without,
+)
 
 REDUCERS: dict[str, tuple[Axis, ...]] = {
     "none": (),
@@ -14,6 +21,7 @@ REDUCERS: dict[str, tuple[Axis, ...]] = {
     "prune": ("tokens",),
     "tome": ("tokens",),
     "saliency": ("tokens",),
+    "run_length": ("tokens",),
 }
 """The reducers for attention over space and time at once, and the axis that each shortens."""
 
@@ -97,8 +105,8 @@ class UMTConfig(ModelConfig):
             raise ValueError("aggregation.weighted_pooling: UMT's models pool by the plain mean; leave it out")
 
         schedule = token_schedule(self, video, aggregation)
-        if any(schedule) and self.pooling == "frames":
-            raise ValueError("model.pooling: frames has no meaning once tokens of several frames merge; set it to all")
+        if (any(schedule) or aggregation.reducer == "run_length") and self.pooling == "frames":
+            raise ValueError("model.pooling: frames has no meaning once tokens stand for several frames; set it to all")
 
     @property
     def reducers(self) -> Mapping[str, tuple[Axis, ...]]:
@@ -114,6 +122,9 @@ class UMTConfig(ModelConfig):
         blocks: int | None = None,
     ) -> AggregationConfig:
         """The reducer with `amount` tokens leaving in every block, or in the first `blocks`."""
+        if aggregation.reducer == "run_length":
+            tokens = video.num_frames * (video.image_size // self.patch_size) ** 2
+            return replace(aggregation, keep=share_without(amount, tokens, blocks))
         return replace(aggregation, tokens_per_block=in_first_blocks(amount, blocks, self.depth))
 
     def check_clip(self, num_frames: int, image_size: int, video: VideoConfig) -> None:
@@ -127,7 +138,10 @@ class UMTConfig(ModelConfig):
 def token_schedule(model: UMTConfig, video: VideoConfig, aggregation: AggregationConfig) -> tuple[int | float, ...]:
     """What leaves in each block: a number of tokens, or a share of the tokens that reach it."""
     num_tokens = video.num_frames * (video.image_size // model.patch_size) ** 2
-    if aggregation.reducer == "none":
+    if aggregation.reducer == "run_length":
+        # All that leaves does so before the first block.
+        check_first_frame(aggregation.keep, video.num_frames)
+    if aggregation.reducer in ("none", "run_length"):
         return (0,) * model.depth
     if aggregation.keep is not None:
         return blocks_from_keep(aggregation.keep, num_tokens, 0, model.depth, "aggregation.keep")

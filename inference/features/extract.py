@@ -68,6 +68,11 @@ class ExtractionRequest:
 def arrays_of(model: TrainedModel, tokens: bool) -> tuple[str, ...]:
     """The names of the arrays to keep; ValueError if there are none."""
     has_embeddings = "encode_video" in model.abilities
+    if tokens and model.config.aggregation.is_ragged:
+        raise ValueError(
+            "--tokens: each video keeps a number of tokens of its own, and a row of the array holds one number; add "
+            "aggregation.keep=0.5, or another share that stays, or leave --tokens out"
+        )
     if not (has_embeddings or tokens):
         raise ValueError(
             f"{model.source}: a checkpoint of {model.config.task} has no embeddings; give --tokens for its tokens, or "

@@ -32,6 +32,7 @@ REDUCERS: dict[str, Needs] = {
     "prune": "probabilities",
     "tome": "key",
     "saliency": "sharpness",
+    "run_length": "nothing",  # which works on pixels, before the first block: see models/parts/run_length.py
 }
 """What each reducer needs of attention. Which of them an encoder can do, the `model` section of its system says."""
 BACKGROUND = 0.1
@@ -166,7 +167,8 @@ class TokenAggregator(nn.Module):
     """One axis of one block: which of its tokens leave. Holds settings only; `r` may be changed at any time.
 
     Args:
-        reducer: `geometry`, `importance`, `prune`, `tome` or `saliency`; see docs/ARCHITECTURE.md for the table.
+        reducer: `geometry`, `importance`, `prune`, `tome` or `saliency`; see docs/ARCHITECTURE.md for the table. With
+            `run_length` nothing leaves inside a block.
         axis: `time` merges frames, `space` patches within a frame, `joint` patches of all frames.
         r: how many tokens leave, or below 1 their share, capped at what the axis holds; 0 leaves the block's output
             unchanged to the bit.
@@ -179,7 +181,7 @@ class TokenAggregator(nn.Module):
 
     def __init__(
         self,
-        reducer: Literal["none", "geometry", "importance", "prune", "tome", "saliency"],
+        reducer: Literal["none", "geometry", "importance", "prune", "tome", "saliency", "run_length"],
         axis: Literal["time", "space", "joint"],
         r: int | float,
         frame_match: Literal["vote", "mean"] = "vote",

@@ -3,7 +3,7 @@
 Shapes: P texts, S tokens, R real tokens of all texts, V contexts, N context tokens, D width, H heads, K head width.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -34,14 +34,16 @@ class Memory:
 
     Args:
         layers: a list, or an iterator that makes each layer when it is reached and can be used once.
+        mask: (V, N) bool, False for padding of videos that keep fewer tokens than others; None if there is none.
     """
 
-    def __init__(self, layers: Iterable[KeysValues]) -> None:
-        self.layers = layers
+    def __init__(self, layers: Iterable[KeysValues], mask: Tensor | None = None) -> None:
+        self.layers, self.mask = layers, mask
 
     def rows(self, about_P: Tensor) -> "Memory":
         """The memory of the videos `about_P`; a layer is copied when it is reached."""
-        return Memory(layer.rows(about_P) for layer in self.layers)
+        mask = None if self.mask is None else self.mask.index_select(0, about_P)
+        return Memory((layer.rows(about_P) for layer in self.layers), mask)
 
 
 class Share(NamedTuple):
@@ -53,6 +55,15 @@ class Share(NamedTuple):
     texts: int
     of: KeysValues
     mask: Tensor | None = None
+
+
+def shares_of(groups: Sequence[tuple[int, Memory]]) -> Iterator[list[Share]]:
+    """For each layer the shares of consecutive groups of texts: how many texts, and the memory of their videos."""
+    masks = [None if memory.mask is None else memory.mask[:, None, None, :] for _, memory in groups]
+    for of_layer in zip(*(memory.layers for _, memory in groups), strict=True):
+        yield [
+            Share(texts, projected, mask) for (texts, _), projected, mask in zip(groups, of_layer, masks, strict=True)
+        ]
 
 
 class Packing(NamedTuple):

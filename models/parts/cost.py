@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from configs.model import AggregationConfig
+
 
 class Cost(NamedTuple):
     """Giga multiply-accumulates of one video, as the paper counts and as executed, and what is left of the video.
@@ -16,3 +18,12 @@ class Cost(NamedTuple):
     patches: int | None
     tokens: int
     gmacs_without_matching: float | None = None
+
+
+def check_countable(aggregation: AggregationConfig) -> None:
+    """Refuse a reducer that looks at a video before its cost is known."""
+    if aggregation.is_ragged:
+        raise ValueError(
+            f"aggregation.reducer: with {aggregation.reducer!r} the content of each video decides what it costs; set "
+            "aggregation.keep to the share of patches that stays, to count a video that keeps as much"
+        )

@@ -37,8 +37,18 @@ def attend_in_tiles(query_BNGHK: Tensor, key_BNGHK: Tensor, value_BNGHK: Tensor,
             place = (row, slice(None), group)
             query, key = (part[place].transpose(0, 1).contiguous() for part in (query_BNGHK, key_BNGHK))
             bias = None if key_bias_BGN is None else key_bias_BGN[row, group].float()
-            _attend_in_one_group(query, key, value_BNGHK[place], bias, context[place])
+            _attend_in_one_group(query, *_seen(key, value_BNGHK[place], bias), context[place])
     return context
+
+
+def _seen(key_HNK: Tensor, value_NHK: Tensor, bias_N: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The keys, values and biases of tokens that may be seen: a bias of -inf hides padding."""
+    if bias_N is None:
+        return key_HNK, value_NHK, None
+    seen = (bias_N > -math.inf).nonzero().squeeze(1)
+    if len(seen) == len(bias_N):
+        return key_HNK, value_NHK, bias_N
+    return key_HNK.index_select(1, seen), value_NHK.index_select(0, seen), bias_N.index_select(0, seen)
 
 
 def _attend_in_one_group(

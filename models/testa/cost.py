@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from configs.schema import AggregationConfig, TestaConfig, VideoConfig
-from models.parts.cost import Cost
+from models.parts.cost import Cost, check_countable
 from models.testa.blocks import DividedBlock, JointBlock
 from models.testa.video_encoder import VideoEncoder
 
@@ -23,6 +23,7 @@ def count(model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig
     with torch.device("meta"):
         encoder = VideoEncoder(model, video, aggregation).eval()
         pixels = torch.empty(1, video.num_frames, 3, video.image_size, video.image_size)
+    check_countable(aggregation)
 
     # The counter counts a multiply-accumulate as two operations.
     norms = {torch.ops.aten.native_layer_norm: lambda *shapes, **_: 2 * MACS_PER_NORM_ELEMENT * _elements(shapes[0])}

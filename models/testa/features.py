@@ -5,12 +5,13 @@ from torch.nn import functional as F
 
 from models.parts.bert import TextEncoder
 from models.parts.features import EncodedVideo, TextFeatures, VideoFeatures
+from models.parts.ragged import mean_token
 from models.testa.video_encoder import VideoEncoder
 
 
 def encoded_video(encoder: VideoEncoder, video_BTCHW: Tensor) -> EncodedVideo:
     """Encode videos; uint8 pixels are normalised as configured."""
-    return encoder(encoder.normalised(video_BTCHW))
+    return encoder(encoder.normalised(video_BTCHW), kept=encoder.kept_patches(video_BTCHW))
 
 
 def video_features(
@@ -18,12 +19,8 @@ def video_features(
 ) -> VideoFeatures:
     """Tokens and embedding of videos: the projected mean of all tokens, weighted by size if asked."""
     encoded = encoded_video(encoder, video_BTCHW)
-    if weighted_pooling:
-        weight = encoded.size / encoded.size.sum(dim=1, keepdim=True)
-        pooled = (encoded.tokens * weight.to(encoded.tokens.dtype).unsqueeze(-1)).sum(dim=1)
-    else:
-        pooled = encoded.tokens.mean(dim=1)
-    return VideoFeatures(encoded.tokens, F.normalize(projection(pooled).float(), dim=-1))
+    pooled = mean_token(encoded.tokens, encoded.mask, encoded.size if weighted_pooling else None)
+    return VideoFeatures(encoded.tokens, F.normalize(projection(pooled).float(), dim=-1), encoded.mask)
 
 
 def text_features(encoder: TextEncoder, projection: nn.Linear, ids: Tensor, mask: Tensor) -> TextFeatures:

@@ -5,7 +5,7 @@ Parameter names are BLIP's and TESTA's (`visual_encoder`, `text_encoder`, `text_
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
 import torch
@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from models.parts.aggregation import AggregationStep
 from models.parts.bert import TextDecoder, TextEncoder, tie_encoder_to_decoder
-from models.parts.bert_attention import Memory, Share
+from models.parts.bert_attention import Memory, shares_of
 from models.parts.features import EncodedVideo, TextFeatures, VideoFeatures
+from models.parts.ragged import own_tokens
 from models.parts.tokenizer import with_first
 from models.testa.features import encoded_video, text_features, video_features
 from models.testa.initialisation import initialise_from_scratch
@@ -72,7 +73,8 @@ class VisionLanguageModel(WritesTexts):
             dec_token_id,
             sep_token_id,
         )
-        self.weighted_pooling = aggregation.weighted_pooling
+        self.is_ragged = aggregation.is_ragged
+        self.weighted_pooling = aggregation.weighted_pooling or aggregation.weigh_lengths
         self.label_smoothing = label_smoothing
 
         # Only the parts that the task needs exist, so that its checkpoint holds nothing else.
@@ -128,36 +130,37 @@ class VisionLanguageModel(WritesTexts):
         `about` (B,) is the row in `video_tokens` (V, N, D) of each text's video; each video is then projected once.
         """
         videos = self.text_encoder.projections(video_tokens, about)
-        return self.text_encoder(with_first(ids, self.enc_token_id), mask, videos)
+        seen = self._own_tokens(video_tokens)
+        seen = seen if seen is None or about is None else seen.index_select(0, about)
+        return self.text_encoder(with_first(ids, self.enc_token_id), mask, videos, seen)
 
     def match(self, video_tokens: Tensor, ids: Tensor, mask: Tensor, about: Tensor | None = None) -> Tensor:
         """Logits (P, 2), no match first, for P texts and video tokens (V, N, D).
 
         Each video is projected once. `about` (P,) is the row of each text's video; else P / V texts a video, in order.
         """
-        videos = self.text_encoder.projections(video_tokens, about)
-        return self._match_shares(((Share(len(ids), video),) for video in videos), ids, mask)
+        memory = self.project_once(video_tokens)
+        return self.match_groups([(len(ids), memory if about is None else memory.rows(about))], ids, mask)
 
     def match_groups(self, groups: Sequence[tuple[int, Memory]], ids: Tensor, mask: Tensor) -> Tensor:
         """Match consecutive groups of texts, each given as its number of texts and the memory of their videos.
 
         Each row of a group's memory serves the same number of its texts, in order. Returns logits (P, 2).
         """
-        # Turn a memory per group into a list of groups per layer, as the text encoder reads them.
-        sizes = [num_texts for num_texts, _ in groups]
-        layers = zip(*(memory.layers for _, memory in groups), strict=True)
-        return self._match_shares((list(map(Share, sizes, layer)) for layer in layers), ids, mask)
+        states = self.text_encoder.first_states(with_first(ids, self.enc_token_id), mask, shares_of(groups))
+        return self.itm_head(states)
 
     def project(self, video_tokens: Tensor) -> Memory:
         """Project videos (V, N, D) for texts to attend to, in matching and, with a tied decoder, in captioning."""
-        return Memory(self.text_encoder.project(video_tokens))
+        return Memory(self.text_encoder.project(video_tokens), self._own_tokens(video_tokens))
 
     def project_once(self, video_tokens: Tensor) -> Memory:
         """The same for one pass only: each layer is projected when it is reached, then freed."""
-        return Memory(self.text_encoder.projections(video_tokens))
+        return Memory(self.text_encoder.projections(video_tokens), self._own_tokens(video_tokens))
 
-    def _match_shares(self, videos: Iterable[Sequence[Share]], ids: Tensor, mask: Tensor) -> Tensor:
-        return self.itm_head(self.text_encoder.first_states(with_first(ids, self.enc_token_id), mask, videos))
+    def _own_tokens(self, video_tokens: Tensor) -> Tensor | None:
+        """Which tokens texts may attend to, (V, N); None where all videos have the same number."""
+        return own_tokens(video_tokens) if self.is_ragged else None
 
     @property
     def similarity_scale(self) -> float:

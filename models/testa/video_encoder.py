@@ -17,15 +17,17 @@ from configs.models.testa import block_schedules
 from configs.schedule import held_schedule
 from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from models.parts.aggregation import AggregationStep, TokenAggregator
-from models.parts.chunks import Assembled, Chunks, chunks_within, residual_dtype, run_step, spans
+from models.parts.chunks import Assembled, Chunks, chunks_within, spans
 from models.parts.features import EncodedVideo
 from models.parts.pixels import normalise_pixels
-from models.parts.time_table import stretch_times
+from models.parts.ragged import without_padding
+from models.parts.run_length import KeptPatches, RunLength
 from models.testa.blocks import NORM_EPS, DividedBlock, JointBlock
-from models.testa.long_video import LongVideo, recompute_block, run_block
+from models.testa.embedding import EmbedsVideos
+from models.testa.long_video import recompute_block, run_block
 
 
-class VideoEncoder(nn.Module):
+class VideoEncoder(EmbedsVideos):
     """Encode normalised videos (B, T, 3, H, W) with any number of frames, of any size that patches tile.
 
     `video` sets the sizes of the position and time embeddings and of the aggregation schedule. For other inputs, the
@@ -51,6 +53,7 @@ class VideoEncoder(nn.Module):
         self.pixel_mean, self.pixel_std = video.pixel_mean, video.pixel_std
         self.schedules = block_schedules(model, video, aggregation)
         self.working_memory, self.time_table = video.working_memory, video.time_table
+        self.run_length = RunLength.of(aggregation, video, model.patch_size, patch_major=model.attention == "joint")
 
         # Embeddings. `timm`'s module only holds the projection: `_embed` computes it.
         self.patch_embed = PatchEmbed(
@@ -83,6 +86,8 @@ class VideoEncoder(nn.Module):
         # Where nothing merges, every size is 1 and its logarithm 0, so no bias is needed.
         weighs = aggregation.proportional_attention or aggregation.reducer == "saliency"
         proportional = weighs and any(map(any, self.schedules.values()))
+        if self.run_length is not None:
+            proportional = self.run_length.has_sizes
 
         # Only divided attention has two axes to reduce.
         if model.attention != "divided":
@@ -136,12 +141,15 @@ class VideoEncoder(nn.Module):
         video_BTCHW: Tensor,
         return_origins: bool = False,
         steps: list[list[AggregationStep]] | None = None,
+        kept: KeptPatches | None = None,
     ) -> EncodedVideo:
         """Encode normalised videos; see `EncodedVideo`.
 
-        Fills `steps`, an empty list, with what each block merged or dropped; this needs `return_origins`.
+        Fills `steps`, an empty list, with what each block merged or dropped; this needs `return_origins`. `kept` are
+        the patches that stay, from `kept_patches`, by default found here; a compiled encoder has to be given them.
         """
         assert steps is None or (return_origins and not self.training), "steps are for looking, and need origins"
+        kept = self.kept_patches(video_BTCHW) if kept is None else kept
         chunks = self._chunks(video_BTCHW)
         if chunks is not None:
             return self._encode_in_chunks(video_BTCHW, chunks, return_origins, steps)
@@ -163,8 +171,18 @@ class VideoEncoder(nn.Module):
             state = self._through_blocks(cls, tokens_BTLD, size, origins, steps)
             return self._finish(state[0], state[1].flatten(1, 2), state[2].flatten(1), state[3])
         if self.attention == "joint":
-            tokens = rearrange(tokens_BTLD, "B T L D -> B (L T) D")
-            return self._finish(*self._through_blocks(cls, tokens, size.flatten(1), origins, steps))
+            tokens, sizes = rearrange(tokens_BTLD, "B T L D -> B (L T) D"), size.flatten(1)
+            if kept is None or self.run_length is None:
+                return self._finish(*self._through_blocks(cls, tokens, sizes, origins, steps))
+
+            # What does not change leaves before the first block.
+            origins = kept.origins if return_origins else None
+            state = self._through_blocks(
+                cls, kept.select(tokens), kept.sizes(self.run_length.weigh_lengths), origins, steps
+            )
+            if steps is not None:
+                steps[0].insert(0, AggregationStep("joint", tokens, kept.as_plan(cells), kept.origins))
+            return self._finish(*state, kept.mask)
 
         # Space-only attention: every frame is encoded as an image of its own, with its own class token.
         cls = repeat(cls, "B 1 D -> (B T) 1 D", T=num_frames)
@@ -180,38 +198,16 @@ class VideoEncoder(nn.Module):
             return video_BTCHW
         return normalise_pixels(video_BTCHW, self.pixel_mean, self.pixel_std, self.cls_token.dtype)
 
+    def kept_patches(self, video_BTCHW: Tensor) -> KeptPatches | None:
+        """Which patches of videos stay, by their uint8 or normalised pixels; None unless the reducer looks at these."""
+        if self.run_length is None:
+            return None
+        return self.run_length.plan(video_BTCHW, few_lengths=self._compiled_call_impl is not None)
+
     def trace_video(self, video_BTCHW: Tensor, steps: list[list[AggregationStep]] | None = None) -> EncodedVideo:
         """Encode uint8 videos with origins; fills the empty list `steps` with what each block merges or drops."""
-        return self(self.normalised(video_BTCHW), return_origins=True, steps=steps)
-
-    def _embed(self, video_BTCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Class token (B, 1, D) and patch tokens (B, T, L, D), with position and time embeddings added."""
-        batch, num_frames = video_BTCHW.shape[:2]
-        place = self._place(video_BTCHW)
-        tokens = self._project_patches(video_BTCHW) + place[:, None]
-        if self.attention != "space":
-            tokens = tokens + stretch_times(self.time_embed, num_frames, self.time_table)[:, :, None]
-        return (self.cls_token + self.pos_embed[:, :1]).expand(batch, -1, -1), tokens
-
-    def _project_patches(self, video_BTCHW: Tensor) -> Tensor:
-        """Patches (B, T, L, D) without embeddings."""
-        # Project by a matrix product: this convolution takes slower paths on several devices.
-        cells = rearrange(video_BTCHW, "B T C (H P) (W Q) -> B T (H W) (C P Q)", P=self.patch_size, Q=self.patch_size)
-        projection = self.patch_embed.proj
-        return F.linear(cells, projection.weight.flatten(1), projection.bias)
-
-    def _place(self, video_BTCHW: Tensor) -> Tensor:
-        """The position embedding (1, L, D) of the patches, resized if the input has another grid of them."""
-        height, width = video_BTCHW.shape[-2:]
-        if height % self.patch_size or width % self.patch_size:
-            raise ValueError(f"frames of {height} x {width} pixels cannot be cut into patches of {self.patch_size}")
-
-        place = self.pos_embed[:, 1:]
-        grid = (height // self.patch_size, width // self.patch_size)
-        if grid != self.grid:
-            place = rearrange(place, "1 (H W) D -> 1 D H W", H=self.grid[0])
-            place = rearrange(F.interpolate(place, size=grid, mode="nearest"), "1 D H W -> 1 (H W) D")
-        return place
+        kept = self.kept_patches(video_BTCHW)
+        return self(self.normalised(video_BTCHW), return_origins=True, steps=steps, kept=kept)
 
     def _through_blocks(
         self,
@@ -272,35 +268,16 @@ class VideoEncoder(nn.Module):
         origins = None if video.origins is None else torch.where(video.origins < 0, -1, video.origins + 1)
         return EncodedVideo(normed.whole(), F.pad(video.size.flatten(1), (1, 0), value=1.0), origins)
 
-    def _embed_in_chunks(self, video_BTCHW: Tensor, chunks: Chunks, return_origins: bool) -> LongVideo:
-        batch, num_frames, _, height, width = video_BTCHW.shape
-        place, time = self._place(video_BTCHW), stretch_times(self.time_embed, num_frames, self.time_table)
-
-        dtype = residual_dtype(self.cls_token)
-
-        def step(pixels: Tensor, time: Tensor) -> Tensor:
-            if pixels.dtype == torch.uint8:
-                pixels = normalise_pixels(pixels, self.pixel_mean, self.pixel_std, self.cls_token.dtype)
-            return (self._project_patches(pixels) + place[:, None] + time[:, :, None]).to(dtype)
-
-        embedded = Assembled(1, num_frames)
-        for frames in spans(num_frames, chunks.frames):
-            embedded.put(frames, run_step(step, video_BTCHW[:, frames], time[:, frames]))
-
-        num_patches = place.shape[1]
-        cells = torch.arange(num_frames * num_patches, device=place.device).view(num_frames, num_patches)
-        return LongVideo(
-            cls=(self.cls_token + self.pos_embed[:, :1]).expand(batch, -1, -1).to(dtype),
-            tokens=embedded.whole(),
-            size=place.new_ones((batch, num_frames, num_patches), dtype=torch.float32),
-            origins=cells.expand(batch, -1, -1) if return_origins else None,
-        )
-
-    def _finish(self, cls: Tensor, tokens: Tensor, size: Tensor, origins: Tensor | None) -> EncodedVideo:
+    def _finish(
+        self, cls: Tensor, tokens: Tensor, size: Tensor, origins: Tensor | None, mask: Tensor | None = None
+    ) -> EncodedVideo:
         # In the output the class token is number 0, so origins move up by one; -1 still means dropped.
         if origins is not None:
             origins = torch.where(origins < 0, -1, origins + 1)
-        return EncodedVideo(self.norm(torch.cat([cls, tokens], dim=1)), F.pad(size, (1, 0), value=1.0), origins)
+        if mask is not None:
+            mask = F.pad(mask, (1, 0), value=True)
+        tokens = without_padding(self.norm(torch.cat([cls, tokens], dim=1)), mask)
+        return EncodedVideo(tokens, F.pad(size, (1, 0), value=1.0), origins, mask)
 
     def capped(self, num_frames: int, num_patches: int) -> list[str]:
         """Where a video of this size cannot hold the schedule, one line per axis; empty if it fits."""

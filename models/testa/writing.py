@@ -34,11 +34,13 @@ class WritesTexts(nn.Module):
         The decoder attends to `context` (V, N, D): video tokens for captions, question states for answers. Each row
         serves B / V texts, in order.
         """
-        return self.text_loss(Memory(self._decoder().bert.project(context)), ids, mask, context_mask)
+        seen = self._own_tokens(context) if context_mask is None else context_mask
+        return self.text_loss(Memory(self._decoder().bert.project(context), seen), ids, mask)
 
     def text_loss(self, memory: Memory, ids: Tensor, mask: Tensor, context_mask: Tensor | None = None) -> Tensor:
         """Like `context_loss`, for a context that is already projected."""
         context = list(memory.layers)
+        context_mask = memory.mask if context_mask is None else context_mask
 
         # No word follows the last token, so it is no input. Sliced before the logits, which then need no copy.
         started = with_first(ids, self.dec_token_id)[:, :-1]
@@ -68,6 +70,7 @@ class WritesTexts(nn.Module):
         """
         decoder = self._decoder()
         projected = decoder.bert.project(context)
+        context_mask = self._own_tokens(context) if context_mask is None else context_mask
         arguments = (decoder, projected, context_mask, self.dec_token_id, self.sep_token_id)
 
         if top_p is None:
@@ -128,6 +131,10 @@ class WritesTexts(nn.Module):
         loss = torch.cat(losses).nan_to_num(nan=torch.inf)
         best = loss == loss.min(dim=1, keepdim=True).values
         return candidates.masked_fill(~best, len(answer_ids)).min(dim=1).values
+
+    def _own_tokens(self, video_tokens: Tensor) -> Tensor | None:
+        """Which tokens of videos texts may attend to, (V, N); None where none is padding."""
+        raise NotImplementedError
 
     def _decoder(self) -> TextDecoder:
         if self.text_decoder is None:

@@ -1,6 +1,6 @@
 """UMT's model for each task, made from a configuration, with what `models.protocols` asks of it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,7 +11,7 @@ from configs.models.umt import UMTConfig
 from configs.schema import ObjectiveConfig, PretrainConfig, RecognitionConfig, TaskConfig, VqaConfig
 from configs.unmasked_teacher import TeacherConfig, UnmaskedTeacherConfig
 from models.parts.aggregation import AggregationStep
-from models.parts.bert_attention import KeysValues, Memory, Share
+from models.parts.bert_attention import Memory, shares_of
 from models.parts.features import EncodedVideo
 from models.parts.pixels import normalise_pixels
 from models.umt.model import UMT, VideoFeatures
@@ -35,8 +35,8 @@ class TaskModel(UMT):
         encoder = self.vision_encoder
         dtype = encoder.encoder.norm.weight.dtype
         shown = normalise_pixels(video_BTCHW, encoder.pixel_mean, encoder.pixel_std, dtype)
-        encoded = encoder(shown, return_origins=True, steps=steps)
-        return EncodedVideo(encoded.tokens, encoded.size, encoded.origins)
+        encoded = encoder(shown, return_origins=True, steps=steps, kept=encoder.kept_patches(video_BTCHW))
+        return EncodedVideo(encoded.tokens, encoded.size, encoded.origins, encoded.mask)
 
     def compile_towers(self) -> None:
         """Compile the video encoder; a graph for each size, as graphs of symbolic sizes take many times as long."""
@@ -71,7 +71,7 @@ class RetrievalModel(TaskModel):
 
     def project(self, video_tokens_VND: Tensor) -> Memory:  # type: ignore[override]  # as the tasks have it
         """What texts attend to of videos (V, N, D), made once."""
-        return Memory(self.text_encoder.project(video_tokens_VND))
+        return Memory(self.text_encoder.project(video_tokens_VND), self._own_tokens(video_tokens_VND))
 
     def project_once(self, video_tokens: Tensor) -> Memory:
         """The same for one use."""
@@ -90,8 +90,7 @@ class RetrievalModel(TaskModel):
 
     def match_states(self, groups: Sequence[tuple[int, Memory]], states: Tensor, mask: Tensor) -> Tensor:
         """The same for texts whose states (P, S, D) `encode_text` has read."""
-        layers = zip(*(memory.layers for _, memory in groups), strict=True)
-        return self.itm_head(self.text_encoder.fuse_first(states, mask, _shares(groups, layers)))
+        return self.itm_head(self.text_encoder.fuse_first(states, mask, shares_of(groups)))
 
     def embed_with(
         self, parts: Mapping[str, nn.Module], video_BTCHW: Tensor, ids: Tensor, mask: Tensor
@@ -134,7 +133,7 @@ class PretrainingModel(RetrievalModel):
 
     def guess_words(self, memory: Memory, ids: Tensor, mask: Tensor) -> Tensor:
         """Logits (P, S, words) of each place of texts, some of whose words are masked, given their videos."""
-        return self.word_logits(list(memory.layers), ids, mask)
+        return self.word_logits(list(memory.layers), ids, mask, memory.mask)
 
     def encode_visible(self, video_BTCHW: Tensor, keep_BV: Tensor) -> tuple[VideoFeatures, Tensor]:
         """Features of the visible tokens alone, and what is to meet the teacher's features of them (K, B, V, C)."""
@@ -153,9 +152,9 @@ class AnsweringModel(TaskModel):
 
     def ground_text(self, video_tokens: Tensor, ids: Tensor, mask: Tensor, about: Tensor | None = None) -> Tensor:
         """States (P, S, D) of questions that attend to the videos `about` (P,), or P / V questions each in order."""
-        memory = Memory(self.text_encoder.project(video_tokens))
+        memory = Memory(self.text_encoder.project(video_tokens), self._own_tokens(video_tokens))
         videos = memory if about is None else memory.rows(about)
-        return self.text_encoder.fuse(self.text_encoder.read(ids, mask), mask, videos.layers)
+        return self.text_encoder.fuse(self.text_encoder.read(ids, mask), mask, videos.layers, videos.mask)
 
     def context_loss(self, context: Tensor, ids: Tensor, mask: Tensor, context_mask: Tensor | None = None) -> Tensor:
         """Loss (P,) of each answer, summed over its tokens, given the states (B, S, D) of questions, P / B of each."""
@@ -186,11 +185,6 @@ def ended_twice(ids_BS: Tensor, mask_BS: Tensor, sep_id: int) -> tuple[Tensor, T
     end = mask_BS.sum(dim=1, keepdim=True)
     ids, mask = F.pad(ids_BS, (0, 1)), F.pad(mask_BS, (0, 1))
     return ids.scatter(1, end, sep_id), mask.scatter(1, end, 1)
-
-
-def _shares(groups: Sequence[tuple[int, Memory]], layers: Iterable[tuple[KeysValues, ...]]) -> Iterable[list[Share]]:
-    for of_layer in layers:
-        yield [Share(texts, projected) for (texts, _), projected in zip(groups, of_layer, strict=True)]
 
 
 def build_model(config: TaskConfig, tokenizer: Any) -> TaskModel:

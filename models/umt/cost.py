@@ -7,8 +7,8 @@ tokens are part of `gmacs`; the released code computes them but its printed numb
 
 from configs.model import AggregationConfig, VideoConfig
 from configs.models.umt import UMTConfig, token_schedule
-from configs.schedule import num_leaving
-from models.parts.cost import Cost
+from configs.schedule import kept_of_share, num_leaving
+from models.parts.cost import Cost, check_countable
 
 MACS_PER_NORM_ELEMENT = 5
 CHANNELS = 3
@@ -17,11 +17,17 @@ CHANNELS = 3
 def count(model: UMTConfig, video: VideoConfig, aggregation: AggregationConfig) -> Cost:
     """The cost of encoding one video of the configured size."""
     model.check(video, aggregation)
+    check_countable(aggregation)
     width, norm, reducer = model.width, MACS_PER_NORM_ELEMENT * model.width, aggregation.reducer
-    tokens = video.num_frames * (video.image_size // model.patch_size) ** 2
+    patches = (video.image_size // model.patch_size) ** 2
+    tokens = video.num_frames * patches
     compared = width if reducer == "saliency" else width // model.heads
 
     macs = tokens * CHANNELS * model.patch_size**2 * width
+    if reducer == "run_length":
+        # All patches are embedded, and those that stay enter the first block.
+        assert aggregation.keep is not None
+        tokens = kept_of_share(aggregation.keep, video.num_frames, patches)
     matching = 0
     for amount in token_schedule(model, video, aggregation):
         # Norm; queries, keys, values and output; scores and their product with values.

@@ -15,6 +15,7 @@ from configs.models.umt import UMTConfig
 from models.parts.bert import Predictions, initialise
 from models.parts.bert_attention import KeysValues, Share
 from models.parts.pixels import normalise_pixels
+from models.parts.ragged import own_tokens
 from models.umt.text import AnswerDecoder, RankedAnswers, SplitBert
 from models.umt.video_encoder import EncodedVideo, VideoEncoder
 
@@ -28,10 +29,12 @@ class VideoFeatures(NamedTuple):
         tokens: (V, N, D) for cross-attention.
         embedding: (V, E) float32, the mean of the unit vectors of its frames (or of the one vector of all). Its product
             with a text's is the mean cosine over frames, so it must not be normalised again.
+        mask: (V, N) bool, False for padding, which is zero in `tokens`; None if there is none.
     """
 
     tokens: Tensor
     embedding: Tensor
+    mask: Tensor | None = None
 
 
 class TextFeatures(NamedTuple):
@@ -79,6 +82,7 @@ class UMT(nn.Module):
                 "equal, since the decoder attends to text in the place of video"
             )
 
+        self.is_ragged = aggregation.is_ragged
         self.vision_encoder = VideoEncoder(
             model,
             video,
@@ -139,15 +143,21 @@ class UMT(nn.Module):
         shares = ((Share(len(states_PSD), video),) for video in videos)
         return self.itm_head(self.text_encoder.fuse_first(states_PSD, mask_PS, shares))
 
-    def word_logits(self, memory: list[KeysValues], ids_BS: Tensor, mask_BS: Tensor) -> Tensor:
-        """Logits (B, S, words) of each place of texts, some of whose words are masked, given their videos."""
+    def word_logits(
+        self, memory: list[KeysValues], ids_BS: Tensor, mask_BS: Tensor, seen_VN: Tensor | None = None
+    ) -> Tensor:
+        """Logits (B, S, words) of each place of texts, some of whose words are masked, given their videos.
+
+        `seen_VN` says which tokens of the videos are not padding.
+        """
         states = self.text_encoder.read(ids_BS, mask_BS)
-        return self.mlm_head(self.text_encoder.fuse(states, mask_BS, memory))
+        return self.mlm_head(self.text_encoder.fuse(states, mask_BS, memory, seen_VN))
 
     def ground(self, video_tokens_VND: Tensor, ids_BS: Tensor, mask_BS: Tensor) -> Tensor:
         """States (B, S, D) of questions that attend to their videos, each of which has B / V of them in order."""
         states = self.text_encoder.read(ids_BS, mask_BS)
-        return self.text_encoder.fuse(states, mask_BS, self.text_encoder.project(video_tokens_VND))
+        projected = self.text_encoder.project(video_tokens_VND)
+        return self.text_encoder.fuse(states, mask_BS, projected, self._own_tokens(video_tokens_VND))
 
     def answer_losses(
         self, question_states_BSD: Tensor, question_mask_BS: Tensor, answer_ids: Tensor, answer_mask: Tensor
@@ -173,13 +183,18 @@ class UMT(nn.Module):
         self.temp.clamp_(*TEMPERATURE_RANGE)
 
     def _features(self, encoded: EncodedVideo, num_frames: int) -> VideoFeatures:
-        pooled = self.vision_encoder.pool(encoded.tokens, num_frames)
+        pooled = self.vision_encoder.pool(encoded.tokens, num_frames, encoded.mask, encoded.size)
         unit_vectors = F.normalize(self.vision_proj(pooled).float(), dim=-1)
-        return VideoFeatures(encoded.tokens, unit_vectors.mean(dim=1))
+        return VideoFeatures(encoded.tokens, unit_vectors.mean(dim=1), encoded.mask)
+
+    def _own_tokens(self, video_tokens_VND: Tensor) -> Tensor | None:
+        """Which tokens texts may attend to, (V, N); None where all videos have the same number."""
+        return own_tokens(video_tokens_VND) if self.is_ragged else None
 
     def _encoded(self, video_BTCHW: Tensor, keep_BV: Tensor | None = None, num_returned: int = 0) -> EncodedVideo:
         encoder = self.vision_encoder
+        kept = encoder.kept_patches(video_BTCHW)
         if video_BTCHW.dtype == torch.uint8:
             dtype = encoder.encoder.norm.weight.dtype
             video_BTCHW = normalise_pixels(video_BTCHW, encoder.pixel_mean, encoder.pixel_std, dtype)
-        return encoder(video_BTCHW, keep_BV, num_returned=num_returned)
+        return encoder(video_BTCHW, keep_BV, num_returned=num_returned, kept=kept)

@@ -16,6 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from configs.model import AggregationConfig, VideoConfig
 from configs.models.umt import UMTConfig, token_schedule
 from models.parts.aggregation import AggregationStep, TokenAggregator
+from models.parts.ragged import mean_token, without_padding
+from models.parts.run_length import KeptPatches, RunLength, flat_indices
 from models.parts.sinusoid import interpolated_in_time, sinusoid
 from models.umt.blocks import NORM_EPS, JointSpaceTimeBlock, TokenState
 
@@ -34,12 +36,15 @@ class EncodedVideo(NamedTuple):
         origins: (B, T, L) int64, for every original cell the index of the token that holds it, -1: dropped; None
             unless asked for.
         returned: outputs (B, N, D) of the last blocks, earliest first, before the last norm; as many as asked for.
+        mask: (B, N) bool, False for padding, which is zero in `tokens` and has size 0; None if all videos have the same
+            number of tokens. See `models.parts.ragged`.
     """
 
     tokens: Tensor
     size: Tensor
     origins: Tensor | None
     returned: list[Tensor]
+    mask: Tensor | None = None
 
 
 class PatchEmbedding(nn.Module):
@@ -134,6 +139,7 @@ class VideoEncoder(nn.Module):
         self.image_size, self.num_patches = video.image_size, (video.image_size // model.patch_size) ** 2
         self.pixel_mean, self.pixel_std = video.pixel_mean, video.pixel_std
         self.recompute = activation_checkpointing == "recompute"
+        self.run_length = RunLength.of(aggregation, video, model.patch_size)
 
         self.encoder = Trunk(model, video, aggregation)
         self.pool_norm = nn.LayerNorm(model.width, eps=NORM_EPS) if pool_norm else None
@@ -155,6 +161,7 @@ class VideoEncoder(nn.Module):
         return_origins: bool = False,
         num_returned: int = 0,
         steps: list[list[AggregationStep]] | None = None,
+        kept: KeptPatches | None = None,
     ) -> EncodedVideo:
         """Encode normalised videos; see `EncodedVideo`.
 
@@ -162,10 +169,15 @@ class VideoEncoder(nn.Module):
             keep_BV: indices of the tokens to encode, in pre-training; by default all.
             num_returned: how many of the last blocks' outputs to return in addition.
             steps: an empty list, filled with what each block merged; this needs `return_origins`.
+            kept: the patches that stay, from `kept_patches`, by default found here; a compiled encoder has to be given
+                them.
         """
         assert steps is None or (return_origins and not self.training), "steps are for looking, and need origins"
         assert keep_BV is None or not return_origins, "origins are of videos that are seen whole"
-        state = self._embed(video_BTCHW, keep_BV, return_origins)
+        kept = self.kept_patches(video_BTCHW) if kept is None else kept
+        assert kept is None or keep_BV is None, "no reducer goes with hidden patches"
+        whole = self._embed(video_BTCHW, keep_BV, return_origins)
+        state = whole if kept is None else self._without_repeated(whole, kept)
 
         # The blocks, keeping the outputs that a teacher's features are compared with.
         returned = []
@@ -185,18 +197,39 @@ class VideoEncoder(nn.Module):
         size = state.size
         if size is None:
             size = state.tokens.new_ones(state.tokens.shape[:2], dtype=torch.float32)
-        return EncodedVideo(self.encoder.norm(state.tokens), size, state.origins, returned)
+        mask = None if kept is None else kept.mask
+        if steps is not None and kept is not None:
+            num_frames = video_BTCHW.shape[1]
+            order = flat_indices(num_frames, self.num_patches, patch_major=False, device=size.device)
+            steps[0].insert(0, AggregationStep("joint", whole.tokens, kept.as_plan(order), kept.origins))
+        return EncodedVideo(without_padding(self.encoder.norm(state.tokens), mask), size, state.origins, returned, mask)
 
-    def pool(self, tokens_BND: Tensor, num_frames: int) -> Tensor:
+    def kept_patches(self, video_BTCHW: Tensor) -> KeptPatches | None:
+        """Which patches of videos stay, by their uint8 or normalised pixels; None unless the reducer looks at these."""
+        if self.run_length is None:
+            return None
+        return self.run_length.plan(video_BTCHW, few_lengths=self._compiled_call_impl is not None)
+
+    def _without_repeated(self, state: TokenState, kept: KeptPatches) -> TokenState:
+        """The tokens of patches that stay; sizes only where attention has to know them."""
+        assert self.run_length is not None
+        size = kept.sizes(self.run_length.weigh_lengths) if self.run_length.has_sizes else None
+        return TokenState(kept.select(state.tokens), size, None if state.origins is None else kept.origins)
+
+    def pool(
+        self, tokens_BND: Tensor, num_frames: int, mask_BN: Tensor | None = None, size_BN: Tensor | None = None
+    ) -> Tensor:
         """Normalised means (B, F, D) of the tokens from `forward`: one per frame, or one of all (F = 1).
 
-        If some tokens were left out or merged, the rest no longer belongs to single frames and is pooled together.
+        If some tokens were left out or merged, the rest no longer belongs to single frames and is pooled together. Then
+        only those of the mask count, and by their sizes if the lengths of runs are weighed.
         """
         assert self.pool_norm is not None, "this encoder was built without pooling"
         if self.pooling == "frames" and tokens_BND.shape[1] == num_frames * self.num_patches:
             frames = tokens_BND.unflatten(1, (num_frames, self.num_patches))
             return self.pool_norm(frames.mean(dim=2))
-        return self.pool_norm(tokens_BND.mean(dim=1, keepdim=True))
+        weighs = self.run_length is not None and self.run_length.weigh_lengths
+        return self.pool_norm(mean_token(tokens_BND, mask_BN, size_BN if weighs else None).unsqueeze(1))
 
     def student(self, encoded: EncodedVideo, num_frames: int, keep_BV: Tensor) -> Tensor:
         """What is compared with the teacher: (K, B, V, C) for the K blocks that were returned, earliest first."""

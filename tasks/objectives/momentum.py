@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from configs.schema import ObjectiveConfig
 from engine.distributed import (
     all_gather_rows,
-    all_gather_rows_with_grad,
     all_reduce_sum,
     rank,
     world_size,
@@ -26,7 +25,9 @@ from engine.distributed import (
 from models.parts.bert_attention import Memory
 from models.parts.losses import contrastive, draw_negatives, matching, selection_noise, similarities
 from models.parts.momentum import NO_INDEX, FeatureQueue, MomentumTwin
+from models.protocols import EmbeddedVideo
 from models.trained_protocols import ContrastiveModel
+from tasks.objectives.gathered import gathered_tokens
 from tasks.step_counts import count_texts
 from tasks.transfer import sent
 
@@ -139,7 +140,7 @@ class MomentumObjective(nn.Module):
                     for query, key in zip(queries, reversed(keys), strict=True)
                 ]
                 losses["vtm"] = self._matching(
-                    model, video.tokens, memory, texts, similarity, own_numbers, all_numbers, batch["part"]
+                    model, video, memory, texts, similarity, own_numbers, all_numbers, batch["part"]
                 )
 
             # Pre-training stores no video numbers, so that nothing in the queue is ever a positive.
@@ -186,7 +187,7 @@ class MomentumObjective(nn.Module):
     def _matching(
         self,
         model: ContrastiveModel,
-        tokens: Tensor,
+        video: EmbeddedVideo,
         memory: Memory,
         texts: tuple[Tensor, Tensor],
         similarity: list[Tensor],
@@ -204,9 +205,9 @@ class MomentumObjective(nn.Module):
 
         # Choose where negatives come from: all processes, or this one alone.
         all_ids, all_mask = ids, mask = texts
-        all_tokens = tokens
+        all_tokens = video.tokens
         if self.objective.negatives == "all":
-            all_tokens = all_gather_rows_with_grad(tokens)
+            all_tokens = gathered_tokens(video)
             ids, mask = all_ids[rows], all_mask[rows]
         else:
             all_numbers, noise = all_numbers[rows], noise[:, :, rows]
@@ -216,11 +217,11 @@ class MomentumObjective(nn.Module):
         positives = own_numbers[:, None] == all_numbers[None]
         floor = PRETRAINING_FLOOR if self.positives == "row" else 0.0
         text, has_text = draw_negatives(similarity[0], positives, noise[0], floor)
-        video, has_video = draw_negatives(similarity[1], positives, noise[1], floor)
+        video_row, has_video = draw_negatives(similarity[1], positives, noise[1], floor)
 
         # Videos of this process are projected already; videos of other processes are not.
         is_shared = len(all_tokens) > batch
-        negatives = model.project_once(all_tokens.index_select(0, video)) if is_shared else memory.rows(video)
+        negatives = model.project_once(all_tokens.index_select(0, video_row)) if is_shared else memory.rows(video_row)
 
         # One forward pass for 3B pairs: each own video with its own text and its negative text, then negative videos.
         logits = model.match_groups(

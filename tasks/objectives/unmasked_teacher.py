@@ -23,6 +23,7 @@ from models.parts.losses import contrastive, draw_negatives, matching, selection
 from models.parts.losses_pretraining import feature_distance, mask_words, masked_word_loss
 from models.protocols import EmbeddedVideo, ReadText, StateMatcher
 from models.trained_protocols import Student, StudentModel, WordGuesser
+from tasks.objectives.gathered import gathered_tokens
 from tasks.objectives.momentum import by_turns
 from tasks.objectives.teacher import FrozenTeacher
 from tasks.step_counts import count_texts, mean_count
@@ -191,7 +192,7 @@ class UnmaskedTeacherObjective(nn.Module):
             similarity_BG = [direction[:, rows] for direction in similarity_BG]
         elif world_size() > 1:
             padding = batch["longest_text"] - mask.shape[1]
-            tokens = all_gather_rows_with_grad(tokens)
+            tokens = gathered_tokens(video)
             states = all_gather_rows_with_grad(F.pad(states, (0, 0, 0, padding)))
             masks = all_gather_rows(F.pad(mask, (0, padding)))
 

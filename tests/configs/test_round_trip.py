@@ -212,7 +212,9 @@ FULL: dict[str, RunConfig] = {
         evaluation=RecognitionEvaluationConfig(prompt_file="prompts.md#UCF101", windows=3, mirror=True),
     ),
     "a probe in closed form": RecognitionConfig(
-        data=DataConfig(root="/d", dataset="hmdb51"), train=TRAIN, objective=ProbeObjectiveConfig(penalty=0.5)
+        data=DataConfig(root="/d", dataset="hmdb51"), train=TRAIN, objective=ProbeObjectiveConfig(penalty=0.5),
+        model=TestaConfig(attention="joint"),
+        aggregation=AggregationConfig(reducer="run_length", threshold=0.2, weigh_lengths=True),
     ),
 }  # fmt: skip
 
