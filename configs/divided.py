@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from configs.model import AggregationConfig, Axis
+from configs.model import AggregationConfig, Axis, why_not
 from configs.schedule import blocks_from_amount, blocks_from_keep, check_capacity, in_first_blocks, keep_per_axis
 
 REDUCERS: dict[str, tuple[Axis, ...]] = {
@@ -29,7 +29,7 @@ def divided_schedules(
     if settings.reducer not in REDUCERS:
         raise ValueError(
             f"aggregation.reducer: {settings.reducer!r} does not go with divided attention, which takes "
-            f"{', '.join(REDUCERS)}"
+            f"{', '.join(REDUCERS)}{why_not(settings.reducer, 'divided')}"
         )
     if settings.tokens_per_block != 0:
         raise ValueError("aggregation.tokens_per_block: has no effect with divided attention; leave it out")

@@ -11,9 +11,11 @@ Amount = int | tuple[int, ...]
 TokenAmount = int | float | tuple[int | float, ...]
 """The same for joint tokens; with saliency missing blocks are 0, and a float is a share of the remaining tokens."""
 
+ReducerName = Literal["none", "geometry", "importance", "prune", "tome", "saliency", "run_length", "tempme"]
 Axis = Literal["frames", "patches", "tokens"]
 """What a reducer shortens: the frames of a video, the patches of each frame, or the patches of all frames at once."""
 AMOUNTS = ("frames_per_block", "patches_per_block", "tokens_per_block")
+JOINING = ("join_blocks", "join_frames", "across_frames", "within_groups")
 
 # The `aggregation` settings that each reducer uses; all others are refused.
 REDUCER_SETTINGS: dict[str, tuple[str, ...]] = {
@@ -24,10 +26,14 @@ REDUCER_SETTINGS: dict[str, tuple[str, ...]] = {
     "tome": ("tokens_per_block", "keep", "merge_weight"),
     "saliency": ("patches_per_block", "tokens_per_block", "keep"),
     "run_length": ("threshold", "keep", "weigh_lengths"),
+    "tempme": ("patches_per_block", "keep", "join_blocks", "join_frames", "across_frames", "within_groups"),
 }
 UNSIZED = ("none", "prune", "run_length")
 """Reducers whose tokens all have size 1, unless lengths are weighed."""
-OF_ONE_REDUCER = ("frame_match", "order", "merge_weight", "threshold", "weigh_lengths")
+WEIGHED = ("saliency", "tempme")
+"""Reducers whose attention always adds log(size)."""
+OF_SOME_REDUCERS = ("frame_match", "order", "merge_weight", "threshold", "weigh_lengths", *JOINING)
+INSTEAD_OF_KEEP = (*AMOUNTS, "threshold", "across_frames", "within_groups")
 
 
 def check_positive(section: str, settings: object, *names: str) -> None:
@@ -49,13 +55,18 @@ class AggregationConfig:
     most stays instead. `weigh_lengths`, which is ours, lets a patch count as often as its run is long, in attention and
     in the pooled feature.
 
+    `tempme` is for towers that see each frame alone. Patches of a frame merge (`patches_per_block`) until frames are
+    joined to groups: before each of `join_blocks`, counted from 0, so many neighbours become one (`join_frames`). Of a
+    joined group's tokens the share `across_frames` merges before attention; after it and in all later blocks
+    `within_groups` does. Without `join_blocks` all frames are joined where the tower begins to see them together.
+
     `frame_match` and `order` belong to geometry. With `merge_weight: saliency`, which is ours, tokens that attend
     sharply count for more in what they merge into (geometry and tome). `proportional_attention` adds log(size) to
     attention's keys and `weighted_pooling` weighs the pooled feature by size; both are off in every released TESTA
     number.
     """
 
-    reducer: Literal["none", "geometry", "importance", "prune", "tome", "saliency", "run_length"] = "none"
+    reducer: ReducerName = "none"
     frames_per_block: Amount = 0
     patches_per_block: Amount = 0
     tokens_per_block: TokenAmount = 0
@@ -65,12 +76,16 @@ class AggregationConfig:
     merge_weight: Literal["size", "saliency"] = "size"
     threshold: float = 0.1
     weigh_lengths: bool = False
+    join_blocks: tuple[int, ...] = ()
+    join_frames: tuple[int, ...] = ()
+    across_frames: float = 0.3
+    within_groups: float = 0.1
     proportional_attention: bool = False
     weighted_pooling: bool = False
 
     def __post_init__(self) -> None:
         allowed = REDUCER_SETTINGS[self.reducer]
-        for name in (*AMOUNTS, "keep", *OF_ONE_REDUCER):
+        for name in (*AMOUNTS, "keep", *OF_SOME_REDUCERS):
             value = getattr(self, name)
             if value != getattr(type(self), name) and name not in allowed:
                 raise ValueError(
@@ -99,8 +114,27 @@ class AggregationConfig:
             raise ValueError(
                 f"aggregation.{name}: has no effect with reducer {self.reducer!r}: every size stays 1{remedy}"
             )
-        if self.reducer == "saliency" and self.proportional_attention:
-            raise ValueError("aggregation.proportional_attention: leave it out; reducer 'saliency' always has it")
+        if self.reducer in WEIGHED and self.proportional_attention:
+            raise ValueError(
+                f"aggregation.proportional_attention: leave it out; reducer {self.reducer!r} always has it"
+            )
+        self._check_joining()
+
+    def _check_joining(self) -> None:
+        """Refuse blocks and numbers of groups that do not belong together, and shares that are none."""
+        if len(self.join_blocks) != len(self.join_frames):
+            raise ValueError(
+                f"aggregation.join_frames: {list(self.join_frames)} for join_blocks {list(self.join_blocks)}; give a "
+                "number for each block"
+            )
+        if list(self.join_blocks) != sorted(set(self.join_blocks)) or any(count < 2 for count in self.join_frames):
+            raise ValueError("aggregation.join_blocks: blocks have to ascend, and join 2 groups or more each")
+        for name in ("across_frames", "within_groups"):
+            share = getattr(self, name)
+            if not 0 <= share <= 0.5:
+                raise ValueError(f"aggregation.{name}: {share} is not from 0 to 0.5; at most half may leave at once")
+            if self.keep is not None and share != getattr(type(self), name):
+                raise ValueError(f"aggregation.{name}: has no effect beside keep, which says how much leaves")
 
     def _check_run_length(self) -> None:
         """Refuse a threshold beside a share, which says the same in another way."""
@@ -126,15 +160,28 @@ class AggregationConfig:
         if reducer != lower.get("reducer", "none"):
             own = (*REDUCER_SETTINGS.get(reducer, ()), "reducer")
             own += () if reducer in UNSIZED else ("weighted_pooling",)
-            own += () if reducer in (*UNSIZED, "saliency") else ("proportional_attention",)
+            own += () if reducer in (*UNSIZED, *WEIGHED) else ("proportional_attention",)
             kept = {name: value for name, value in kept.items() if name in own}
 
         if higher.get("keep") is not None:
-            kept = {name: value for name, value in kept.items() if name not in (*AMOUNTS, "threshold")}
-        if "threshold" in higher or any(name in higher for name in AMOUNTS):
+            kept = {name: value for name, value in kept.items() if name not in INSTEAD_OF_KEEP}
+        if any(name in higher for name in INSTEAD_OF_KEEP):
             kept.pop("keep", None)
 
         return kept
+
+
+def why_not(reducer: str, attention: str) -> str:
+    """The end of a sentence that refuses a reducer with this attention, where there is more to say than what goes."""
+    if reducer != "tempme":
+        return ""
+    if attention == "joint":
+        return (
+            ": tempme joins frames, and all are together here from the first block on; reducer 'tome' is what is left"
+        )
+    if attention == "divided":
+        return ": tempme joins frames that were seen alone, and here every block looks over time"
+    return ""
 
 
 def _remedy_for_reducer(reducer: str, setting: str) -> str:

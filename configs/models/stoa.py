@@ -1,9 +1,11 @@
 """STOA-VLP's `model` section: CLIP's towers, objects and actions of clips, and an encoder that fuses them with text."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from configs.model import AggregationConfig, VideoConfig, check_positive, refuse_long_video
+from configs.frame_merging import steps_of
+from configs.model import AggregationConfig, Axis, VideoConfig, check_positive, refuse_long_video
 from configs.models.base import ModelConfig
 from configs.models.clip import ClipTowerConfig
 
@@ -86,11 +88,16 @@ class StoaConfig(ModelConfig):
         """Refuse patches that do not tile, too few positions of the fusion encoder, and reducers."""
         self._check_size("video.image_size:", video.image_size)
         refuse_long_video(video, "with stoa, which has no attention over time alone")
-        if aggregation.reducer != "none":
+        if aggregation.reducer not in self.reducers:
             raise ValueError(
-                f"aggregation.reducer: {aggregation.reducer!r} does not go with stoa, whose objects are found on all "
-                "patches; set it to none"
+                f"aggregation.reducer: {aggregation.reducer!r} does not go with stoa, whose tower sees each frame "
+                f"alone in its first blocks; choose one of {', '.join(self.reducers)}"
             )
+        if aggregation.weighted_pooling:
+            raise ValueError("aggregation.weighted_pooling: has no effect here: a frame's feature is its class token's")
+        if aggregation.reducer == "tempme":
+            num_patches = (video.image_size // self.patch_size) ** 2
+            steps_of(aggregation, video.num_frames, num_patches, self.depth, self.depth - self.joint_depth)
 
         # Frames, their mean, trajectories, actions, words, and the place of an answer.
         needed = video.num_frames + 1 + self.num_trajectories + self.num_actions + self.max_words + 1
@@ -100,6 +107,25 @@ class StoaConfig(ModelConfig):
                 f"{self.num_trajectories} trajectories, {self.num_actions} actions, {self.max_words} words and an "
                 f"answer need {needed}"
             )
+
+    @property
+    def reducers(self) -> Mapping[str, tuple[Axis, ...]]:
+        """Merging of frames; patches are put back for whoever reads them in their places."""
+        return {"none": (), "tempme": ("patches",)}
+
+    def at_price(
+        self,
+        aggregation: AggregationConfig,
+        video: VideoConfig,
+        axes: Sequence[Axis],
+        amount: int,
+        blocks: int | None = None,
+    ) -> AggregationConfig:
+        """The reducer that keeps `amount` patches fewer of a clip, spread over blocks as `keep` says."""
+        if blocks is not None:
+            raise ValueError("blocks: has no effect on merging of frames, whose blocks are given; leave it out")
+        num_patches = video.num_frames * (video.image_size // self.patch_size) ** 2
+        return replace(aggregation, keep=1 - amount / num_patches)
 
     def check_clip(self, num_frames: int, image_size: int, video: VideoConfig) -> None:
         """Refuse more frames than there are positions for, images that patches do not tile, and others with objects."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from configs import divided
-from configs.model import AggregationConfig, Axis, TextConfig, VideoConfig, check_positive, refuse_long_video
+from configs.model import AggregationConfig, Axis, TextConfig, VideoConfig, check_positive, refuse_long_video, why_not
 from configs.models.base import ModelConfig
 from configs.schedule import (
     blocks_from_amount,
@@ -71,7 +71,7 @@ class TestaConfig(ModelConfig):
         if aggregation.reducer not in self.reducers:
             raise ValueError(
                 f"aggregation.reducer: {aggregation.reducer!r} does not go with {self.attention} attention, "
-                f"which takes {', '.join(self.reducers)}"
+                f"which takes {', '.join(self.reducers)}{why_not(aggregation.reducer, self.attention)}"
             )
 
         if aggregation.reducer == "saliency":

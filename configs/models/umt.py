@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from configs.model import AggregationConfig, Axis, TextConfig, VideoConfig, check_positive, refuse_long_video
+from configs.model import AggregationConfig, Axis, TextConfig, VideoConfig, check_positive, refuse_long_video, why_not
 from configs.models.base import ModelConfig
 from configs.schedule import (
     blocks_from_keep,
@@ -94,7 +94,7 @@ class UMTConfig(ModelConfig):
         if aggregation.reducer not in REDUCERS:
             raise ValueError(
                 f"aggregation.reducer: {aggregation.reducer!r} does not go with attention over space and time at once; "
-                f"choose one of {', '.join(REDUCERS)}"
+                f"choose one of {', '.join(REDUCERS)}{why_not(aggregation.reducer, 'joint')}"
             )
         for name in ("frames_per_block", "patches_per_block"):
             if getattr(aggregation, name) != 0:

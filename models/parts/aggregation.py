@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from configs.model import ReducerName
 from configs.schedule import num_leaving
 from models.parts.attention import Attended, Needs
 from models.parts.merging import (
@@ -33,6 +34,7 @@ REDUCERS: dict[str, Needs] = {
     "tome": "key",
     "saliency": "sharpness",
     "run_length": "nothing",  # which works on pixels, before the first block: see models/parts/run_length.py
+    "tempme": "key",  # in groups of frames: see models/parts/frame_merging.py
 }
 """What each reducer needs of attention. Which of them an encoder can do, the `model` section of its system says."""
 BACKGROUND = 0.1
@@ -181,7 +183,7 @@ class TokenAggregator(nn.Module):
 
     def __init__(
         self,
-        reducer: Literal["none", "geometry", "importance", "prune", "tome", "saliency", "run_length"],
+        reducer: ReducerName,
         axis: Literal["time", "space", "joint"],
         r: int | float,
         frame_match: Literal["vote", "mean"] = "vote",

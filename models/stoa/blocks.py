@@ -28,7 +28,7 @@ def seen_of(block: ClipBlock, tokens_BND: Tensor) -> KeysValues:
     attention = block.attn
     projected = F.linear(block.ln_1(tokens_BND), attention.in_proj_weight[width:], attention.in_proj_bias[width:])
     keys, values = projected.chunk(2, dim=-1)
-    return KeysValues(_heads(keys, attention.heads), _heads(values, attention.heads))
+    return KeysValues(heads_of(keys, attention.heads), heads_of(values, attention.heads))
 
 
 def read(block: ClipBlock, tokens_BQD: Tensor, seen: KeysValues, mask: Tensor | None = None) -> Tensor:
@@ -39,27 +39,29 @@ def read(block: ClipBlock, tokens_BQD: Tensor, seen: KeysValues, mask: Tensor | 
     width = tokens_BQD.shape[-1]
     attention = block.attn
     queries = F.linear(block.ln_1(tokens_BQD), attention.in_proj_weight[:width], attention.in_proj_bias[:width])
-    return _finish(block, tokens_BQD, _heads(queries, attention.heads), seen, mask)
+    return _finish(block, tokens_BQD, heads_of(queries, attention.heads), seen, mask)
 
 
 def attend(block: ClipBlock, tokens_BND: Tensor, mask: Tensor | None = None) -> Tensor:
     """The tokens after the block, having seen each other where the mask allows it."""
     attention = block.attn
     projected = F.linear(block.ln_1(tokens_BND), attention.in_proj_weight, attention.in_proj_bias)
-    queries, keys, values = (_heads(part, attention.heads) for part in projected.chunk(3, dim=-1))
+    queries, keys, values = (heads_of(part, attention.heads) for part in projected.chunk(3, dim=-1))
     return _finish(block, tokens_BND, queries, KeysValues(keys, values), mask)
 
 
-def _heads(projected: Tensor, heads: int) -> Tensor:
+def heads_of(projected: Tensor, heads: int) -> Tensor:
+    """Projected tokens (B, N, D) as (B, H, N, K)."""
     return projected.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def _finish(block: ClipBlock, tokens: Tensor, queries_BHQK: Tensor, seen: KeysValues, mask: Tensor | None) -> Tensor:
-    tokens = tokens + block.attn.out_proj(_attention(queries_BHQK, seen, mask).transpose(1, 2).flatten(2))
+    tokens = tokens + block.attn.out_proj(attention(queries_BHQK, seen, mask).transpose(1, 2).flatten(2))
     return tokens + block.mlp(block.ln_2(tokens))
 
 
-def _attention(queries_BHQK: Tensor, seen: KeysValues, mask: Tensor | None) -> Tensor:
+def attention(queries_BHQK: Tensor, seen: KeysValues, mask: Tensor | None) -> Tensor:
+    """Context (B, H, Q, K); the mask is bool, True where a token may be seen, or is added to scores."""
     if mask is None or not queries_BHQK.is_cuda:
         return F.scaled_dot_product_attention(queries_BHQK, seen.keys, seen.values, attn_mask=mask)
     # cuDNN's kernel, first choice on Hopper, is wrong for some lengths when there is a mask.

@@ -51,7 +51,7 @@ def build_model(config: TaskConfig, tokenizer: Any) -> TaskModel:
 
 
 def _model_of(config: TaskConfig, model: StoaConfig, tokenizer: Any) -> TaskModel:
-    objective, sizes = config.objective, sizes_of(model, config.video)
+    objective, sizes = config.objective, sizes_of(model, config.video, config.aggregation)
     reference_form = isinstance(objective, FusionObjectiveConfig) and objective.reference_form
     settings = (sizes, reference_form, config.video.pixel_mean, config.video.pixel_std)
 

@@ -6,6 +6,7 @@ are not counted. Every box is taken to be real.
 
 from typing import NamedTuple
 
+from configs.frame_merging import GroupStep
 from configs.model import AggregationConfig, VideoConfig
 from configs.models.stoa import StoaConfig
 from models.parts.cost import Cost
@@ -32,7 +33,7 @@ class ClipCost(NamedTuple):
 def count(model: StoaConfig, video: VideoConfig, aggregation: AggregationConfig) -> Cost:
     """The cost of encoding one video of the configured size; what is left are the tokens of its memory."""
     model.check(video, aggregation)
-    sizes = sizes_of(model, video)
+    sizes = sizes_of(model, video, aggregation)
     tokens = sizes.num_frames
     tokens += sizes.num_trajectories if sizes.objects == "fusion" else 0
     tokens += sizes.num_actions if sizes.actions else 0
@@ -57,6 +58,11 @@ def _tower(sizes: StoaSizes) -> int:
     width, frames, patches = sizes.vision_width, sizes.num_frames, sizes.image_tower.grid**2
     macs = frames * patches * CHANNELS * sizes.patch_size**2 * width
     macs += MACS_PER_NORM_ELEMENT * width * frames * (1 + patches)
+    schedule = sizes.group_steps(frames, patches)
+    if schedule is not None:
+        macs += sum(_grouped_block(sizes, index, step) for index, step in enumerate(schedule))
+        return macs + frames * width * (MACS_PER_NORM_ELEMENT + sizes.embed_dim)
+
     for index in range(sizes.vision_depth):
         beside = sizes.objects_per_frame if sizes.objects == "attention" and index in sizes.object_blocks else 0
         tokens = 1 + patches + beside
@@ -67,6 +73,34 @@ def _tower(sizes: StoaSizes) -> int:
             queries = frames if index == sizes.vision_depth - 1 else frames * tokens
             macs += block(queries, frames * tokens, width)
     return macs + frames * width * (MACS_PER_NORM_ELEMENT + sizes.embed_dim)
+
+
+def _grouped_block(sizes: StoaSizes, index: int, step: GroupStep) -> int:
+    """A block of the tower that merges, the similarities of patches included."""
+    width = sizes.vision_width
+    beside = 0
+    if sizes.objects == "attention" and index in sizes.object_blocks:
+        beside = sizes.objects_per_frame * step.class_tokens
+    seen = step.seen + beside
+
+    macs = 0
+    if step.across:
+        macs += _matching(step.seen - step.class_tokens + step.across, width)
+    if index == sizes.vision_depth - 1:
+        return step.groups * (macs + block(step.class_tokens, seen, width))
+
+    # Objects are keys and values alone: see `block`, whose MLP they do not enter.
+    tokens = step.class_tokens + step.patches
+    macs += MACS_PER_NORM_ELEMENT * width * (seen + tokens) + 3 * seen * width**2 + step.seen * width**2
+    macs += 2 * step.seen * seen * width + 8 * tokens * width**2
+    if step.within:
+        macs += _matching(step.patches + step.within, width // sizes.vision_heads)
+    return step.groups * macs
+
+
+def _matching(patches: int, compared: int) -> int:
+    """Each patch of one set with each of the other."""
+    return (patches // 2) * -(-patches // 2) * compared
 
 
 def _objects(sizes: StoaSizes) -> int:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from configs.model import VideoConfig
+from configs.frame_merging import GroupStep, steps_of
+from configs.model import AggregationConfig, VideoConfig
 from configs.models.stoa import StoaConfig
 from models.parts.clip.sizes import ImageTowerSizes, TextTowerSizes
 
@@ -24,6 +25,7 @@ class StoaSizes:
         actions: whether the model has action queries.
         max_words: positions of a text in the fusion encoder; answers are read from the position behind them.
         dropout: on what the heads of the fusion encoder read.
+        aggregation: which tokens of the video tower merge.
     """
 
     image_size: int = 224
@@ -50,6 +52,7 @@ class StoaSizes:
     actions: bool = True
     num_actions: int = 4
     dropout: float = 0.5
+    aggregation: AggregationConfig = AggregationConfig()
 
     def __post_init__(self) -> None:
         if not 1 <= self.joint_depth <= self.vision_depth:
@@ -90,6 +93,13 @@ class StoaSizes:
             vocab_size=self.vocab_size,
         )
 
+    def group_steps(self, num_frames: int, num_patches: int) -> tuple[GroupStep, ...] | None:
+        """What each block of the video tower merges of clips of this size; None if nothing merges."""
+        if self.aggregation.reducer == "none":
+            return None
+        first_joint = self.vision_depth - self.joint_depth
+        return steps_of(self.aggregation, num_frames, num_patches, self.vision_depth, first_joint)
+
     @property
     def object_blocks(self) -> range:
         """The blocks of the video tower, from 0, before which object tokens are computed."""
@@ -108,7 +118,7 @@ class StoaSizes:
         return self.num_frames + 1 + self.num_trajectories + self.num_actions
 
 
-def sizes_of(model: StoaConfig, video: VideoConfig) -> StoaSizes:
+def sizes_of(model: StoaConfig, video: VideoConfig, aggregation: AggregationConfig | None = None) -> StoaSizes:
     """The sizes of a configuration."""
     return StoaSizes(
         image_size=video.image_size,
@@ -135,4 +145,5 @@ def sizes_of(model: StoaConfig, video: VideoConfig) -> StoaSizes:
         actions=model.actions,
         num_actions=model.num_actions,
         dropout=model.dropout,
+        aggregation=aggregation or AggregationConfig(),
     )

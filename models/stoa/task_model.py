@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.parts.pixels import normalise_pixels
 from models.parts.processes import Processes
 from models.stoa.fusion import ClipMemory, without_unused_trajectories
 from models.stoa.model import CLIP_MEAN, CLIP_STD, StoaModel, VideoFeatures
@@ -47,8 +48,19 @@ class TaskModel(StoaModel):
         return self.encode_video(video_BTCHW, extras).tokens
 
     def trace_video(self, video_BTCHW: Tensor, steps: list[list[Any]] | None = None) -> Any:
-        """There is nothing to trace: no token of this model merges."""
-        raise ValueError("model.name: stoa merges no tokens, so there is nothing to show of it")
+        """Tokens, sizes and origins of uint8 videos; fills the list `steps` with what each block merges.
+
+        Tokens are those of the video tower in the shared space. ValueError where nothing merges, or where it depends on
+        objects.
+        """
+        if self.sizes.aggregation.reducer == "none":
+            raise ValueError(
+                "aggregation.reducer: none merges no tokens, so there is nothing to show; set it to tempme"
+            )
+        if self.sizes.objects == "attention":
+            raise ValueError("model.objects: what merges depends on objects with attention, which videos here lack")
+        pixels = normalise_pixels(video_BTCHW, self.pixel_mean, self.pixel_std, self.visual.proj.dtype)
+        return self.visual.trace_clips(pixels, steps)
 
     def project(self, video_tokens: Tensor) -> ClipMemory:
         """What texts are fused with of videos (V, N, E)."""

@@ -130,6 +130,9 @@ FULL: dict[str, RunConfig] = {
         data=DataConfig(root="/d", objects="a.objects", tags="a.tags", clean_up="none"),
         optim=OptimConfig(lr=1e-4, optimizer="bert_adam", schedule="cosine_of_run", clip_each_norm=1.0),
         train=TRAIN, model=StoaConfig(), video=VideoConfig(num_frames=12),
+        aggregation=AggregationConfig(
+            reducer="tempme", join_blocks=(8, 9, 10), join_frames=(2, 2, 3), across_frames=0.2, within_groups=0.0,
+        ),
         objective=FusionObjectiveConfig(losses=("vtc", "align"), vtc_epochs=1, reference_form=True),
     ),
     "pre-training by sorting": PretrainConfig(

@@ -139,6 +139,13 @@ def test_batches_equal_a_loop_over_single_tokens(count: int, leaving: int) -> No
                 )
 
 
+def test_compiled_equals_eager_in_one_graph() -> None:
+    groups = Groups.of_frames(torch.randn(2, 6, 6, 4), return_origins=True)
+    compiled = torch.compile(merged_across, backend="aot_eager", fullgraph=True)
+    for own, other in zip(compiled(groups, 3, 5), merged_across(groups, 3, 5), strict=True):
+        torch.testing.assert_close(own, other)
+
+
 def test_gradients_are_those_of_weighted_means() -> None:
     frames = torch.randn(1, 2, 6, 4, dtype=torch.float64, requires_grad=True)
     groups = Groups.of_frames(frames, return_origins=True)
