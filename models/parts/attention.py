@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from models.parts.packed_rows import PackedRows, attend_rows
 from models.parts.sharpness import attend_with_sharpness, sharpness
 from models.parts.tiled_attention import attend_in_tiles, suits_tiles
 
@@ -68,22 +69,23 @@ class Attention(nn.Module):
         if needs == "sharpness":
             return _attend_sharply(query, key, value, key_bias_BGN, num_class_tokens)
 
-        # Pick the fastest way to the context that also yields what is needed.
         importance = None
         if needs == "probabilities":
             context, importance = _attend_with_probabilities(query, key, value, key_bias_BGN)
-        elif _is_faster_by_head(query, key_bias_BGN):
-            context = _attend_by_head(query, key, value)
-        elif query.shape[1] > MOST_TOKENS_BY_HEAD and suits_tiles(query):
-            context = attend_in_tiles(query, key, value, key_bias_BGN).flatten(3)
         else:
-            context = _attend(query, key, value, key_bias_BGN)
+            context = _attend_fast(query, key, value, key_bias_BGN)
 
         mean_key = None if needs == "nothing" else key.detach().mean(dim=3).transpose(1, 2)
         sharp = None
         if needs == "key and sharpness":
             sharp = _sharpness_in_groups(query[:, num_class_tokens:], key[:, num_class_tokens:])
         return Attended(context, mean_key, importance, sharp)
+
+    def over_rows(self, tokens_RD: Tensor, rows: PackedRows, key_bias_R: Tensor | None = None) -> Tensor:
+        """Context (R, D) before `proj` of packed rows, each of which attends to itself."""
+        projected = self._project(tokens_RD[None, :, None])
+        query, key, value = (part[0, :, 0].unflatten(-1, (self.heads, -1)) for part in projected)
+        return attend_rows(query, key, value, rows, key_bias_R, _attend_fast).flatten(1)
 
     def _project(self, tokens_BNGD: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values (B, N, G, D), each."""
@@ -95,6 +97,15 @@ class Attention(nn.Module):
         # A view of groups and heads as one dimension needs them adjacent in memory, which a fused product prevents.
         weights, biases = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
         return tuple(F.linear(tokens_BNGD, weight, bias) for weight, bias in zip(weights, biases, strict=True))
+
+
+def _attend_fast(query: Tensor, key: Tensor, value: Tensor, key_bias_BGN: Tensor | None) -> Tensor:
+    """Context (B, N, G, D) of queries, keys, values (B, N, G, H, K), in the fastest way that there is for them."""
+    if _is_faster_by_head(query, key_bias_BGN):
+        return _attend_by_head(query, key, value)
+    if query.shape[1] > MOST_TOKENS_BY_HEAD and suits_tiles(query):
+        return attend_in_tiles(query, key, value, key_bias_BGN).flatten(3)
+    return _attend(query, key, value, key_bias_BGN)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, key_bias_BGN: Tensor | None) -> Tensor:

@@ -34,12 +34,14 @@ class KeptPatches(NamedTuple):
         lengths: (B, M) int64, how many patches each stands for, itself included; 0 for padding. A row adds up to T * L.
         origins: (B, T, L) int64, for every patch the place in `keep` of the one that stands for it.
         is_ragged: whether rows may have padding.
+        counts: how many patches of each video stay, if rows may have padding and the host knows.
     """
 
     keep: Tensor
     lengths: Tensor
     origins: Tensor
     is_ragged: bool
+    counts: tuple[int, ...] | None = None
 
     @property
     def mask(self) -> Tensor | None:
@@ -119,11 +121,14 @@ class RunLength:
 
         stays_BTL = change_BTL > self.threshold
         stays_BTL[:, 0] = True
-        longest = int(stays_BTL.flatten(1).sum(dim=1).max())
+        counts = stays_BTL.flatten(1).sum(dim=1).tolist()
+        longest = max(counts)
         if few_lengths:
+            # A graph is of one length, and would be of each number of patches that it is told.
             step = -(-num_patches // LENGTHS_WHEN_COMPILED)
             longest = min(num_patches, -(-longest // step) * step)
-        return runs(stays_BTL, longest, self.patch_major, is_ragged=True)
+            return runs(stays_BTL, longest, self.patch_major, is_ragged=True)
+        return runs(stays_BTL, longest, self.patch_major, is_ragged=True)._replace(counts=tuple(counts))
 
 
 def change_over_time(

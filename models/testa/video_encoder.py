@@ -19,6 +19,7 @@ from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from models.parts.aggregation import AggregationStep, TokenAggregator
 from models.parts.chunks import Assembled, Chunks, chunks_within, spans
 from models.parts.features import EncodedVideo
+from models.parts.packed_rows import PackedRows, through_packed
 from models.parts.pixels import normalise_pixels
 from models.parts.ragged import without_padding
 from models.parts.run_length import KeptPatches, RunLength
@@ -74,6 +75,7 @@ class VideoEncoder(EmbedsVideos):
         self._initialise()
 
         self.recompute = activation_checkpointing == "recompute"
+        self.packs_rows = activation_checkpointing != "offload"  # which calls blocks as a whole
         if activation_checkpointing == "offload":
             from fairscale.nn.checkpoint import checkpoint_wrapper  # imported only when it is used
 
@@ -177,9 +179,11 @@ class VideoEncoder(EmbedsVideos):
 
             # What does not change leaves before the first block.
             origins = kept.origins if return_origins else None
-            state = self._through_blocks(
-                cls, kept.select(tokens), kept.sizes(self.run_length.weigh_lengths), origins, steps
-            )
+            sizes = kept.sizes(self.run_length.weigh_lengths)
+            if kept.counts is not None and steps is None and self.packs_rows:
+                state = (*self._through_packed(cls, kept.select(tokens), sizes, kept.counts), sizes, origins)
+            else:
+                state = self._through_blocks(cls, kept.select(tokens), sizes, origins, steps)
             if steps is not None:
                 steps[0].insert(0, AggregationStep("joint", tokens, kept.as_plan(cells), kept.origins))
             return self._finish(*state, kept.mask)
@@ -226,6 +230,18 @@ class VideoEncoder(EmbedsVideos):
             else:
                 cls, tokens, size, origins = block(cls, tokens, size, origins)
         return cls, tokens, size, origins
+
+    def _through_packed(
+        self, cls: Tensor, tokens_BND: Tensor, size_BN: Tensor, counts: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """As `_through_blocks`, without what is computed for padding: class token and tokens."""
+        assert self.run_length is not None
+        together = torch.cat([cls, tokens_BND], dim=1)
+        rows = PackedRows.of(tuple(1 + count for count in counts), together.shape[1], together.device)
+        size = F.pad(size_BN, (1, 0), value=1.0)
+        recomputes = self.recompute and self.training
+        together = through_packed(self.blocks, together, size, rows, self.run_length.weigh_lengths, recomputes)
+        return together[:, :1], together[:, 1:]
 
     def _chunks(self, video_BTCHW: Tensor) -> Chunks | None:
         """How to divide a long video, so that each step fits into the working memory; None where the whole does."""

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from configs.model import AggregationConfig, VideoConfig
 from configs.models.umt import UMTConfig, token_schedule
 from models.parts.aggregation import AggregationStep, TokenAggregator
+from models.parts.packed_rows import PackedRows, through_packed
 from models.parts.ragged import mean_token, without_padding
 from models.parts.run_length import KeptPatches, RunLength, flat_indices
 from models.parts.sinusoid import interpolated_in_time, sinusoid
@@ -179,6 +180,9 @@ class VideoEncoder(nn.Module):
         whole = self._embed(video_BTCHW, keep_BV, return_origins)
         state = whole if kept is None else self._without_repeated(whole, kept)
 
+        if kept is not None and kept.counts is not None and steps is None and not num_returned:
+            return self._encode_packed(state, kept, kept.counts)
+
         # The blocks, keeping the outputs that a teacher's features are compared with.
         returned = []
         first_returned = len(self.encoder.blocks) - num_returned
@@ -209,6 +213,16 @@ class VideoEncoder(nn.Module):
         if self.run_length is None:
             return None
         return self.run_length.plan(video_BTCHW, few_lengths=self._compiled_call_impl is not None)
+
+    def _encode_packed(self, state: TokenState, kept: KeptPatches, counts: tuple[int, ...]) -> EncodedVideo:
+        """The rest of `forward`, without what would be computed for padding."""
+        assert self.run_length is not None and state.size is not None
+        rows = PackedRows.of(counts, state.tokens.shape[1], state.tokens.device)
+        settings = self.run_length.weigh_lengths, self.recompute and self.training
+        tokens = through_packed(self.encoder.blocks, state.tokens, state.size, rows, *settings)
+        return EncodedVideo(
+            without_padding(self.encoder.norm(tokens), kept.mask), state.size, state.origins, [], kept.mask
+        )
 
     def _without_repeated(self, state: TokenState, kept: KeptPatches) -> TokenState:
         """The tokens of patches that stay; sizes only where attention has to know them."""

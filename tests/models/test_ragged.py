@@ -185,3 +185,21 @@ def test_steps_tell_what_left(name: str) -> None:
     assert step.axis == "joint" and step.compared.shape[1] == FRAMES * PATCHES
     assert not step.plan.weight.any()
     assert torch.equal(step.origins + int(name == "testa joint"), encoded.origins)
+
+
+@pytest.mark.parametrize("drop_path", [0.0, 0.5])
+@pytest.mark.parametrize("aggregation", [BY_THRESHOLD, WEIGHED], ids=["threshold", "weighed"])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_packed_rows_equal_padded_ones(name: str, aggregation: AggregationConfig, drop_path: float) -> None:
+    model, results = encoder_of(name, aggregation), []
+    model.train(drop_path > 0)
+    for block in blocks_of(model):
+        block.drop_path.drop_prob = drop_path
+    for packed in (True, False):
+        video = clips_of_runs().requires_grad_()
+        kept = model.kept_patches(video)
+        assert kept.counts == (22, 44, 77)
+        torch.manual_seed(5)
+        tokens = model(video, kept=kept if packed else kept._replace(counts=None)).tokens
+        results.append([tokens, *gradients(model, tokens, video)])
+    assert_close(*results)
