@@ -4,14 +4,16 @@
 
 A video is a few scenes of coloured shapes that move, grow, spin or blink; its paragraph has one sentence a scene. With
 `--kind glimpses` scenes are still and of different lengths, and in each a small coloured shape is seen for a moment
-among grey ones; with `--kind flashes` it is smaller, and seen for one to three frames only, while the camera pans and
-the light changes. Some stories come in pairs of the same scenes in different orders. OUT then holds
+among grey ones. With `--kind flashes` it is smaller, and seen for one or two frames only, among pale ones, while the
+camera pans and the light changes; in training videos half of the scenes show it throughout. Some stories come in pairs
+of the same scenes in different orders. OUT then holds
 
     videos/train_00000.mp4 ...              the videos
     train.jsonl  test.jsonl                 {"video", "caption"}, one line a video
     train_qa.jsonl  test_qa.jsonl           {"video", "question", "answer"}, several lines a video
     train_speech.jsonl  test_speech.jsonl   {"video", "words", "duration"}: each scene's sentence as timed words
-    train_scenes.jsonl  test_scenes.jsonl   {"video", "caption", "start", "end"}: each scene as a clip of its own
+    train_scenes.jsonl  test_scenes.jsonl   {"video", "caption", "start", "end"}: each scene as a clip of its own; of
+                                            flashes those alone that show their shape throughout
     order_pairs.jsonl                       {"video", "caption", "reordered"}: test videos with a partner; "reordered"
                                             is the partner's paragraph, the same sentences in the partner's order
     story_set.json                          the arguments; written last

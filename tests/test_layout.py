@@ -50,7 +50,7 @@ LARGEST_SHARE = 0.3
 # Files that only others name under `base:`.
 BASES = sorted(path for prefix in ("base", "recipe_") for path in (ROOT / "configs").rglob(f"{prefix}*.yaml"))
 # What benchmarks.reducers reads, which is no run of its own; tests/benchmarks/reducers loads them.
-COMPARISONS = sorted((ROOT / "configs" / "comparison").glob("*.yaml"))
+COMPARISONS = sorted(set((ROOT / "configs" / "comparison").glob("*.yaml")) - set(BASES))
 # Folders that are not called after their task.
 TASK_OF_FOLDER = {"zeroshot": "retrieval"}
 CONFIGS = sorted(set((ROOT / "configs").rglob("*.yaml")) - {*BASES, *COMPARISONS})
@@ -252,7 +252,7 @@ def test_no_two_configs_share_a_name() -> None:
 
 def test_every_base_is_named_by_a_config() -> None:
     named = set()
-    for path in CONFIGS:
+    for path in [*CONFIGS, *COMPARISONS]:
         base = YAML(typ="safe", pure=True).load(path).get("base", [])
         named |= {(path.parent / name).resolve() for name in ([base] if isinstance(base, str) else base)}
     # This one users put in the place of recipe_release.yaml.

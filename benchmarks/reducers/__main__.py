@@ -11,8 +11,9 @@ through the training commands of this project, which are printed. The same comma
 OUT if they have different --seeds, and the last one's report is of all. --tasks retrieval leaves answering, and the
 time it takes, for later.
 
-OUT then holds comparison.md (table and findings), comparison.json and figures. --measure-only times encoding with each
-reducer, on a machine that does nothing else, and adds that; --plot-only writes the report again from what is there.
+OUT then holds comparison.md (table and findings), comparison.json, rows.json (for `benchmarks.reducers.front`) and
+figures. --measure-only times encoding with each reducer, and its memory, and adds that; --plot-only writes the report
+again from what is there.
 """
 
 import argparse
@@ -23,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import ChildError
-from benchmarks.reducers.cost import measure
+from benchmarks.reducers.cost import Measured, add_peaks, times
 from benchmarks.reducers.figures import draw_quality, draw_sweep, draw_tradeoff, write
+from benchmarks.reducers.front_rows import exported
 from benchmarks.reducers.report import rows_of, sweep_rows, table, verdict
 from benchmarks.reducers.runs import Run, Seed, matched_reducers, run_all, swept
 from benchmarks.reducers.settings import REFERENCE, TASKS, Comparison, Task, load_comparison, retrieval_of
@@ -35,7 +37,7 @@ from engine.logging import start_logging
 from scripts.parts.arguments import at_least
 from scripts.parts.commands import run_printed
 
-MEASURED, REPORT, TABLE = "measured.json", "comparison.json", "comparison.md"
+MEASURED, REPORT, TABLE, ROWS = "measured.json", "comparison.json", "comparison.md", "rows.json"
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -60,7 +62,8 @@ class ReducerComparison:
 
     def __init__(self, comparison: Comparison, out: Path) -> None:
         self.comparison, self.out = comparison, out
-        self.reducers, self.schedules = matched_reducers(comparison), swept(comparison)
+        self.measured = out / MEASURED
+        self.reducers, self.schedules = matched_reducers(comparison, self.measured), swept(comparison)
 
     def seed(self, number: int) -> Seed:
         """The runs of one seed."""
@@ -75,20 +78,26 @@ class ReducerComparison:
                 for task in tasks:
                     run_all(seed.runs_of(task, self.schedules), run_printed)
 
+    def measure(self) -> None:
+        """Time every reducer's schedule, what takes nothing away first, and measure its memory."""
+        schedules = sorted(self.reducers.values(), key=lambda matched: matched.name != REFERENCE)
+        config = retrieval_of(self.comparison)
+        times(schedules, config, self.measured)
+        add_peaks(schedules, config, self.measured)
+
     def report(self) -> list[str]:
         """Write table, figures and all numbers of the seeds that each task has finished; the table's lines."""
         finished, done = self._finished()
         if not finished["retrieval"]:
             return [f"{self.out}: retrieval is not finished for any seed yet, so there is nothing to report"]
 
-        path = self.out / MEASURED
-        measured = read_json(path) if path.exists() else {}
-        rows = rows_of(self.comparison, finished, self.reducers)
+        measured: Measured = read_json(self.measured) if self.measured.exists() else {}
+        rows = rows_of(self.comparison, finished, self.reducers, measured)
         sweep = sweep_rows(finished["retrieval"], self.schedules)
         findings = [verdict(finding, rows) for finding in self.comparison.findings]
 
         reference = next(row for row in rows if row.reducer == REFERENCE)
-        figures = {"quality": draw_quality(rows), "tradeoff": draw_tradeoff(rows, measured)}
+        figures = {"quality": draw_quality(rows), "tradeoff": draw_tradeoff(rows)}
         if sweep:
             figures["sweep"] = draw_sweep(sweep, reference)
         write(figures, self.out)
@@ -97,7 +106,7 @@ class ReducerComparison:
         for task, seeds in finished.items():
             numbers[task] = [seed.seed for seed in seeds]
         seeds_of = "; ".join(f"{task} of seeds {', '.join(map(str, own)) or 'none'}" for task, own in numbers.items())
-        lines = [*table(rows, measured), "", *(f"- {finding}" for finding in findings), "", f"{seeds_of}."]
+        lines = [*table(rows), "", *(f"- {finding}" for finding in findings), "", f"{seeds_of}."]
         with replacing_file(self.out / TABLE) as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -107,9 +116,16 @@ class ReducerComparison:
             "rows": [asdict(row) for row in rows],
             "sweep": sweep,
         }
-        write_json(self.out / REPORT, {**report, "findings": findings, "measured": measured})
+        write_json(self.out / REPORT, {**report, "findings": findings})
+        write_json(self.out / ROWS, exported(rows, self.encoder, numbers["retrieval"]))
 
         return lines
+
+    @property
+    def encoder(self) -> str:
+        """What reports call the encoder."""
+        model = self.reducers[REFERENCE].model
+        return self.comparison.encoder or " ".join(filter(None, (model.name, self.reducers[REFERENCE].attention)))
 
     def _finished(self) -> tuple[dict[Task, list[Seed]], set[Run]]:
         """The seeds that have all runs of each task, and every run that is done."""
@@ -153,7 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
             seeds, tasks = asked_seeds(comparison, options.seeds), asked_tasks(comparison, options.tasks)
             runs = ReducerComparison(comparison, options.out)
             if options.measure_only:
-                measure(runs.reducers, retrieval_of(comparison), options.out / MEASURED)
+                runs.measure()
             elif not options.plot_only:
                 runs.run(seeds, tasks, options.workers)
             with only_writer(options.out, wait=True):  # another seed may be at its report

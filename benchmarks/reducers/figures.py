@@ -14,82 +14,91 @@ from benchmarks.reducers.settings import REFERENCE, STAGES, Stage
 from engine.checkpoint_folder import replacing_file
 
 MARKS: dict[Stage, str] = {"off_the_shelf": "o", "fine_tuned": "^"}
-QUALITIES: tuple[tuple[str, Callable[[Row], list[float]]], ...] = (
-    ("average of R@1, R@5, R@10", lambda row: row.recall),
-    ("accuracy of answers", lambda row: row.metrics["QA"]),
-)
+QUALITIES: dict[str, tuple[str, Callable[[Row], list[float]]]] = {
+    "recall": ("average of R@1, R@5, R@10", lambda row: row.recall),
+    "answers": ("accuracy of answers", lambda row: row.metrics["QA"]),
+}
 
 
 def draw_quality(rows: Sequence[Row]) -> Figure:
-    """Average recall, and accuracy of answers if there is any, by reducer; one mark a stage, GMACs by the names.
+    """Average recall, and accuracy of answers if there is any, by reducer; one mark a stage, costs by the names.
 
-    Points above no reducer at all in the same seed: seeds differ by more than reducers do.
+    Points above no reducer at all, with their 95 % intervals: seeds differ by more than reducers do.
     """
-    names = list(dict.fromkeys(row.reducer for row in reversed(rows)))
-    gmacs = {row.reducer: row.gmacs for row in rows}
-    reference = next(row for row in rows if row.reducer == REFERENCE)
-    qualities = QUALITIES[: _num_qualities(rows)]
-    figure = Figure(figsize=(3 + 4 * len(qualities), 1.5 + 0.38 * len(names)), layout="constrained")
+    names = list(dict.fromkeys(_label(row) for row in reversed(rows) if row.changes))
+    qualities = [name for name in QUALITIES if any(name in row.changes for row in rows)]
+    figure = Figure(figsize=(4 + 4 * len(qualities), 1.8 + 0.3 * len(names)), layout="constrained")
     panels = figure.subplots(1, len(qualities), sharey=True, squeeze=False)[0]
-    for panel, (title, quality) in zip(panels, qualities, strict=True):
-        panel.axvline(0, color="0.6", linestyle="--")
+    for panel, quality in zip(panels, qualities, strict=True):
+        panel.axvline(0, color="0.4", linestyle="--")
         for stage in STAGES:
-            above = {}
-            for row in rows:
-                if row.stage == stage and row is not reference:
-                    pairs = zip(quality(row), quality(reference), strict=True)
-                    above[row.reducer] = [own - without for own, without in pairs]
-
-            shift = 0.12 if stage == "off_the_shelf" else -0.12
+            shift = 0.14 if stage == "off_the_shelf" else -0.14
+            shown = [row for row in rows if row.stage == stage and quality in row.changes]
+            if not shown:
+                continue
+            means, lows, highs = zip(*(row.changes[quality] for row in shown), strict=True)
             panel.errorbar(
-                [statistics.mean(values) for values in above.values()],
-                [names.index(name) + shift for name in above],
-                xerr=[_deviation(values) for values in above.values()],
+                means,
+                [names.index(_label(row)) + shift for row in shown],
+                xerr=[
+                    [mean - low for mean, low in zip(means, lows, strict=True)],
+                    [high - mean for mean, high in zip(means, highs, strict=True)],
+                ],
                 fmt=MARKS[stage],
                 capsize=3,
                 label=STAGE_NAMES[stage],
             )
 
-        panel.set_xlabel(f"{title}:\npoints above {REFERENCE} of the same seed")
+        panel.set_xlabel(f"{QUALITIES[quality][0]}:\npoints against {REFERENCE}, 95 % interval")
         panel.grid(visible=True, alpha=0.3)
 
-    panels[0].set_yticks(range(len(names)), [f"{name}  {gmacs[name]:.3f} GMACs" for name in names])
+    panels[0].set_yticks(range(len(names)), names)
     panels[0].set_ylim(-0.7, len(names) - 0.3)
     panels[0].legend()
 
     return figure
 
 
-def draw_tradeoff(rows: Sequence[Row], measured: dict[str, dict[str, Any]]) -> Figure:
-    """Quality, as `draw_quality` has it, against GMACs and, where measured, milliseconds and memory.
+def _label(row: Row) -> str:
+    """A reducer with what it costs."""
+    by = {None: "", "gmacs": " at its GMACs", "milliseconds": " at its time"}[row.price]
+    time = "" if row.milliseconds is None else f", {row.milliseconds:.1f} ms"
+    return f"{row.reducer}{by} ({row.gmacs:.3f} GMACs{time})"
+
+
+def draw_tradeoff(rows: Sequence[Row]) -> Figure:
+    """Quality against GMACs and, where measured, milliseconds and memory.
 
     It is that of fine-tuning, or off the shelf where nothing but the reference was fine-tuned.
     """
     reference = next(row for row in rows if row.reducer == REFERENCE)
-    trained = any(row.stage == "fine_tuned" for row in rows if row is not reference)
+    trained = any(row.stage == "fine_tuned" and row.changes for row in rows)
     stage: Stage = "fine_tuned" if trained else "off_the_shelf"
     shown_rows = [row for row in rows if row.stage == stage or row is reference]
-    costs = {
+    costs: dict[str, Callable[[Row], float | None]] = {
         "GMACs a video": lambda row: row.gmacs,
-        "milliseconds a video": lambda row: 1000 * measured[row.reducer]["seconds"],
-        "peak memory (MiB)": lambda row: measured[row.reducer]["peak_bytes"] / 2**20,
+        "milliseconds a video (one thread)": lambda row: row.milliseconds,
+        "peak memory (MiB)": lambda row: row.mebibytes,
     }
-    shown = list(costs.items())[: None if measured else 1]
-    qualities = QUALITIES[: _num_qualities(rows)]
-    size = (5 * len(shown), 1 + 3.6 * len(qualities))
-    figure = Figure(figsize=size, layout="constrained")
+    shown = [(title, cost) for title, cost in costs.items() if all(cost(row) is not None for row in shown_rows)]
+    qualities = list(QUALITIES.values())[: _num_qualities(rows)]
+    figure = Figure(figsize=(5 * len(shown), 1.4 + 3.6 * len(qualities)), layout="constrained")
     panels = figure.subplots(len(qualities), len(shown), sharex="col", sharey="row", squeeze=False)
+
+    reducers = list(dict.fromkeys(row.reducer for row in shown_rows))
     for of_quality, (name, quality) in zip(panels, qualities, strict=True):
         for panel, (_, cost) in zip(of_quality, shown, strict=True):
-            for index, row in enumerate(shown_rows):
+            for row in shown_rows:
+                index = reducers.index(row.reducer)
                 panel.errorbar(
                     cost(row),
                     statistics.mean(quality(row)),
                     yerr=_deviation(quality(row)),
                     fmt="os^Dv"[index // 10 % 5],
+                    markerfacecolor="white" if row.price == "milliseconds" else None,
                     color=f"C{index % 10}",
                     capsize=3,
-                    label=row.reducer,
+                    label=row.reducer if row.price != "milliseconds" else None,
                 )
             panel.grid(visible=True, alpha=0.3)
 
@@ -97,7 +106,8 @@ def draw_tradeoff(rows: Sequence[Row], measured: dict[str, dict[str, Any]]) -> F
 
     for panel, (title, _) in zip(panels[-1], shown, strict=True):
         panel.set_xlabel(title)
-    figure.suptitle(STAGE_NAMES[stage])
+    hollow = "; hollow: at its share of milliseconds" if any(row.price == "milliseconds" for row in rows) else ""
+    figure.suptitle(f"{STAGE_NAMES[stage]}; bars: standard deviation over seeds{hollow}")
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
 
     return figure

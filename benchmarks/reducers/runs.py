@@ -1,12 +1,16 @@
 """The commands of a comparison, one seed at a time, each in a folder of its own that says when it is done."""
 
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reducers.schedules import Matched, match, priced
+from benchmarks.reducers.cost import key_of, times
+from benchmarks.reducers.in_turn import DONE, write_done
+from benchmarks.reducers.schedules import Matched, around, match, priced
 from benchmarks.reducers.settings import (
     REFERENCE,
     STAGES,
@@ -17,6 +21,7 @@ from benchmarks.reducers.settings import (
     encoder_of,
     layered,
     overrides_of,
+    retrieval_of,
 )
 from configs.schema import AggregationConfig
 from datasets.stories import story_set
@@ -25,7 +30,6 @@ from engine.checkpoint_rotation import BEST, LAST
 from engine.results import RESULTS
 from tasks.base import progress_bar
 
-DONE = "done.json"
 SCRIPTS = {"pretrain": "pretrain.py", "retrieval": "train_retrieval.py", "vqa": "train_vqa.py"}
 Execute = Callable[[tuple[str, ...]], None]
 """Runs `python WORDS`, or raises ValueError."""
@@ -58,24 +62,49 @@ class Run:
         return read_json(self.folder / RESULTS)
 
 
-def matched_reducers(comparison: Comparison) -> dict[str, Matched]:
-    """Every reducer at the schedule that costs the target, by name."""
+def matched_reducers(comparison: Comparison, path: Path | None = None) -> dict[str, Matched]:
+    """Every reducer at the schedule that costs the target, by name; `path` keeps measured times, if they are needed."""
     model, video = encoder_of(comparison)
     found: dict[str, Matched] = {}
+    choices: dict[str, list[Matched]] = {}
     for reducer in progress_bar(comparison.reducers, "schedules"):
         read = replace(video, num_frames=reducer.frames or video.num_frames)
         unreduced = match(comparison.costed_by(reducer), model, read, 0.0)
-        target = comparison.target if reducer.target is None else reducer.target
-        found[reducer.name] = match(reducer, model, read, target * unreduced.cost.gmacs)
+        gmacs = comparison.target_of(reducer) * unreduced.cost.gmacs
+        if reducer.price == "milliseconds":
+            choices[reducer.name] = around(reducer, model, read, gmacs)
+        else:
+            found[reducer.name] = match(reducer, model, read, gmacs)
 
+    if choices:
+        assert path is not None, "who compares by time says where times are kept"
+        found |= _matched_by_time(comparison, found, choices, path)
+
+    for reducer in comparison.reducers:
         # A group shares weights. `attention` may be left out by some of it and written out by others.
-        group = found[comparison.unmerged(reducer).name] if comparison.unmerged(reducer).name in found else None
-        if group is not None and group.attention != found[reducer.name].attention:
+        group = found[comparison.unmerged(reducer).name]
+        if group.attention != found[reducer.name].attention:
             raise ValueError(
                 f"reducers: {reducer.name} and {group.name} have different attention over the same frames; write "
                 "attention: joint at those that have it"
             )
-    return found
+    return {reducer.name: found[reducer.name] for reducer in comparison.reducers}
+
+
+def _matched_by_time(
+    comparison: Comparison, found: dict[str, Matched], choices: dict[str, list[Matched]], path: Path
+) -> dict[str, Matched]:
+    """Of each reducer's choices the one whose time is nearest to its target."""
+    schedules = [found[REFERENCE], *found.values(), *(matched for own in choices.values() for matched in own)]
+    seconds = times(schedules, retrieval_of(comparison), path)
+    chosen = {}
+    for name, own in choices.items():
+        reducer = comparison.named(name)
+        unreduced = found[comparison.costed_by(reducer).name]
+        target = comparison.target_of(reducer) * seconds[key_of(unreduced)]["seconds"]
+        distances = [abs(seconds[key_of(matched)]["seconds"] - target) for matched in own]
+        chosen[name] = own[distances.index(min(distances))]
+    return chosen
 
 
 def swept(comparison: Comparison) -> dict[tuple[int, int], Matched]:
@@ -103,8 +132,13 @@ class Seed:
         return self._training("pretrain", self.folder / f"pretrain_{attention}", (f"model.attention={attention}",))
 
     def fine_tuned(self, task: Task, name: str) -> Run:
-        """Fine-tuning for a task with a reducer, from the pre-trained weights if there are any."""
+        """Fine-tuning for a task with a reducer, from the pre-trained weights if there are any.
+
+        Of given weights it is their evaluation as they are.
+        """
         matched = self.reducers[name]
+        if self.comparison.weights is not None:
+            return self._evaluation(task, name, self.folder / task / "given" / folder_name(name), matched)
         start: tuple[str, ...] = ()
         if self.comparison.pretrain.config is not None:
             start = (f"checkpoint={self.pretraining(matched.attention).folder / LAST}",)
@@ -149,20 +183,32 @@ class Seed:
         return self.comparison.unmerged(self.comparison.named(name)).name
 
     def make_data(self, workers: int) -> None:
-        """Draw the videos of this seed, unless they are there."""
-        story_set.make(self.data, replace(self.comparison.data, seed=self.seed), workers)
+        """Draw the videos of this seed, unless they are there, or others than stories are compared on."""
+        if not self.comparison.own_data:
+            story_set.make(self.data, replace(self.comparison.data, seed=self.seed), workers)
 
     def _training(self, task: str, folder: Path, settings: Sequence[str]) -> Run:
         recipe: Recipe = getattr(self.comparison, task)
         assert recipe.config is not None
-        own = (f"seed={self.seed}", f"data.root={self.data}", f"output_dir={folder}")
+        own = (f"seed={self.seed}", *self._data_root, f"output_dir={folder}")
         overrides = layered(overrides_of(self.comparison, task), own, settings)
         return Run(folder, (SCRIPTS[task], "--config", recipe.config, *overrides))
 
     def _evaluation(self, task: Task, weights: str, folder: Path, matched: Matched) -> Run:
+        if self.comparison.weights is not None:
+            recipe: Recipe = getattr(self.comparison, task)
+            assert recipe.config is not None
+            given = (f"checkpoint={self.comparison.weights}", *self._data_root, f"output_dir={folder}")
+            overrides = layered(overrides_of(self.comparison, task), given, matched.overrides)
+            return Run(folder, (SCRIPTS[task], "--evaluate", "--config", recipe.config, *overrides))
+
         checkpoint = self.fine_tuned(task, weights).folder / BEST
         words = (SCRIPTS[task], "--evaluate", f"checkpoint={checkpoint}", f"output_dir={folder}")
         return Run(folder, (*words, *matched.overrides))
+
+    @property
+    def _data_root(self) -> tuple[str, ...]:
+        return () if self.comparison.own_data else (f"data.root={self.data}",)
 
 
 def folder_name(reducer: str) -> str:
@@ -171,9 +217,28 @@ def folder_name(reducer: str) -> str:
 
 
 def run_all(runs: Sequence[Run], execute: Execute) -> None:
-    """Run what is not done yet, in order; ValueError if one fails; the same call resumes with it."""
-    for run in progress_bar(runs, "runs"):
-        if not run.is_done:
+    """Run what is not done yet, in order; ValueError if one fails; the same call resumes with it.
+
+    Evaluations that follow each other share a process; each is recorded as soon as it is done.
+    """
+    groups: list[list[Run]] = []
+    for is_evaluation, members in groupby(runs, key=lambda run: "--evaluate" in run.words):
+        own = list(members)
+        groups += [own] if is_evaluation else [[run] for run in own]
+
+    for group in progress_bar(groups, "runs"):
+        waiting = [run for run in group if not run.is_done]
+        if len(waiting) > 1:
+            run_in_turn(waiting, execute)
+        elif waiting:
             begun = time.monotonic()
-            execute(run.words)
-            write_json(run.folder / DONE, {"words": run.words, "seconds": round(time.monotonic() - begun, 1)})
+            execute(waiting[0].words)
+            write_done(waiting[0].folder, waiting[0].words, time.monotonic() - begun)
+
+
+def run_in_turn(runs: Sequence[Run], execute: Execute) -> None:
+    """Run several commands in one process of their own."""
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "runs.json"
+        write_json(path, [{"folder": str(run.folder), "words": run.words} for run in runs])
+        execute(("-m", "benchmarks.reducers.in_turn", str(path)))

@@ -15,6 +15,8 @@ from models.systems import count
 
 KEEP_STEPS = 1000
 """The shares `keep` that are tried are thousandths."""
+AROUND = (1.2, 1.0, 0.85, 0.7, 0.5)
+"""Of the target in GMACs, the costs at which a schedule's time is measured."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,22 @@ def priced(name: str, model: ModelConfig, video: VideoConfig, aggregation: Aggre
 def match(reducer: Reducer, model: ModelConfig, video: VideoConfig, gmacs: float) -> Matched:
     """The reducer at the schedule whose cost is nearest to `gmacs`; the least merging of those equally near."""
     model = with_attention(model, reducer.attention)
-    name, given, knob = reducer.name, reducer.aggregation, reducer.matched_by
-    if knob in ("nothing", "given"):
-        return priced(name, model, video, given)
+    if reducer.matched_by in ("nothing", "given"):
+        return priced(reducer.name, model, video, reducer.aggregation)
+    return nearest(schedules_of(reducer, model, video), gmacs)
 
+
+def around(reducer: Reducer, model: ModelConfig, video: VideoConfig, gmacs: float) -> list[Matched]:
+    """Schedules of the reducer from far below `gmacs` to above it, to choose one by its time from; dearest first."""
+    model = with_attention(model, reducer.attention)
+    at = schedules_of(reducer, model, video)
+    found = [nearest(at, share * gmacs) for share in AROUND]
+    return list({matched.overrides: matched for matched in found}.values())
+
+
+def schedules_of(reducer: Reducer, model: ModelConfig, video: VideoConfig) -> Callable[[int], Matched]:
+    """The reducer with its knob turned so far: at 0 it takes nothing away; ValueError beyond what it can."""
+    name, given, knob = reducer.name, reducer.aggregation, reducer.matched_by
     sizes = smaller_frames(model, video) if knob == "image_size" else []
 
     @cache
@@ -86,11 +100,28 @@ def match(reducer: Reducer, model: ModelConfig, video: VideoConfig, gmacs: float
             return priced(name, model, sizes[amount], given)
         if knob == "keep":
             return priced(name, model, video, replace(given, keep=round(1 - amount / KEEP_STEPS, 3)))
+        if knob == "early":
+            return priced(name, model, video, replace(given, tokens_per_block=early(amount, model, video)))
         assert knob is None or knob in AXES
         return priced(name, model, video, model.at_price(given, video, reducer.axes(model), amount, reducer.blocks))
 
     at(0)  # a reducer that the encoder cannot do is refused here
-    return nearest(at, gmacs)
+    return at
+
+
+def early(amount: int, model: ModelConfig, video: VideoConfig) -> tuple[int, ...]:
+    """How many joint tokens leave each block so that `amount` leave as early as they can; ValueError for too many."""
+    # Parity sets differ by system: one less than half can leave any of them.
+    sizes = {field.name: getattr(model, field.name) for field in fields(model)}
+    held = video.num_frames * (video.image_size // sizes["patch_size"]) ** 2
+    schedule = []
+    for _ in range(sizes["depth"]):
+        leaving = max(0, min(amount, (held - 1) // 2))
+        schedule.append(leaving)
+        amount, held = amount - leaving, held - leaving
+    if amount:
+        raise ValueError("aggregation.tokens_per_block: at most half may leave in a block, which is less than that")
+    return tuple(schedule)
 
 
 def smaller_frames(model: ModelConfig, video: VideoConfig) -> list[VideoConfig]:

@@ -5,8 +5,7 @@ says (`configs.models.base.ModelConfig`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -19,7 +18,8 @@ from datasets.stories.story_set import StorySet
 Task = Literal["retrieval", "vqa"]
 Stage = Literal["off_the_shelf", "fine_tuned"]
 Attention = Literal["divided", "joint"]
-Knob = Literal["nothing", "num_frames", "image_size", "frames", "patches", "both", "tokens", "keep", "given"]
+Knob = Literal["nothing", "num_frames", "image_size", "frames", "patches", "both", "tokens", "early", "keep", "given"]
+Price = Literal["gmacs", "milliseconds"]
 TASKS: tuple[Task, ...] = get_args(Task)
 STAGES: tuple[Stage, ...] = get_args(Stage)
 CONFIG_CLASSES: dict[str, type[RunConfig]] = {
@@ -28,7 +28,9 @@ CONFIG_CLASSES: dict[str, type[RunConfig]] = {
     "vqa": VqaConfig,
 }
 REFERENCE = "none"
-"""The reducer whose GMACs the target is a share of."""
+"""The reducer of whose price the target is a share."""
+BY_TIME = "by time"
+"""What is added to the name of a reducer that costs its target in milliseconds."""
 
 AXES: dict[Knob, tuple[Axis, ...]] = {
     "frames": ("frames",),
@@ -46,18 +48,21 @@ class Reducer:
 
     `matched_by` is the knob that is turned until the reducer costs the target: how many frames are read (`num_frames`),
     how large they are (`image_size`), the share of all tokens that is kept at the end (`keep`), or how many frames,
-    patches, both or joint tokens leave a block; by default, what leaves is what the reducer can shorten here.
+    patches, both or joint tokens leave a block; by default, what leaves is what the reducer can shorten here. With
+    `early` joint tokens leave as early as they can: half in the first block, then half of what is left.
     `aggregation` says all else. With `blocks`, tokens leave in the first blocks alone. Two knobs do not look at the
     target: `nothing` takes nothing away, and `given` takes the schedule in `aggregation` as it is.
 
     `frames` are read, by default as many as the recipes say. `attention` is for an encoder that has the choice, by
     default the recipes'. Reducers of one attention and number of frames are a group, which has one that takes nothing
-    away: off the shelf, the others reduce its weights. `target` is the comparison's unless given.
+    away: off the shelf, the others reduce its weights. `target` is the comparison's unless given; `price` says what it
+    is a share of.
     """
 
     name: str
     frames: int | None = None
     target: float | None = None
+    price: Price = "gmacs"
     matched_by: Knob | None = None
     blocks: int | None = None
     attention: Attention | None = None
@@ -113,12 +118,13 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A claim that the comparison is to check: that `better` has the higher quality than `worse`, both at a stage."""
+    """A claim to check: that `better` is at least `points` above `worse`, both at a stage; 0 is any more at all."""
 
     claim: str
     better: str
     worse: str
     stage: Stage
+    points: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,19 +145,28 @@ class Sweep:
 class Comparison:
     """A comparison.
 
-    `target` is the share of GMACs that every reducer is given, of those of the encoder without a reducer over as many
-    frames (with divided attention, if it has the choice). `overrides` are of all recipes. Fine-tuning starts from what
-    `pretrain` has trained, or without it from what its recipe says. The seeds draw the videos as well as the weights,
-    so that what differs over them is more than the luck of one test set. Of the `stages` one may be left out; without
-    `fine_tuned` only what takes nothing away is trained.
+    `target` is the share of the price that every reducer is given, of that of the encoder without a reducer over as
+    many frames (with divided attention, if it has the choice). With both `prices`, each reducer has two rows: at its
+    share of GMACs, and at its share of the measured milliseconds. `encoder` is the name in reports.
+
+    `overrides` are of all recipes. Fine-tuning starts from what `pretrain` has trained, or without it from what its
+    recipe says. The seeds draw the videos as well as the weights, so that what differs over them is more than the luck
+    of one test set. Of the `stages` one may be left out; without `fine_tuned` only what takes nothing away is trained.
+
+    With `own_data` the recipes name their data, such as a public dataset, and no stories are drawn. With `weights`,
+    trained ones at a path or an address, nothing is trained at all: the recipes say how these are evaluated.
     """
 
-    data: StorySet
-    overrides: tuple[str, ...]
+    encoder: str | None = None
+    data: StorySet = StorySet()
+    own_data: bool = False
+    weights: str | None = None
+    overrides: tuple[str, ...] = ()
     pretrain: Recipe = Recipe()
     retrieval: Recipe
     vqa: Recipe = Recipe()
     target: float
+    prices: tuple[Price, ...] = ("gmacs",)
     seeds: tuple[int, ...]
     reducers: tuple[Reducer, ...]
     stages: tuple[Stage, ...] = STAGES
@@ -167,8 +182,17 @@ class Comparison:
 
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} must name each seed once, and at least one")
+        if self.own_data and self.data != StorySet():
+            raise ValueError("own_data: leave out data, or stories would be described and not drawn")
         if self.data.seed != StorySet.seed:
             raise ValueError("data.seed: every seed draws its own videos; leave it out and name seeds")
+
+        if self.weights is not None and (
+            self.stages != ("off_the_shelf",) or self.pretrain.config or len(self.seeds) > 1
+        ):
+            raise ValueError("weights: trains nothing; set stages to [off_the_shelf], seeds to one, and no pretrain")
+        if not self.prices or len(set(self.prices)) != len(self.prices):
+            raise ValueError(f"prices: {list(self.prices)} must name each price once, and at least one")
 
         names = [reducer.name for reducer in self.reducers]
         if len(set(names)) != len(names):
@@ -196,6 +220,10 @@ class Comparison:
         """The tasks that have a recipe."""
         return tuple(task for task in TASKS if getattr(self, task).config is not None)
 
+    def target_of(self, reducer: Reducer) -> float:
+        """The share of the price that a reducer is given."""
+        return self.target if reducer.target is None else reducer.target
+
     def named(self, name: str) -> Reducer:
         """The reducer of that name."""
         return next(reducer for reducer in self.reducers if reducer.name == name)
@@ -216,8 +244,18 @@ class Comparison:
         return group[0]
 
 
-load_comparison = partial(load, Comparison)
-"""The comparison in a YAML file, under overrides; ValueError as for any configuration."""
+def load_comparison(path: Path, overrides: list[str]) -> Comparison:
+    """The comparison in a YAML file, each reducer at all prices; ValueError as for any configuration."""
+    comparison = load(Comparison, path, overrides)
+    priced: list[Reducer] = []
+    for reducer in comparison.reducers:
+        if reducer.matched_by in ("nothing", "given"):
+            priced.append(reducer)
+            continue
+        for price in comparison.prices:
+            name = reducer.name if price == "gmacs" else f"{reducer.name} {BY_TIME}"
+            priced.append(replace(reducer, name=name, price=price))
+    return replace(comparison, reducers=tuple(priced))
 
 
 def overrides_of(comparison: Comparison, task: str) -> tuple[str, ...]:

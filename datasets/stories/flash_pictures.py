@@ -1,7 +1,8 @@
 """The pictures of a story of flashes: long scenes under a moving camera, where a small coloured shape flashes up.
 
 Nothing of a frame equals the next one: the camera pans by fractions of a pixel and the light changes. So what leaves
-out equal pixels finds few, what leaves out frames misses flashes, and what shrinks frames blurs the small shapes.
+out equal pixels finds few, what leaves out frames misses flashes, and what shrinks frames blurs the small shapes, so
+that they look like the larger and paler ones which are there all the time and mean nothing.
 Coordinates are as in `datasets/stories/pictures.py`. P = rows of pixels, Q = columns.
 """
 
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 from datasets.stories.glimpse_pictures import GREYS, shape_cover
 from datasets.stories.glimpses import Glimpse, LongStory
 from datasets.stories.pictures import RGB, Array, texture
-from datasets.stories.stories import SHAPES
+from datasets.stories.stories import COLOURS, SHAPES
 
-RADIUS = 0.28  # of half a frame
+RADIUS = 0.25  # of half a frame
 GREY_RADIUS = (0.2, 0.35)
 DISTRACTORS = 2
+PALE = (0.1, 0.3)  # how much of a colour a distractor has
 DRIFT = 0.25  # how far a grey shape moves within a scene, besides the camera
 PAN = 0.4  # how far the camera moves within a scene, to each side
 LIGHT = 0.15  # how much brighter and darker a scene becomes
@@ -47,7 +49,9 @@ def _render_scene(glimpse: Glimpse, size: int, rng: np.random.Generator) -> NDAr
         radius, shape = rng.uniform(*GREY_RADIUS), str(rng.choice(SHAPES))
         moved_x, moved_y = x + drift_x * progress_F, y + drift_y * progress_F
         cover = shape_cover(shape, x_FPQ - moved_x[:, None, None], y_FPQ - moved_y[:, None, None], radius)
-        frames += cover[..., None] * (rng.uniform(*GREYS) - frames)
+
+        grey, colour = rng.uniform(*GREYS), np.array(RGB[str(rng.choice(COLOURS))])
+        frames += cover[..., None] * (grey + rng.uniform(*PALE) * (colour - grey) - frames)
 
     # The coloured shape stands still in the scene, within the frame for as long as it is seen.
     seen = slice(glimpse.begin, glimpse.begin + glimpse.seen)

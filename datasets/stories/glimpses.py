@@ -15,8 +15,11 @@ from datasets.stories.stories import BACKGROUNDS, COLOURS, SHAPES
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 SHORTEST, LONGEST = 2, 12
 """The number of frames that show the coloured shape."""
-FLASH = (1, 3)
-"""The same of a flash: less than a model sees that looks at every fourth frame."""
+FLASH = (1, 2)
+"""The same of a flash: a model that looks at every other frame misses a quarter of them."""
+SLOW_SHARE = 0.5
+"""The share of the scenes of training videos that show their shape throughout: from these a small model learns what to
+look for."""
 SHORTEST_SCENE = 8
 DISTRACTORS = 1
 
@@ -42,11 +45,15 @@ LongStory = tuple[Glimpse, ...]
 
 
 def draw_long_story(
-    rng: np.random.Generator, num_scenes: int, num_frames: int, seen_frames: tuple[int, int] = (SHORTEST, LONGEST)
+    rng: np.random.Generator,
+    num_scenes: int,
+    num_frames: int,
+    seen_frames: tuple[int, int] = (SHORTEST, LONGEST),
+    slow_share: float = 0.0,
 ) -> LongStory:
     """Draws scenes of different lengths, `num_frames` together, whose coloured shapes differ in colour.
 
-    `seen_frames` are the fewest and the most frames that show a shape.
+    `seen_frames` are the fewest and the most frames that show a shape; a share of them stays throughout.
     """
     colours = rng.permutation(COLOURS)[:num_scenes]
 
@@ -57,7 +64,9 @@ def draw_long_story(
 
     story = []
     for colour, length in zip(colours.tolist(), lengths.tolist(), strict=True):
-        fewest, most = seen_frames
+        # Without a share nothing is drawn, so that older sets stay as they are.
+        is_slow = slow_share > 0 and rng.random() < slow_share
+        fewest, most = (length, length) if is_slow else seen_frames
         seen = int(rng.integers(fewest, min(most, length) + 1))
         begin = int(rng.integers(length - seen + 1))
         shape, background = str(rng.choice(SHAPES)), str(rng.choice(BACKGROUNDS))

@@ -77,16 +77,16 @@ def draw_splits(
     rng: np.random.Generator, counts: dict[str, int], num_scenes: int, pair_share: float
 ) -> dict[str, list[Story]]:
     """Draws the stories of every split, as `draw_partnered` does."""
-    return draw_partnered(rng, counts, lambda rng: draw_story(rng, num_scenes), pair_share)
+    return draw_partnered(rng, counts, lambda _, rng: draw_story(rng, num_scenes), pair_share)
 
 
 def draw_partnered(
     rng: np.random.Generator,
     counts: dict[str, int],
-    draw: Callable[[np.random.Generator], tuple[AnyScene, ...]],
+    draw: Callable[[str, np.random.Generator], tuple[AnyScene, ...]],
     pair_share: float,
 ) -> dict[str, list[tuple[AnyScene, ...]]]:
-    """Draws the stories of every split with `draw`; except for partners, no two stories show the same scenes.
+    """Draws the stories of every split with `draw`, which gets its name; no two show the same scenes but for partners.
 
     This holds across splits, too. The first `num_paired(count, pair_share)` stories of a split are pairs of partners (0
     and 1, 2 and 3, ...), which show the same scenes in another order.
@@ -97,7 +97,7 @@ def draw_partnered(
         stories: list[tuple[AnyScene, ...]] = []
         paired = num_paired(count, pair_share)
         while len(stories) < count:
-            story = draw(rng)
+            story = draw(split, rng)
             content = frozenset(scene.facts for scene in story)
             if content in seen:
                 continue

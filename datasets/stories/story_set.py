@@ -15,7 +15,15 @@ from datasets.encode import write_video
 from datasets.stories.finished import is_finished, made_by, make_whole, option, write_jsonl
 from datasets.stories.flash_pictures import render_flashes
 from datasets.stories.glimpse_pictures import render_long
-from datasets.stories.glimpses import FLASH, SHORTEST_SCENE, LongStory, draw_long_story, long_paragraph, long_questions
+from datasets.stories.glimpses import (
+    FLASH,
+    SHORTEST_SCENE,
+    SLOW_SHARE,
+    LongStory,
+    draw_long_story,
+    long_paragraph,
+    long_questions,
+)
 from datasets.stories.pictures import render
 from datasets.stories.sentences import Question, paragraph, questions
 from datasets.stories.speech import SceneRow, TimedWords, long_scene_rows, long_speech, scene_rows, speech
@@ -65,7 +73,7 @@ class StorySet:
 class World:
     """One kind of story: how to draw it, tell it, ask about it and render it, given the arguments of the set."""
 
-    draw: Callable[[StorySet, np.random.Generator], Any]
+    draw: Callable[[StorySet, str, np.random.Generator], Any]
     paragraph: Callable[[Any], str]
     speech: Callable[[StorySet, Any], TimedWords]
     scenes: Callable[[StorySet, str, Any], list[SceneRow]]
@@ -75,7 +83,7 @@ class World:
 
 WORLDS = {
     "actions": World(
-        lambda made, rng: draw_story(rng, made.scenes),
+        lambda made, split, rng: draw_story(rng, made.scenes),
         paragraph,
         lambda made, story: speech(story, made.frames_per_scene / made.fps),
         lambda made, name, story: scene_rows(name, story, made.frames_per_scene / made.fps),
@@ -83,7 +91,7 @@ WORLDS = {
         lambda made, story, rng: render(story, made.size, made.frames_per_scene, rng),
     ),
     "glimpses": World(
-        lambda made, rng: draw_long_story(rng, made.scenes, made.scenes * made.frames_per_scene),
+        lambda made, split, rng: draw_long_story(rng, made.scenes, made.scenes * made.frames_per_scene),
         long_paragraph,
         lambda made, story: long_speech(story, made.fps),
         lambda made, name, story: long_scene_rows(name, story, made.fps),
@@ -91,10 +99,17 @@ WORLDS = {
         lambda made, story, rng: render_long(story, made.size, rng),
     ),
     "flashes": World(
-        lambda made, rng: draw_long_story(rng, made.scenes, made.scenes * made.frames_per_scene, FLASH),
+        lambda made, split, rng: draw_long_story(
+            rng, made.scenes, made.scenes * made.frames_per_scene, FLASH, SLOW_SHARE if split == "train" else 0.0
+        ),
         long_paragraph,
         lambda made, story: long_speech(story, made.fps),
-        lambda made, name, story: long_scene_rows(name, story, made.fps),
+        lambda made, name, story: [
+            # A scene alone is for learning what to look for: one that shows it.
+            row
+            for row, glimpse in zip(long_scene_rows(name, story, made.fps), story, strict=True)
+            if glimpse.seen == glimpse.num_frames
+        ],
         lambda story, rng: long_questions(story),
         lambda made, story, rng: render_flashes(story, made.size, rng),
     ),

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import child
 from benchmarks.measure import Variant
-from benchmarks.reducers import __main__ as compare_reducers
+from benchmarks.reducers import __main__ as compare_reducers, in_turn
 from benchmarks.reducers.cost import SETTINGS, variant_of
 from benchmarks.reducers.settings import load_comparison, retrieval_of
 from models import systems
@@ -51,6 +51,9 @@ def comparison(tmp_path: Path) -> Path:
 
 def test_its_reducers_are_compared(comparison: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run_command(words: tuple[str, ...]) -> None:
+        if words[1] == "benchmarks.reducers.in_turn":
+            in_turn.main(json.loads(Path(words[2]).read_text()))
+            return
         assert start(words[0].removesuffix(".py"), *words[1:]) == 0, words
 
     monkeypatch.setattr("scripts.parts.commands.run_command", run_command)

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from benchmarks.reducers import __main__ as compare_reducers
+from benchmarks.reducers import __main__ as compare_reducers, cost, in_turn
+from benchmarks.reducers.front_rows import read_rows
+from benchmarks.reducers.schedules import Matched
 from tests.integration.runs import ROOT, start
 
 CONFIG = """
@@ -34,6 +36,11 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     given: list[tuple[str, ...]] = []
 
     def run_command(words: tuple[str, ...]) -> None:
+        if words[1] == "benchmarks.reducers.in_turn":
+            runs = json.loads(Path(words[2]).read_text())
+            given.extend(tuple(run["words"]) for run in runs)
+            in_turn.main(runs)
+            return
         given.append(words)
         if start(words[0].removesuffix(".py"), *words[1:]):
             raise ValueError(f"{words[0]}: failed")
@@ -102,11 +109,16 @@ def test_runs_reports_and_goes_on(
     (seed / "vqa/off_the_shelf/frames_only/done.json").unlink()
     assert compare(tmp_path, "--seeds", "3") == 0 and len(commands) == 1 and "--evaluate" in commands[0]
 
-    measured = {name: {"seconds": 0.5, "peak_bytes": 2**20} for name in ("none", "frames only")}
-    monkeypatch.setattr(
-        compare_reducers, "measure", lambda _reducers, _config, path: path.write_text(json.dumps(measured))
-    )
-    assert compare(tmp_path, "--measure-only") == 0 and "500.0 | 1.0 |" in (out / "comparison.md").read_text()
+    def add_peaks(schedules: list[Matched], config: object, path: Path) -> None:
+        measured = {cost.key_of(matched): {"seconds": 0.5, "peak_bytes": 2**20} for matched in schedules}
+        path.write_text(json.dumps(measured))
+
+    monkeypatch.setattr(compare_reducers, "times", lambda *_: {})
+    monkeypatch.setattr(compare_reducers, "add_peaks", add_peaks)
+    assert compare(tmp_path, "--measure-only") == 0 and "| 500.0 | 1.0 |" in (out / "comparison.md").read_text()
+    first, *_ = read_rows(out / "rows.json")
+    assert (first.encoder, first.reducer, first.milliseconds) == ("testa divided", "frames only", 500.0)
+    assert first.seeds == [3] and set(first.changes) == {"recall", "answers"} and first.mebibytes == 1.0
 
 
 def test_mistakes_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from benchmarks.reducers.report import Row, spread, table, verdict
 from benchmarks.reducers.settings import Finding, Stage
 
@@ -36,15 +38,23 @@ def test_what_takes_nothing_away_is_the_same_at_both_stages() -> None:
     assert "no, 60.0 and 70.0" in verdict(asked("none", stage="fine_tuned"), rows)
 
 
+def test_a_claim_may_ask_for_points() -> None:
+    rows = [row("none", "fine_tuned", 60.0, 70.0), row("b", "off_the_shelf", 50.0, 61.0)]
+    asked_for = {5.0: "yes, 65.0", 10.0: "no, 65.0", 9.5: "not in every seed, 65.0"}
+    for points, answer in asked_for.items():
+        assert f"by recall {answer}" in verdict(replace(asked("none"), points=points), rows)
+
+
 def test_table_has_every_row_and_leaves_out_what_is_not_measured() -> None:
-    rows = [row("none", "fine_tuned", 60.0, 62.0, answers=(50.0, 50.0)), row("prune", "fine_tuned", 50.0, 50.0)]
-    lines = table(rows, {"none": {"seconds": 0.0123, "peak_bytes": 3 * 2**20}})
-    assert (
-        lines[2]
-        == "| none | - | 1 frames a block | 0.500 | 58.0 ± 1.4 | 61.0 ± 1.4 | 64.0 ± 1.4 | 50.0 ± 0.0 | 12.3 | 3.0 |"
+    timed = replace(row("tome", "off_the_shelf", 50.0, 50.0), price="milliseconds", changes={"recall": [-10, -12, -8]})
+    rows = [row("none", "fine_tuned", 60.0, 62.0, answers=(50.0, 50.0)), replace(timed, milliseconds=12.3, mebibytes=3)]
+    lines = table(rows)
+    assert lines[2] == (
+        "| none | - |  | 1 frames a block | 0.500 |  |  | 58.0 ± 1.4 | 61.0 ± 1.4 | 64.0 ± 1.4 | 50.0 ± 0.0 |  |  |"
     )
-    assert lines[3].endswith("| 53.0 ± 0.0 |  |  |  |") and "fine-tuned" in lines[3]
-    assert {line.count("|") for line in lines} == {11}
+    assert lines[3].startswith("| tome | off the shelf | ms | 1 frames a block | 0.500 | 12.3 | 3.0 | 47.0 ± 0.0")
+    assert lines[3].endswith("|  | -10.0 [-12.0, -8.0] |  |")
+    assert {line.count("|") for line in lines} == {14}
 
 
 def test_spread_of_one_seed_is_its_value() -> None:
