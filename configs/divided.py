@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from configs.model import AggregationConfig, Axis, why_not
+from configs.model import AggregationConfig, Axis
+from configs.reducers import why_not
 from configs.schedule import blocks_from_amount, blocks_from_keep, check_capacity, in_first_blocks, keep_per_axis
 
 REDUCERS: dict[str, tuple[Axis, ...]] = {

@@ -6,34 +6,25 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from configs.reducers import (
+    AMOUNTS as AMOUNTS,
+    BEFORE_BLOCKS,
+    INSTEAD_OF_KEEP,
+    OF_SOME_REDUCERS,
+    REDUCER_SETTINGS as REDUCER_SETTINGS,
+    UNSIZED,
+    WEIGHED,
+    ReducerName,
+    remedy_for_reducer,
+)
+
 Amount = int | tuple[int, ...]
 """How many tokens leave per block: one number for all blocks, or a list with one a block."""
 TokenAmount = int | float | tuple[int | float, ...]
 """The same for joint tokens; with saliency missing blocks are 0, and a float is a share of the remaining tokens."""
 
-ReducerName = Literal["none", "geometry", "importance", "prune", "tome", "saliency", "run_length", "tempme"]
 Axis = Literal["frames", "patches", "tokens"]
 """What a reducer shortens: the frames of a video, the patches of each frame, or the patches of all frames at once."""
-AMOUNTS = ("frames_per_block", "patches_per_block", "tokens_per_block")
-JOINING = ("join_blocks", "join_frames", "across_frames", "within_groups")
-
-# The `aggregation` settings that each reducer uses; all others are refused.
-REDUCER_SETTINGS: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "geometry": ("frames_per_block", "patches_per_block", "keep", "frame_match", "order", "merge_weight"),
-    "importance": ("frames_per_block", "patches_per_block", "tokens_per_block", "keep"),
-    "prune": ("frames_per_block", "patches_per_block", "tokens_per_block", "keep"),
-    "tome": ("tokens_per_block", "keep", "merge_weight"),
-    "saliency": ("patches_per_block", "tokens_per_block", "keep"),
-    "run_length": ("threshold", "keep", "weigh_lengths"),
-    "tempme": ("patches_per_block", "keep", "join_blocks", "join_frames", "across_frames", "within_groups"),
-}
-UNSIZED = ("none", "prune", "run_length")
-"""Reducers whose tokens all have size 1, unless lengths are weighed."""
-WEIGHED = ("saliency", "tempme")
-"""Reducers whose attention always adds log(size)."""
-OF_SOME_REDUCERS = ("frame_match", "order", "merge_weight", "threshold", "weigh_lengths", *JOINING)
-INSTEAD_OF_KEEP = (*AMOUNTS, "threshold", "across_frames", "within_groups")
 
 
 def check_positive(section: str, settings: object, *names: str) -> None:
@@ -60,6 +51,11 @@ class AggregationConfig:
     joined group's tokens the share `across_frames` merges before attention; after it and in all later blocks
     `within_groups` does. Without `join_blocks` all frames are joined where the tower begins to see them together.
 
+    `quadtree` merges squares of like patches before the first block: where the cosine of a square with each of its
+    parts is `spatial_threshold` or more, and squares of neighbouring frames where theirs is `temporal_threshold` (null:
+    none). The largest squares are `root_level` halvings smaller than they could be. With `keep` each video has
+    thresholds of its own, which leave it as near to that share as possible from below.
+
     `frame_match` and `order` belong to geometry. With `merge_weight: saliency`, which is ours, tokens that attend
     sharply count for more in what they merge into (geometry and tome). `proportional_attention` adds log(size) to
     attention's keys and `weighted_pooling` weighs the pooled feature by size; both are off in every released TESTA
@@ -80,6 +76,9 @@ class AggregationConfig:
     join_frames: tuple[int, ...] = ()
     across_frames: float = 0.3
     within_groups: float = 0.1
+    spatial_threshold: float = 0.9
+    temporal_threshold: float | None = None
+    root_level: int = 0
     proportional_attention: bool = False
     weighted_pooling: bool = False
 
@@ -90,7 +89,7 @@ class AggregationConfig:
             if value != getattr(type(self), name) and name not in allowed:
                 raise ValueError(
                     f"aggregation.{name}: {value} has no effect with reducer {self.reducer!r}, "
-                    f"{_remedy_for_reducer(self.reducer, name)}"
+                    f"{remedy_for_reducer(self.reducer, name)}"
                 )
 
         for name in AMOUNTS:
@@ -119,6 +118,7 @@ class AggregationConfig:
                 f"aggregation.proportional_attention: leave it out; reducer {self.reducer!r} always has it"
             )
         self._check_joining()
+        self._check_squares()
 
     def _check_joining(self) -> None:
         """Refuse blocks and numbers of groups that do not belong together, and shares that are none."""
@@ -143,10 +143,26 @@ class AggregationConfig:
         if self.keep is not None and self.threshold != type(self).threshold:
             raise ValueError("aggregation.threshold: give either the threshold or keep, not both")
 
+    def _check_squares(self) -> None:
+        """Refuse cosines that are none, thresholds beside a share, and levels above the coarsest."""
+        for name in ("spatial_threshold", "temporal_threshold"):
+            threshold = getattr(self, name)
+            if threshold is not None and not -1 <= threshold <= 1:
+                raise ValueError(f"aggregation.{name}: {threshold} is no cosine from -1 to 1")
+            if self.keep is not None and threshold != getattr(type(self), name):
+                raise ValueError(f"aggregation.{name}: has no effect beside keep, from which thresholds follow")
+        if self.root_level < 0:
+            raise ValueError(f"aggregation.root_level: {self.root_level} is negative; 0 is the coarsest level")
+
     @property
     def is_ragged(self) -> bool:
         """Whether a video's content decides how many tokens it keeps, so that videos of a batch differ."""
-        return self.reducer == "run_length" and self.keep is None
+        return self.reducer == "quadtree" or self.has_open_rows
+
+    @property
+    def has_open_rows(self) -> bool:
+        """Whether nothing but a video's content says how long its row of tokens is; else padding fills it up."""
+        return self.reducer in BEFORE_BLOCKS and self.keep is None
 
     @staticmethod
     def inherited(lower: dict, higher: dict) -> dict:
@@ -169,27 +185,6 @@ class AggregationConfig:
             kept.pop("keep", None)
 
         return kept
-
-
-def why_not(reducer: str, attention: str) -> str:
-    """The end of a sentence that refuses a reducer with this attention, where there is more to say than what goes."""
-    if reducer != "tempme":
-        return ""
-    if attention == "joint":
-        return (
-            ": tempme joins frames, and all are together here from the first block on; reducer 'tome' is what is left"
-        )
-    if attention == "divided":
-        return ": tempme joins frames that were seen alone, and here every block looks over time"
-    return ""
-
-
-def _remedy_for_reducer(reducer: str, setting: str) -> str:
-    """What to give instead of, or besides, a setting that the reducer does not use."""
-    if allowed := REDUCER_SETTINGS[reducer]:
-        return f"which takes {', '.join(allowed)}"
-    first, *others = (name for name, settings in REDUCER_SETTINGS.items() if setting in settings)
-    return f"which leaves all tokens; add aggregation.reducer={first}" + (f" ({', '.join(others)})" if others else "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from configs import divided
-from configs.model import AggregationConfig, Axis, TextConfig, VideoConfig, check_positive, refuse_long_video, why_not
+from configs.model import AggregationConfig, Axis, TextConfig, VideoConfig, check_positive, refuse_long_video
 from configs.models.base import ModelConfig
+from configs.reducers import BEFORE_BLOCKS, why_not
 from configs.schedule import (
     blocks_from_amount,
     blocks_from_keep,
@@ -17,10 +18,17 @@ from configs.schedule import (
     keep_per_axis,
     share_without,
 )
+from configs.squares import check_squares
 
 ATTENTION_REDUCERS: dict[str, dict[str, tuple[Axis, ...]]] = {
     "divided": divided.REDUCERS,
-    "joint": {"none": (), "tome": ("tokens",), "saliency": ("tokens",), "run_length": ("tokens",)},
+    "joint": {
+        "none": (),
+        "tome": ("tokens",),
+        "saliency": ("tokens",),
+        "run_length": ("tokens",),
+        "quadtree": ("tokens",),
+    },
     "space": {"none": ()},
 }
 """The reducers for each kind of attention, and the axes that each can shorten."""
@@ -100,7 +108,7 @@ class TestaConfig(ModelConfig):
     ) -> AggregationConfig:
         """The reducer with `amount` leaving each axis in a block; of frames and patches, patches in proportion."""
         patches = (video.image_size // self.patch_size) ** 2
-        if aggregation.reducer == "run_length":
+        if aggregation.reducer in BEFORE_BLOCKS:
             return replace(aggregation, keep=share_without(amount, video.num_frames * patches, blocks))
         return divided.at_price(aggregation, axes, amount, video.num_frames, patches, self.depth, blocks)
 
@@ -119,6 +127,10 @@ def block_schedules(
     if aggregation.reducer == "run_length":
         # All that leaves does so before the first block.
         check_first_frame(aggregation.keep, video.num_frames)
+        return dict.fromkeys(("frames", "patches", "tokens"), (0,) * model.depth)
+    if aggregation.reducer == "quadtree":
+        side = video.image_size // model.patch_size
+        check_squares(aggregation, video.num_frames, side, side)
         return dict.fromkeys(("frames", "patches", "tokens"), (0,) * model.depth)
 
     patches = (video.image_size // model.patch_size) ** 2

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from configs.model import AggregationConfig, Axis, TextConfig, VideoConfig, check_positive, refuse_long_video, why_not
+from configs.model import AggregationConfig, Axis, TextConfig, VideoConfig, check_positive, refuse_long_video
 from configs.models.base import ModelConfig
+from configs.reducers import BEFORE_BLOCKS, why_not
 from configs.schedule import (
     blocks_from_keep,
     blocks_from_tokens,
@@ -14,6 +15,7 @@ from configs.schedule import (
     in_first_blocks,
     share_without,
 )
+from configs.squares import check_squares
 
 REDUCERS: dict[str, tuple[Axis, ...]] = {
     "none": (),
@@ -22,6 +24,7 @@ REDUCERS: dict[str, tuple[Axis, ...]] = {
     "tome": ("tokens",),
     "saliency": ("tokens",),
     "run_length": ("tokens",),
+    "quadtree": ("tokens",),
 }
 """The reducers for attention over space and time at once, and the axis that each shortens."""
 
@@ -105,7 +108,7 @@ class UMTConfig(ModelConfig):
             raise ValueError("aggregation.weighted_pooling: UMT's models pool by the plain mean; leave it out")
 
         schedule = token_schedule(self, video, aggregation)
-        if (any(schedule) or aggregation.reducer == "run_length") and self.pooling == "frames":
+        if (any(schedule) or aggregation.reducer in BEFORE_BLOCKS) and self.pooling == "frames":
             raise ValueError("model.pooling: frames has no meaning once tokens stand for several frames; set it to all")
 
     @property
@@ -122,7 +125,7 @@ class UMTConfig(ModelConfig):
         blocks: int | None = None,
     ) -> AggregationConfig:
         """The reducer with `amount` tokens leaving in every block, or in the first `blocks`."""
-        if aggregation.reducer == "run_length":
+        if aggregation.reducer in BEFORE_BLOCKS:
             tokens = video.num_frames * (video.image_size // self.patch_size) ** 2
             return replace(aggregation, keep=share_without(amount, tokens, blocks))
         return replace(aggregation, tokens_per_block=in_first_blocks(amount, blocks, self.depth))
@@ -141,7 +144,10 @@ def token_schedule(model: UMTConfig, video: VideoConfig, aggregation: Aggregatio
     if aggregation.reducer == "run_length":
         # All that leaves does so before the first block.
         check_first_frame(aggregation.keep, video.num_frames)
-    if aggregation.reducer in ("none", "run_length"):
+    if aggregation.reducer == "quadtree":
+        side = video.image_size // model.patch_size
+        check_squares(aggregation, video.num_frames, side, side)
+    if aggregation.reducer in ("none", *BEFORE_BLOCKS):
         return (0,) * model.depth
     if aggregation.keep is not None:
         return blocks_from_keep(aggregation.keep, num_tokens, 0, model.depth, "aggregation.keep")

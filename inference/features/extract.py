@@ -68,7 +68,7 @@ class ExtractionRequest:
 def arrays_of(model: TrainedModel, tokens: bool) -> tuple[str, ...]:
     """The names of the arrays to keep; ValueError if there are none."""
     has_embeddings = "encode_video" in model.abilities
-    if tokens and model.config.aggregation.is_ragged:
+    if tokens and model.config.aggregation.has_open_rows:
         raise ValueError(
             "--tokens: each video keeps a number of tokens of its own, and a row of the array holds one number; add "
             "aggregation.keep=0.5, or another share that stays, or leave --tokens out"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from configs.model import ReducerName
+from configs.reducers import ReducerName
 from configs.schedule import num_leaving
 from models.parts.attention import Attended, Needs
 from models.parts.merging import (
@@ -34,6 +34,7 @@ REDUCERS: dict[str, Needs] = {
     "tome": "key",
     "saliency": "sharpness",
     "run_length": "nothing",  # which works on pixels, before the first block: see models/parts/run_length.py
+    "quadtree": "nothing",  # before the first block: see models/parts/squares.py
     "tempme": "key",  # in groups of frames: see models/parts/frame_merging.py
 }
 """What each reducer needs of attention. Which of them an encoder can do, the `model` section of its system says."""
@@ -170,7 +171,7 @@ class TokenAggregator(nn.Module):
 
     Args:
         reducer: `geometry`, `importance`, `prune`, `tome` or `saliency`; see docs/ARCHITECTURE.md for the table. With
-            `run_length` nothing leaves inside a block.
+            the others nothing leaves in this way.
         axis: `time` merges frames, `space` patches within a frame, `joint` patches of all frames.
         r: how many tokens leave, or below 1 their share, capped at what the axis holds; 0 leaves the block's output
             unchanged to the bit.

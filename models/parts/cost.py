@@ -22,7 +22,7 @@ class Cost(NamedTuple):
 
 def check_countable(aggregation: AggregationConfig) -> None:
     """Refuse a reducer that looks at a video before its cost is known."""
-    if aggregation.is_ragged:
+    if aggregation.has_open_rows:
         raise ValueError(
             f"aggregation.reducer: with {aggregation.reducer!r} the content of each video decides what it costs; set "
             "aggregation.keep to the share of patches that stays, to count a video that keeps as much"

@@ -16,8 +16,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-COARSEST = 2
-"""The pyramid ends where a side has so few squares."""
+from configs.squares import level_sides
 
 
 class Trees(NamedTuple):
@@ -42,23 +41,6 @@ class Level(NamedTuple):
 
     splits_above: Tensor
     parts: Tensor
-
-
-def level_sides(height: int, width: int, root_level: int) -> list[tuple[int, int]]:
-    """Rows and columns of the levels, finest first, up to where trees begin: `root_level` below the coarsest, 0.
-
-    A side is halved at each level, and an odd one leaves its first row or column alone. ValueError if there are not so
-    many levels.
-    """
-    sides = [(height, width)]
-    while min(sides[-1]) > COARSEST:
-        sides.append((-(-sides[-1][0] // 2), -(-sides[-1][1] // 2)))
-    if root_level >= len(sides):
-        raise ValueError(
-            f"aggregation.root_level: {root_level} is beyond the {len(sides)} levels of {height} x {width} patches, "
-            "which count from 0, the coarsest"
-        )
-    return sides[: len(sides) - root_level]
 
 
 def trees_by_threshold(

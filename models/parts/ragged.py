@@ -18,6 +18,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+LENGTHS_WHEN_COMPILED = 8
+"""A compiled encoder has a graph for each length of a batch's rows; lengths are rounded up to so many."""
+
+
+def row_length(longest: int, num_patches: int, few_lengths: bool) -> int:
+    """How long the rows of a batch are: as their longest, or rounded up to one of a few lengths."""
+    if not few_lengths:
+        return longest
+    step = -(-num_patches // LENGTHS_WHEN_COMPILED)
+    return min(num_patches, -(-longest // step) * step)
+
 
 def own_tokens(tokens_BND: Tensor) -> Tensor:
     """Which tokens are a video's own, bool (B, N), in the output of an encoder: padding alone is exactly zero."""

@@ -18,11 +18,10 @@ from configs.model import AggregationConfig, VideoConfig
 from configs.schedule import kept_of_share
 from models.parts.merging import MergePlan, take
 from models.parts.pixels import normalise_pixels
+from models.parts.ragged import row_length
 
 FRAMES_AT_ONCE = 64
 """Frames that are compared at a time: 40 MB of float32 at 224 pixels."""
-LENGTHS_WHEN_COMPILED = 8
-"""A compiled encoder has a graph for each length of a batch's rows; lengths are rounded up to so many."""
 
 
 class KeptPatches(NamedTuple):
@@ -122,13 +121,10 @@ class RunLength:
         stays_BTL = change_BTL > self.threshold
         stays_BTL[:, 0] = True
         counts = stays_BTL.flatten(1).sum(dim=1).tolist()
-        longest = max(counts)
-        if few_lengths:
-            # A graph is of one length, and would be of each number of patches that it is told.
-            step = -(-num_patches // LENGTHS_WHEN_COMPILED)
-            longest = min(num_patches, -(-longest // step) * step)
-            return runs(stays_BTL, longest, self.patch_major, is_ragged=True)
-        return runs(stays_BTL, longest, self.patch_major, is_ragged=True)._replace(counts=tuple(counts))
+        longest = row_length(max(counts), num_patches, few_lengths)
+        kept = runs(stays_BTL, longest, self.patch_major, is_ragged=True)
+        # A graph is of one length, and would be of each number of patches that it is told.
+        return kept if few_lengths else kept._replace(counts=tuple(counts))
 
 
 def change_over_time(

@@ -11,7 +11,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from configs.schema import AggregationConfig, TestaConfig, VideoConfig
+from configs.squares import squares_of_share
 from models.parts.cost import Cost, check_countable
+from models.parts.squares import Squares
 from models.testa.blocks import DividedBlock, JointBlock
 from models.testa.video_encoder import VideoEncoder
 
@@ -28,10 +30,12 @@ def count(model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig
     # The counter counts a multiply-accumulate as two operations.
     norms = {torch.ops.aten.native_layer_norm: lambda *shapes, **_: 2 * MACS_PER_NORM_ELEMENT * _elements(shapes[0])}
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=norms) as counter:
-        encoded = encoder(pixels)
+        encoded = encoder(pixels, kept=_squares(model, video, aggregation))
 
     # The paper counts more than runs here: add what we save.
     executed = counter.get_total_flops() / 2
+    if aggregation.reducer == "quadtree":
+        executed += pixels.numel() * model.width  # the patches' embeddings, by which squares are found
     macs = executed + _class_token_matches(encoder, video.num_frames) + _saved_by_folding(encoder, video.num_frames)
 
     # What is left after the last block.
@@ -43,6 +47,18 @@ def count(model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig
     elif model.attention == "space":
         frames, patches = video.num_frames, tokens // video.num_frames - 1
     return Cost(round(macs / 1e9, 3), round(executed / 1e9, 3), frames, patches, tokens)
+
+
+def _squares(model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig) -> Squares | None:
+    """Squares of as many tokens as a video keeps; None for another reducer."""
+    if aggregation.reducer != "quadtree":
+        return None
+    assert aggregation.keep is not None
+    side = video.image_size // model.patch_size
+    count = squares_of_share(aggregation.keep, video.num_frames, side, side, aggregation.root_level)[1]
+    patches = torch.empty(1, video.num_frames, side**2, dtype=torch.int64, device="meta")
+    row = torch.empty(1, count, dtype=torch.int64, device="meta")
+    return Squares(patches.flatten(1), row, row, patches)
 
 
 def _class_token_matches(encoder: VideoEncoder, num_frames: int) -> int:

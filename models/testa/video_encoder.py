@@ -19,10 +19,12 @@ from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from models.parts.aggregation import AggregationStep, TokenAggregator
 from models.parts.chunks import Assembled, Chunks, chunks_within, spans
 from models.parts.features import EncodedVideo
+from models.parts.losses import without_autocast
 from models.parts.packed_rows import PackedRows, through_packed
 from models.parts.pixels import normalise_pixels
 from models.parts.ragged import without_padding
 from models.parts.run_length import KeptPatches, RunLength
+from models.parts.squares import Quadtree, Squares
 from models.testa.blocks import NORM_EPS, DividedBlock, JointBlock
 from models.testa.embedding import EmbedsVideos
 from models.testa.long_video import recompute_block, run_block
@@ -54,7 +56,10 @@ class VideoEncoder(EmbedsVideos):
         self.pixel_mean, self.pixel_std = video.pixel_mean, video.pixel_std
         self.schedules = block_schedules(model, video, aggregation)
         self.working_memory, self.time_table = video.working_memory, video.time_table
-        self.run_length = RunLength.of(aggregation, video, model.patch_size, patch_major=model.attention == "joint")
+        patch_major = model.attention == "joint"
+        self.before_blocks: RunLength | Quadtree | None = RunLength.of(
+            aggregation, video, model.patch_size, patch_major
+        ) or Quadtree.of(aggregation, aggregation.proportional_attention, patch_major)
 
         # Embeddings. `timm`'s module only holds the projection: `_embed` computes it.
         self.patch_embed = PatchEmbed(
@@ -88,8 +93,8 @@ class VideoEncoder(EmbedsVideos):
         # Where nothing merges, every size is 1 and its logarithm 0, so no bias is needed.
         weighs = aggregation.proportional_attention or aggregation.reducer == "saliency"
         proportional = weighs and any(map(any, self.schedules.values()))
-        if self.run_length is not None:
-            proportional = self.run_length.has_sizes
+        if self.before_blocks is not None:
+            proportional = self.before_blocks.has_sizes
 
         # Only divided attention has two axes to reduce.
         if model.attention != "divided":
@@ -143,7 +148,7 @@ class VideoEncoder(EmbedsVideos):
         video_BTCHW: Tensor,
         return_origins: bool = False,
         steps: list[list[AggregationStep]] | None = None,
-        kept: KeptPatches | None = None,
+        kept: KeptPatches | Squares | None = None,
     ) -> EncodedVideo:
         """Encode normalised videos; see `EncodedVideo`.
 
@@ -174,19 +179,21 @@ class VideoEncoder(EmbedsVideos):
             return self._finish(state[0], state[1].flatten(1, 2), state[2].flatten(1), state[3])
         if self.attention == "joint":
             tokens, sizes = rearrange(tokens_BTLD, "B T L D -> B (L T) D"), size.flatten(1)
-            if kept is None or self.run_length is None:
+            if kept is None or self.before_blocks is None:
                 return self._finish(*self._through_blocks(cls, tokens, sizes, origins, steps))
 
-            # What does not change leaves before the first block.
+            # What does not change, or what is like its neighbours, leaves before the first block.
             origins = kept.origins if return_origins else None
-            sizes = kept.sizes(self.run_length.weigh_lengths)
+            sizes = kept.sizes(self.before_blocks.weigh_lengths)
             if kept.counts is not None and steps is None and self.packs_rows:
-                state = (*self._through_packed(cls, kept.select(tokens), sizes, kept.counts), sizes, origins)
+                cls, tokens_left = self._through_packed(cls, kept.select(tokens), sizes, kept.counts)
             else:
-                state = self._through_blocks(cls, kept.select(tokens), sizes, origins, steps)
+                cls, tokens_left, sizes, origins = self._through_blocks(cls, kept.select(tokens), sizes, origins, steps)
             if steps is not None:
                 steps[0].insert(0, AggregationStep("joint", tokens, kept.as_plan(cells), kept.origins))
-            return self._finish(*state, kept.mask)
+            if isinstance(kept, Squares):
+                sizes = kept.areas.float()  # whether attention knew them or not
+            return self._finish(cls, tokens_left, sizes, origins, kept.mask)
 
         # Space-only attention: every frame is encoded as an image of its own, with its own class token.
         cls = repeat(cls, "B 1 D -> (B T) 1 D", T=num_frames)
@@ -202,11 +209,19 @@ class VideoEncoder(EmbedsVideos):
             return video_BTCHW
         return normalise_pixels(video_BTCHW, self.pixel_mean, self.pixel_std, self.cls_token.dtype)
 
-    def kept_patches(self, video_BTCHW: Tensor) -> KeptPatches | None:
-        """Which patches of videos stay, by their uint8 or normalised pixels; None unless the reducer looks at these."""
-        if self.run_length is None:
+    @torch.no_grad()
+    def kept_patches(self, video_BTCHW: Tensor) -> KeptPatches | Squares | None:
+        """Which patches of uint8 or normalised videos stay or merge before the first block; None unless some do."""
+        few_lengths = self._compiled_call_impl is not None
+        if isinstance(self.before_blocks, RunLength):
+            return self.before_blocks.plan(video_BTCHW, few_lengths)
+        if self.before_blocks is None:
             return None
-        return self.run_length.plan(video_BTCHW, few_lengths=self._compiled_call_impl is not None)
+
+        with without_autocast(video_BTCHW.device):
+            patches = self._project_patches(self.normalised(video_BTCHW).to(self.cls_token.dtype))
+        height, width = video_BTCHW.shape[-2:]
+        return self.before_blocks.plan(patches, (height // self.patch_size, width // self.patch_size), few_lengths)
 
     def trace_video(self, video_BTCHW: Tensor, steps: list[list[AggregationStep]] | None = None) -> EncodedVideo:
         """Encode uint8 videos with origins; fills the empty list `steps` with what each block merges or drops."""
@@ -235,12 +250,12 @@ class VideoEncoder(EmbedsVideos):
         self, cls: Tensor, tokens_BND: Tensor, size_BN: Tensor, counts: tuple[int, ...]
     ) -> tuple[Tensor, Tensor]:
         """As `_through_blocks`, without what is computed for padding: class token and tokens."""
-        assert self.run_length is not None
+        assert self.before_blocks is not None
         together = torch.cat([cls, tokens_BND], dim=1)
         rows = PackedRows.of(tuple(1 + count for count in counts), together.shape[1], together.device)
         size = F.pad(size_BN, (1, 0), value=1.0)
         recomputes = self.recompute and self.training
-        together = through_packed(self.blocks, together, size, rows, self.run_length.weigh_lengths, recomputes)
+        together = through_packed(self.blocks, together, size, rows, self.before_blocks.weigh_lengths, recomputes)
         return together[:, :1], together[:, 1:]
 
     def _chunks(self, video_BTCHW: Tensor) -> Chunks | None:

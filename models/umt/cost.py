@@ -8,6 +8,7 @@ tokens are part of `gmacs`; the released code computes them but its printed numb
 from configs.model import AggregationConfig, VideoConfig
 from configs.models.umt import UMTConfig, token_schedule
 from configs.schedule import kept_of_share, num_leaving
+from configs.squares import squares_of_share
 from models.parts.cost import Cost, check_countable
 
 MACS_PER_NORM_ELEMENT = 5
@@ -28,6 +29,12 @@ def count(model: UMTConfig, video: VideoConfig, aggregation: AggregationConfig) 
         # All patches are embedded, and those that stay enter the first block.
         assert aggregation.keep is not None
         tokens = kept_of_share(aggregation.keep, video.num_frames, patches)
+    if reducer == "quadtree":
+        # Patches are embedded once more: which of them merge is decided before the encoder sees them.
+        assert aggregation.keep is not None
+        macs *= 2
+        side = video.image_size // model.patch_size
+        tokens = squares_of_share(aggregation.keep, video.num_frames, side, side, aggregation.root_level)[1]
     matching = 0
     for amount in token_schedule(model, video, aggregation):
         # Norm; queries, keys, values and output; scores and their product with values.

@@ -16,10 +16,13 @@ from torch.utils.checkpoint import checkpoint
 from configs.model import AggregationConfig, VideoConfig
 from configs.models.umt import UMTConfig, token_schedule
 from models.parts.aggregation import AggregationStep, TokenAggregator
+from models.parts.losses import without_autocast
 from models.parts.packed_rows import PackedRows, through_packed
+from models.parts.pixels import normalise_pixels
 from models.parts.ragged import mean_token, without_padding
 from models.parts.run_length import KeptPatches, RunLength, flat_indices
 from models.parts.sinusoid import interpolated_in_time, sinusoid
+from models.parts.squares import Quadtree, Squares
 from models.umt.blocks import NORM_EPS, JointSpaceTimeBlock, TokenState
 
 INITIAL_STD = 0.02
@@ -140,7 +143,9 @@ class VideoEncoder(nn.Module):
         self.image_size, self.num_patches = video.image_size, (video.image_size // model.patch_size) ** 2
         self.pixel_mean, self.pixel_std = video.pixel_mean, video.pixel_std
         self.recompute = activation_checkpointing == "recompute"
-        self.run_length = RunLength.of(aggregation, video, model.patch_size)
+        self.before_blocks: RunLength | Quadtree | None = RunLength.of(
+            aggregation, video, model.patch_size
+        ) or Quadtree.of(aggregation, weighs=True)
 
         self.encoder = Trunk(model, video, aggregation)
         self.pool_norm = nn.LayerNorm(model.width, eps=NORM_EPS) if pool_norm else None
@@ -162,7 +167,7 @@ class VideoEncoder(nn.Module):
         return_origins: bool = False,
         num_returned: int = 0,
         steps: list[list[AggregationStep]] | None = None,
-        kept: KeptPatches | None = None,
+        kept: KeptPatches | Squares | None = None,
     ) -> EncodedVideo:
         """Encode normalised videos; see `EncodedVideo`.
 
@@ -178,7 +183,7 @@ class VideoEncoder(nn.Module):
         kept = self.kept_patches(video_BTCHW) if kept is None else kept
         assert kept is None or keep_BV is None, "no reducer goes with hidden patches"
         whole = self._embed(video_BTCHW, keep_BV, return_origins)
-        state = whole if kept is None else self._without_repeated(whole, kept)
+        state = whole if kept is None else self._reduced(whole, kept)
 
         if kept is not None and kept.counts is not None and steps is None and not num_returned:
             return self._encode_packed(state, kept, kept.counts)
@@ -208,26 +213,37 @@ class VideoEncoder(nn.Module):
             steps[0].insert(0, AggregationStep("joint", whole.tokens, kept.as_plan(order), kept.origins))
         return EncodedVideo(without_padding(self.encoder.norm(state.tokens), mask), size, state.origins, returned, mask)
 
-    def kept_patches(self, video_BTCHW: Tensor) -> KeptPatches | None:
-        """Which patches of videos stay, by their uint8 or normalised pixels; None unless the reducer looks at these."""
-        if self.run_length is None:
+    @torch.no_grad()
+    def kept_patches(self, video_BTCHW: Tensor) -> KeptPatches | Squares | None:
+        """Which patches of uint8 or normalised videos stay or merge before the first block; None unless some do."""
+        few_lengths = self._compiled_call_impl is not None
+        if isinstance(self.before_blocks, RunLength):
+            return self.before_blocks.plan(video_BTCHW, few_lengths)
+        if self.before_blocks is None:
             return None
-        return self.run_length.plan(video_BTCHW, few_lengths=self._compiled_call_impl is not None)
 
-    def _encode_packed(self, state: TokenState, kept: KeptPatches, counts: tuple[int, ...]) -> EncodedVideo:
+        dtype = self.encoder.norm.weight.dtype
+        if video_BTCHW.dtype == torch.uint8:
+            video_BTCHW = normalise_pixels(video_BTCHW, self.pixel_mean, self.pixel_std, dtype)
+        with without_autocast(video_BTCHW.device):
+            patches = self.encoder.patch_embed(video_BTCHW.to(dtype))
+        height, width = video_BTCHW.shape[-2:]
+        return self.before_blocks.plan(patches, (height // self.patch_size, width // self.patch_size), few_lengths)
+
+    def _encode_packed(self, state: TokenState, kept: KeptPatches | Squares, counts: tuple[int, ...]) -> EncodedVideo:
         """The rest of `forward`, without what would be computed for padding."""
-        assert self.run_length is not None and state.size is not None
+        assert self.before_blocks is not None and state.size is not None
         rows = PackedRows.of(counts, state.tokens.shape[1], state.tokens.device)
-        settings = self.run_length.weigh_lengths, self.recompute and self.training
+        settings = self.before_blocks.weigh_lengths, self.recompute and self.training
         tokens = through_packed(self.encoder.blocks, state.tokens, state.size, rows, *settings)
         return EncodedVideo(
             without_padding(self.encoder.norm(tokens), kept.mask), state.size, state.origins, [], kept.mask
         )
 
-    def _without_repeated(self, state: TokenState, kept: KeptPatches) -> TokenState:
-        """The tokens of patches that stay; sizes only where attention has to know them."""
-        assert self.run_length is not None
-        size = kept.sizes(self.run_length.weigh_lengths) if self.run_length.has_sizes else None
+    def _reduced(self, state: TokenState, kept: KeptPatches | Squares) -> TokenState:
+        """The tokens before the first block; sizes only where attention has to know them."""
+        assert self.before_blocks is not None
+        size = kept.sizes(self.before_blocks.weigh_lengths) if self.before_blocks.has_sizes else None
         return TokenState(kept.select(state.tokens), size, None if state.origins is None else kept.origins)
 
     def pool(
@@ -242,7 +258,7 @@ class VideoEncoder(nn.Module):
         if self.pooling == "frames" and tokens_BND.shape[1] == num_frames * self.num_patches:
             frames = tokens_BND.unflatten(1, (num_frames, self.num_patches))
             return self.pool_norm(frames.mean(dim=2))
-        weighs = self.run_length is not None and self.run_length.weigh_lengths
+        weighs = isinstance(self.before_blocks, RunLength) and self.before_blocks.weigh_lengths
         return self.pool_norm(mean_token(tokens_BND, mask_BN, size_BN if weighs else None).unsqueeze(1))
 
     def student(self, encoded: EncodedVideo, num_frames: int, keep_BV: Tensor) -> Tensor:

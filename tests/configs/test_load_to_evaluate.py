@@ -194,7 +194,7 @@ def test_a_setting_that_the_checkpoint_has_no_use_for_is_the_command_lines_and_h
         load_to_evaluate(RetrievalConfig, file if with_file else None, asked)
     assert str(caught.value) == (
         "command line: aggregation.keep: 0.25 has no effect with reducer 'none', which leaves all tokens; add "
-        "aggregation.reducer=geometry (importance, prune, tome, saliency, run_length, tempme)"
+        "aggregation.reducer=geometry (importance, prune, tome, saliency, run_length, tempme, quadtree)"
     )
     merging = load_to_evaluate(RetrievalConfig, None, [*asked, "aggregation.reducer=geometry"])
     assert (merging.aggregation.reducer, merging.aggregation.keep) == ("geometry", 0.25)

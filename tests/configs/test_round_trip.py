@@ -211,7 +211,10 @@ FULL: dict[str, RunConfig] = {
         objective=ProbeObjectiveConfig(
             solver="sgd", epochs=3, batch_size=5, lr=0.2, weight_decay=0.0, warmup_epochs=1
         ),
-        video=VideoConfig(eval_sampling="interval_middle"),
+        video=VideoConfig(eval_sampling="interval_middle"), model=TestaConfig(attention="joint"),
+        aggregation=AggregationConfig(
+            reducer="quadtree", spatial_threshold=0.1 + 0.2, temporal_threshold=0.5, root_level=1
+        ),
         evaluation=RecognitionEvaluationConfig(prompt_file="prompts.md#UCF101", windows=3, mirror=True),
     ),
     "a probe in closed form": RecognitionConfig(

@@ -5,12 +5,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from configs.squares import level_sides
 from models.parts.quadtree import (
     Trees,
     components,
     joined_by_count,
     joined_by_threshold,
-    level_sides,
     num_squares,
     square_means,
     trees_by_count,

@@ -1,0 +1,52 @@
+"""The reducers by name: which settings of the `aggregation` section each uses, and what is special about some."""
+
+from typing import Literal
+
+ReducerName = Literal["none", "geometry", "importance", "prune", "tome", "saliency", "run_length", "tempme", "quadtree"]
+AMOUNTS = ("frames_per_block", "patches_per_block", "tokens_per_block")
+OF_SQUARES = ("spatial_threshold", "temporal_threshold", "root_level")
+JOINING = ("join_blocks", "join_frames", "across_frames", "within_groups")
+
+# The `aggregation` settings that each reducer uses; all others are refused.
+REDUCER_SETTINGS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "geometry": ("frames_per_block", "patches_per_block", "keep", "frame_match", "order", "merge_weight"),
+    "importance": ("frames_per_block", "patches_per_block", "tokens_per_block", "keep"),
+    "prune": ("frames_per_block", "patches_per_block", "tokens_per_block", "keep"),
+    "tome": ("tokens_per_block", "keep", "merge_weight"),
+    "saliency": ("patches_per_block", "tokens_per_block", "keep"),
+    "run_length": ("threshold", "keep", "weigh_lengths"),
+    "tempme": ("patches_per_block", "keep", "join_blocks", "join_frames", "across_frames", "within_groups"),
+    "quadtree": ("spatial_threshold", "temporal_threshold", "root_level", "keep"),
+}
+UNSIZED = ("none", "prune", "run_length")
+"""Reducers whose tokens all have size 1, unless lengths are weighed."""
+BEFORE_BLOCKS = ("run_length", "quadtree")
+"""Reducers that look at a video before the first block, and at nothing later."""
+WEIGHED = ("saliency", "tempme")
+"""Reducers whose attention always adds log(size)."""
+OF_SOME_REDUCERS = ("frame_match", "order", "merge_weight", "threshold", "weigh_lengths", *JOINING, *OF_SQUARES)
+INSTEAD_OF_KEEP = (*AMOUNTS, "threshold", "across_frames", "within_groups", "spatial_threshold", "temporal_threshold")
+
+
+def why_not(reducer: str, attention: str) -> str:
+    """The end of a sentence that refuses a reducer with this attention, where there is more to say than what goes."""
+    if reducer == "quadtree" and attention == "divided":
+        return ": each frame would be left with squares of its own, and attention over time needs the same in all"
+    if reducer != "tempme":
+        return ""
+    if attention == "joint":
+        return (
+            ": tempme joins frames, and all are together here from the first block on; reducer 'tome' is what is left"
+        )
+    if attention == "divided":
+        return ": tempme joins frames that were seen alone, and here every block looks over time"
+    return ""
+
+
+def remedy_for_reducer(reducer: str, setting: str) -> str:
+    """What to give instead of, or besides, a setting that the reducer does not use."""
+    if allowed := REDUCER_SETTINGS[reducer]:
+        return f"which takes {', '.join(allowed)}"
+    first, *others = (name for name, settings in REDUCER_SETTINGS.items() if setting in settings)
+    return f"which leaves all tokens; add aggregation.reducer={first}" + (f" ({', '.join(others)})" if others else "")
