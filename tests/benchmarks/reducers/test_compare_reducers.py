@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from benchmarks.reducers import __main__ as compare_reducers, cost, in_turn
+from benchmarks.reducers import __main__ as compare_reducers, cost, in_turn, runs
 from benchmarks.reducers.front_rows import read_rows
 from benchmarks.reducers.schedules import Matched
+from datasets.stories.story_set import StorySet, make
 from tests.integration.runs import ROOT, start
 
 CONFIG = """
@@ -152,3 +153,38 @@ def test_off_the_shelf_alone_trains_nothing_but_the_reference(
         ("saliency", "off_the_shelf"), ("prune", "off_the_shelf"), ("none", "fine_tuned")
     ]  # fmt: skip
     assert len(report["findings"]) == 2 and all("in 0 of 1" in one or "in 1 of 1" in one for one in report["findings"])
+
+
+def test_trained_weights_are_compared_on_data_of_ones_own(
+    tmp_path: Path, commands: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At their share of GMACs and at their share of measured milliseconds, with what each changes."""
+    make(tmp_path / "data", StorySet(kind="glimpses", train=6, test=6, scenes=2, size=32), workers=1)
+    small = YAML(typ="safe", pure=True).load(CONFIG)
+    settings = [*small["overrides"], f"data.root={tmp_path / 'data'}", "train.eval_every=1"]
+    recipe = small["retrieval"]["config"]
+    assert start("train_retrieval", "--config", recipe, *settings, f"output_dir={tmp_path / 'trained'}") == 0
+
+    kept = {name: small[name] for name in ("reducers", "target")}
+    config = {**kept, "own_data": True, "weights": str(tmp_path / "trained" / "checkpoint_best"), "seeds": [0]}
+    config |= {"overrides": settings, "retrieval": {"config": recipe}, "stages": ["off_the_shelf"]}
+    config |= {"prices": ["gmacs", "milliseconds"], "encoder": "tiny", "findings": []}
+    monkeypatch.setitem(globals(), "CONFIG", json.dumps(config))
+    monkeypatch.setattr(runs, "times", fake_times)
+    assert compare(tmp_path) == 0
+
+    assert len(commands) in (2, 3) and all(words[1] == "--evaluate" for words in commands)
+    rows = read_rows(tmp_path / "out" / "rows.json")
+    assert [(row.encoder, row.reducer, row.matched_by) for row in rows] == [
+        ("tiny", "frames only", "gmacs"), ("tiny", "frames only", "milliseconds"), ("tiny", "none", None)
+    ]  # fmt: skip
+    for row in rows[:2]:
+        mean, low, high = row.changes["recall"]
+        assert mean == pytest.approx(row.recall[0] - rows[2].recall[0]) and low <= mean <= high
+
+
+def fake_times(schedules: list[Matched], config: object, path: Path) -> dict[str, Any]:
+    measured = {cost.key_of(matched): {"seconds": matched.cost.gmacs} for matched in schedules}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(measured))
+    return measured

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.reducers.schedules import priced
 from benchmarks.reducers.settings import encoder_of, load_comparison
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -14,6 +15,9 @@ def test_every_comparison_loads_and_its_recipes_agree(path: Path, monkeypatch: p
     monkeypatch.chdir(ROOT)
     comparison = load_comparison(path, [])
     model, video = encoder_of(comparison)
+    if comparison.own_data:
+        assert comparison.weights is not None
+        return
     assert comparison.data.size == video.image_size and video.image_size % model.patch_size == 0
     assert comparison.data.scenes * comparison.data.frames_per_scene == video.num_frames
 
@@ -69,3 +73,15 @@ def test_recipes_that_disagree_are_refused(overrides: list[str], said: str, monk
     monkeypatch.chdir(ROOT)
     with pytest.raises(ValueError, match=said):
         encoder_of(load_comparison(ROOT / "configs" / "comparison" / "stories64.yaml", overrides))
+
+
+def test_the_released_weights_are_compared_at_the_cost_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    comparison = load_comparison(ROOT / "configs" / "comparison" / "testa_didemo.yaml", [])
+    model, video = encoder_of(comparison)
+    none, as_trained, *others = comparison.reducers
+    gmacs = [priced(one.name, model, video, one.aggregation).cost.gmacs for one in (none, as_trained)]
+    assert gmacs == pytest.approx([786.8, 420], abs=1) and comparison.target == pytest.approx(
+        gmacs[1] / gmacs[0], abs=1e-3
+    )
+    assert all(one.aggregation.reducer in model.reducers for one in others)
