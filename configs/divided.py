@@ -7,7 +7,15 @@ from typing import Any
 
 from configs.model import AggregationConfig, Axis
 from configs.reducers import why_not
-from configs.schedule import blocks_from_amount, blocks_from_keep, check_capacity, in_first_blocks, keep_per_axis
+from configs.schedule import (
+    blocks_from_amount,
+    blocks_from_keep,
+    check_capacity,
+    check_first_frame,
+    in_first_blocks,
+    keep_per_axis,
+    share_without,
+)
 
 REDUCERS: dict[str, tuple[Axis, ...]] = {
     "none": (),
@@ -15,6 +23,7 @@ REDUCERS: dict[str, tuple[Axis, ...]] = {
     "importance": ("frames", "patches"),
     "prune": ("frames", "patches"),
     "saliency": ("patches",),
+    "run_length": ("tokens",),
 }
 """The reducers for divided attention, and the axes that each can shorten."""
 
@@ -34,6 +43,11 @@ def divided_schedules(
         )
     if settings.tokens_per_block != 0:
         raise ValueError("aggregation.tokens_per_block: has no effect with divided attention; leave it out")
+
+    if settings.reducer == "run_length":
+        # All that leaves does so before the first block.
+        check_first_frame(settings.keep, num_frames)
+        return {"frames": (0,) * depth, "patches": (0,) * depth}
 
     # Axis, what it holds at first, and how many of them are never counted as free to leave.
     held = {"frames": (1 if settings.reducer == "saliency" else num_frames, 1), "patches": (num_patches, 0)}
@@ -70,6 +84,8 @@ def at_price(
 
     If both frames and patches leave, `amount` counts frames, and patches leave in proportion.
     """
+    if settings.reducer == "run_length":
+        return replace(settings, keep=share_without(amount, num_frames * num_patches, blocks))
     amounts = dict.fromkeys(axes, amount)
     if "frames" in axes and "patches" in axes:
         amounts["patches"] = balanced_patches(amount, num_frames, num_patches)

@@ -5,6 +5,7 @@ width. Attention over frames has N frames and G patches, attention within a fram
 needs to move data.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -80,6 +81,15 @@ class Attention(nn.Module):
         if needs == "key and sharpness":
             sharp = _sharpness_in_groups(query[:, num_class_tokens:], key[:, num_class_tokens:])
         return Attended(context, mean_key, importance, sharp)
+
+    def projected(self, tokens_BNGD: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values (B, N, G, D), for `attend`."""
+        return self._project(tokens_BNGD)
+
+    def attend(self, projected: Sequence[Tensor], key_bias_BGN: Tensor | None) -> Tensor:
+        """Context (B, N, G, D) before `proj`, of queries, keys and values (B, N, G, D)."""
+        query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in projected)
+        return _attend_fast(query, key, value, key_bias_BGN)
 
     def over_rows(self, tokens_RD: Tensor, rows: PackedRows, key_bias_R: Tensor | None = None) -> Tensor:
         """Context (R, D) before `proj` of packed rows, each of which attends to itself."""

@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from configs.model import AggregationConfig, VideoConfig
+from configs.model import AggregationConfig
 from configs.schedule import kept_of_share
 from models.parts.merging import MergePlan, take
 from models.parts.pixels import normalise_pixels
@@ -86,13 +86,18 @@ class RunLength:
 
     @classmethod
     def of(
-        cls, aggregation: AggregationConfig, video: VideoConfig, patch_size: int, patch_major: bool = False
+        cls,
+        aggregation: AggregationConfig,
+        patch_size: int,
+        pixel_mean: tuple[float, float, float],
+        pixel_std: tuple[float, float, float],
+        patch_major: bool = False,
     ) -> "RunLength | None":
         """What a configuration says; None for another reducer."""
         if aggregation.reducer != "run_length":
             return None
         how_many = aggregation.threshold, aggregation.keep, aggregation.weigh_lengths
-        return cls(*how_many, patch_size, video.pixel_mean, video.pixel_std, patch_major)
+        return cls(*how_many, patch_size, pixel_mean, pixel_std, patch_major)
 
     @property
     def has_sizes(self) -> bool:
@@ -178,7 +183,7 @@ def runs(stays_BTL: Tensor, longest: int, patch_major: bool, is_ragged: bool) ->
     # Every patch is represented by the last one of its place that stays.
     times = torch.arange(num_frames, device=device)[:, None]
     held_since = torch.where(stays_BTL, times, 0).cummax(dim=1).values
-    order = flat_indices(num_frames, num_patches, patch_major, device)
+    order = flat_indices(num_frames, num_patches, device=device, patch_major=patch_major)
     held_by = order.flatten()[held_since * num_patches + torch.arange(num_patches, device=device)]
     slots = stays_BN.long().cumsum(dim=1) - 1
     origins = slots.gather(1, held_by.flatten(1)).view_as(held_by)
@@ -187,7 +192,7 @@ def runs(stays_BTL: Tensor, longest: int, patch_major: bool, is_ragged: bool) ->
     return KeptPatches(keep, lengths, origins, is_ragged)
 
 
-def flat_indices(num_frames: int, num_patches: int, patch_major: bool, device: torch.device) -> Tensor:
+def flat_indices(num_frames: int, num_patches: int, *, device: torch.device, patch_major: bool = False) -> Tensor:
     """The place (T, L) of each patch in the encoder's row of tokens."""
     cells = torch.arange(num_frames * num_patches, device=device)
     return cells.view(num_patches, num_frames).T if patch_major else cells.view(num_frames, num_patches)

@@ -114,15 +114,21 @@ class DividedBlock(nn.Module):
             note_step(steps, self.merge_frames, attended.key, plan, origins)
         return tokens, size, origins
 
-    def temporal_update(self, context_BTLD: Tensor, fold: bool) -> Tensor:
-        """`temporal_attn.proj`, then `temporal_fc`; folded into one matrix where `fold` says so."""
+    def temporal_update(
+        self, context: Tensor, fold: bool, frame_BM: Tensor | None = None, num_frames: int | None = None
+    ) -> Tensor:
+        """`temporal_attn.proj`, then `temporal_fc`; folded into one matrix where `fold` says so.
+
+        The context is (B, T, L, D), or (B, M, D) of tokens whose frames, of `num_frames`, are given.
+        """
         first, second = self.temporal_attn.proj, self.temporal_fc
         if fold:
-            return F.linear(context_BTLD, *folded(first, second))
-        update = first(context_BTLD)
+            return F.linear(context, *folded(first, second))
+        update = first(context)
         if self.temporal_scaling is not None:
-            scaling = stretch_times(self.temporal_scaling, context_BTLD.shape[1], "nearest")
-            update = update * (scaling.tanh() + 1).unsqueeze(-1)
+            scaling = stretch_times(self.temporal_scaling, num_frames or context.shape[1], "nearest")
+            factor = (scaling.tanh() + 1).unsqueeze(-1)
+            update = update * (factor if frame_BM is None else factor.flatten()[frame_BM].unsqueeze(-1))
         return second(update)
 
     def folds(self, num_frames: int, num_patches: int) -> bool:

@@ -20,13 +20,13 @@ from models.parts.aggregation import AggregationStep, TokenAggregator
 from models.parts.chunks import Assembled, Chunks, chunks_within, spans
 from models.parts.features import EncodedVideo
 from models.parts.losses import without_autocast
-from models.parts.packed_rows import PackedRows, through_packed
 from models.parts.pixels import normalise_pixels
 from models.parts.ragged import without_padding
 from models.parts.run_length import KeptPatches, RunLength
 from models.parts.squares import Quadtree, Squares
 from models.testa.blocks import NORM_EPS, DividedBlock, JointBlock
 from models.testa.embedding import EmbedsVideos
+from models.testa.kept import through_kept
 from models.testa.long_video import recompute_block, run_block
 
 
@@ -58,7 +58,7 @@ class VideoEncoder(EmbedsVideos):
         self.working_memory, self.time_table = video.working_memory, video.time_table
         patch_major = model.attention == "joint"
         self.before_blocks: RunLength | Quadtree | None = RunLength.of(
-            aggregation, video, model.patch_size, patch_major
+            aggregation, model.patch_size, video.pixel_mean, video.pixel_std, patch_major
         ) or Quadtree.of(aggregation, aggregation.proportional_attention, patch_major)
 
         # Embeddings. `timm`'s module only holds the projection: `_embed` computes it.
@@ -82,6 +82,11 @@ class VideoEncoder(EmbedsVideos):
         self.recompute = activation_checkpointing == "recompute"
         self.packs_rows = activation_checkpointing != "offload"  # which calls blocks as a whole
         if activation_checkpointing == "offload":
+            if self.before_blocks is not None and model.attention == "divided":
+                raise ValueError(
+                    f"train.activation_checkpointing: offload does not go with {aggregation.reducer} and divided "
+                    "attention; set it to recompute"
+                )
             from fairscale.nn.checkpoint import checkpoint_wrapper  # imported only when it is used
 
             for index, block in enumerate(self.blocks):
@@ -158,6 +163,11 @@ class VideoEncoder(EmbedsVideos):
         assert steps is None or (return_origins and not self.training), "steps are for looking, and need origins"
         kept = self.kept_patches(video_BTCHW) if kept is None else kept
         chunks = self._chunks(video_BTCHW)
+        if chunks is not None and kept is not None:
+            raise ValueError(
+                "aggregation.reducer: run_length does not encode videos in chunks; raise video.working_memory, lower "
+                "video.num_frames, or take another reducer"
+            )
         if chunks is not None:
             return self._encode_in_chunks(video_BTCHW, chunks, return_origins, steps)
 
@@ -173,27 +183,19 @@ class VideoEncoder(EmbedsVideos):
 
         size = tokens_BTLD.new_ones((batch, num_frames, num_patches), dtype=torch.float32)
 
+        # What does not change leaves before the first block.
+        if kept is not None:
+            is_joint = self.attention == "joint"
+            order = "B T L D -> B (L T) D" if is_joint else "B T L D -> B (T L) D"
+            return self._encode_kept(cls, rearrange(tokens_BTLD, order), cells, kept, return_origins, steps)
+
         # Divided attention keeps frames and patches on axes of their own, joint attention has one axis for both.
         if self.attention == "divided":
             state = self._through_blocks(cls, tokens_BTLD, size, origins, steps)
             return self._finish(state[0], state[1].flatten(1, 2), state[2].flatten(1), state[3])
         if self.attention == "joint":
-            tokens, sizes = rearrange(tokens_BTLD, "B T L D -> B (L T) D"), size.flatten(1)
-            if kept is None or self.before_blocks is None:
-                return self._finish(*self._through_blocks(cls, tokens, sizes, origins, steps))
-
-            # What does not change, or what is like its neighbours, leaves before the first block.
-            origins = kept.origins if return_origins else None
-            sizes = kept.sizes(self.before_blocks.weigh_lengths)
-            if kept.counts is not None and steps is None and self.packs_rows:
-                cls, tokens_left = self._through_packed(cls, kept.select(tokens), sizes, kept.counts)
-            else:
-                cls, tokens_left, sizes, origins = self._through_blocks(cls, kept.select(tokens), sizes, origins, steps)
-            if steps is not None:
-                steps[0].insert(0, AggregationStep("joint", tokens, kept.as_plan(cells), kept.origins))
-            if isinstance(kept, Squares):
-                sizes = kept.areas.float()  # whether attention knew them or not
-            return self._finish(cls, tokens_left, sizes, origins, kept.mask)
+            tokens = rearrange(tokens_BTLD, "B T L D -> B (L T) D")
+            return self._finish(*self._through_blocks(cls, tokens, size.flatten(1), origins, steps))
 
         # Space-only attention: every frame is encoded as an image of its own, with its own class token.
         cls = repeat(cls, "B 1 D -> (B T) 1 D", T=num_frames)
@@ -246,17 +248,30 @@ class VideoEncoder(EmbedsVideos):
                 cls, tokens, size, origins = block(cls, tokens, size, origins)
         return cls, tokens, size, origins
 
-    def _through_packed(
-        self, cls: Tensor, tokens_BND: Tensor, size_BN: Tensor, counts: tuple[int, ...]
-    ) -> tuple[Tensor, Tensor]:
-        """As `_through_blocks`, without what is computed for padding: class token and tokens."""
+    def _encode_kept(
+        self,
+        cls: Tensor,
+        tokens_BND: Tensor,
+        cells: Tensor,
+        kept: KeptPatches | Squares,
+        return_origins: bool,
+        steps: list[list[AggregationStep]] | None,
+    ) -> EncodedVideo:
+        """Encode what stays of all tokens (B, N, D); `cells` (T, L) says which token each patch is."""
         assert self.before_blocks is not None
-        together = torch.cat([cls, tokens_BND], dim=1)
-        rows = PackedRows.of(tuple(1 + count for count in counts), together.shape[1], together.device)
-        size = F.pad(size_BN, (1, 0), value=1.0)
-        recomputes = self.recompute and self.training
-        together = through_packed(self.blocks, together, size, rows, self.before_blocks.weigh_lengths, recomputes)
-        return together[:, :1], together[:, 1:]
+        weighs, recomputes = self.before_blocks.weigh_lengths, self.recompute and self.training
+        cls, tokens = through_kept(
+            self.blocks, cls, kept.select(tokens_BND), kept, weighs, recompute=recomputes, packs=self.packs_rows
+        )
+
+        # The blocks take nothing away: the only step is the one before them.
+        if steps is not None:
+            steps += [[] for _ in self.blocks]
+            steps[0].append(AggregationStep("joint", tokens_BND, kept.as_plan(cells), kept.origins))
+
+        # Squares have their areas, whether attention knew them or not.
+        size = kept.areas.float() if isinstance(kept, Squares) else kept.sizes(weighs)
+        return self._finish(cls, tokens, size, kept.origins if return_origins else None, kept.mask)
 
     def _chunks(self, video_BTCHW: Tensor) -> Chunks | None:
         """How to divide a long video, so that each step fits into the working memory; None where the whole does."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.parts.attention import MOST_TOKENS_BY_HEAD, Attended, Needs
+from models.parts.kept_grid import KeptGrid
 from models.parts.packed import can_pack, packed
 from models.parts.sharpness import sharpness
 from models.parts.tiled_attention import attend_in_tiles, suits_tiles
@@ -66,6 +67,7 @@ class ClipwiseAttention(nn.Module):
         num_frames: int,
         size_BTL: Tensor | None = None,
         needs: Needs = "nothing",
+        grid: KeptGrid | None = None,
     ) -> tuple[Tensor, Attended]:
         """Update (B, N, D) of all tokens, and what reducers read of the patches.
 
@@ -73,13 +75,32 @@ class ClipwiseAttention(nn.Module):
             size_BTL: how many original cells a token holds; its logarithm is added to the scores of each key.
             needs: for reducers; what is returned is laid out as `TokenAggregator.plan` takes it. Sharpness is of
                 patches, and of their attention to each other within a frame.
+            grid: where the patches lie, if some have left: tokens are (B, 1 + M, D), and sizes are the grid's.
         """
         query, key, value = self._project(tokens_BND)
+        if grid is not None:
+            return self._over_kept(query, key, value, grid)
         bias_BTL = None if size_BTL is None else size_BTL.log().detach().to(query.dtype)
 
         cls_context = self._attend_from_cls(query[:, :1], key, value, bias_BTL)
         context, attended = self._attend_in_groups(query, key, value, num_frames, bias_BTL, needs)
         update = self.proj(torch.cat([cls_context, context.flatten(1, 2)], dim=1))
+        return update, attended._replace(context=update)
+
+    def _over_kept(self, query: Tensor, key: Tensor, value: Tensor, grid: KeptGrid) -> tuple[Tensor, Attended]:
+        """Update (B, 1 + M, D) of a row of patches: each sees its group and the class token, which sees all."""
+        num_frames = grid.size.shape[1]
+        cls_context = self._attend_from_cls(query[:, :1], key, value, grid.row_bias.to(query.dtype))
+
+        def in_grid(part_BNHK: Tensor) -> Tensor:
+            patches = grid.spread(part_BNHK[:, 1:].flatten(2)).flatten(1, 2).unflatten(-1, (self.heads, -1))
+            return torch.cat([part_BNHK[:, :1], patches], dim=1)
+
+        bias = grid.bias.to(query.dtype)
+        context, attended = self._attend_in_groups(
+            in_grid(query), in_grid(key), in_grid(value), num_frames, bias, "nothing"
+        )
+        update = self.proj(torch.cat([cls_context, grid.collect(context)], dim=1))
         return update, attended._replace(context=update)
 
     def attend_part(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from models.parts.aggregation import AggregationStep, MergePlan, TokenAggregator, follow, merge, note_step
 from models.parts.clip.blocks import NORM_EPS, ClipMlp
 from models.parts.clip.sizes import Activation
+from models.parts.kept_grid import KeptGrid
 from models.tvts.attention import ClipwiseAttention
 
 
@@ -22,11 +23,33 @@ class ClipState(NamedTuple):
         size: (B, T, L) float32, how many original cells each patch token holds.
         origins: (B, T0, L0) for every original cell the flat index of the patch token that holds it, not counting the
             class token, -1 if it was dropped; None when nobody asks.
+        grid: where patches lie if some have left before the first block; tokens are then (B, 1 + M, D).
     """
 
     tokens: Tensor
     size: Tensor
     origins: Tensor | None
+    grid: KeptGrid | None = None
+
+
+class EncodedClip(NamedTuple):
+    """What the tower makes of clips.
+
+    Attributes:
+        embedding: (B, E) projected class token, not normalised.
+        tokens: (B, 1 + N, D) what leaves the last block: class token, then frame by frame the patches that are left.
+        size: (B, T, L) float32, how many original cells each patch token holds; (B, N), 0 for padding, if patches left
+            before the first block.
+        origins: (B, T0, L0) int64, for every original cell the index in `tokens` of the token that holds it, -1 if the
+            cell was dropped; None unless asked for.
+        mask: (B, 1 + N) bool, False for padding, which is zero in `tokens`; None if all clips have the same number.
+    """
+
+    embedding: Tensor
+    tokens: Tensor
+    size: Tensor
+    origins: Tensor | None
+    mask: Tensor | None = None
 
 
 class TvtsBlock(nn.Module):
@@ -57,7 +80,11 @@ class TvtsBlock(nn.Module):
 
     def forward(self, state: ClipState, steps: list[AggregationStep] | None = None) -> ClipState:
         """The next state, of fewer frames and patches after merging; `steps` is given what merges."""
-        x, size, origins = state
+        x, size, origins, grid = state
+        if grid is not None:  # nothing else merges
+            u = x + self.timeattn(self.ln_3(x), size.shape[1], grid=grid)[0]
+            y = x + self.attn(self.ln_1(u), size.shape[1], grid=grid)[0]
+            return state._replace(tokens=y + self.mlp(self.ln_2(y)))
         num_frames, num_patches = size.shape[1:]
         update, attended = self.timeattn(self.ln_3(x), num_frames, self._bias_size(size), self.merge_frames.needs)
         u = x + update

@@ -70,6 +70,12 @@ def build_model(config: TaskConfig, tokenizer: Any) -> Tvts:
             f"objective.losses: {list(objective.losses)}: tvts has no head that matches and no decoder; leave vtc alone"
         )
 
+    if config.aggregation.reducer == "run_length" and pairs is not None and "sorting" in pairs.losses:
+        raise ValueError(
+            "aggregation.reducer: the sorting head reads all patches of a clip, but run_length drops those that do not "
+            "change; leave sorting out of objective.losses, or take another reducer"
+        )
+
     model = Tvts(
         sizes_of(config.model, config.video),
         schedules_of(config.model, config.video, config.aggregation),

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from configs.model import AggregationConfig, VideoConfig
 from configs.models.tvts import TvtsConfig
-from models.parts.cost import Cost
+from models.parts.cost import Cost, check_countable
 from models.tvts.build import schedules_of, sizes_of
 from models.tvts.video_tower import VideoTower
 
@@ -26,12 +26,15 @@ def count(model: TvtsConfig, video: VideoConfig, aggregation: AggregationConfig)
         schedules = schedules_of(model, video, aggregation)
         tower = VideoTower(sizes.image, sizes.num_frames, sizes.raw_patches, schedules, motion=sizes.motion)
         pixels = torch.empty(1, video.num_frames, 3, video.image_size, video.image_size)
+    check_countable(aggregation)
+
     # The counter counts two a multiply-accumulate.
     norms = {torch.ops.aten.native_layer_norm: lambda *shapes, **_: 2 * MACS_PER_NORM_ELEMENT * _elements(shapes[0])}
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=norms) as counter:
         encoded = tower.eval()(pixels)
     gmacs = round(counter.get_total_flops() / 2 / 1e9, 3)
-    frames, patches = encoded.size.shape[1:]
+    # Patches that are left of a video are no rectangle if some left before the first block.
+    frames, patches = encoded.size.shape[1:] if encoded.size.ndim == 3 else (None, None)
     return Cost(gmacs, gmacs, frames, patches, encoded.tokens.shape[1])
 
 

@@ -5,7 +5,7 @@ width, E width of the shared space.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,10 @@ from configs.model import WORKING_MEMORY, TimeTable
 from models.parts.aggregation import AggregationStep
 from models.parts.clip.text_tower import TextTower
 from models.tvts.aggregation import ClipSchedules
+from models.tvts.blocks import EncodedClip
 from models.tvts.sizes import TvtsSizes, kept_patches
 from models.tvts.sort_head import SortHead
-from models.tvts.video_tower import IMAGENET_MEAN, IMAGENET_STD, EncodedClip, VideoTower
+from models.tvts.video_tower import IMAGENET_MEAN, IMAGENET_STD, VideoTower
 
 
 class VideoFeatures(NamedTuple):
@@ -25,6 +26,8 @@ class VideoFeatures(NamedTuple):
 
     tokens: Tensor
     embedding: Tensor
+    mask: Tensor | None = None
+    """(B, N) bool, False for padding, which is zero in `tokens`; None if there is none."""
 
 
 class TextFeatures(NamedTuple):
@@ -93,12 +96,12 @@ class Tvts(nn.Module):
 
     def encode_video(self, video_BTCHW: Tensor, keep_BL: Tensor | None = None) -> VideoFeatures:
         """Encode clips: uint8 pixels, or floats that are normalised already; `keep_BL` names patches that stay."""
-        encoded = self.video_model(video_BTCHW, keep_BL)
-        return VideoFeatures(encoded.tokens, self.embed_mean(encoded.embedding.float()))
+        encoded = self._encoded(self.video_model, video_BTCHW, keep_BL)
+        return VideoFeatures(encoded.tokens, self.embed_mean(encoded.embedding.float()), encoded.mask)
 
     def encode_windows(self, video_BTCHW: Tensor) -> Tensor:
         """Embeddings (B, E), float32, before they are brought to unit length: the reference averages these."""
-        return self.video_model(video_BTCHW).embedding.float()
+        return self._encoded(self.video_model, video_BTCHW).embedding.float()
 
     def embed_mean(self, mean_VE: Tensor) -> Tensor:
         """Unit-length embeddings (V, E) of the means over sliding windows."""
@@ -115,7 +118,7 @@ class Tvts(nn.Module):
         Sorting trains the video tower and the head alone: the head reads transcripts without gradient. Without the head
         there are no logits.
         """
-        encoded = self.video_model(video_BTCHW, keep_BL)
+        encoded = self._encoded(self.video_model, video_BTCHW, keep_BL)
         batch, num_texts, _ = ids_BKS.shape
         transcripts = self.text_model(ids_BKS.flatten(0, 1)).embedding.unflatten(0, (batch, num_texts))
 
@@ -126,11 +129,12 @@ class Tvts(nn.Module):
 
     def video_tokens(self, video_BTCHW: Tensor) -> Tensor:
         """The tokens (B, N, D) of clips alone, class token first."""
-        return self.video_model(video_BTCHW).tokens
+        return self._encoded(self.video_model, video_BTCHW).tokens
 
     def trace_video(self, video_BTCHW: Tensor, steps: list[list[AggregationStep]] | None = None) -> EncodedClip:
         """Tokens, sizes and origins of clips; `steps`, an empty list, gets what each block merges or drops."""
-        return self.video_model(video_BTCHW, return_origins=True, steps=steps)
+        kept = self.video_model.kept_patches(video_BTCHW)
+        return self.video_model(video_BTCHW, return_origins=True, steps=steps, kept=kept)
 
     def project_tokens(self, tokens: Tensor) -> Tensor:
         """Unit vectors (..., E), float32, of patch tokens (..., D) in the shared space, for looking at regions."""
@@ -189,7 +193,8 @@ class Tvts(nn.Module):
         self, parts: Mapping[str, nn.Module], video_BTCHW: Tensor, ids: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Unit-length embeddings (B, E) of videos and texts by other modules in the place of the `twinned` parts."""
-        video, text = parts["video_model"](video_BTCHW).embedding, parts["text_model"](ids).embedding
+        video = self._encoded(cast(VideoTower, parts["video_model"]), video_BTCHW).embedding
+        text = parts["text_model"](ids).embedding
         return F.normalize(video.float(), dim=-1), F.normalize(text.float(), dim=-1)
 
     def freeze_unused(self, losses: tuple[str, ...]) -> None:
@@ -205,6 +210,11 @@ class Tvts(nn.Module):
         if "sorting" not in losses and self.pred_model is not None:
             self.pred_model.requires_grad_(False)
         self._freeze_first_texts()
+
+    @staticmethod
+    def _encoded(tower: VideoTower, video_BTCHW: Tensor, keep_BL: Tensor | None = None) -> EncodedClip:
+        # What stays is decided outside the tower, which may be compiled.
+        return tower(video_BTCHW, keep_BL, kept=tower.kept_patches(video_BTCHW))
 
     def _freeze_first_texts(self) -> None:
         self.text_model.freeze_first_blocks(self.sizes.text.depth - self.sizes.trained_text_blocks)

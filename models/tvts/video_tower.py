@@ -4,8 +4,6 @@ Zeng et al., 2023. Parameter names are the published files'. Shapes: B batch, T 
 L patches a frame, D width, E width of the shared space.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,31 +16,17 @@ from models.parts.chunks import Assembled, Chunks, chunks_within, residual_dtype
 from models.parts.clip.blocks import NORM_EPS, ClipMlp, initialise
 from models.parts.clip.image_tower import cut_patches, embed_patches, resize_positions
 from models.parts.clip.sizes import ImageTowerSizes
+from models.parts.kept_grid import KeptGrid
 from models.parts.packed import PackedLinear, can_pack
 from models.parts.pixels import normalise_pixels
+from models.parts.ragged import without_padding
+from models.parts.run_length import KeptPatches, RunLength, flat_indices
 from models.parts.time_table import stretch_times
 from models.tvts.aggregation import ClipSchedules
-from models.tvts.blocks import ClipState, TvtsBlock
+from models.tvts.blocks import ClipState, EncodedClip, TvtsBlock
 from models.tvts.long_clip import LongClip, recompute_block, run_block
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-class EncodedClip(NamedTuple):
-    """What the tower makes of clips.
-
-    Attributes:
-        embedding: (B, E) projected class token, not normalised.
-        tokens: (B, 1 + N, D) what leaves the last block: class token, then frame by frame the patches that are left.
-        size: (B, T, L) float32, how many original cells each patch token holds.
-        origins: (B, T0, L0) int64, for every original cell the index in `tokens` of the token that holds it, -1 if the
-            cell was dropped; None unless asked for.
-    """
-
-    embedding: Tensor
-    tokens: Tensor
-    size: Tensor
-    origins: Tensor | None
 
 
 class Blocks(nn.Module):
@@ -97,6 +81,7 @@ class VideoTower(nn.Module):
         self.pixel_mean, self.pixel_std = pixel_mean, pixel_std
         self.working_memory, self.time_table = working_memory, time_table
         self.schedules = schedules or ClipSchedules.none(image.depth)
+        self.run_length = RunLength.of(self.schedules.settings, image.patch_size, pixel_mean, pixel_std)
         scale = image.width**-0.5
 
         self.conv1: nn.Module = nn.Conv2d(3, image.width, image.patch_size, image.patch_size, bias=False)
@@ -129,6 +114,7 @@ class VideoTower(nn.Module):
         keep_BL: Tensor | None = None,
         return_origins: bool = False,
         steps: list[list[AggregationStep]] | None = None,
+        kept: KeptPatches | None = None,
     ) -> EncodedClip:
         """Encode clips, or images (B, 3, H, W) as clips of one frame; uint8 pixels are normalised first.
 
@@ -136,10 +122,17 @@ class VideoTower(nn.Module):
             keep_BL: positions of the patches that stay, the same in every frame of a clip; None keeps all.
             return_origins: whether to track the token that holds each original cell.
             steps: a list, filled with one list per block of what merges; implies `return_origins`.
+            kept: from `kept_patches`, by default found here; a compiled tower has to be given them.
         """
         if video_BTCHW.ndim == 4:
             video_BTCHW = video_BTCHW.unsqueeze(1)
+        kept = self.kept_patches(video_BTCHW) if kept is None else kept
         chunks = self._chunks(video_BTCHW, keep_BL)
+        if kept is not None and (chunks is not None or keep_BL is not None):
+            raise ValueError(
+                "aggregation.reducer: run_length goes neither with hidden patches nor with clips in chunks; set "
+                "model.mask_ratio=0, raise video.working_memory, or take another reducer"
+            )
         if chunks is not None:
             return self._encode_in_chunks(video_BTCHW, keep_BL, chunks, return_origins, steps)
         if video_BTCHW.dtype == torch.uint8:
@@ -154,12 +147,38 @@ class VideoTower(nn.Module):
             cells = torch.arange(num_frames * num_patches, device=tokens.device).view(num_frames, num_patches)
             origins = cells.expand(batch, -1, -1)
 
+        if kept is not None:
+            return self._encode_kept(tokens, kept, return_origins, steps)
         state = self._through_blocks(ClipState(tokens, size, origins), steps)
 
         # The class token is number 0 in the output, so origins move up by one; -1 still means dropped.
         origins = None if state.origins is None else torch.where(state.origins < 0, -1, state.origins + 1)
         embedding = self.ln_post(state.tokens[:, 0]) @ self.proj
         return EncodedClip(embedding, state.tokens, state.size, origins)
+
+    def kept_patches(self, video_BTCHW: Tensor) -> KeptPatches | None:
+        """Which patches of clips stay, by their uint8 or normalised pixels; None unless the reducer looks at these."""
+        if self.run_length is None:
+            return None
+        clips = video_BTCHW.unsqueeze(1) if video_BTCHW.ndim == 4 else video_BTCHW
+        return self.run_length.plan(clips, few_lengths=self._compiled_call_impl is not None)
+
+    def _encode_kept(
+        self, tokens: Tensor, kept: KeptPatches, return_origins: bool, steps: list[list[AggregationStep]] | None
+    ) -> EncodedClip:
+        """The rest of `forward` for the patches that stay, of all tokens (B, 1 + T L, D)."""
+        assert self.run_length is not None
+        weighs, cells = self.run_length.weigh_lengths, flat_indices(*kept.origins.shape[1:], device=tokens.device)
+        grid = KeptGrid.of(kept, weighs)
+        row = torch.cat([tokens[:, :1], kept.select(tokens[:, 1:])], dim=1)
+        state = self._through_blocks(ClipState(row, grid.size, None, grid), steps)
+        if steps is not None:
+            steps[0].append(AggregationStep("joint", tokens[:, 1:], kept.as_plan(cells), kept.origins))
+
+        mask = None if kept.mask is None else F.pad(kept.mask, (1, 0), value=True)
+        origins = kept.origins + 1 if return_origins or steps is not None else None
+        embedding = self.ln_post(state.tokens[:, 0]) @ self.proj
+        return EncodedClip(embedding, without_padding(state.tokens, mask), kept.sizes(weighs), origins, mask)
 
     def sequence(self, encoded: EncodedClip) -> Tensor:
         """What the sorting head reads, (B, N, E): all tokens of a clip, or only its patches if they stay raw."""

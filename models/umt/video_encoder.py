@@ -144,7 +144,7 @@ class VideoEncoder(nn.Module):
         self.pixel_mean, self.pixel_std = video.pixel_mean, video.pixel_std
         self.recompute = activation_checkpointing == "recompute"
         self.before_blocks: RunLength | Quadtree | None = RunLength.of(
-            aggregation, video, model.patch_size
+            aggregation, model.patch_size, video.pixel_mean, video.pixel_std
         ) or Quadtree.of(aggregation, weighs=True)
 
         self.encoder = Trunk(model, video, aggregation)
@@ -209,7 +209,7 @@ class VideoEncoder(nn.Module):
         mask = None if kept is None else kept.mask
         if steps is not None and kept is not None:
             num_frames = video_BTCHW.shape[1]
-            order = flat_indices(num_frames, self.num_patches, patch_major=False, device=size.device)
+            order = flat_indices(num_frames, self.num_patches, device=size.device)
             steps[0].insert(0, AggregationStep("joint", whole.tokens, kept.as_plan(order), kept.origins))
         return EncodedVideo(without_padding(self.encoder.norm(state.tokens), mask), size, state.origins, returned, mask)
 

@@ -10,12 +10,13 @@ from models.umt.video_encoder import VideoEncoder as UMTEncoder
 from tests.models import tiny
 from tests.models.runs import BY_SHARE, BY_THRESHOLD, FRAMES, PATCHES, VIDEO, WEIGHED, clips_of_runs
 
-ENCODERS = ("testa joint", "umt")
+ENCODERS = ("testa joint", "testa divided", "umt")
+JOINT = ("testa joint", "umt")
 
 
 def encoder_of(name: str, aggregation: AggregationConfig, checkpointing: str = "none", depth: int = 2) -> nn.Module:
-    if name == "testa joint":
-        return tiny.encoder("joint", aggregation, depth, video=VIDEO, checkpointing=checkpointing)
+    if name != "umt":
+        return tiny.encoder(name.removeprefix("testa "), aggregation, depth, video=VIDEO, checkpointing=checkpointing)
     model = UMTConfig(depth=depth, width=24, heads=3, patch_size=tiny.PATCH, pooling="all")
     torch.manual_seed(0)
     encoder = UMTEncoder(model, VIDEO, aggregation, activation_checkpointing=checkpointing)
@@ -71,12 +72,12 @@ def test_what_stays_equals_the_unreduced_encoder_over_those_tokens_alone(name: s
     assert torch.equal(found.origins, whole(moving, return_origins=True).origins)
 
     still = reduced(moving[:1, :1].expand(-1, FRAMES, -1, -1, -1), return_origins=True)
-    classes = int(name == "testa joint")
+    classes = int(name != "umt")
     assert still.tokens.shape[1] == classes + PATCHES
     assert torch.equal(still.origins, (classes + torch.arange(PATCHES)).expand(1, FRAMES, -1))
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", JOINT)
 def test_tokens_equal_attention_over_an_explicit_selection(name: str) -> None:
     """The blocks of one clip run over its kept tokens, picked by hand; weighed lengths add log(length) to the keys."""
     for aggregation in (BY_THRESHOLD, WEIGHED):
@@ -86,7 +87,7 @@ def test_tokens_equal_attention_over_an_explicit_selection(name: str) -> None:
         size = kept.lengths.float() if aggregation.weigh_lengths else torch.ones(kept.lengths.shape)
         for block in blocks_of(model):
             state = plain_block(block, state, size)
-        norm = model.norm if name == "testa joint" else model.encoder.norm
+        norm = model.norm if name != "umt" else model.encoder.norm
         torch.testing.assert_close(model(video).tokens, norm(state), atol=1e-5, rtol=1e-5)
 
 
@@ -106,13 +107,8 @@ def hidden_state(model: nn.Module, video: Tensor, keep: Tensor) -> Tensor:
 def plain_block(block: nn.Module, tokens: Tensor, size: Tensor) -> Tensor:
     """One block in its plain form; sizes (B, N) of patches, whose class token has 1."""
     size = nn.functional.pad(size, (tokens.shape[1] - size.shape[1], 0), value=1.0)
-    attention = block.attn
-    query, key, value = (
-        part.squeeze(2).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
-        for part in attention._project(block.norm1(tokens).unsqueeze(2))
-    )
-    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + size.log()[:, None, None]
-    tokens = tokens + attention.proj((scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2))
+    context = plain_attention(block.attn, block.norm1(tokens), size)
+    tokens = tokens + block.attn.proj(context)
     return tokens + block.mlp(block.norm2(tokens))
 
 
@@ -129,7 +125,10 @@ def test_recomputation_changes_nothing(name: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", [pytest.param("testa joint", marks=pytest.mark.soak), "umt"])
+@pytest.mark.parametrize(
+    "name",
+    [*(pytest.param(name, marks=pytest.mark.soak) for name in ENCODERS[:2]), "umt"],
+)
 def test_compiled_equals_eager(name: str) -> None:
     model, video = encoder_of(name, BY_THRESHOLD, depth=1), clips_of_runs()
     eager = model(video, return_origins=True)
@@ -184,12 +183,12 @@ def test_steps_tell_what_left(name: str) -> None:
     step = steps[0][0]
     assert step.axis == "joint" and step.compared.shape[1] == FRAMES * PATCHES
     assert not step.plan.weight.any()
-    assert torch.equal(step.origins + int(name == "testa joint"), encoded.origins)
+    assert torch.equal(step.origins + int(name != "umt"), encoded.origins)
 
 
 @pytest.mark.parametrize("drop_path", [0.0, 0.5])
 @pytest.mark.parametrize("aggregation", [BY_THRESHOLD, WEIGHED], ids=["threshold", "weighed"])
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", JOINT)
 def test_packed_rows_equal_padded_ones(name: str, aggregation: AggregationConfig, drop_path: float) -> None:
     model, results = encoder_of(name, aggregation), []
     model.train(drop_path > 0)
@@ -203,3 +202,50 @@ def test_packed_rows_equal_padded_ones(name: str, aggregation: AggregationConfig
         tokens = model(video, kept=kept if packed else kept._replace(counts=None)).tokens
         results.append([tokens, *gradients(model, tokens, video)])
     assert_close(*results)
+
+
+@pytest.mark.parametrize("temporal_scaling", [False, True])
+@pytest.mark.parametrize("aggregation", [BY_THRESHOLD, WEIGHED], ids=["threshold", "weighed"])
+def test_divided_attention_equals_masks_over_the_grid(aggregation: AggregationConfig, temporal_scaling: bool) -> None:
+    """In plain form: all patches are computed, and those that left are hidden wherever others look."""
+    model = tiny.encoder("divided", aggregation, video=VIDEO, temporal_scaling=temporal_scaling)
+    video = clips_of_runs(batch=1)
+    kept = model.kept_patches(video)
+    cls, tokens = model._embed(video)
+    lengths = torch.zeros(1, FRAMES * PATCHES).scatter(1, kept.keep, kept.lengths.float()).view(1, FRAMES, PATCHES)
+    size = lengths if aggregation.weigh_lengths else (lengths > 0).float()
+    assert not size[0].sum(dim=1).all(), "a frame without patches is among them"
+
+    for block in model.blocks:
+        update = torch.zeros_like(tokens)
+        for patch in range(PATCHES):
+            context = plain_attention(block.temporal_attn, block.temporal_norm1(tokens[:, :, patch]), size[:, :, patch])
+            first = block.temporal_attn.proj(context)
+            if temporal_scaling:
+                first = first * (block.temporal_scaling.tanh() + 1)
+            update[:, :, patch] = block.temporal_fc(first)
+        tokens = tokens + update
+
+        of_cls, within = [], torch.zeros_like(tokens)
+        for frame in range(FRAMES):
+            together = block.norm1(torch.cat([cls, tokens[:, frame]], dim=1))
+            sizes = nn.functional.pad(size[:, frame], (1, 0), value=1.0)
+            found = block.attn.proj(plain_attention(block.attn, together, sizes))
+            within[:, frame] = found[:, 1:]
+            if size[:, frame].any():
+                of_cls.append(found[:, :1])
+        cls, tokens = cls + torch.stack(of_cls).mean(dim=0), tokens + within
+        cls, tokens = (part + block.mlp(block.norm2(part)) for part in (cls, tokens))
+
+    left = tokens.flatten(1, 2)[:, kept.keep[0]]
+    torch.testing.assert_close(model(video).tokens, model.norm(torch.cat([cls, left], dim=1)), atol=1e-5, rtol=1e-5)
+
+
+def plain_attention(attention: nn.Module, tokens: Tensor, size: Tensor) -> Tensor:
+    """Context (B, N, D) with log(size) added to the scores of keys."""
+    query, key, value = (
+        part.squeeze(2).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+        for part in attention._project(tokens.unsqueeze(2))
+    )
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + size.log()[:, None, None]
+    return (scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2)

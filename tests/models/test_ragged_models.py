@@ -14,11 +14,11 @@ SPLIT = SplitTextConfig(
     vocab_size=40, depth=4, width=32, heads=2, intermediate=48, max_positions=16, dropout=0.0, fusion_layer=2
 )
 UMT = UMTConfig(depth=2, width=32, heads=2, patch_size=tiny.PATCH, pooling="all", embed_dim=8, text=SPLIT)
-SYSTEMS = ("testa joint", "umt")
+SYSTEMS = ("testa joint", "testa divided", "umt")
 
 
-def joint_testa(aggregation: AggregationConfig) -> nn.Module:
-    return tiny.vision_language("tied", aggregation=aggregation, video=VIDEO, attention="joint")
+def of_testa(aggregation: AggregationConfig, attention: str = "joint") -> nn.Module:
+    return tiny.vision_language("tied", aggregation=aggregation, video=VIDEO, attention=attention)
 
 
 def umt(aggregation: AggregationConfig, use: str = "retrieval") -> nn.Module:
@@ -32,7 +32,7 @@ def umt(aggregation: AggregationConfig, use: str = "retrieval") -> nn.Module:
 
 
 def model_of(system: str, aggregation: AggregationConfig) -> nn.Module:
-    return joint_testa(aggregation) if system == "testa joint" else umt(aggregation)
+    return umt(aggregation) if system == "umt" else of_testa(aggregation, system.removeprefix("testa "))
 
 
 def close(found: Tensor, expected: Tensor) -> None:
@@ -90,7 +90,7 @@ def test_weighed_lengths_pool_by_length() -> None:
 
 @torch.no_grad()
 def test_captions_and_questions_of_testa() -> None:
-    model, video = joint_testa(BY_THRESHOLD), clips_of_runs()
+    model, video = of_testa(BY_THRESHOLD), clips_of_runs()
     ids, mask = tiny.texts((9, 4, 6))
     tokens = model.video_tokens(video)
     about = torch.tensor([2, 0, 1])

@@ -21,14 +21,14 @@ from models.umt.video_encoder import VideoEncoder as UMTEncoder
 from tests.models import tiny
 from tests.models.parts.test_quadtree import held_by, joined_by_sets, squares_by_recursion
 from tests.models.runs import FRAMES, PATCHES
-from tests.models.test_ragged import ENCODERS, assert_close, blocks_of, encoder_of, gradients, plain_block
+from tests.models.test_ragged import JOINT, assert_close, blocks_of, encoder_of, gradients, plain_block
 from tests.models.test_ragged_models import close, model_of
 
 SIDE = tiny.IMAGE // tiny.PATCH
 IN_SPACE = AggregationConfig(reducer="quadtree", spatial_threshold=0.95)
 IN_BOTH = AggregationConfig(reducer="quadtree", spatial_threshold=0.95, temporal_threshold=0.9)
 BY_SHARE = AggregationConfig(reducer="quadtree", keep=0.4)
-every_encoder = pytest.mark.parametrize("name", ENCODERS)
+every_encoder = pytest.mark.parametrize("name", JOINT)
 every_setting = pytest.mark.parametrize("aggregation", [IN_SPACE, IN_BOTH, BY_SHARE], ids=["space", "both", "share"])
 
 
@@ -202,7 +202,7 @@ def test_steps_tell_what_merged(name: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("system", ENCODERS)
+@pytest.mark.parametrize("system", JOINT)
 def test_texts_see_a_videos_own_tokens(system: str) -> None:
     for aggregation in (IN_BOTH, BY_SHARE):
         model, video = model_of(system, aggregation), clips_of_squares()

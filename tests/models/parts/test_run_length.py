@@ -118,7 +118,7 @@ def test_runs_equal_a_plain_loop(patch_major: bool) -> None:
 
         # The plan of one video alone carries the origins of an untouched one to the same place.
         alone = runs(one[None], len(indices), patch_major, is_ragged=True)
-        order = flat_indices(*one.shape, patch_major, one.device)
+        order = flat_indices(*one.shape, device=one.device, patch_major=patch_major)
         plan = alone.as_plan(order)
         assert sorted(plan.keep[0].tolist() + plan.source[0].tolist()) == list(range(one.numel()))
         represented = follow(order[None], plan._replace(weight=None), one.numel(), 1)

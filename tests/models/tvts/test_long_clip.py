@@ -7,7 +7,8 @@ from torch.testing import assert_close
 
 from models.parts.attention import MOST_TOKENS_BY_HEAD
 from models.parts.chunks import BYTES_PER_NUMBER, GIB, WIDTHS_PER_TOKEN
-from models.tvts.video_tower import EncodedClip, VideoTower
+from models.tvts.blocks import EncodedClip
+from models.tvts.video_tower import VideoTower
 from tests.models.tvts.tiny import IMAGE, make_tower, make_video
 
 AGGREGATIONS: dict[str, dict] = {
