@@ -74,6 +74,13 @@ def add_residual(tokens: Tensor, update: Tensor, scale: Tensor | None) -> Tensor
     return (tokens + (update if scale is None else scale * update)).to(tokens.dtype)
 
 
+def plus_update(tokens: Tensor, update: Tensor) -> Tensor:
+    """Tokens plus a fresh update, which is written over where no gradient needs it."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or tokens.dtype != update.dtype:
+        return tokens + update
+    return update.add_(tokens)
+
+
 def run_step(step: Callable[..., Result], *arguments: Any) -> Result:
     """Run a step on a chunk; in training, keep only its arguments and compute it again for the gradient."""
     if torch.is_grad_enabled():

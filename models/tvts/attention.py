@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from models.parts.attention import MOST_TOKENS_BY_HEAD, Attended, Needs
 from models.parts.kept_grid import KeptGrid
-from models.parts.packed import can_pack, packed
+from models.parts.packed import can_pack, packed, packed_parts
 from models.parts.sharpness import sharpness
+from models.parts.short_attention import attend_from_one, attend_in_short, suits_short
 from models.parts.tiled_attention import attend_in_tiles, suits_tiles
 
 Axis = Literal["time", "space"]
@@ -59,7 +60,7 @@ class ClipwiseAttention(nn.Module):
         """See `VideoTower.fold_for_inference`."""
         if isinstance(self.qkv, nn.Linear) and can_pack(self.qkv.weight):
             assert isinstance(self.proj, nn.Linear)
-            self.qkv, self.proj = packed(self.qkv, dtype), packed(self.proj, dtype)
+            self.qkv, self.proj = packed_parts(self.qkv, 3, dtype), packed(self.proj, dtype)
 
     def forward(
         self,
@@ -82,9 +83,14 @@ class ClipwiseAttention(nn.Module):
             return self._over_kept(query, key, value, grid)
         bias_BTL = None if size_BTL is None else size_BTL.log().detach().to(query.dtype)
 
-        cls_context = self._attend_from_cls(query[:, :1], key, value, bias_BTL)
-        context, attended = self._attend_in_groups(query, key, value, num_frames, bias_BTL, needs)
-        update = self.proj(torch.cat([cls_context, context.flatten(1, 2)], dim=1))
+        if needs != "probabilities" and self._suits_short(query, num_frames):
+            context_BND = self._attend_in_short(query, key, value, num_frames, bias_BTL)
+            attended = self._observed(query, key, num_frames, needs)
+        else:
+            cls_context = self._attend_from_cls(query[:, :1], key, value, bias_BTL)
+            context, attended = self._attend_in_groups(query, key, value, num_frames, bias_BTL, needs)
+            context_BND = torch.cat([cls_context, context.flatten(1, 2)], dim=1)
+        update = self.proj(context_BND)
         return update, attended._replace(context=update)
 
     def _over_kept(self, query: Tensor, key: Tensor, value: Tensor, grid: KeptGrid) -> tuple[Tensor, Attended]:
@@ -130,7 +136,11 @@ class ClipwiseAttention(nn.Module):
 
     def _project(self, tokens_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, N, H, K)."""
-        query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in self.qkv(tokens_BND).chunk(3, dim=-1))
+        if isinstance(self.qkv, nn.ModuleList):  # packed for inference
+            parts = tuple(part(tokens_BND) for part in self.qkv)
+        else:
+            parts = self.qkv(tokens_BND).chunk(3, dim=-1)
+        query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in parts)
         return query, key, value
 
     def _attend_in_groups(
@@ -152,15 +162,43 @@ class ClipwiseAttention(nn.Module):
             grouped_context = F.scaled_dot_product_attention(grouped[0], grouped[1], grouped[2], attn_mask=bias)
             context = self._ungrouped(grouped_context, len(query), num_frames)
 
-        patch_key = (
-            None
-            if needs in ("nothing", "sharpness")
-            else key[:, 1:].detach().mean(dim=2).unflatten(1, (num_frames, -1))
+        return context, self._observed(query, key, num_frames, needs)._replace(importance=importance)
+
+    def _suits_short(self, query: Tensor, num_frames: int) -> bool:
+        num_patches = (query.shape[1] - 1) // num_frames
+        return suits_short(query, 1 + (num_frames if self.axis == "time" else num_patches))
+
+    def _attend_in_short(
+        self, query: Tensor, key: Tensor, value: Tensor, num_frames: int, bias_BTL: Tensor | None
+    ) -> Tensor:
+        """Context (B, N, D) of all tokens, without gradient; nothing is put together and cut apart on the way."""
+        context = torch.empty_like(query)
+        cls_bias = None if bias_BTL is None else F.pad(bias_BTL.flatten(1), (1, 0))
+        context[:, 0] = attend_from_one(query[:, 0], key, value, cls_bias)
+
+        # Tokens that see each other come first, then their groups.
+        by_group = "B (T L) H K -> B T L H K" if self.axis == "time" else "B (T L) H K -> B L T H K"
+        queries, keys, values, contexts = (
+            rearrange(part[:, 1:], by_group, T=num_frames) for part in (query, key, value, context)
         )
-        if patch_key is not None and self.axis == "time":
-            patch_key = patch_key.transpose(1, 2)
-        sharp = self._sharpness(query, key, num_frames) if needs == "sharpness" else None
-        return context, Attended(context, patch_key, importance, sharp)
+        groups = (-1, -1, queries.shape[2], -1, -1)
+        cls_keys, cls_values = (part[:, :1, None].expand(groups) for part in (key, value))
+        bias = None
+        if bias_BTL is not None:
+            bias = F.pad(bias_BTL.transpose(1, 2) if self.axis == "time" else bias_BTL, (1, 0))
+        attend_in_short(queries, (cls_keys, keys), (cls_values, values), bias, contexts)
+        return context.flatten(2)
+
+    def _observed(self, query: Tensor, key: Tensor, num_frames: int, needs: Needs) -> Attended:
+        """What reducers read of the patches, but for the attention they receive; without context."""
+        patch_key, sharp = None, None
+        if needs in ("key", "probabilities"):
+            patch_key = key[:, 1:].detach().mean(dim=2).unflatten(1, (num_frames, -1))
+            if self.axis == "time":
+                patch_key = patch_key.transpose(1, 2)
+        if needs == "sharpness":
+            sharp = self._sharpness(query, key, num_frames)
+        return Attended(query.new_empty(0), patch_key, None, sharp)
 
     def _sharpness(self, query_BNHK: Tensor, key_BNHK: Tensor, num_frames: int) -> Tensor:
         """Sharpness (B, T, L) of what the patches of a frame pay to each other."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.parts.aggregation import AggregationStep, MergePlan, TokenAggregator, follow, merge, note_step
+from models.parts.chunks import plus_update
 from models.parts.clip.blocks import NORM_EPS, ClipMlp
 from models.parts.clip.sizes import Activation
 from models.parts.kept_grid import KeptGrid
@@ -87,7 +88,7 @@ class TvtsBlock(nn.Module):
             return state._replace(tokens=y + self.mlp(self.ln_2(y)))
         num_frames, num_patches = size.shape[1:]
         update, attended = self.timeattn(self.ln_3(x), num_frames, self._bias_size(size), self.merge_frames.needs)
-        u = x + update
+        u = plus_update(x, update)
         plan = self.merge_frames.plan(attended, num_frames)
         if plan is not None:
             both, size = _merge(torch.cat([x, u], dim=-1), size, plan)
@@ -98,7 +99,7 @@ class TvtsBlock(nn.Module):
 
         num_frames = size.shape[1]
         update, attended = self.attn(self.ln_1(u), num_frames, self._bias_size(size), self.merge_patches.needs)
-        y = x + update
+        y = plus_update(x, update)
         patches = y[:, 1:].detach().unflatten(1, size.shape[1:])
         plan = self.merge_patches.plan(attended, num_patches, patches)
         if plan is not None:
@@ -107,7 +108,7 @@ class TvtsBlock(nn.Module):
             origins = None if origins is None else follow(origins, plan, num_patches, 1)
             note_step(steps, self.merge_patches, compared, plan, origins)
 
-        return ClipState(y + self.mlp(self.ln_2(y)), size, origins)
+        return ClipState(plus_update(y, self.mlp(self.ln_2(y))), size, origins)
 
     def fold_for_inference(self, dtype: torch.dtype) -> None:
         """See `VideoTower.fold_for_inference`."""

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from models.parts.attention import MOST_TOKENS_BY_HEAD
 from models.parts.chunks import BYTES_PER_NUMBER, GIB, WIDTHS_PER_TOKEN
+from models.parts.short_attention import MOST_KEYS
 from models.tvts.blocks import EncodedClip
 from models.tvts.video_tower import VideoTower
 from tests.models.tvts.tiny import IMAGE, make_tower, make_video
@@ -75,7 +75,7 @@ def test_masked_clips_packed_weights_and_uint8() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["none", "geometry"])
 def test_attention_over_many_frames_takes_tiles(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, video = tower(name, in_chunks=False), make_video(1, MOST_TOKENS_BY_HEAD + 1)
+    model, video = tower(name, in_chunks=False), make_video(1, MOST_KEYS + 1)
     found = model(video).tokens
     monkeypatch.setattr("models.tvts.attention.suits_tiles", lambda _: False)
     expected = model(video).tokens
