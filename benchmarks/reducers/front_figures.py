@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.reducers.front_rows import FrontRow
 
+ROOM_FOR_NAMES = 0.2
+"""Of the width, beyond the last point."""
 HOLLOW = "hollow: schedule chosen by its milliseconds instead of its GMACs"
 
 
@@ -15,7 +17,7 @@ def draw_encoder(encoder: str, rows: Sequence[FrontRow], front: Sequence[FrontRo
     """All rows of one encoder at their time and recall; bars are the 95 % interval of the change against none."""
     figure = Figure(figsize=(8.5, 5.6), layout="constrained")
     panel = figure.subplots()
-    timed = [row for row in rows if row.milliseconds is not None]
+    timed = _distinct(rows)
     colours = {name: f"C{index % 10}" for index, name in enumerate(dict.fromkeys(row.reducer for row in timed))}
     for row in timed:
         _point(panel, row, colours[row.reducer])
@@ -25,7 +27,8 @@ def draw_encoder(encoder: str, rows: Sequence[FrontRow], front: Sequence[FrontRo
 
     num_seeds = max((len(row.seeds) for row in rows), default=0)
     panel.set_title(f"{encoder}: what each way to take tokens away costs and keeps", loc="left")
-    _axes(panel, f"{num_seeds} seeds; bars: 95 % interval of the change against none; {HOLLOW}")
+    seeds = f"{num_seeds} seed{'s' * (num_seeds != 1)}"
+    _axes(panel, f"{seeds}; bars: 95 % interval of the change against none; {HOLLOW}")
     return figure
 
 
@@ -35,17 +38,28 @@ def draw_all(by_encoder: Mapping[str, Sequence[FrontRow]], front: Sequence[Front
     panel = figure.subplots()
     named = []
     for index, (encoder, rows) in enumerate(by_encoder.items()):
-        timed = [row for row in rows if row.milliseconds is not None]
+        timed = _distinct(rows)
         colour = f"C{index % 10}"
         for row in timed:
             _point(panel, row, colour, bars=False)
         panel.plot([], [], "o", color=colour, label=encoder)
-        named += [(row, row.reducer, colour) for row in timed if row in front or row.is_reference]
+        best = {_place(row) for row in front}
+        named += [(row, row.reducer, colour) for row in timed if row.is_reference or _place(row) in best]
     _step(panel, front, "0.3", "the front over all")
     _name_points(panel, named)
     panel.set_title("All encoders: recall for the time of encoding one video", loc="left")
     _axes(panel, f"stars: nothing taken away; {HOLLOW}")
     return figure
+
+
+def _place(row: FrontRow) -> tuple[str, str, str, float | None]:
+    """What two rows have in common that are one and the same run."""
+    return row.encoder, row.reducer, row.stage, row.milliseconds
+
+
+def _distinct(rows: Sequence[FrontRow]) -> list[FrontRow]:
+    """The rows with a time; where both ways to choose a schedule chose the same, it is drawn once."""
+    return list({_place(row): row for row in reversed(rows) if row.milliseconds is not None}.values())[::-1]
 
 
 def _point(panel: Axes, row: FrontRow, colour: str, bars: bool = True) -> None:
@@ -83,8 +97,11 @@ def _reference_lines(panel: Axes, rows: Sequence[FrontRow]) -> None:
 
 def _name_points(panel: Axes, named: Sequence[tuple[FrontRow, str, str]]) -> None:
     """Write each name beside its point, names of near points below each other."""
-    panel.margins(0.12)
+    panel.margins(0.1)
     (left, right), (bottom, top) = panel.get_xlim(), panel.get_ylim()
+    right += ROOM_FOR_NAMES * (right - left)
+    panel.set_xlim(left, right)
+    panel.set_ylim(bottom, top)
     taken: list[tuple[float, float]] = []
     for row, name, colour in sorted(named, key=lambda one: -mean(one[0].recall)):
         x = ((row.milliseconds or 0.0) - left) / (right - left)

@@ -140,7 +140,9 @@ def described(matched: Matched) -> str:
             leaving.append(f"{', '.join(map(str, amount))} {axis}")
         elif amount:
             leaving.append(f"{amount} {axis}")
-    return f"{' and '.join(leaving)} a block" if leaving else f"{matched.video.num_frames} frames read"
+    if leaving:
+        return f"{' and '.join(leaving)} a block"
+    return f"{matched.video.num_frames} frames of {matched.video.image_size} px"
 
 
 def verdict(finding: Finding, rows: Sequence[Row]) -> str:
