@@ -46,6 +46,12 @@ def squares_of_share(share: float, num_frames: int, height: int, width: int, roo
     return counts
 
 
+def products_of_parts(num_frames: int, height: int, width: int, root_level: int) -> int:
+    """How many products of vectors find a video's squares: each square has four parts, each with each."""
+    levels = level_sides(height, width, root_level)[1:]
+    return num_frames * sum(16 * rows * columns for rows, columns in levels)
+
+
 def check_squares(settings: AggregationConfig, num_frames: int, height: int, width: int) -> None:
     """Refuse a level that the pyramid of these patches does not have, and a share that no tree is so small for."""
     level_sides(height, width, settings.root_level)

@@ -18,6 +18,9 @@ from torch.nn import functional as F
 
 from configs.squares import level_sides
 
+SMALLEST_PRODUCT = 1e-24
+"""Of lengths; where it is less, one of the two has none, and the cosine is 0."""
+
 
 class Trees(NamedTuple):
     """Which square holds each patch.
@@ -90,18 +93,23 @@ def pyramid(compared_BTHWK: Tensor, root_level: int, reference_form: bool) -> li
     for _ in level_sides(mean.shape[2], mean.shape[3], root_level)[1:]:
         children, areas, exists = _parts_of(mean), _parts_of(area), _parts_of(torch.ones_like(area))
         weight = exists if reference_form else areas
-        parent = (children * weight).sum(dim=-2) / weight.sum(dim=-2)
+        share = weight / weight.sum(dim=-2, keepdim=True)
 
         tested = exists.squeeze(-1) > 0
         if reference_form:
             first = mean[:, :, :1, :1].unsqueeze(-2)
             children, tested = torch.where(exists > 0, children, first), torch.ones_like(tested)
-        unit, unit_parent = F.normalize(children, dim=-1), F.normalize(parent, dim=-1).unsqueeze(-2)
-        cosine = (unit * unit_parent).sum(dim=-1).float()
+
+        # The products of parts with each other give their cosines with their mean.
+        products = children @ children.transpose(-1, -2)
+        with_mean = (products @ share).squeeze(-1)
+        length = products.diagonal(dim1=-2, dim2=-1).sqrt()
+        length_of_mean = (with_mean * share.squeeze(-1)).sum(dim=-1, keepdim=True).clamp(min=0).sqrt()
+        cosine = (with_mean / (length * length_of_mean).clamp(min=SMALLEST_PRODUCT)).float()
         likes.append(cosine.masked_fill(~tested, torch.inf).amin(dim=-1))
 
         parts.append(exists.sum(dim=(-2, -1)).long()[0, 0])
-        mean, area = parent, areas.sum(dim=-2)
+        mean, area = (share * children).sum(dim=-2), areas.sum(dim=-2)
 
     # A square is only tested where those that hold it are split: it splits above its own value and all of theirs.
     for level in range(len(likes) - 2, -1, -1):
@@ -165,12 +173,25 @@ def components(held_by_BTHW: Tensor, pairs_BP2: Tensor, linked_BP: Tensor) -> Te
 
 def square_means(trees: Trees, compared_BTHWK: Tensor) -> Tensor:
     """For every patch the mean (B, T, H, W, K) of its square, float64."""
-    weight = torch.ones_like(trees.held_by, dtype=torch.float64) if trees.weight is None else trees.weight
-    values, index = (compared_BTHWK.double() * weight.unsqueeze(-1)).flatten(1, 3), trees.held_by.flatten(1)
-    rows = index.unsqueeze(-1).expand_as(values)
-    sums = torch.zeros_like(values).scatter_add(1, rows, values)
-    totals = torch.zeros_like(values[..., 0]).scatter_add(1, index, weight.flatten(1))
-    return (sums.gather(1, rows) / totals.gather(1, index).unsqueeze(-1)).view(compared_BTHWK.shape)
+    means = _means(trees, compared_BTHWK)
+    return means.index_select(0, _rows(trees.held_by).flatten()).view(compared_BTHWK.shape)
+
+
+def _means(trees: Trees, compared_BTHWK: Tensor) -> Tensor:
+    """The means (B N, K), float64, of all squares, in the rows of their first patches; other rows are zero."""
+    values, row = compared_BTHWK.double().flatten(0, 3), _rows(trees.held_by).flatten()
+    if trees.weight is not None:
+        values = values * trees.weight.flatten().unsqueeze(-1)
+    sums = torch.zeros_like(values).index_add_(0, row, values)
+    weight = torch.ones_like(values[:, 0]) if trees.weight is None else trees.weight.flatten()
+    totals = torch.zeros_like(weight).index_add_(0, row, weight)
+    return sums.div_(totals.clamp(min=torch.finfo(totals.dtype).tiny).unsqueeze(-1))
+
+
+def _rows(held_by_BTHW: Tensor) -> Tensor:
+    """Flat indices among all patches of all videos, (B, T, H, W)."""
+    batch, num_patches = len(held_by_BTHW), held_by_BTHW[0].numel()
+    return held_by_BTHW + num_patches * torch.arange(batch, device=held_by_BTHW.device).view(-1, 1, 1, 1)
 
 
 def _pairs_in_time(trees: Trees, compared_BTHWK: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,10 +200,17 @@ def _pairs_in_time(trees: Trees, compared_BTHWK: Tensor) -> tuple[Tensor, Tensor
     Of two squares of such trees that overlap, one contains the other. So each place of a frame and the next names a
     pair, some of them more than once.
     """
-    unit = F.normalize(square_means(trees, compared_BTHWK), dim=-1)
-    cosine = (unit[:, :-1] * unit[:, 1:]).sum(dim=-1).float()
+    unit = F.normalize(_means(trees, compared_BTHWK), dim=-1)
+    rows = _rows(trees.held_by)
+
+    # A frame at a time, so that copies stay small.
+    cosines = [torch.zeros_like(trees.held_by[:, :0], dtype=torch.float32)]
+    for frame in range(rows.shape[1] - 1):
+        one, other = (unit[rows[:, index]] for index in (frame, frame + 1))
+        cosines.append((one * other).sum(dim=-1).float().unsqueeze(1))
+
     pairs = torch.stack([trees.held_by[:, :-1], trees.held_by[:, 1:]], dim=-1)
-    return pairs.flatten(1, 3), cosine.flatten(1)
+    return pairs.flatten(1, 3), torch.cat(cosines, dim=1).flatten(1)
 
 
 def _trees(splits: list[Tensor], levels: list[Level], compared_BTHWK: Tensor, reference_form: bool) -> Trees:
@@ -200,8 +228,8 @@ def _trees(splits: list[Tensor], levels: list[Level], compared_BTHWK: Tensor, re
 
     # Going up, a square that is whole replaces those in it.
     for split, level in zip(splits, levels, strict=True):
-        row_of, column_of = _parents(len(rows))[row_of], _parents(len(columns))[column_of]
-        rows, columns = rows[_first_parts(len(rows))], columns[_first_parts(len(columns))]
+        row_of, column_of = _parents(len(rows), device)[row_of], _parents(len(columns), device)[column_of]
+        rows, columns = rows[_first_parts(len(rows), device)], columns[_first_parts(len(columns), device)]
         first = before_frame + rows[row_of][:, None] * width + columns[column_of]
         share = share / level.parts[row_of][:, column_of]
 
@@ -210,20 +238,20 @@ def _trees(splits: list[Tensor], levels: list[Level], compared_BTHWK: Tensor, re
     return Trees(held_by, weight if reference_form else None)
 
 
-def _parents(length: int) -> Tensor:
+def _parents(length: int, device: torch.device) -> Tensor:
     """For each of `length` squares of a side, its place at the next coarser level."""
-    return (torch.arange(length) + length % 2) // 2
+    return (torch.arange(length, device=device) + length % 2) // 2
 
 
-def _first_parts(length: int) -> Tensor:
+def _first_parts(length: int, device: torch.device) -> Tensor:
     """For each square of the next coarser level, the first of its one or two parts along a side of `length`."""
-    return (2 * torch.arange(-(-length // 2)) - length % 2).clamp(min=0)
+    return (2 * torch.arange(-(-length // 2), device=device) - length % 2).clamp(min=0)
 
 
 def _of_parents(values_BThw: Tensor, sides: tuple[int, ...]) -> Tensor:
     """What each square of the finer level, with these sides, has above it."""
-    height, width = sides
-    return values_BThw[:, :, _parents(height)][..., _parents(width)]
+    rows, columns = (_parents(side, values_BThw.device) for side in sides)
+    return values_BThw[:, :, rows][..., columns]
 
 
 def _parts_of(values_BTHWK: Tensor) -> Tensor:

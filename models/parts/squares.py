@@ -16,6 +16,7 @@ from configs.model import AggregationConfig
 from configs.squares import squares_of_share
 from models.parts.merging import MergePlan
 from models.parts.quadtree import (
+    Trees,
     joined_by_count,
     joined_by_threshold,
     num_squares,
@@ -23,6 +24,9 @@ from models.parts.quadtree import (
     trees_by_threshold,
 )
 from models.parts.ragged import row_length
+
+NUMBERS_AT_ONCE = {"cpu": 2**20, "other": 2**26}
+"""Numbers of patches' embeddings that are compared at a time, in float64: on a CPU as many as stay in its cache."""
 
 
 class Squares(NamedTuple):
@@ -108,25 +112,28 @@ class Quadtree:
         `few_lengths` rounds the length of rows up, for an encoder that compiles a graph for each.
         """
         compared = patches_BTLD.unflatten(2, grid)
-        num_frames = compared.shape[1]
+        at_once = NUMBERS_AT_ONCE.get(compared.device.type, NUMBERS_AT_ONCE["other"])
+        videos = compared.split(max(1, at_once // compared[0].numel()))
+        held_by = torch.cat([self._trees(part).held_by for part in videos])
 
-        counts = None
-        if self.keep is not None:
-            counts = squares_of_share(self.keep, num_frames, *grid, self.root_level)
-            trees = trees_by_count(compared, counts[0], self.root_level)
-            trees = joined_by_count(trees, compared, counts[1])
-        else:
-            trees = trees_by_threshold(compared, self.spatial, self.root_level)
-            if self.temporal is not None:
-                trees = joined_by_threshold(trees, compared, self.temporal)
-
-        held_by = trees.held_by
         left = tuple(num_squares(held_by).tolist())
-        longest = row_length(max(left), held_by[0].numel(), few_lengths) if counts is None else counts[1]
+        longest = row_length(max(left), held_by[0].numel(), few_lengths)
+        if self.keep is not None:
+            longest = squares_of_share(self.keep, compared.shape[1], *grid, self.root_level)[1]
         squares = squares_of(held_by, longest, self.patch_major)
         # A graph is of one length, and would be of each number of squares that it is told.
         has_padding = any(count < longest for count in left)
         return squares._replace(counts=left) if has_padding and not few_lengths else squares
+
+    def _trees(self, compared_BTHWK: Tensor) -> Trees:
+        if self.keep is not None:
+            num_frames, height, width = compared_BTHWK.shape[1:4]
+            in_frames, left = squares_of_share(self.keep, num_frames, height, width, self.root_level)
+            trees = trees_by_count(compared_BTHWK, in_frames, self.root_level)
+            return joined_by_count(trees, compared_BTHWK, left)
+
+        trees = trees_by_threshold(compared_BTHWK, self.spatial, self.root_level)
+        return trees if self.temporal is None else joined_by_threshold(trees, compared_BTHWK, self.temporal)
 
 
 def squares_of(held_by_BTHW: Tensor, longest: int, patch_major: bool) -> Squares:

@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from configs.schema import AggregationConfig, TestaConfig, VideoConfig
-from configs.squares import squares_of_share
+from configs.squares import products_of_parts, squares_of_share
 from models.parts.cost import Cost, check_countable
 from models.parts.squares import Squares
 from models.testa.blocks import DividedBlock, JointBlock
@@ -35,7 +35,10 @@ def count(model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig
     # The paper counts more than runs here: add what we save.
     executed = counter.get_total_flops() / 2
     if aggregation.reducer == "quadtree":
-        executed += pixels.numel() * model.width  # the patches' embeddings, by which squares are found
+        # Patches are embedded once more: which of them merge is decided before the encoder sees them.
+        side = video.image_size // model.patch_size
+        executed += pixels.numel() * model.width
+        executed += model.width * products_of_parts(video.num_frames, side, side, aggregation.root_level)
     macs = executed + _class_token_matches(encoder, video.num_frames) + _saved_by_folding(encoder, video.num_frames)
 
     # What is left after the last block.

@@ -8,7 +8,7 @@ tokens are part of `gmacs`; the released code computes them but its printed numb
 from configs.model import AggregationConfig, VideoConfig
 from configs.models.umt import UMTConfig, token_schedule
 from configs.schedule import kept_of_share, num_leaving
-from configs.squares import squares_of_share
+from configs.squares import products_of_parts, squares_of_share
 from models.parts.cost import Cost, check_countable
 
 MACS_PER_NORM_ELEMENT = 5
@@ -24,6 +24,7 @@ def count(model: UMTConfig, video: VideoConfig, aggregation: AggregationConfig) 
     tokens = video.num_frames * patches
     compared = width if reducer == "saliency" else width // model.heads
 
+    matching = 0
     macs = tokens * CHANNELS * model.patch_size**2 * width
     if reducer == "run_length":
         # All patches are embedded, and those that stay enter the first block.
@@ -34,8 +35,8 @@ def count(model: UMTConfig, video: VideoConfig, aggregation: AggregationConfig) 
         assert aggregation.keep is not None
         macs *= 2
         side = video.image_size // model.patch_size
+        matching = width * products_of_parts(video.num_frames, side, side, aggregation.root_level)
         tokens = squares_of_share(aggregation.keep, video.num_frames, side, side, aggregation.root_level)[1]
-    matching = 0
     for amount in token_schedule(model, video, aggregation):
         # Norm; queries, keys, values and output; scores and their product with values.
         macs += tokens * norm + 4 * tokens * width**2 + 2 * tokens**2 * width
