@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.parts.packed_rows import PackedRows, attend_rows
 from models.parts.sharpness import attend_with_sharpness, sharpness
+from models.parts.short_attention import attend_in_short, suits_short
 from models.parts.tiled_attention import attend_in_tiles, suits_tiles
 
 Needs = Literal["nothing", "key", "probabilities", "sharpness", "key and sharpness"]
@@ -111,6 +112,10 @@ class Attention(nn.Module):
 
 def _attend_fast(query: Tensor, key: Tensor, value: Tensor, key_bias_BGN: Tensor | None) -> Tensor:
     """Context (B, N, G, D) of queries, keys, values (B, N, G, H, K), in the fastest way that there is for them."""
+    if suits_short(query, query.shape[1]):
+        context = torch.empty_like(query, memory_format=torch.contiguous_format)
+        attend_in_short(query, (key,), (value,), key_bias_BGN, context)
+        return context.flatten(3)
     if _is_faster_by_head(query, key_bias_BGN):
         return _attend_by_head(query, key, value)
     if query.shape[1] > MOST_TOKENS_BY_HEAD and suits_tiles(query):

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from models.parts.aggregation import AggregationStep, TokenAggregator, follow, merge, note_step
 from models.parts.attention import Attended, Attention
+from models.parts.chunks import plus_update
 from models.parts.packed import can_pack, packed, packed_parts
 from models.parts.time_table import stretch_times
 
@@ -74,7 +75,7 @@ class DividedBlock(nn.Module):
 
         # The MLP treats all tokens alike.
         together = torch.cat([cls, tokens.flatten(1, 2)], dim=1)
-        together = together + self.drop_path(self.mlp(self.norm2(together)))
+        together = plus_update(together, self.drop_path(self.mlp(self.norm2(together))))
         return together[:, :1], together[:, 1:].unflatten(1, tokens.shape[1:3]), size, origins
 
     @torch.no_grad()
@@ -103,7 +104,7 @@ class DividedBlock(nn.Module):
         attended = self.temporal_attn(self.temporal_norm1(tokens_BTLD), bias, self.merge_frames.needs)
 
         update = self.temporal_update(attended.context, self.folds(num_frames, num_patches))
-        tokens, size = tokens_BTLD + self.drop_path(update), size_BTL
+        tokens, size = plus_update(tokens_BTLD, self.drop_path(update)), size_BTL
 
         # Merge or drop whole frames: all patches of a frame follow one plan.
         plan = self.merge_frames.plan(attended, num_frames)
@@ -203,7 +204,7 @@ class JointBlock(nn.Module):
         together = torch.cat([cls_B1D, tokens_BND], dim=1)
         bias = F.pad(size_BN.log(), (1, 0)).unsqueeze(1) if self.proportional_attention else None
         attended = self.attn(self.norm1(together).unsqueeze(2), bias, self.merge_tokens.needs, 1)
-        together = together + self.drop_path(self.attn.proj(attended.context).squeeze(2))
+        together = plus_update(together, self.drop_path(self.attn.proj(attended.context).squeeze(2)))
 
         # Merge or drop tokens; the class token stays out of it.
         num_tokens, size = tokens_BND.shape[1], size_BN
@@ -216,7 +217,7 @@ class JointBlock(nn.Module):
             origins = None if origins is None else follow(origins, plan, num_tokens, 1)
             note_step(steps, self.merge_tokens, compared, plan, origins)
 
-        together = together + self.drop_path(self.mlp(self.norm2(together)))
+        together = plus_update(together, self.drop_path(self.mlp(self.norm2(together))))
         return together[:, :1], together[:, 1:], size, origins
 
     @torch.no_grad()

@@ -192,7 +192,7 @@ class ClipwiseAttention(nn.Module):
     def _observed(self, query: Tensor, key: Tensor, num_frames: int, needs: Needs) -> Attended:
         """What reducers read of the patches, but for the attention they receive; without context."""
         patch_key, sharp = None, None
-        if needs in ("key", "probabilities"):
+        if needs not in ("nothing", "sharpness"):
             patch_key = key[:, 1:].detach().mean(dim=2).unflatten(1, (num_frames, -1))
             if self.axis == "time":
                 patch_key = patch_key.transpose(1, 2)

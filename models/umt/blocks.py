@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from models.parts.aggregation import AggregationStep, TokenAggregator, follow, merge
 from models.parts.attention import Attention
+from models.parts.chunks import plus_update
 from models.parts.packed import can_pack, packed, packed_parts
 
 NORM_EPS = 1e-6
@@ -83,7 +84,7 @@ class JointSpaceTimeBlock(nn.Module):
         log_size = None if size is None else size.log().unsqueeze(1)
         needs = self.merge_tokens.needs if self.merge_tokens.num_leaving(num_tokens) else "nothing"
         attended = self.attn(self.norm1(tokens).unsqueeze(2), log_size, needs)
-        tokens = tokens + self.drop_path(self.attn.proj(attended.context).squeeze(2))
+        tokens = plus_update(tokens, self.drop_path(self.attn.proj(attended.context).squeeze(2)))
 
         attended = attended.of_tokens(0)
         plan = self.merge_tokens.plan(attended, num_tokens, tokens.detach())
@@ -97,7 +98,7 @@ class JointSpaceTimeBlock(nn.Module):
                 assert origins is not None
                 steps.append(AggregationStep("joint", compared.detach(), plan, origins))
 
-        tokens = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        tokens = plus_update(tokens, self.drop_path(self.mlp(self.norm2(tokens))))
         return TokenState(tokens, size, origins)
 
     @torch.no_grad()

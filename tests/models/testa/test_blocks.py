@@ -66,12 +66,12 @@ def attention_by_hand(attention: Attention, tokens: Tensor, bias: Tensor) -> tup
 def test_a_head_at_a_time_is_taken_only_where_it_is_faster(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
     taken, plain = [], models.parts.attention._attend_by_head
     monkeypatch.setattr(models.parts.attention, "_attend_by_head", lambda *parts: taken.append(1) or plain(*parts))
-    attention, tokens = Attention(WIDTH, HEADS), torch.randn(2, 5, groups, WIDTH)
+    attention, tokens = Attention(WIDTH, HEADS), torch.randn(2, 20, groups, WIDTH)
     expected = attention(tokens).context
     assert taken == [1]
     with torch.enable_grad():
         torch.testing.assert_close(attention(tokens).context, expected)
-    attention(tokens, torch.zeros(2, groups, 5))
+    attention(tokens, torch.zeros(2, groups, 20))
     attention.bfloat16()(tokens.bfloat16())
     attention.float()(torch.randn(1, models.parts.attention.MOST_TOKENS_BY_HEAD + 1, groups, WIDTH))
     assert taken == [1]
