@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from configs.reducers import BEFORE_BLOCKS
 from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from configs.squares import products_of_parts, squares_of_share
 from models.parts.cost import Cost, check_countable
@@ -39,12 +40,15 @@ def count(model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig
         side = video.image_size // model.patch_size
         executed += pixels.numel() * model.width
         executed += model.width * products_of_parts(video.num_frames, side, side, aggregation.root_level)
-    macs = executed + _class_token_matches(encoder, video.num_frames) + _saved_by_folding(encoder, video.num_frames)
+    macs = executed + _class_token_matches(encoder, video.num_frames)
+    macs += _saved_by_folding(encoder, video.num_frames, encoded.tokens.shape[1] - 1)
 
     # What is left after the last block.
     frames = patches = None
     tokens = encoded.tokens.shape[1]
-    if model.attention == "divided":
+    if aggregation.reducer in BEFORE_BLOCKS:
+        pass  # what is left is no rectangle
+    elif model.attention == "divided":
         frames = video.num_frames - sum(encoder.schedules["frames"])
         patches = (tokens - 1) // frames
     elif model.attention == "space":
@@ -89,12 +93,16 @@ def _class_token_matches(encoder: VideoEncoder, num_frames: int) -> int:
     return macs
 
 
-def _saved_by_folding(encoder: VideoEncoder, num_frames: int) -> int:
-    """The cost of the second of two linear layers, less the cost of the matrix product that replaces it."""
+def _saved_by_folding(encoder: VideoEncoder, num_frames: int, num_left: int) -> int:
+    """The cost of the second of two linear layers, less the cost of the matrix product that replaces it.
+
+    Of patches that leave before the first block, `num_left` remain in all of them.
+    """
     macs, patches = 0, encoder.grid[0] * encoder.grid[1]
     for block in encoder.blocks:
         if isinstance(block, DividedBlock):
-            saved = encoder.width**2 * (num_frames * patches - encoder.width - 1)  # 1 for the bias
+            tokens = num_frames * patches if encoder.before_blocks is None else num_left
+            saved = encoder.width**2 * (tokens - encoder.width - 1)  # 1 for the bias
             macs += saved if block.folds(num_frames, patches) else 0
             num_frames -= block.merge_frames.num_leaving(num_frames)
             patches -= block.merge_patches.num_leaving(patches)

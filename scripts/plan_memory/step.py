@@ -27,6 +27,7 @@ from datasets.objects.along import BOXES, CLASSES, TRAJECTORY_IDS
 from datasets.samples import Clip
 from engine.precision import autocast, resolve_precision
 from engine.step import TrainingStep
+from models.parts.cost import check_countable
 from models.systems import piece
 from scripts.plan_memory.live import BLOCK, LiveMemory, on_same_device
 from scripts.plan_memory.on_gpu import AsOnGpu
@@ -63,6 +64,7 @@ def count(config: RunConfig, rows: int, processes: int, text_tokens: int, block:
 
     Where nothing is trained in steps, what it takes to encode `rows` videos.
     """
+    check_countable(config.aggregation)
     task = make_task(config, made_on=META, device=CPU)
     if not trains_in_steps(config):
         return _count_encoding(task, config, rows, text_tokens, block)

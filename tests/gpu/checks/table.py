@@ -29,6 +29,10 @@ CHECKS: dict[str, Check] = {
     "attention/fp32": Check(f"{HERE}.attention:with_bias", {"precision": "fp32"}),
     "attention/bf16": Check(f"{HERE}.attention:with_bias", {"precision": "bf16"}),
     "attention/fp16": Check(f"{HERE}.attention:with_bias", {"precision": "fp16"}),
+    **{
+        f"ragged/{precision}": Check(f"{HERE}.ragged:packed", {"precision": precision})
+        for precision in ("fp32", "bf16", "fp16")
+    },
     "step/bf16": Check(f"{HERE}.formats:steps", {"precision": "bf16"}),
     "step/fp16": Check(f"{HERE}.formats:steps", {"precision": "fp16"}),
     "step/without waiting": Check(f"{HERE}.training:without_waiting"),

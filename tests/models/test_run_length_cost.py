@@ -1,0 +1,75 @@
+"""What run-length tokens cost: as much as a video of as many patches, and each video by its own content."""
+
+import pytest
+
+from configs.model import AggregationConfig, VideoConfig
+from configs.models.base import ModelConfig
+from configs.models.testa import TestaConfig
+from configs.models.tvts import TvtsConfig
+from configs.models.umt import UMTConfig
+from models.systems import count, mean_gmacs
+from tests.models.runs import BY_THRESHOLD, FRAMES, PATCHES, clips_of_runs
+from tests.models.test_ragged import encoder_of
+
+VIDEO = VideoConfig(num_frames=8)
+MODELS: dict[str, ModelConfig] = {
+    "testa joint": TestaConfig(attention="joint", depth=2),
+    "testa divided": TestaConfig(depth=2),
+    "umt": UMTConfig(pooling="all", depth=2),
+    "tvts": TvtsConfig(depth=2),
+}
+
+
+def by_share(keep: float) -> AggregationConfig:
+    return AggregationConfig(reducer="run_length", keep=keep)
+
+
+@pytest.mark.parametrize("name", ["testa joint", "umt"])
+def test_half_of_eight_frames_costs_what_four_frames_do(name: str) -> None:
+    """Besides the embeddings of the other four."""
+    model, patches = MODELS[name], (224 // 16) ** 2
+    embedding = 4 * patches * 768 * 768 / 1e9
+    expected = count(model, VideoConfig(num_frames=4), AggregationConfig()).gmacs + embedding
+    found = count(model, VIDEO, by_share(0.5))
+    assert found.gmacs == pytest.approx(expected, abs=0.002)
+    assert found.tokens == 4 * patches + (name == "testa joint")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_videos_cost_what_their_content_says(name: str) -> None:
+    model = MODELS[name]
+    costs = [count(model, VIDEO, by_share(share)).gmacs for share in (0.25, 0.5, 1.0)]
+    assert costs == sorted(costs)
+    assert costs[0] < 0.35 * costs[2]
+    assert costs[2] == pytest.approx(count(model, VIDEO, AggregationConfig()).gmacs, rel=0.01)
+    assert mean_gmacs(model, VIDEO, BY_THRESHOLD, [0.25, 0.5, 0.5, 1.0]) == pytest.approx(
+        (costs[0] + 2 * costs[1] + costs[2]) / 4
+    )
+    with pytest.raises(ValueError, match="aggregation.keep to the share"):
+        count(model, VIDEO, BY_THRESHOLD)
+
+
+def test_shares_are_of_each_video() -> None:
+    kept = encoder_of("umt", BY_THRESHOLD).kept_patches(clips_of_runs())
+    assert kept.shares == [count / (FRAMES * PATCHES) for count in (22, 44, 77)]
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=list(MODELS))
+def test_a_share_below_one_frame_is_refused(model: ModelConfig) -> None:
+    with pytest.raises(ValueError, match=r"aggregation.keep: 0.1 of 8 frames .* at least 0.125"):
+        model.check(VIDEO, by_share(0.1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"threshold": 0.2, "keep": 0.5}, "either the threshold or keep"),
+        ({"threshold": -0.1}, "threshold: -0.1 is negative"),
+        ({"proportional_attention": True}, "proportional_attention: .*set weigh_lengths"),
+        ({"weighted_pooling": True}, "weighted_pooling: .*set weigh_lengths"),
+        ({"frames_per_block": 1}, "frames_per_block: 1 has no effect with reducer 'run_length'"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AggregationConfig(reducer="run_length", **settings)
