@@ -9,7 +9,7 @@ from benchmarks.reducers.cost import Measured, key_of
 from benchmarks.reducers.runs import Seed
 from benchmarks.reducers.schedules import Matched
 from benchmarks.reducers.settings import BY_TIME, REFERENCE, STAGES, Comparison, Finding, Stage, Task
-from scripts.compare_results import compare
+from scripts.parts.compared_results import compare
 
 METRICS: dict[str, tuple[Task, str]] = {
     "R@1": ("retrieval", "t2v_r1"),

@@ -60,6 +60,8 @@ class Matched:
 
 def _written(value: Any) -> str:
     """A setting's value as a command line has it."""
+    if value is None:
+        return "null"
     return f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
 
 

@@ -188,3 +188,27 @@ def fake_times(schedules: list[Matched], config: object, path: Path) -> dict[str
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(measured))
     return measured
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["stoa", "testa_divided", "testa_joint", "tvts", "umt"])
+def test_every_encoder_is_compared_on_flashes(
+    name: str, tmp_path: Path, commands: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files as they are, but for fewer and shorter runs."""
+    folder, yaml = ROOT / "configs" / "comparison", YAML(typ="safe", pure=True)
+    config = {**yaml.load(folder / "base_flashes.yaml"), **yaml.load(folder / f"flashes_{name}.yaml")}
+    del config["base"]
+    config |= {"data": {**config["data"], "train": 12, "test": 6}, "prices": ["gmacs"], "seeds": [0]}
+    short = {"optim.warmup_steps": 1, "train.batch_size": 4, "train.max_epochs": 1}
+    for task in ("pretrain", "retrieval"):
+        kept = [one for one in config[task]["overrides"] if one.partition("=")[0] not in (*short, "train.eval_every")]
+        config[task]["overrides"] = [*kept, *(f"{key}={value}" for key, value in short.items())]
+        if task == "retrieval":
+            config[task]["overrides"].append("train.eval_every=1")
+
+    monkeypatch.setitem(globals(), "CONFIG", json.dumps(config))
+    assert compare(tmp_path) == 0
+    rows = read_rows(tmp_path / "out" / "rows.json")
+    assert {row.encoder for row in rows} == {config["encoder"]}
+    assert {row.reducer for row in rows} == {reducer["name"] for reducer in config["reducers"]}
