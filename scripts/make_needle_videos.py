@@ -2,7 +2,7 @@
 
     python -m scripts.make_needle_videos outputs/needles --hours 50 --seed 0
 
-A needle is an event of 1 to 3 seconds: two coloured shapes beside each other, or one that passes the other. Its text
+A needle is an event of 1 to 3 seconds: two bright shapes beside each other, or one that passes the other. Its text
 describes no other event of any hour, but many differ from it in one fact: a colour, a shape, where the shapes are, or
 which shape is which. Between events a single shape drifts. A second is one frame. OUT then holds
 
@@ -10,7 +10,9 @@ which shape is which. Between events a single shape drifts. A second is one fram
     videos/minutes/minute_0000.mp4 ...    minutes to learn from, with other events
     needles.jsonl                         {"video", "caption", "start", "end"}: what is to be found, where
     scenes.jsonl                          the same of every scene of the hours
-    train.jsonl  test.jsonl               the same of clips of the minutes, each as long as --window
+    train_0.jsonl ... train_7.jsonl       the same of clips of the minutes, each as long as --window; all events of
+                                          the same two shapes are in one file, for batches of look-alikes
+    test.jsonl                            the same of the minutes that are held out
     needle_set.json                       the arguments; written last
 
 The seed fixes all files to the byte, on one machine with one version of the encoder.

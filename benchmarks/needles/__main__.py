@@ -25,13 +25,14 @@ from typing import Any, get_args
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.needles.mistakes import mistakes, oracle
 from benchmarks.needles.passes import Pass, encode_hours
 from benchmarks.needles.scores import Needle, read_needles, shares
 from benchmarks.reducers.runs import Run, run_all
 from configs.model import TimeTable
-from datasets.stories.needle_set import NEEDLES, NeedleSet, make
+from datasets.stories.needle_set import NEEDLES, SCENES, NeedleSet, make
 from engine.checkpoint_folder import read_json, write_json
-from engine.checkpoint_rotation import BEST
+from engine.checkpoint_rotation import LAST
 from engine.command_line import exit_status
 from engine.folder_lock import only_writer
 from engine.logging import start_logging
@@ -80,7 +81,7 @@ class Seed:
     def training(self) -> Run:
         """Training on the minutes."""
         own = (f"seed={self.made.seed}", f"data.root={self.videos}", f"output_dir={self.model}")
-        return Run(self.model, ("train_retrieval.py", "--config", self.request.config, *own, *self.request.overrides))
+        return Run(self.model, ("pretrain.py", "--config", self.request.config, *own, *self.request.overrides))
 
     def run(self) -> None:
         """Do what is not done yet; results of what is done are in the seed's own file at any time."""
@@ -95,19 +96,24 @@ class Seed:
 
         results = read_json(self.folder / RESULTS) if (self.folder / RESULTS).exists() else {}
         results["training"] = {"seconds": self.training().seconds}
-        needles = read_needles(self.videos / NEEDLES)
-        texts = load_model(self.model / BEST).encode_text([needle.text for needle in needles]).numpy()
+        needles, scenes = read_needles(self.videos / NEEDLES), read_needles(self.videos / SCENES)
+        results["oracle"] = oracle(scenes, needles)
+        texts = load_model(self.model / LAST).encode_text([needle.text for needle in needles]).numpy()
         for kind in kinds:
             if kind.name not in results:
-                results[kind.name] = self._found(kind, window, needles, texts)
+                results[kind.name] = self._found(kind, window, needles, texts, scenes)
                 write_json(self.folder / RESULTS, results)
 
-    def _found(self, kind: Pass, window: Pass, needles: list[Needle], texts: NDArray) -> dict[str, Any]:
+    def _found(
+        self, kind: Pass, window: Pass, needles: list[Needle], texts: NDArray, scenes: list[Needle]
+    ) -> dict[str, Any]:
         begun = time.monotonic()
-        passes, windows = encode_hours(self.hours, self.model / BEST, kind, window, self.folder / "passes" / kind.name)
+        passes, windows = encode_hours(self.hours, self.model / LAST, kind, window, self.folder / "passes" / kind.name)
         found: dict[str, Any] = {"seconds": round(time.monotonic() - begun, 1)}
         found[EMBEDDING] = shares(*passes, needles, texts)
-        if kind.seconds > window.seconds:
+        if kind == window:
+            found["mistakes"] = mistakes(*passes, needles, texts, scenes)
+        else:
             found[TOKENS] = shares(*windows, needles, texts)
         return found
 
@@ -122,6 +128,8 @@ def report(out: Path, made: NeedleSet) -> list[str]:
         "| encoded | compared | hour first | hour in 5 | moment | moment in its hour |",
         "|---|---|---|---|---|---|",
     ]
+    oracles = [results["oracle"] for results in found.values()]
+    lines.append(f"| every fact of every scene | oracle | {' | '.join(_spread(oracles, share) for share in SHARES)} |")
     for name in dict.fromkeys(name for results in found.values() for name in results):
         for kind in (EMBEDDING, TOKENS):
             rows = [results[name][kind] for results in found.values() if kind in results.get(name, {})]
@@ -148,7 +156,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--hours", type=at_least(2), default=made.hours, help="to search (%(default)s)")
     parser.add_argument("--minutes", type=at_least(2), default=made.minutes, help="to learn from (%(default)s)")
     parser.add_argument("--window", type=at_least(1), default=made.window, help="seconds of a window (%(default)s)")
-    parser.add_argument("--stride", type=at_least(1), default=2, help="seconds between windows (%(default)s)")
+    parser.add_argument("--stride", type=at_least(1), default=1, help="seconds between windows (%(default)s)")
     parser.add_argument("--passes", type=int, nargs="*", default=[60, 3600], help="seconds of long ones (%(default)s)")
     parser.add_argument("--workers", type=at_least(1), default=1, help="processes that draw videos (%(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of training, such as train.max_epochs=2")

@@ -7,11 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.stories.needles import ABOVE, LEFT, RISES, Drift, Event, Item, Scene, Timeline
-from datasets.stories.pictures import RGB, Array, distance_outside, texture
+from datasets.stories.pictures import RGB as STORY_RGB, Array, distance_outside, texture
 
+RGB = {**STORY_RGB, "orange": (255, 130, 20)}
 RADIUS = 0.42  # of half a frame: two shapes fit beside each other
 LANE = 0.5
 JITTER = 0.07
+DARKER = 100.0
+"""Grey levels between the muted colour of a story and that of a needle: every shape is brighter than what is around."""
 
 
 def render_timeline(scenes: Timeline, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -22,7 +25,7 @@ def render_timeline(scenes: Timeline, size: int, rng: np.random.Generator) -> ND
 def _render_scene(scene: Scene, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     axis = (np.arange(size) + 0.5) * 2 / size - 1
     y_PQ, x_PQ = np.meshgrid(axis, axis, indexing="ij")
-    empty = texture("plain", x_PQ, y_PQ, rng)
+    empty = texture("plain", x_PQ, y_PQ, rng) - DARKER
     middles = (
         _of_drift(scene.sight, scene, rng) if isinstance(scene.sight, Drift) else _of_event(scene.sight, scene, rng)
     )
@@ -47,7 +50,7 @@ def _of_drift(drift: Drift, scene: Scene, rng: np.random.Generator) -> list[tupl
 def _of_event(event: Event, scene: Scene, rng: np.random.Generator) -> list[tuple[Item, Array]]:
     """Where the two items are in each second.
 
-    One that passes is on the left: below or above at first, and opposite in the second half.
+    One that passes is on the left, and moves up or down in each second: any two of them show which way it goes.
     """
     if event.relation == ABOVE:
         first, second = np.array([[0, -LANE]]), np.array([[0, LANE]])
@@ -56,7 +59,7 @@ def _of_event(event: Event, scene: Scene, rng: np.random.Generator) -> list[tupl
 
     first = first.repeat(scene.seconds, axis=0)
     if event.relation not in (LEFT, ABOVE):
-        way = np.where(np.arange(scene.seconds) < scene.seconds // 2, LANE, -LANE)
+        way = np.linspace(LANE, -LANE, scene.seconds)
         first[:, 1] = way if event.relation == RISES else -way
 
     jitter = rng.uniform(-JITTER, JITTER, size=(2, 2))

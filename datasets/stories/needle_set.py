@@ -1,5 +1,6 @@
 """A set of needles: hours to search, minutes to learn from, and what is seen when; fully determined by a seed."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,29 @@ from tqdm import tqdm
 from datasets.encode import write_video
 from datasets.stories.finished import made_by, make_whole, option, write_jsonl
 from datasets.stories.needle_pictures import render_timeline
-from datasets.stories.needles import BRIEF, LONG, Drift, Scene, Timeline, draw_hours, draw_minutes, view_of
+from datasets.stories.needles import (
+    BRIEF,
+    LONG,
+    PASSING,
+    Event,
+    Item,
+    Scene,
+    Timeline,
+    draw_hours,
+    draw_minutes,
+    glimpse_of,
+    view_of,
+)
 
 # Raise it when the same arguments give other videos or words: older sets are then rejected instead of reused.
-VERSION = 1
+VERSION = 2
 RECORD = "needle_set.json"
 MINUTE = 60
 """Seconds of a video to learn from."""
 NEEDLES = "needles.jsonl"
+SCENES = "scenes.jsonl"
+ALIKE = 8
+"""Files to learn from. All events of the same two items are in one of them, so that a batch from it has look-alikes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +50,14 @@ class NeedleSet:
     seconds: int = 3600
     minutes: int = 1600
     test: int = 40
-    families: int = 40
-    window: int = 4
-    size: int = 32
+    families: int = 400
+    window: int = 2
+    size: int = 64
     seed: int = 0
 
     def __post_init__(self) -> None:
         least = {"hours": 1, "needles": 1, "look_alikes": 0, "minutes": 2, "test": 1, "families": 1, "seed": 0}
-        for name, minimum in {**least, "window": BRIEF[1], "size": 32}.items():
+        for name, minimum in {**least, "window": 2, "size": 32}.items():
             if getattr(self, name) < minimum:
                 raise ValueError(f"{option(name)} {getattr(self, name)}: must be at least {minimum}")
 
@@ -96,20 +112,35 @@ def write_annotations(folder: Path, made: NeedleSet) -> list[VideoJob]:
         scenes += [_row(name, scene, scene.start, scene.end) for scene in hour.scenes]
         jobs.append(VideoJob(folder / "videos" / name, hour.scenes, (made.seed, 0, index), made.size))
     write_jsonl(folder / NEEDLES, needles)
-    write_jsonl(folder / "scenes.jsonl", scenes)
+    write_jsonl(folder / SCENES, scenes)
 
-    # A clip for each event, with the drifts around it, and one for every fourth drift, which is no event.
-    rows: dict[str, list[dict[str, Any]]] = {"test": [], "train": []}
+    splits = [f"train_{number}" for number in range(ALIKE)] + ["test"]
+    rows: dict[str, list[dict[str, Any]]] = {split: [] for split in splits}
+    file_of: dict[frozenset[Item], int] = {}
     for index, minute in enumerate(minutes):
         name = f"minutes/minute_{index:04d}.mp4"
-        told = [scene for number, scene in enumerate(minute) if number % 8 == 0 or not isinstance(scene.sight, Drift)]
-        for scene in told:
-            start, end = view_of(rng, scene, made.window, MINUTE)
-            rows["test" if index < made.test else "train"].append(_row(name, scene, start, end))
+        for scene in _clips(rng, minute, made.window):
+            items = frozenset(scene.sight.items)
+            number = file_of.setdefault(items, len(file_of) % ALIKE)
+            rows["test" if index < made.test else f"train_{number}"].append(_row(name, scene, scene.start, scene.end))
         jobs.append(VideoJob(folder / "videos" / name, minute, (made.seed, 1, index), made.size))
     for split, own in rows.items():
         write_jsonl(folder / f"{split}.jsonl", own)
     return jobs
+
+
+def _clips(rng: np.random.Generator, minute: Timeline, window: int) -> Iterator[Scene]:
+    """What to learn from a minute: windows, and what each of them shows.
+
+    There is one of every event, with the drifts around it, and one of the first drift, which is no event. One frame of
+    an event that passes does not tell which way it goes, so there is another window for that.
+    """
+    for number, scene in enumerate(minute):
+        if number == 0 or isinstance(scene.sight, Event):
+            start, _ = view_of(rng, scene, window, MINUTE)
+            yield Scene(scene.sight, start, window)
+        if isinstance(scene.sight, Event) and scene.sight.relation in PASSING:
+            yield glimpse_of(rng, scene, window)
 
 
 def make_video(job: VideoJob) -> None:

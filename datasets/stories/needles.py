@@ -4,19 +4,23 @@ In an event two coloured shapes are beside each other, or one passes the other. 
 longer. A second is one frame.
 """
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from datasets.stories.stories import COLOURS
-
+COLOURS = ("red", "green", "blue", "yellow", "purple", "cyan", "white", "orange")
+"""Those that are brighter than the background."""
 SHAPES = ("square", "triangle", "cross", "ring")
-"""Those that 32 pixels tell apart."""
+"""Those that small pictures tell apart."""
 LEFT, ABOVE, RISES, FALLS = "left of", "above", "rises past", "falls past"
+LOW, HIGH = "left below", "left above"
 BESIDE, PASSING = (LEFT, ABOVE), (RISES, FALLS)
 """Relations that one frame shows, and those that only the order of two frames tells apart."""
+EVENT = re.compile(rf"an? (\w+) (\w+) ({'|'.join((*BESIDE, *PASSING))}) an? (\w+) (\w+)")
+"""The text of an event."""
 BRIEF = (1, 3)
 """The fewest and most seconds of an event."""
 LONG = (4, 12)
@@ -31,7 +35,8 @@ class Item:
     shape: str
 
     def __str__(self) -> str:
-        return f"a {self.colour} {self.shape}"
+        article = "an" if self.colour.startswith("o") else "a"
+        return f"{article} {self.colour} {self.shape}"
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,11 @@ class Drift:
 
     def __str__(self) -> str:
         return str(self.item)
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """What is seen."""
+        return (self.item,)
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,29 @@ class Event:
 
     def __str__(self) -> str:
         return f"{self.first} {self.relation} {self.second}"
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """What is seen."""
+        return self.first, self.second
+
+    def ends(self) -> tuple["Event", "Event"]:
+        """What the first frame of a passing event shows, and what the last one does."""
+        assert self.relation in PASSING, "others look the same all the time"
+        low, high = replace(self, relation=LOW), replace(self, relation=HIGH)
+        return (low, high) if self.relation == RISES else (high, low)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """All that its text says, by name."""
+        first, second = self.first, self.second
+        return {
+            "first colour": first.colour,
+            "first shape": first.shape,
+            "relation": self.relation,
+            "second colour": second.colour,
+            "second shape": second.shape,
+        }
 
 
 class Scene(NamedTuple):
@@ -80,6 +113,15 @@ class Hour:
 
     scenes: Timeline
     needles: Timeline
+
+
+def read_event(text: str) -> Event | None:
+    """The event of a text, with or without a full stop; None if it tells of no event."""
+    found = EVENT.fullmatch(text.removesuffix("."))
+    if found is None:
+        return None
+    colour, shape, relation, other_colour, other_shape = found.groups()
+    return Event(Item(colour, shape), Item(other_colour, other_shape), relation)
 
 
 def draw_event(rng: np.random.Generator, seconds: int) -> Event:
@@ -166,6 +208,15 @@ def view_of(rng: np.random.Generator, scene: Scene, window: int, seconds: int) -
     return start, start + window
 
 
+def glimpse_of(rng: np.random.Generator, scene: Scene, window: int) -> Scene:
+    """A window that shows one frame of a passing event, the first or the last, and what that frame alone tells."""
+    assert isinstance(scene.sight, Event)
+    first, last = scene.sight.ends()
+    if rng.random() < 0.5:
+        return Scene(first, scene.start + 1 - window, window)
+    return Scene(last, scene.end - 1, window)
+
+
 def _family_member(rng: np.random.Generator, model: Event, seconds: int, hidden: Collection[Event | Drift]) -> Event:
     """The event that a family is named after, changed once or twice."""
 
@@ -178,6 +229,9 @@ def _family_member(rng: np.random.Generator, model: Event, seconds: int, hidden:
 
 def _alike(rng: np.random.Generator, event: Event, needles: Collection[Event | Drift]) -> Drawn:
     lasts = _brief(rng)
+    # Within one second nothing passes; where both events that remain are needles, the look-alike takes two.
+    if event.relation in PASSING and all(replace(event, relation=beside) in needles for beside in BESIDE):
+        lasts = max(lasts, BRIEF[0] + 1)
     return _other(lambda: look_alike(rng, event, lasts), needles), lasts
 
 

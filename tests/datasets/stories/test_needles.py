@@ -1,6 +1,7 @@
 """Needles: unique among all hours, nearly matched by many events, seen when it is said, the same for the same seed."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +12,21 @@ import pytest
 from decord import VideoReader
 
 from datasets.stories.needle_pictures import render_timeline
-from datasets.stories.needle_set import MINUTE, NeedleSet, make_video, write_annotations
+from datasets.stories.needle_set import ALIKE, MINUTE, NeedleSet, make_video, write_annotations
 from datasets.stories.needles import (
+    COLOURS,
     PASSING,
     Drift,
     Event,
     Item,
     Scene,
+    _alike,
+    draw_event,
     draw_hours,
     draw_minutes,
+    glimpse_of,
     look_alike,
+    read_event,
     view_of,
 )
 from scripts.make_needle_videos import main
@@ -32,12 +38,8 @@ OPTIONS = "--hours 3 --look-alikes 20 --seconds 300 --minutes 4 --test 1 --famil
 RING, SQUARE = Item("red", "ring"), Item("blue", "square")
 
 
-def facts(event: Event) -> tuple[str, ...]:
-    return (*vars(event.first).values(), *vars(event.second).values(), event.relation)
-
-
 def differences(one: Event, other: Event) -> int:
-    return sum(map(str.__ne__, facts(one), facts(other)))
+    return sum(map(str.__ne__, one.facts.values(), other.facts.values()))
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -70,6 +72,15 @@ def test_a_needle_is_seen_once_and_nearly_seen_often() -> None:
         assert any(differences(needle.sight, other) == 1 for other in seen)
 
 
+def test_look_alikes_are_found_where_both_events_that_take_a_second_are_needles() -> None:
+    rng = np.random.default_rng(0)
+    passing = Event(RING, SQUARE, "rises past")
+    needles = {replace(passing, relation=relation) for relation in ("rises past", "left of", "above")}
+    for _ in range(20):
+        other, lasts = _alike(rng, passing, needles)
+        assert other not in needles and lasts > 1
+
+
 def test_look_alikes_differ_in_one_fact() -> None:
     rng = np.random.default_rng(0)
     event = Event(RING, SQUARE, "above")
@@ -81,6 +92,15 @@ def test_look_alikes_differ_in_one_fact() -> None:
         found[differences(event, other)] += 1
     # Four facts change where the two items change places.
     assert found.keys() == {1, 4}
+
+
+def test_a_text_says_the_facts_of_its_event() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        event = draw_event(rng, seconds=3)
+        assert read_event(f"{event}.") == read_event(str(event)) == event
+    assert read_event("a red ring.") is None and read_event("a red ring left of a blue square, twice.") is None
+    assert list(Event(RING, SQUARE, "above").facts.values()) == ["red", "ring", "above", "blue", "square"]
 
 
 def test_minutes_hide_the_needles() -> None:
@@ -95,17 +115,33 @@ def test_minutes_hide_the_needles() -> None:
         assert all(scene.seconds >= 4 for scene in minute if isinstance(scene.sight, Drift))
 
 
-def test_a_view_shows_what_is_told() -> None:
+@pytest.mark.parametrize("window", [2, 4])
+def test_a_view_shows_what_is_told(window: int) -> None:
     rng = np.random.default_rng(0)
     for start, seconds in ((0, 1), (0, 12), (10, 2), (30, 3), (40, 9), (57, 3), (59, 1)):
         scene = Scene(Event(RING, SQUARE, "above"), start, seconds)
         for _ in range(30):
-            first, last = view_of(rng, scene, window=4, seconds=MINUTE)
-            assert 0 <= first and last == first + 4 <= MINUTE
-            if seconds <= 3:
+            first, last = view_of(rng, scene, window, seconds=MINUTE)
+            assert 0 <= first and last == first + window <= MINUTE
+            if seconds <= window:
                 assert first <= start and scene.end <= last
             else:
                 assert start <= first and last <= scene.end
+
+
+def test_a_glimpse_shows_one_frame_of_what_passes() -> None:
+    rng = np.random.default_rng(0)
+    for relation, first, last in (
+        ("rises past", "left below", "left above"),
+        ("falls past", "left above", "left below"),
+    ):
+        scene = Scene(Event(RING, SQUARE, relation), 20, 3)
+        glimpses = {glimpse_of(rng, scene, window=4) for _ in range(20)}
+        assert {(str(glimpse.sight), glimpse.start, glimpse.end) for glimpse in glimpses} == {
+            (f"a red ring {first} a blue square", 17, 21),
+            (f"a red ring {last} a blue square", 22, 26),
+        }
+        assert all(read_event(str(glimpse.sight)) is None for glimpse in glimpses)
 
 
 def test_pictures_show_where_shapes_are() -> None:
@@ -118,6 +154,11 @@ def test_pictures_show_where_shapes_are() -> None:
         row, column = np.argwhere(frame[..., 0] - frame[..., 2] > 100).mean(axis=0)
         return float(row), float(column)
 
+    # Every shape is brighter than what is around it.
+    shapes = [Drift(Item(colour, "square")) for colour in COLOURS]
+    for frame in frames_of(*((drift, 4) for drift in shapes)):
+        assert frame.max() > 140 and np.median(frame) < 70
+
     beside, drift = Event(RING, SQUARE, "left of"), Drift(RING)
     frames = frames_of((beside, 1), (replace(beside, relation="above"), 1), (drift, 4))
     assert frames.shape == (6, 32, 32, 3)
@@ -129,7 +170,7 @@ def test_pictures_show_where_shapes_are() -> None:
     # What rises ends where what falls begins; the other shape stays.
     rising = frames_of((replace(beside, relation="rises past"), 2))
     falling = frames_of((replace(beside, relation="falls past"), 3))
-    for frame, row in zip((*rising, *falling), (23.5, 7.5, 7.5, 23.5, 23.5), strict=True):
+    for frame, row in zip((*rising, *falling), (23.5, 7.5, 7.5, 15.5, 23.5), strict=True):
         assert reddest(frame) == pytest.approx((row, 7.5), abs=2.5)
     np.testing.assert_array_equal(rising[0][:, 18:], rising[1][:, 18:])
 
@@ -138,7 +179,7 @@ def test_the_seed_fixes_every_file_to_the_byte(tmp_path: Path) -> None:
     for name in ("one", "two"):
         main([str(tmp_path / name), *OPTIONS])
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
-    assert len(files) == 3 + 4 + 4 + 1
+    assert len(files) == 3 + 4 + (3 + ALIKE) + 1
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -167,6 +208,25 @@ def test_files_show_each_needle_when_it_is_said(tmp_path: Path) -> None:
         assert row == {**row, "caption": f"{scene.sight}.", "end": scene.end}
         shown = reader.get_batch(range(scene.start, scene.end)).asnumpy().astype(float)
         assert np.abs(shown - drawn[scene.start : scene.end]).mean() < 12
+
+
+def test_events_of_the_same_items_are_in_the_same_file(tmp_path: Path) -> None:
+    jobs = write_annotations(tmp_path, replace(SMALL, minutes=40, window=2, families=400))
+    scenes = {f"minutes/{job.path.name}": job.scenes for job in jobs[SMALL.hours :]}
+    listed = [(number, row) for number in range(ALIKE) for row in rows(tmp_path / f"train_{number}.jsonl")]
+
+    file_of: dict[frozenset[str], int] = {}
+    for number, row in listed:
+        items = frozenset(re.findall(r"\ban? (\w+ \w+)", row["caption"]))
+        assert file_of.setdefault(items, number) == number
+        overlapping = [scene for scene in scenes[row["video"]] if scene.start < row["end"] and scene.end > row["start"]]
+        assert any({str(item).partition(" ")[2] for item in scene.sight.items} == items for scene in overlapping)
+
+    # Every event that passes is in two clips, of which one shows a single frame of it; every file has about as many.
+    told = [row["caption"] for _, row in listed]
+    passing = sum(" past " in text for text in told)
+    assert passing == sum(" left below " in text or " left above " in text for text in told) > 50
+    assert min(sum(number == own for own, _ in listed) for number in range(ALIKE)) > 0.5 * len(told) / ALIKE
 
 
 def test_impossible_sets_are_refused() -> None:
