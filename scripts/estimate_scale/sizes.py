@@ -12,6 +12,7 @@ from configs.schema import ObjectiveConfig, TaskConfig
 from configs.training import PairObjectiveConfig
 from datasets.samples import Clip
 from engine.parameters import freeze
+from models.parts.cost import check_countable
 from models.parts.tokenizer import TextTokenizer
 from tasks.build import build_model
 from tasks.objectives.table import objective_class
@@ -55,6 +56,7 @@ def sizes_of(config: TaskConfig, processes: int) -> Sizes:
         raise ValueError(
             f"objective.name: what processes exchange by {config.objective.name} is not counted here, only by momentum"
         )
+    check_countable(config.aggregation)
     train, parts = config.train, processes * config.train.accumulate
     if train.batch_size % parts:
         raise ValueError(

@@ -1,11 +1,17 @@
 """What is made of videos that keep different numbers of tokens: in a batch as alone."""
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from configs.model import AggregationConfig
 from configs.models.umt import SplitTextConfig, UMTConfig
+from inference.features.extract import arrays_of
+from inference.pictures.trace import trace_video
+from models.parts.ragged import joined_rows
 from models.umt.build import AnsweringModel, RetrievalModel
 from tests.models import tiny
 from tests.models.runs import BY_SHARE, BY_THRESHOLD, VIDEO, WEIGHED, clips_of_runs
@@ -123,3 +129,27 @@ def test_questions_of_umt() -> None:
         text = ids[row : row + 1, :length], mask[row : row + 1, :length]
         close(states[row, :length], model.ground_text(model.video_tokens(video[row : row + 1]), *text)[0])
         close(turned[row, :length], model.ground_text(model.video_tokens(video[about[row], None]), *text)[0])
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_trace_tells_what_stands_for_each_patch(system: str) -> None:
+    model, pixels = model_of(system, BY_THRESHOLD), (clips_of_runs()[1] * 40 + 128).clamp(0, 255).byte()
+    trace = trace_video(model, pixels)
+    tower = model.vision_encoder if system == "umt" else model.visual_encoder
+    kept = tower.kept_patches(pixels[None])
+    assert all((held == kept.origins[0].numpy()).all() for held in trace.blocks)
+    assert len(trace.tokens) == kept.counts[0] + (system != "umt")
+    (similarity,) = trace.similarities
+    assert similarity.merged is not None and similarity.merged > 0.7  # patches that did not change, apart from time
+
+
+def test_tokens_of_several_batches_are_padded_and_not_stored_as_an_array() -> None:
+    short, long = torch.ones(1, 2, 3), torch.ones(2, 4, 3)
+    joined = joined_rows([short, long])
+    assert joined.any(dim=-1).tolist() == [[True, True, False, False], [True] * 4, [True] * 4]
+
+    config = SimpleNamespace(aggregation=BY_THRESHOLD, task="retrieval")
+    model = cast(Any, SimpleNamespace(abilities={"encode_video"}, config=config, source=""))
+    assert arrays_of(model, tokens=False) == ("embeddings",)
+    with pytest.raises(ValueError, match="--tokens: each video keeps a number of tokens of its own"):
+        arrays_of(model, tokens=True)
