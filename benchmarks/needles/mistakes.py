@@ -64,7 +64,8 @@ def _difference(needle: Needle, shown: Sequence[Needle]) -> str:
     if Event(event.second, event.first, event.relation) in others:
         return CHANGED_PLACES
     differing = [{name for name, fact in event.facts.items() if other.facts[name] != fact} for other in others]
-    return ", ".join(sorted(min(differing, key=lambda names: len(names))))
+    fewest = min(differing, key=len)
+    return ", ".join(sorted(fewest))
 
 
 def _facts(scene: Needle) -> dict[str, str]:
