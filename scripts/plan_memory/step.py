@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from configs.evaluation import CaptioningConfig
+from configs.model import AggregationConfig
 from configs.recognition import RecognitionEvaluationConfig
 from configs.schema import TASKS, CaptionConfig, PretrainConfig, RecognitionConfig, RunConfig, VqaConfig
 from datasets.annotations.timed_words import NUM_CLIPS
@@ -64,7 +65,7 @@ def count(config: RunConfig, rows: int, processes: int, text_tokens: int, block:
 
     Where nothing is trained in steps, what it takes to encode `rows` videos.
     """
-    check_countable(config.aggregation)
+    _check_plannable(config.aggregation)
     task = make_task(config, made_on=META, device=CPU)
     if not trains_in_steps(config):
         return _count_encoding(task, config, rows, text_tokens, block)
@@ -91,6 +92,16 @@ def count(config: RunConfig, rows: int, processes: int, text_tokens: int, block:
 
     bucketed = sum(parameter.nbytes for parameter in step.trainable) if processes > 1 else 0
     return Need({kind: size for kind, size in live.at_peak.items() if size}, between, bucketed)
+
+
+def _check_plannable(aggregation: AggregationConfig) -> None:
+    """Refuse reducers whose plans need the values of tokens, which are not here."""
+    check_countable(aggregation)
+    if aggregation.is_ragged:
+        raise ValueError(
+            f"aggregation.reducer: {aggregation.reducer!r} decides by what a video shows, of which nothing is known here; "
+            f"plan with aggregation.reducer=run_length aggregation.keep={aggregation.keep}, which leaves as many tokens"
+        )
 
 
 def _count_encoding(task: Any, config: RunConfig, rows: int, text_tokens: int, block: int) -> Need:

@@ -76,6 +76,10 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         (("train.batchsize=3",), "train.batchsize"),
         (("--processes", "3"), "train.batch_size: 8 cannot be shared out evenly over 3 processes"),
         (("train.activation_checkpointing=offload",), "plan with recompute"),
+        (
+            ("model.attention=joint", "aggregation.reducer=quadtree", "aggregation.keep=0.5"),
+            "plan with aggregation.reducer=run_length aggregation.keep=0.5",
+        ),
     ):
         assert command(monkeypatch, *start, *words) == 2
         error = capsys.readouterr().err
