@@ -99,7 +99,7 @@ def _check_plannable(aggregation: AggregationConfig) -> None:
     check_countable(aggregation)
     if aggregation.is_ragged:
         raise ValueError(
-            f"aggregation.reducer: {aggregation.reducer!r} decides by what a video shows, of which nothing is known here; "
+            f"aggregation.reducer: {aggregation.reducer!r} decides by what a video shows, which is not known here; "
             f"plan with aggregation.reducer=run_length aggregation.keep={aggregation.keep}, which leaves as many tokens"
         )
 
