@@ -9,6 +9,7 @@ from models.parts import tiled_attention
 from models.parts.attention import MOST_TOKENS_BY_HEAD, Attention
 from models.parts.packed import can_pack
 from models.parts.sharpness import sharpness
+from models.parts.short_attention import MOST_KEYS
 from models.parts.tiled_attention import attend_in_tiles, attend_in_tiles_with_sharpness, suits_tiles
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.zeros(1)), reason="this torch lacks oneDNN's products")
@@ -109,8 +110,9 @@ def test_attention_of_many_tokens_takes_them(
 ) -> None:
     torch.manual_seed(0)
     attention = Attention(32, 4).to(dtype)
-    tokens = torch.randn(2, MOST_TOKENS_BY_HEAD + 1, places, 32).to(dtype)
-    bias = torch.rand(2, places, MOST_TOKENS_BY_HEAD + 1)
+    more = max(MOST_TOKENS_BY_HEAD, MOST_KEYS) + 1
+    tokens = torch.randn(2, more, places, 32).to(dtype)
+    bias = torch.rand(2, places, more)
     found = attention(tokens, bias).context
     monkeypatch.setattr("models.parts.attention.suits_tiles", lambda _: False)
     expected = attention(tokens, bias).context
