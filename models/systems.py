@@ -5,8 +5,6 @@ alone. Adding a system adds a line here, its section to `configs.schema.MODELS`,
 """
 
 import pkgutil
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from configs.model import AggregationConfig, VideoConfig
@@ -80,18 +78,6 @@ def piece(system: str, name: str) -> Any:
 def count(model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig) -> Cost:
     """The cost of encoding one video of the configured size, as the model's system counts it."""
     return piece(model.name, "cost")(model, video, aggregation)
-
-
-def mean_gmacs(
-    model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig, shares: Sequence[float]
-) -> float:
-    """The mean cost of videos whose content decides which share of the patches of each stays (run-length tokens).
-
-    `models.parts.run_length.KeptPatches.shares` says it of a batch.
-    """
-    counted = replace(aggregation, keep=1.0, threshold=AggregationConfig.threshold)
-    gmacs = {share: count(model, video, replace(counted, keep=share)).gmacs for share in set(shares)}
-    return sum(gmacs[share] for share in shares) / len(shares)
 
 
 def published_weights() -> dict[str, tuple[Published, ...]]:

@@ -87,6 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     out, workers = options.pop("out"), options.pop("workers")
     of_videos, of_scenes = options.pop("objects"), options.pop("scene_objects")
     per_frame = options.pop("objects_per_frame")
+
     try:
         story_set = StorySet(**options)
         made = make(out, story_set, workers)
@@ -100,6 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         print(f"make_story_videos: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
     print(f"story set {'written' if made else 'already complete, nothing to do'}: {out}")
 
 

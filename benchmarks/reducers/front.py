@@ -61,7 +61,7 @@ def table(rows: Sequence[FrontRow]) -> list[str]:
         for row in sorted(own, key=lambda row: (row.milliseconds is None, row.milliseconds or row.gmacs)):
             mark = "**" if row in best_of_all else "*" if row in best else ""
             numbers = ["" if value is None else f"{value:.1f}" for value in (row.milliseconds, row.mebibytes)]
-            stage = "-" if row.is_reference else STAGE_NAMES[row.stage]  # type: ignore[index]
+            stage = "-" if row.is_reference else STAGE_NAMES[row.stage]
             cells = [row.reducer, stage, PRICES[row.matched_by], row.schedule, f"{row.gmacs:.3f}", *numbers]
             quality = [spread(row.recall), changed_by(row.changes.get("recall")), spread(row.answers)]
             lines.append(f"| {' | '.join([mark.replace('*', '&#42;'), *cells, *quality])} |")

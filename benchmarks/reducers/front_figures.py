@@ -37,14 +37,16 @@ def draw_all(by_encoder: Mapping[str, Sequence[FrontRow]], front: Sequence[Front
     figure = Figure(figsize=(9, 5.8), layout="constrained")
     panel = figure.subplots()
     named = []
+    best = {_place(row) for row in front}
+
     for index, (encoder, rows) in enumerate(by_encoder.items()):
         timed = _distinct(rows)
         colour = f"C{index % 10}"
         for row in timed:
             _point(panel, row, colour, bars=False)
         panel.plot([], [], "o", color=colour, label=encoder)
-        best = {_place(row) for row in front}
         named += [(row, row.reducer, colour) for row in timed if row.is_reference or _place(row) in best]
+
     _step(panel, front, "0.3", "the front over all")
     _name_points(panel, named)
     panel.set_title("All encoders: recall for the time of encoding one video", loc="left")
@@ -102,6 +104,7 @@ def _name_points(panel: Axes, named: Sequence[tuple[FrontRow, str, str]]) -> Non
     right += ROOM_FOR_NAMES * (right - left)
     panel.set_xlim(left, right)
     panel.set_ylim(bottom, top)
+
     taken: list[tuple[float, float]] = []
     for row, name, colour in sorted(named, key=lambda one: -mean(one[0].recall)):
         x = ((row.milliseconds or 0.0) - left) / (right - left)
@@ -109,6 +112,7 @@ def _name_points(panel: Axes, named: Sequence[tuple[FrontRow, str, str]]) -> Non
         height = y
         while any(abs(x - other_x) < 0.17 and abs(height - other_y) < 0.035 for other_x, other_y in taken):
             height -= 0.012
+
         taken.append((x, height))
         panel.annotate(
             name,

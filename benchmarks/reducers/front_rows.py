@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reducers.report import Row
-from benchmarks.reducers.settings import REFERENCE, STAGES
+from benchmarks.reducers.settings import REFERENCE, STAGES, Stage
 
 FORMAT = 1
 MATCHED = (None, "gmacs", "milliseconds")
@@ -38,7 +38,7 @@ class FrontRow:
 
     encoder: str
     reducer: str
-    stage: str
+    stage: Stage
     matched_by: str | None
     schedule: str
     gmacs: float
@@ -67,9 +67,8 @@ class FrontRow:
 
 def exported(rows: Sequence[Row], encoder: str, seeds: Sequence[int]) -> dict[str, Any]:
     """The rows of a comparison as a JSON object; seeds are those that retrieval is finished for."""
-    found = []
-    for row in rows:
-        own = FrontRow(
+    found = [
+        FrontRow(
             encoder=encoder,
             reducer=row.reducer,
             stage=row.stage,
@@ -83,8 +82,9 @@ def exported(rows: Sequence[Row], encoder: str, seeds: Sequence[int]) -> dict[st
             answers=row.metrics["QA"],
             changes=row.changes,
         )
-        found.append(asdict(own))
-    return {"format": FORMAT, "rows": found}
+        for row in rows
+    ]
+    return {"format": FORMAT, "rows": [asdict(row) for row in found]}
 
 
 def read_rows(path: Path) -> list[FrontRow]:

@@ -197,10 +197,12 @@ def table(rows: Sequence[Row]) -> list[str]:
         "QA changes",
     ]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+
     for row in rows:
         price = {None: "", "gmacs": "GMACs", "milliseconds": "ms"}[row.price]
         stage = "-" if row.reducer == REFERENCE else STAGE_NAMES[row.stage]
         speed = ["" if value is None else f"{value:.1f}" for value in (row.milliseconds, row.mebibytes)]
+
         quality = [spread(values) for values in row.metrics.values()]
         changed = [changed_by(row.changes.get(name)) for name in CHANGES]
         cells = [row.reducer, stage, price, row.schedule, f"{row.gmacs:.3f}", *speed, *quality, *changed]

@@ -47,12 +47,6 @@ class KeptPatches(NamedTuple):
         """(B, M) bool, False for padding; None if there can be none."""
         return self.lengths > 0 if self.is_ragged else None
 
-    @property
-    def shares(self) -> list[float]:
-        """The share of each video's patches that stays."""
-        patches = self.origins[0].numel()
-        return [count / patches for count in (self.lengths > 0).sum(dim=1).tolist()]
-
     def select(self, tokens_BND: Tensor) -> Tensor:
         """The tokens (B, M, D) that stay, of all N = T * L."""
         return take(tokens_BND, self.keep)

@@ -6,6 +6,7 @@ the mean of its patches, places included. Rows of a batch are ragged, see `model
 Shapes: B videos, T frames, L patches a frame, N = T L, M tokens of the longest row, D width.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from configs.model import AggregationConfig
 from configs.squares import squares_of_share
+from models.parts.losses import without_autocast
 from models.parts.merging import MergePlan
 from models.parts.quadtree import (
     Trees,
@@ -24,6 +26,7 @@ from models.parts.quadtree import (
     trees_by_threshold,
 )
 from models.parts.ragged import row_length
+from models.parts.run_length import KeptPatches, RunLength
 
 NUMBERS_AT_ONCE = {"cpu": 2**20, "other": 2**26}
 """Numbers of patches' embeddings that are compared at a time, in float64: on a CPU as many as stay in its cache."""
@@ -134,6 +137,28 @@ class Quadtree:
 
         trees = trees_by_threshold(compared_BTHWK, self.spatial, self.root_level)
         return trees if self.temporal is None else joined_by_threshold(trees, compared_BTHWK, self.temporal)
+
+
+def plan_patches(
+    before_blocks: RunLength | Quadtree | None,
+    video_BTCHW: Tensor,
+    embed: Callable[[Tensor], Tensor],
+    patch_size: int,
+    few_lengths: bool,
+) -> KeptPatches | Squares | None:
+    """Which patches of uint8 or normalised videos stay or merge before the first block; None unless some do.
+
+    `embed` gives the patches (B, T, L, D) of a video without their places, which quadtrees compare.
+    """
+    if before_blocks is None:
+        return None
+    if isinstance(before_blocks, RunLength):
+        return before_blocks.plan(video_BTCHW, few_lengths)
+
+    with without_autocast(video_BTCHW.device):
+        patches_BTLD = embed(video_BTCHW)
+    grid = (video_BTCHW.shape[-2] // patch_size, video_BTCHW.shape[-1] // patch_size)
+    return before_blocks.plan(patches_BTLD, grid, few_lengths)
 
 
 def squares_of(held_by_BTHW: Tensor, longest: int, patch_major: bool) -> Squares:

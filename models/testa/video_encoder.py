@@ -19,11 +19,10 @@ from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from models.parts.aggregation import AggregationStep, TokenAggregator
 from models.parts.chunks import Assembled, Chunks, chunks_within, spans
 from models.parts.features import EncodedVideo
-from models.parts.losses import without_autocast
 from models.parts.pixels import normalise_pixels
 from models.parts.ragged import without_padding
 from models.parts.run_length import KeptPatches, RunLength
-from models.parts.squares import Quadtree, Squares
+from models.parts.squares import Quadtree, Squares, plan_patches
 from models.testa.blocks import NORM_EPS, DividedBlock, JointBlock
 from models.testa.embedding import EmbedsVideos
 from models.testa.kept import through_kept
@@ -215,15 +214,11 @@ class VideoEncoder(EmbedsVideos):
     def kept_patches(self, video_BTCHW: Tensor) -> KeptPatches | Squares | None:
         """Which patches of uint8 or normalised videos stay or merge before the first block; None unless some do."""
         few_lengths = self._compiled_call_impl is not None
-        if isinstance(self.before_blocks, RunLength):
-            return self.before_blocks.plan(video_BTCHW, few_lengths)
-        if self.before_blocks is None:
-            return None
+        return plan_patches(self.before_blocks, video_BTCHW, self._embedded, self.patch_size, few_lengths)
 
-        with without_autocast(video_BTCHW.device):
-            patches = self._project_patches(self.normalised(video_BTCHW).to(self.cls_token.dtype))
-        height, width = video_BTCHW.shape[-2:]
-        return self.before_blocks.plan(patches, (height // self.patch_size, width // self.patch_size), few_lengths)
+    def _embedded(self, video_BTCHW: Tensor) -> Tensor:
+        """Patches (B, T, L, D) of uint8 or normalised videos, without their places."""
+        return self._project_patches(self.normalised(video_BTCHW).to(self.cls_token.dtype))
 
     def trace_video(self, video_BTCHW: Tensor, steps: list[list[AggregationStep]] | None = None) -> EncodedVideo:
         """Encode uint8 videos with origins; fills the empty list `steps` with what each block merges or drops."""

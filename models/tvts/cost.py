@@ -21,17 +21,18 @@ def count(model: TvtsConfig, video: VideoConfig, aggregation: AggregationConfig)
     softmax, activations, sorting, gathers and sums are not counted. No other count was published for this tower, so
     what is executed is the same.
     """
+    check_countable(aggregation)
     sizes = sizes_of(model, video)
     with torch.device("meta"):
         schedules = schedules_of(model, video, aggregation)
         tower = VideoTower(sizes.image, sizes.num_frames, sizes.raw_patches, schedules, motion=sizes.motion)
         pixels = torch.empty(1, video.num_frames, 3, video.image_size, video.image_size)
-    check_countable(aggregation)
 
     # The counter counts two a multiply-accumulate.
     norms = {torch.ops.aten.native_layer_norm: lambda *shapes, **_: 2 * MACS_PER_NORM_ELEMENT * _elements(shapes[0])}
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=norms) as counter:
         encoded = tower.eval()(pixels)
+
     gmacs = round(counter.get_total_flops() / 2 / 1e9, 3)
     # Patches that are left of a video are no rectangle if some left before the first block.
     frames, patches = encoded.size.shape[1:] if encoded.size.ndim == 3 else (None, None)

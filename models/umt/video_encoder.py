@@ -16,13 +16,12 @@ from torch.utils.checkpoint import checkpoint
 from configs.model import AggregationConfig, VideoConfig
 from configs.models.umt import UMTConfig, token_schedule
 from models.parts.aggregation import AggregationStep, TokenAggregator
-from models.parts.losses import without_autocast
 from models.parts.packed_rows import PackedRows, through_packed
 from models.parts.pixels import normalise_pixels
 from models.parts.ragged import mean_token, without_padding
 from models.parts.run_length import KeptPatches, RunLength, flat_indices
 from models.parts.sinusoid import interpolated_in_time, sinusoid
-from models.parts.squares import Quadtree, Squares
+from models.parts.squares import Quadtree, Squares, plan_patches
 from models.umt.blocks import NORM_EPS, JointSpaceTimeBlock, TokenState
 
 INITIAL_STD = 0.02
@@ -217,18 +216,14 @@ class VideoEncoder(nn.Module):
     def kept_patches(self, video_BTCHW: Tensor) -> KeptPatches | Squares | None:
         """Which patches of uint8 or normalised videos stay or merge before the first block; None unless some do."""
         few_lengths = self._compiled_call_impl is not None
-        if isinstance(self.before_blocks, RunLength):
-            return self.before_blocks.plan(video_BTCHW, few_lengths)
-        if self.before_blocks is None:
-            return None
+        return plan_patches(self.before_blocks, video_BTCHW, self._embedded, self.patch_size, few_lengths)
 
+    def _embedded(self, video_BTCHW: Tensor) -> Tensor:
+        """Patches (B, T, L, D) of uint8 or normalised videos, without their places."""
         dtype = self.encoder.norm.weight.dtype
         if video_BTCHW.dtype == torch.uint8:
             video_BTCHW = normalise_pixels(video_BTCHW, self.pixel_mean, self.pixel_std, dtype)
-        with without_autocast(video_BTCHW.device):
-            patches = self.encoder.patch_embed(video_BTCHW.to(dtype))
-        height, width = video_BTCHW.shape[-2:]
-        return self.before_blocks.plan(patches, (height // self.patch_size, width // self.patch_size), few_lengths)
+        return self.encoder.patch_embed(video_BTCHW.to(dtype))
 
     def _encode_packed(self, state: TokenState, kept: KeptPatches | Squares, counts: tuple[int, ...]) -> EncodedVideo:
         """The rest of `forward`, without what would be computed for padding."""

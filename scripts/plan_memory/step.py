@@ -133,11 +133,14 @@ def make_task(config: RunConfig, made_on: torch.device, device: torch.device) ->
             without_file: dict[str, Any] = {"weights": None}  # of the text tower's own
             text = replace(text, **without_file)
         config = replace(config, checkpoint=None, model=replace(config.model, text=text))
+
         if isinstance(config, CaptionConfig):
             config = replace(config, evaluation=CaptioningConfig())  # its scorer may need what is not installed
+
         task_class = pkgutil.resolve_name(TASKS[config.task].task)
         if isinstance(config, RecognitionConfig):
             config, task_class = replace(config, evaluation=RecognitionEvaluationConfig()), PlannedRecognition
+
         with made_on:
             task = task_class(config, device)
     task.tags = None  # a batch has them already, and their file need not be there

@@ -36,22 +36,21 @@ def assert_close(found: list[Tensor], expected: list[Tensor]) -> None:
         torch.testing.assert_close(own / scale, other / scale, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("aggregation", [BY_THRESHOLD, WEIGHED, BY_SHARE], ids=["threshold", "weighed", "share"])
-@pytest.mark.parametrize("name", ENCODERS)
-def test_a_batch_equals_its_videos_alone(name: str, aggregation: AggregationConfig) -> None:
-    model, video = encoder_of(name, aggregation), clips_of_runs().requires_grad_()
+def assert_equals_videos_alone(model: nn.Module, video: Tensor) -> None:
+    """A batch's outputs and gradients equal those of its videos, each encoded alone; padding is zero."""
     together = model(video, return_origins=True)
-    assert (together.mask is None) == (aggregation.keep is not None)
     found = gradients(model, together.tokens, video)
     expected: list[Tensor] = []
     for row in range(len(video)):
         one = video[row : row + 1].detach().requires_grad_()
         alone = model(one, return_origins=True)
-        count = alone.tokens.shape[1]
-        torch.testing.assert_close(together.tokens[row, :count], alone.tokens[0], atol=1e-5, rtol=1e-5)
-        assert torch.equal(together.size[row, :count], alone.size[0])
+        count = alone.tokens.shape[1] if alone.mask is None else int(alone.mask.sum())
+        torch.testing.assert_close(together.tokens[row, :count], alone.tokens[0, :count], atol=1e-5, rtol=1e-5)
+        assert torch.equal(together.size[row, :count], alone.size[0, :count])
         assert torch.equal(together.origins[row], alone.origins[0])
         assert not together.tokens[row, count:].any() and not together.size[row, count:].any()
+        assert not alone.tokens[0, count:].any()
+
         of_row = gradients(model, alone.tokens, one)
         of_row[0] = nn.functional.pad(of_row[0], (0, 0) * 4 + (row, len(video) - 1 - row))
         expected = [a + b for a, b in zip(expected, of_row, strict=True)] if expected else of_row
@@ -60,6 +59,16 @@ def test_a_batch_equals_its_videos_alone(name: str, aggregation: AggregationConf
     # Without gradient attention takes other paths.
     with torch.no_grad():
         torch.testing.assert_close(model(video).tokens, together.tokens.detach(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("aggregation", [BY_THRESHOLD, WEIGHED, BY_SHARE], ids=["threshold", "weighed", "share"])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_batch_equals_its_videos_alone(name: str, aggregation: AggregationConfig) -> None:
+    model, video = encoder_of(name, aggregation), clips_of_runs().requires_grad_()
+    together, alone = model(video).mask, model(video[:1]).mask
+    assert (together is None) == (aggregation.keep is not None)
+    assert alone is None or alone.all()
+    assert_equals_videos_alone(model, video)
 
 
 @pytest.mark.parametrize("name", ENCODERS)

@@ -7,9 +7,8 @@ from configs.models.base import ModelConfig
 from configs.models.testa import TestaConfig
 from configs.models.tvts import TvtsConfig
 from configs.models.umt import UMTConfig
-from models.systems import count, mean_gmacs
-from tests.models.runs import BY_THRESHOLD, FRAMES, PATCHES, clips_of_runs
-from tests.models.test_ragged import encoder_of
+from models.systems import count
+from tests.models.runs import BY_THRESHOLD
 
 VIDEO = VideoConfig(num_frames=8)
 MODELS: dict[str, ModelConfig] = {
@@ -42,16 +41,8 @@ def test_videos_cost_what_their_content_says(name: str) -> None:
     assert costs == sorted(costs)
     assert costs[0] < 0.35 * costs[2]
     assert costs[2] == pytest.approx(count(model, VIDEO, AggregationConfig()).gmacs, rel=0.01)
-    assert mean_gmacs(model, VIDEO, BY_THRESHOLD, [0.25, 0.5, 0.5, 1.0]) == pytest.approx(
-        (costs[0] + 2 * costs[1] + costs[2]) / 4
-    )
     with pytest.raises(ValueError, match="aggregation.keep to the share"):
         count(model, VIDEO, BY_THRESHOLD)
-
-
-def test_shares_are_of_each_video() -> None:
-    kept = encoder_of("umt", BY_THRESHOLD).kept_patches(clips_of_runs())
-    assert kept.shares == [count / (FRAMES * PATCHES) for count in (22, 44, 77)]
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=list(MODELS))

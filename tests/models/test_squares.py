@@ -21,7 +21,15 @@ from models.umt.video_encoder import VideoEncoder as UMTEncoder
 from tests.models import tiny
 from tests.models.parts.test_quadtree import held_by, joined_by_sets, squares_by_recursion
 from tests.models.runs import FRAMES, PATCHES
-from tests.models.test_ragged import JOINT, assert_close, blocks_of, encoder_of, gradients, plain_block
+from tests.models.test_ragged import (
+    JOINT,
+    assert_close,
+    assert_equals_videos_alone,
+    blocks_of,
+    encoder_of,
+    gradients,
+    plain_block,
+)
 from tests.models.test_ragged_models import close, model_of
 
 SIDE = tiny.IMAGE // tiny.PATCH
@@ -103,24 +111,7 @@ def test_it_equals_squares_found_by_recursion(name: str, weighs: bool) -> None:
 @every_encoder
 @every_setting
 def test_a_batch_equals_its_videos_alone(name: str, aggregation: AggregationConfig) -> None:
-    model, video = encoder_of(name, aggregation), clips_of_squares().requires_grad_()
-    together = model(video, return_origins=True)
-    found = gradients(model, together.tokens, video)
-    expected: list[Tensor] = []
-    for row in range(len(video)):
-        one = video[row : row + 1].detach().requires_grad_()
-        alone = model(one, return_origins=True)
-        number = int(alone.mask.sum())
-        torch.testing.assert_close(together.tokens[row, :number], alone.tokens[0, :number], atol=1e-5, rtol=1e-5)
-        assert torch.equal(together.size[row, :number], alone.size[0, :number])
-        assert torch.equal(together.origins[row], alone.origins[0])
-        assert not together.tokens[row, number:].any() and not together.size[row, number:].any()
-        of_row = gradients(model, alone.tokens, one)
-        of_row[0] = nn.functional.pad(of_row[0], (0, 0) * 4 + (row, len(video) - 1 - row))
-        expected = [a + b for a, b in zip(expected, of_row, strict=True)] if expected else of_row
-    assert_close(found, expected)
-    with torch.no_grad():
-        torch.testing.assert_close(model(video).tokens, together.tokens.detach(), atol=1e-5, rtol=1e-5)
+    assert_equals_videos_alone(encoder_of(name, aggregation), clips_of_squares().requires_grad_())
 
 
 @every_encoder
