@@ -167,7 +167,7 @@ def _attend_sharply(
 
 
 def _is_faster_by_head(query: Tensor, key_bias_BGN: Tensor | None) -> bool:
-    """In float32 on a CPU, without gradient, a head at a time is a third faster than torch's fused kernel."""
+    """In float32 on a CPU, without gradient: 0.7 to 0.9 of the time of torch's fused kernel on two threads."""
     return (
         query.device.type == "cpu"
         and query.dtype == torch.float32
