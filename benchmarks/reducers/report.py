@@ -64,9 +64,7 @@ def rows_of(
             # What takes nothing away is the same run at both stages, and has one row, under fine-tuned.
             reducer = comparison.named(name)
             takes_nothing = name == comparison.unmerged(reducer).name
-            if stage not in comparison.stages and not (takes_nothing and stage == "fine_tuned"):
-                continue
-            if takes_nothing and stage == "off_the_shelf":
+            if not comparison.has(stage, reducer) or (takes_nothing and stage == "off_the_shelf"):
                 continue
 
             metrics = {}
@@ -147,8 +145,9 @@ def described(matched: Matched) -> str:
 
 def verdict(finding: Finding, rows: Sequence[Row]) -> str:
     """The claim, and whether it holds by recall and, where there are any, by answers: yes is in every seed."""
-    # Of a reducer's two rows the one at its share of GMACs.
-    by_name = {(row.reducer, row.stage): row for row in rows if row.price != "milliseconds"}
+    # Of a reducer's two rows the one at its share of GMACs, if there is one.
+    by_time_first = sorted(rows, key=lambda row: row.price != "milliseconds")
+    by_name = {(row.reducer, row.stage): row for row in by_time_first}
     # What takes nothing away has one row, under fine-tuned.
     better, worse = (
         by_name.get((name, finding.stage)) or by_name[name, "fine_tuned"] for name in (finding.better, finding.worse)

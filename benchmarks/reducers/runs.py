@@ -172,8 +172,9 @@ class Seed:
             runs += [self.pretraining(attention) for attention in attentions]
 
         ordered = sorted(self.reducers, key=lambda name: name != self._weights_of(name))
-        stages = [stage for stage in reversed(STAGES) if stage in self.comparison.stages]
-        runs += [self.at(task, stage, name) for stage in stages for name in ordered]
+        for stage in reversed(STAGES):
+            wanted = (name for name in ordered if self.comparison.has(stage, self.comparison.named(name)))
+            runs += [self.at(task, stage, name) for name in wanted]
         if task == "retrieval":
             runs += self.swept(schedules).values()
         return list(dict.fromkeys(runs))  # where nothing is taken away both stages are one run

@@ -22,6 +22,7 @@ Knob = Literal["nothing", "num_frames", "image_size", "frames", "patches", "both
 Price = Literal["gmacs", "milliseconds"]
 TASKS: tuple[Task, ...] = get_args(Task)
 STAGES: tuple[Stage, ...] = get_args(Stage)
+PRICES: tuple[Price, ...] = get_args(Price)
 CONFIG_CLASSES: dict[str, type[RunConfig]] = {
     "pretrain": PretrainConfig,
     "retrieval": RetrievalConfig,
@@ -117,6 +118,14 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FineTuned:
+    """Which reducers are fine-tuned, and at which prices, where a comparison has that stage; null: all of them."""
+
+    reducers: tuple[str, ...] | None = None
+    prices: tuple[Price, ...] = PRICES
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """A claim to check: that `better` is at least `points` above `worse`, both at a stage; 0 is any more at all."""
 
@@ -151,7 +160,8 @@ class Comparison:
 
     `overrides` are of all recipes. Fine-tuning starts from what `pretrain` has trained, or without it from what its
     recipe says. The seeds draw the videos as well as the weights, so that what differs over them is more than the luck
-    of one test set. Of the `stages` one may be left out; without `fine_tuned` only what takes nothing away is trained.
+    of one test set. Of the `stages` one may be left out. What takes nothing away is always trained; which others are,
+    `fine_tuned` says.
 
     With `own_data` the recipes name their data, such as a public dataset, and no stories are drawn. With `weights`,
     trained ones at a path or an address, nothing is trained at all: the recipes say how these are evaluated.
@@ -170,6 +180,7 @@ class Comparison:
     seeds: tuple[int, ...]
     reducers: tuple[Reducer, ...]
     stages: tuple[Stage, ...] = STAGES
+    fine_tuned: FineTuned = FineTuned()
     sweep: Sweep = Sweep()
     findings: tuple[Finding, ...] = ()
 
@@ -206,6 +217,11 @@ class Comparison:
                 raise ValueError(f"reducers: of {', '.join(same)} exactly one must be matched_by nothing")
             self.costed_by(reducer)
 
+        unknown = set(self.fine_tuned.reducers or ()) - set(names)
+        if unknown:
+            raise ValueError(f"fine_tuned.reducers: {min(unknown)} is none of the reducers {', '.join(names)}")
+        if self.fine_tuned != FineTuned() and "fine_tuned" not in self.stages:
+            raise ValueError("fine_tuned: has no effect without the stage; add fine_tuned to stages, or leave it out")
         if not self.stages or len(set(self.stages)) != len(self.stages):
             raise ValueError(f"stages: {list(self.stages)} must name each stage once, and at least one")
         for finding in self.findings:
@@ -214,11 +230,26 @@ class Comparison:
             for name in (finding.better, finding.worse):
                 if name not in names:
                     raise ValueError(f"findings: {name} is none of the reducers {', '.join(names)}")
+                if finding.stage == "fine_tuned" and not self._is_fine_tuned(name):
+                    raise ValueError(f"findings: {finding.claim}: {name} is not fine-tuned; add it to fine_tuned")
 
     @property
     def tasks(self) -> tuple[Task, ...]:
         """The tasks that have a recipe."""
         return tuple(task for task in TASKS if getattr(self, task).config is not None)
+
+    def has(self, stage: Stage, reducer: Reducer) -> bool:
+        """Whether the reducer is run at a stage. What takes nothing away always is: the others need its weights."""
+        if reducer.matched_by == "nothing":
+            return True
+        if stage not in self.stages or stage == "off_the_shelf":
+            return stage in self.stages
+        return self._is_fine_tuned(reducer.name.removesuffix(f" {BY_TIME}")) and reducer.price in self.fine_tuned.prices
+
+    def _is_fine_tuned(self, name: str) -> bool:
+        """Whether the reducer of that name is fine-tuned, at any price."""
+        chosen = self.fine_tuned.reducers
+        return chosen is None or name in chosen or self.named(name).matched_by == "nothing"
 
     def target_of(self, reducer: Reducer) -> float:
         """The share of the price that a reducer is given."""

@@ -38,6 +38,16 @@ def test_what_takes_nothing_away_is_the_same_at_both_stages() -> None:
     assert "no, 60.0 and 70.0" in verdict(asked("none", stage="fine_tuned"), rows)
 
 
+def test_a_claim_is_held_against_the_row_by_gmacs_if_there_is_one() -> None:
+    by_time, by_cost = (
+        replace(row("a", "off_the_shelf", recall), price=price)
+        for recall, price in ((45.0, "milliseconds"), (50.0, "gmacs"))
+    )
+    worse = row("b", "off_the_shelf", 40.0)
+    assert "yes, 45.0 and 40.0" in verdict(asked(), [by_time, worse])
+    assert "yes, 50.0 and 40.0" in verdict(asked(), [by_time, by_cost, worse])
+
+
 def test_a_claim_may_ask_for_points() -> None:
     rows = [row("none", "fine_tuned", 60.0, 70.0), row("b", "off_the_shelf", 50.0, 61.0)]
     asked_for = {5.0: "yes, 65.0", 10.0: "no, 65.0", 9.5: "not in every seed, 65.0"}

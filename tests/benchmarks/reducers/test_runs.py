@@ -8,7 +8,7 @@ import pytest
 from benchmarks.reducers import in_turn, runs
 from benchmarks.reducers.cost import key_of
 from benchmarks.reducers.runs import Seed, matched_reducers
-from benchmarks.reducers.settings import load_comparison
+from benchmarks.reducers.settings import FineTuned, load_comparison
 from engine.checkpoint_folder import read_json
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -42,8 +42,8 @@ def test_given_weights_are_evaluated_and_nothing_is_trained(tmp_path: Path, monk
     with pytest.raises(ValueError, match="own_data: leave out data"):
         load_comparison(FLASHES, overrides)
 
-    comparison = replace(load_comparison(FLASHES, ["prices=[gmacs]", "seeds=[0]", "pretrain.config=null"]))
-    comparison = replace(comparison, weights="published.pth", findings=())
+    comparison = load_comparison(FLASHES, ["prices=[gmacs]", "seeds=[0]", "pretrain.config=null", "findings=[]"])
+    comparison = replace(comparison, weights="published.pth", stages=("off_the_shelf",), fine_tuned=FineTuned())
     seed = Seed(comparison, tmp_path, 0, matched_reducers(comparison))
     all_runs = seed.runs_of("retrieval", {})
     assert [run.folder.name for run in all_runs][:3] == ["none", "fewer_frames", "lower_resolution"]
@@ -51,6 +51,35 @@ def test_given_weights_are_evaluated_and_nothing_is_trained(tmp_path: Path, monk
         assert run.words[:4] == ("train_retrieval.py", "--evaluate", "--config", "configs/debug/stories.yaml")
         assert "checkpoint=published.pth" in run.words
     assert "aggregation.reducer=none" in all_runs[0].words and "aggregation.reducer=tome" in all_runs[3].words
+
+
+def test_only_the_chosen_reducers_are_fine_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are evaluated off the shelf; what takes nothing away is trained once, and the others take its weights."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(
+        runs, "times", lambda schedules, *_: {key_of(one): {"seconds": one.cost.gmacs} for one in schedules}
+    )
+    rows = "{name: none, matched_by: nothing}, {name: tome, matched_by: early, aggregation: {reducer: tome}}, "
+    rows += "{name: fewer frames, matched_by: num_frames}"
+    settings = [f"reducers=[{rows}]", "stages=[off_the_shelf, fine_tuned]", "findings=[]"]
+    chosen = "fine_tuned={reducers: [tome], prices: [milliseconds]}"
+
+    comparison = load_comparison(FLASHES, [*settings, chosen])
+    seed = Seed(comparison, tmp_path, 0, matched_reducers(comparison, tmp_path))
+    pretraining, first, *others = (run.folder.relative_to(seed.folder) for run in seed.runs_of("retrieval", {}))
+    assert pretraining == Path("pretrain_joint") and first == Path("retrieval/fine_tuned/none")
+    all_rows = ("tome", "tome_by_time", "fewer_frames", "fewer_frames_by_time")
+    expected = {Path("retrieval/off_the_shelf") / name for name in all_rows}
+    assert set(others) == expected | {Path("retrieval/fine_tuned/tome_by_time")} and len(others) == 5
+
+    finding = "findings=[{claim: no, better: fewer frames, worse: none, stage: fine_tuned}]"
+    for override, said in (
+        (finding, "no: fewer frames is not fine-tuned; add it to fine_tuned"),
+        ("fine_tuned.reducers=[toem]", "fine_tuned.reducers: toem is none of the reducers none, tome"),
+        ("stages=[off_the_shelf]", "add fine_tuned to stages"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            load_comparison(FLASHES, [*settings, chosen, override])
 
 
 def test_runs_of_one_process_are_each_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
