@@ -37,14 +37,10 @@ class Matched:
     @property
     def overrides(self) -> tuple[str, ...]:
         """The same as settings of a command; all that its reducer takes, since a recipe may say other things."""
-        # `keep` and the numbers per block replace each other.
-        # Axes that the reducer cannot shorten on this encoder are left out.
+        # `keep` and the numbers per block replace each other. Axes that this encoder does not have are 0 here,
+        # and are written too: a recipe's own numbers would survive, and be refused.
         reducer = self.aggregation.reducer
-        axes = self.model.reducers.get(reducer, ())
-        if self.aggregation.keep is None:
-            idle = ["keep", *(name for name in AMOUNTS if name.removesuffix("_per_block") not in axes)]
-        else:
-            idle = list(AMOUNTS)
+        idle = ("keep",) if self.aggregation.keep is None else AMOUNTS
         names = [name for name in REDUCER_SETTINGS[reducer] if name not in idle]
         if self.aggregation.reducer not in ("none", "prune"):
             names += ["proportional_attention", "weighted_pooling"]

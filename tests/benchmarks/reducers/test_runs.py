@@ -8,7 +8,9 @@ import pytest
 from benchmarks.reducers import in_turn, runs
 from benchmarks.reducers.cost import key_of
 from benchmarks.reducers.runs import Seed, matched_reducers
-from benchmarks.reducers.settings import FineTuned, load_comparison
+from benchmarks.reducers.settings import FineTuned, layered, load_comparison, overrides_of
+from configs.load import load
+from configs.schema import RetrievalConfig
 from engine.checkpoint_folder import read_json
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -75,11 +77,24 @@ def test_only_the_chosen_reducers_are_fine_tuned(tmp_path: Path, monkeypatch: py
     finding = "findings=[{claim: no, better: fewer frames, worse: none, stage: fine_tuned}]"
     for override, said in (
         (finding, "no: fewer frames is not fine-tuned; add it to fine_tuned"),
-        ("fine_tuned.reducers=[toem]", "fine_tuned.reducers: toem is none of the reducers none, tome"),
+        ("fine_tuned={reducers: [toem]}", "fine_tuned.reducers: toem is none of the reducers none, tome"),
         ("stages=[off_the_shelf]", "add fine_tuned to stages"),
     ):
         with pytest.raises(ValueError, match=said):
-            load_comparison(FLASHES, [*settings, chosen, override])
+            load_comparison(FLASHES, list(layered([*settings, chosen], [override])))
+
+
+def test_a_recipes_own_schedule_does_not_survive_beside_a_matched_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This recipe merges patches; saliency could, with divided attention, and here takes joint tokens."""
+    monkeypatch.chdir(ROOT)
+    rows = "{name: none, matched_by: nothing}, {name: saliency, matched_by: early, aggregation: {reducer: saliency}}"
+    only = [f"reducers=[{rows}]", "fine_tuned.reducers=[saliency]", "findings=[]"]
+    comparison = load_comparison(FLASHES, ["prices=[gmacs]", *only])
+    recipe = Path(str(comparison.retrieval.config))
+    assert load(RetrievalConfig, recipe, []).aggregation.patches_per_block
+    matched = matched_reducers(comparison)["saliency"]
+    trained = load(RetrievalConfig, recipe, list(layered(overrides_of(comparison, "retrieval"), matched.overrides)))
+    assert trained.aggregation == matched.aggregation
 
 
 def test_runs_of_one_process_are_each_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
