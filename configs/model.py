@@ -17,6 +17,8 @@ from configs.reducers import (
     ReducerName,
     remedy_for_reducer,
 )
+from configs.sampling import EvalSampling, Interpolation, Sampling
+from configs.schedule import check_train_keep
 
 Amount = int | tuple[int, ...]
 """How many tokens leave per block: one number for all blocks, or a list with one a block."""
@@ -46,6 +48,9 @@ class AggregationConfig:
     most stays instead. `weigh_lengths`, which is ours, lets a patch count as often as its run is long, in attention and
     in the pooled feature.
 
+    With `train_keep: [lowest, highest]`, which is ours, each training step draws the share that run-length tokens keep,
+    uniformly from that range, so that one checkpoint serves any budget. Evaluation keeps `keep`.
+
     `tempme` is for towers that see each frame alone. Patches of a frame merge (`patches_per_block`) until frames are
     joined to groups: before each of `join_blocks`, counted from 0, so many neighbours become one (`join_frames`). Of a
     joined group's tokens the share `across_frames` merges before attention; after it and in all later blocks
@@ -72,6 +77,7 @@ class AggregationConfig:
     merge_weight: Literal["size", "saliency"] = "size"
     threshold: float = 0.1
     weigh_lengths: bool = False
+    train_keep: tuple[float, float] | None = None
     join_blocks: tuple[int, ...] = ()
     join_frames: tuple[int, ...] = ()
     across_frames: float = 0.3
@@ -142,6 +148,7 @@ class AggregationConfig:
             raise ValueError(f"aggregation.threshold: {self.threshold} is negative; no change is less than 0")
         if self.keep is not None and self.threshold != type(self).threshold:
             raise ValueError("aggregation.threshold: give either the threshold or keep, not both")
+        check_train_keep(self.train_keep, self.keep)
 
     def _check_squares(self) -> None:
         """Refuse cosines that are none, thresholds beside a share, and levels above the coarsest."""
@@ -169,7 +176,8 @@ class AggregationConfig:
         """The settings of a lower layer that survive a higher layer (a file over its base, an override).
 
         A new reducer drops the inherited settings that it does not use, so `aggregation.reducer=none` alone switches
-        off a checkpoint's aggregation. `keep` and the amounts per block, or the threshold, drop each other.
+        off a checkpoint's aggregation. `keep` and the amounts per block, or the threshold, drop each other. What goes
+        instead of `keep` drops `train_keep` too.
         """
         kept = dict(lower)
         reducer = higher.get("reducer", lower.get("reducer", "none"))
@@ -183,6 +191,7 @@ class AggregationConfig:
             kept = {name: value for name, value in kept.items() if name not in INSTEAD_OF_KEEP}
         if any(name in higher for name in INSTEAD_OF_KEEP):
             kept.pop("keep", None)
+            kept.pop("train_keep", None)
 
         return kept
 
@@ -225,17 +234,6 @@ class TextConfig(TextTowerConfig):
 WORKING_MEMORY = 4.0
 """GiB; more than any published setting takes, so that those are computed as a whole."""
 TimeTable = Literal["nearest", "linear", "windows"]
-EvalSampling = Literal["uniform", "uniform_floor", "interval_middle", "interval_middle_padded", "ends", "per_second"]
-Sampling = Literal[
-    EvalSampling,
-    "headtail",
-    "random",
-    "interval_random",
-    "interval_random_padded",
-    "interval_random_reference",
-    "interval_random_part",
-]
-Interpolation = Literal["ffmpeg", "nearest", "bilinear", "bicubic", "bicubic_aliased"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ REDUCER_SETTINGS: dict[str, tuple[str, ...]] = {
     "prune": ("frames_per_block", "patches_per_block", "tokens_per_block", "keep"),
     "tome": ("tokens_per_block", "keep", "merge_weight"),
     "saliency": ("patches_per_block", "tokens_per_block", "keep"),
-    "run_length": ("threshold", "keep", "weigh_lengths"),
+    "run_length": ("threshold", "keep", "weigh_lengths", "train_keep"),
     "tempme": ("patches_per_block", "keep", "join_blocks", "join_frames", "across_frames", "within_groups"),
     "quadtree": ("spatial_threshold", "temporal_threshold", "root_level", "keep"),
 }
@@ -25,7 +25,8 @@ BEFORE_BLOCKS = ("run_length", "quadtree")
 """Reducers that look at a video before the first block, and at nothing later."""
 WEIGHED = ("saliency", "tempme")
 """Reducers whose attention always adds log(size)."""
-OF_SOME_REDUCERS = ("frame_match", "order", "merge_weight", "threshold", "weigh_lengths", *JOINING, *OF_SQUARES)
+OF_RUN_LENGTH = ("threshold", "weigh_lengths", "train_keep")
+OF_SOME_REDUCERS = ("frame_match", "order", "merge_weight", *OF_RUN_LENGTH, *JOINING, *OF_SQUARES)
 INSTEAD_OF_KEEP = (*AMOUNTS, "threshold", "across_frames", "within_groups", "spatial_threshold", "temporal_threshold")
 
 

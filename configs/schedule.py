@@ -63,12 +63,25 @@ def share_without(amount: int, tokens: int, blocks: int | None) -> float:
     return 1 - amount / tokens
 
 
-def check_first_frame(share: float | None, num_frames: int) -> None:
+def check_first_frame(share: float | None, num_frames: int, name: str = "aggregation.keep", or_else: str = "") -> None:
     """Refuse a share that would not hold the first frame, which run-length tokens keep as a whole."""
     if share is not None and share * num_frames < 1:
         raise ValueError(
-            f"aggregation.keep: {share} of {num_frames} frames is less than the first frame, which always stays; keep "
-            f"at least {1 / num_frames:.3g}"
+            f"{name}: {share} of {num_frames} frames is less than the first frame, which always stays; keep at least "
+            f"{1 / num_frames:.3g}{or_else}"
+        )
+
+
+def check_train_keep(bounds: tuple[float, float] | None, keep: float | None) -> None:
+    """Refuse bounds of a drawn share that are no ascending shares, or that no share for evaluation goes with."""
+    if bounds is None:
+        return
+    if not 0 < bounds[0] <= bounds[1] <= 1:
+        raise ValueError(f"aggregation.train_keep: {list(bounds)} are not two shares in (0, 1], the lower one first")
+    if keep is None:
+        raise ValueError(
+            "aggregation.train_keep: draws the share that stays, but a threshold decides what does; set "
+            "aggregation.keep to the share that evaluation keeps, or leave train_keep out"
         )
 
 

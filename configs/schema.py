@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple
 
 # Some are only re-exported, so that importers need not know which file holds a section.
+from configs.budgets import check_budgets
 from configs.data import (
     CHOICE_DATASETS,
     QUESTION_DATASETS,
@@ -122,6 +123,7 @@ class RunConfig:
         self.model.check(self.video, self.aggregation)
         check_objects(self.data, self.video, self.model)
         check_milestones(self.optim, self.train.max_epochs)
+        check_budgets(self.aggregation, self.video, self.train, self.trains_in_steps)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ STREAMS = {
     "sources": 7,
     "segment": 8,
     "segment_order": 9,
+    "budget": 10,
 }
 
 

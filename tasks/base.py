@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from datasets.video_text import VideoTextDataset
 from engine.distributed import gather_objects, is_main, rank, world_size
 from models.parts.momentum import MomentumTwin
 from tasks.annotations import Part, Split, digest_of, named_files, read_split, setting_of
+from tasks.budgets import draw_keep, restore_keep
 from tasks.build import TOKENIZER, build_model, build_tokenizer, load_checkpoint
 from tasks.data import video_text
 from tasks.folders import root_folder
@@ -53,6 +54,16 @@ class VideoTextTask(nn.Module):
         load_checkpoint(self.config, self.model, twin)
         if self.config.train.compile:
             self.model.compile_towers()
+
+    def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:
+        """Prepare an optimizer step before its first forward pass: draw the share of tokens that it keeps."""
+        draw_keep(self, self.config.aggregation, self.config.seed, step)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation, which keeps the configured share of tokens."""
+        if not mode:
+            restore_keep(self, self.config.aggregation)
+        return super().train(mode)
 
     def split(self, part: Part) -> Split:
         """The records of one part of the data; each file is read once, even if it serves as several parts."""
@@ -253,6 +264,7 @@ class PairTask(VideoTextTask):
 
     def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:
         """Prepare an optimizer step before its first forward pass: tokenize texts and update the momentum twin."""
+        super().begin_step(step, epoch, batches)
         masks = self.tokenize_step(batches)
         self.objectives.begin_step(self.model, step, epoch, batches, masks)
 

@@ -93,6 +93,7 @@ class CaptionTask(VideoTextTask):
 
     def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:
         """Prepare an optimizer step before its first forward pass: tokenize the captions and count their tokens."""
+        super().begin_step(step, epoch, batches)
         count_texts(batches, self.tokenize_step(batches))
         self.step = step
         if self.contrasts:

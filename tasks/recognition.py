@@ -129,6 +129,7 @@ class RecognitionTask(VideoTextTask):
 
     def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:
         """Add the classes (B,) to the batches of an optimizer step, and number them."""
+        super().begin_step(step, epoch, batches)
         labels, self.step = self.labels("train"), step
         for part, batch in enumerate(batches):
             batch["label"], batch["part"] = sent(labels[batch["row"]], self.device), part

@@ -118,6 +118,7 @@ class VqaTask(VideoTextTask):
 
     def begin_step(self, step: int, epoch: float, batches: Sequence[dict[str, Any]]) -> None:
         """Count the questions of an optimizer step before its first forward pass."""
+        super().begin_step(step, epoch, batches)
         self.mean_questions = mean_count([len(batch["text"]) for batch in batches])
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:

@@ -7,12 +7,12 @@ patches stay depends on the video, see `models.parts.ragged`.
 Shapes: B videos, T frames, C channels, H W pixels, L patches a frame, M tokens of the video that keeps most.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from configs.model import AggregationConfig
 from configs.schedule import kept_of_share
@@ -130,6 +130,24 @@ class RunLength:
         kept = runs(stays_BTL, longest, self.patch_major, is_ragged=True)
         # A graph is of one length, and would be of each number of patches that it is told.
         return kept if few_lengths else kept._replace(counts=tuple(counts))
+
+
+@runtime_checkable
+class LooksBeforeBlocks(Protocol):
+    """An encoder that looks at a video before its first block, if `before_blocks` is not None."""
+
+    before_blocks: object
+
+
+def set_keep(module: nn.Module, share: float) -> None:
+    """From now on every encoder in `module` whose run-length tokens are a share of all keeps this `share`."""
+    found = 0
+    for part in module.modules():
+        if isinstance(part, LooksBeforeBlocks) and isinstance(part.before_blocks, RunLength):
+            assert not part.before_blocks.is_ragged, "rows of a threshold are no rectangle"
+            part.before_blocks = replace(part.before_blocks, keep=share)
+            found += 1
+    assert found, "no encoder here holds run-length tokens as `before_blocks`"
 
 
 def change_over_time(

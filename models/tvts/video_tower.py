@@ -81,7 +81,7 @@ class VideoTower(nn.Module):
         self.pixel_mean, self.pixel_std = pixel_mean, pixel_std
         self.working_memory, self.time_table = working_memory, time_table
         self.schedules = schedules or ClipSchedules.none(image.depth)
-        self.run_length = RunLength.of(self.schedules.settings, image.patch_size, pixel_mean, pixel_std)
+        self.before_blocks = RunLength.of(self.schedules.settings, image.patch_size, pixel_mean, pixel_std)
         scale = image.width**-0.5
 
         self.conv1: nn.Module = nn.Conv2d(3, image.width, image.patch_size, image.patch_size, bias=False)
@@ -158,17 +158,17 @@ class VideoTower(nn.Module):
 
     def kept_patches(self, video_BTCHW: Tensor) -> KeptPatches | None:
         """Which patches of clips stay, by their uint8 or normalised pixels; None unless the reducer looks at these."""
-        if self.run_length is None:
+        if self.before_blocks is None:
             return None
         clips = video_BTCHW.unsqueeze(1) if video_BTCHW.ndim == 4 else video_BTCHW
-        return self.run_length.plan(clips, few_lengths=self._compiled_call_impl is not None)
+        return self.before_blocks.plan(clips, few_lengths=self._compiled_call_impl is not None)
 
     def _encode_kept(
         self, tokens: Tensor, kept: KeptPatches, return_origins: bool, steps: list[list[AggregationStep]] | None
     ) -> EncodedClip:
         """The rest of `forward` for the patches that stay, of all tokens (B, 1 + T L, D)."""
-        assert self.run_length is not None
-        weighs, cells = self.run_length.weigh_lengths, flat_indices(*kept.origins.shape[1:], device=tokens.device)
+        assert self.before_blocks is not None
+        weighs, cells = self.before_blocks.weigh_lengths, flat_indices(*kept.origins.shape[1:], device=tokens.device)
         grid = KeptGrid.of(kept, weighs)
         row = torch.cat([tokens[:, :1], kept.select(tokens[:, 1:])], dim=1)
         state = self._through_blocks(ClipState(row, grid.size, None, grid), steps)

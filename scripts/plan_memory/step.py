@@ -66,6 +66,7 @@ def count(config: RunConfig, rows: int, processes: int, text_tokens: int, block:
     Where nothing is trained in steps, what it takes to encode `rows` videos.
     """
     _check_plannable(config.aggregation)
+    config = _with_largest_budget(config)
     task = make_task(config, made_on=META, device=CPU)
     if not trains_in_steps(config):
         return _count_encoding(task, config, rows, text_tokens, block)
@@ -102,6 +103,14 @@ def _check_plannable(aggregation: AggregationConfig) -> None:
             f"aggregation.reducer: {aggregation.reducer!r} decides by what a video shows, which is not known here; "
             f"plan with aggregation.reducer=run_length aggregation.keep={aggregation.keep}, which leaves as many tokens"
         )
+
+
+def _with_largest_budget(config: RunConfig) -> RunConfig:
+    """The configuration whose every step keeps as many tokens as the largest that training draws, if it draws any."""
+    drawn = config.aggregation.train_keep
+    if drawn is None or not trains_in_steps(config):
+        return config
+    return replace(config, aggregation=replace(config.aggregation, keep=drawn[1], train_keep=None))
 
 
 def _count_encoding(task: Any, config: RunConfig, rows: int, text_tokens: int, block: int) -> Need:

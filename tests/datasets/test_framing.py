@@ -10,7 +10,7 @@ from PIL.Image import Resampling
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize as torchvision_resize
 
-from configs.model import Interpolation
+from configs.sampling import Interpolation
 from datasets.framing import (
     CUTS,
     FITS,

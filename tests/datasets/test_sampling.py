@@ -6,7 +6,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from configs.model import Sampling
+from configs.sampling import Sampling
 from datasets import sampling
 from datasets.sampling import (
     SAMPLERS,

@@ -2,12 +2,14 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from configs.load import dump
+from configs.model import AggregationConfig
 from scripts.plan_memory import __main__ as plan_memory
 from scripts.plan_memory.__main__ import (
     GIB,
@@ -84,6 +86,14 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         assert command(monkeypatch, *start, *words) == 2
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1
+
+
+def test_drawn_budgets_are_planned_by_the_largest(tmp_path: Path) -> None:
+    drawn = AggregationConfig(reducer="run_length", keep=0.5, train_keep=(0.5, 1.0))
+    largest, configured_one = (AggregationConfig(reducer="run_length", keep=keep) for keep in (1.0, 0.5))
+    config = configured(tmp_path, "caption", PLAIN, {})
+    needs = [count(replace(config, aggregation=one), 2, 1, TOKENS) for one in (drawn, largest, configured_one)]
+    assert needs[0] == needs[1] and needs[0].total > needs[2].total
 
 
 def test_questions_have_one_length(tmp_path: Path) -> None:
