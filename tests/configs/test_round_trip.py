@@ -223,7 +223,7 @@ FULL: dict[str, RunConfig] = {
         aggregation=AggregationConfig(reducer="run_length", threshold=0.2, weigh_lengths=True),
     ),
     "drawn budgets": RetrievalConfig(
-        data=DataConfig(root="/d"), train=TRAIN,
+        data=DataConfig(root="/d"), optim=OPTIM, train=TRAIN,
         aggregation=AggregationConfig(reducer="run_length", keep=0.5, train_keep=(0.1, 1.0)),
     ),
 }  # fmt: skip
