@@ -162,6 +162,7 @@ def step_of_rank(root: Path) -> dict[str, Tensor]:
     return losses_and_gradients(section("testa joint", root), 4, [batch_of_rows(rows)])
 
 
+@pytest.mark.soak
 def test_two_processes_draw_and_train_as_one(data: Path) -> None:
     alone = step_of_rank(data)
     for of_rank in run_ranks(2, step_of_rank, data):
