@@ -106,7 +106,7 @@ def full_size(system: str, merging: dict, working_memory: float, depth: int) -> 
 @pytest.mark.parametrize("merging", MERGING)
 @pytest.mark.parametrize("system", ["testa", "tvts"])
 def test_256_frames_of_full_size(system: str, merging: str) -> None:
-    """Up to half an hour, and 5 GiB: recomputation keeps only what goes into each block.
+    """Up to half an hour, and 8 GiB: recomputation keeps only what goes into each block.
 
     Of hundreds of thousands of choices what merges with what, some are closer than float32 rounds, and each changes all
     that follows. In float64 none is. It takes longer, so that two blocks have to do.
