@@ -84,6 +84,7 @@ def exported(rows: Sequence[Row], encoder: str, seeds: Sequence[int]) -> dict[st
         )
         for row in rows
     ]
+
     return {"format": FORMAT, "rows": [asdict(row) for row in found]}
 
 

@@ -230,7 +230,7 @@ class Comparison:
             for name in (finding.better, finding.worse):
                 if name not in names:
                     raise ValueError(f"findings: {name} is none of the reducers {', '.join(names)}")
-                if finding.stage == "fine_tuned" and not self._is_fine_tuned(name):
+                if finding.stage == "fine_tuned" and not self._is_fine_tuned(self.named(name)):
                     raise ValueError(f"findings: {finding.claim}: {name} is not fine-tuned; add it to fine_tuned")
 
     @property
@@ -242,14 +242,22 @@ class Comparison:
         """Whether the reducer is run at a stage. What takes nothing away always is: the others need its weights."""
         if reducer.matched_by == "nothing":
             return True
-        if stage not in self.stages or stage == "off_the_shelf":
-            return stage in self.stages
-        return self._is_fine_tuned(reducer.name.removesuffix(f" {BY_TIME}")) and reducer.price in self.fine_tuned.prices
+        if stage not in self.stages:
+            return False
+        if stage == "off_the_shelf":
+            return True
 
-    def _is_fine_tuned(self, name: str) -> bool:
-        """Whether the reducer of that name is fine-tuned, at any price."""
+        # A given schedule is matched by no price.
+        at_its_price = reducer.matched_by == "given" or reducer.price in self.fine_tuned.prices
+        return at_its_price and self._is_fine_tuned(reducer)
+
+    def _is_fine_tuned(self, reducer: Reducer) -> bool:
+        """Whether the reducer is fine-tuned at any price."""
+        if reducer.matched_by == "nothing":
+            return True
         chosen = self.fine_tuned.reducers
-        return chosen is None or name in chosen or self.named(name).matched_by == "nothing"
+        has_price = reducer.matched_by == "given" or bool(set(self.prices) & set(self.fine_tuned.prices))
+        return has_price and (chosen is None or reducer.name.removesuffix(f" {BY_TIME}") in chosen)
 
     def target_of(self, reducer: Reducer) -> float:
         """The share of the price that a reducer is given."""

@@ -62,17 +62,19 @@ def test_only_the_chosen_reducers_are_fine_tuned(tmp_path: Path, monkeypatch: py
         runs, "times", lambda schedules, *_: {key_of(one): {"seconds": one.cost.gmacs} for one in schedules}
     )
     rows = "{name: none, matched_by: nothing}, {name: tome, matched_by: early, aggregation: {reducer: tome}}, "
-    rows += "{name: fewer frames, matched_by: num_frames}"
+    rows += "{name: fewer frames, matched_by: num_frames}, "
+    rows += "{name: as told, matched_by: given, aggregation: {reducer: tome, tokens_per_block: 8}}"
     settings = [f"reducers=[{rows}]", "stages=[off_the_shelf, fine_tuned]", "findings=[]"]
-    chosen = "fine_tuned={reducers: [tome], prices: [milliseconds]}"
+    chosen = "fine_tuned={reducers: [tome, as told], prices: [milliseconds]}"
 
     comparison = load_comparison(FLASHES, [*settings, chosen])
     seed = Seed(comparison, tmp_path, 0, matched_reducers(comparison, tmp_path))
     pretraining, first, *others = (run.folder.relative_to(seed.folder) for run in seed.runs_of("retrieval", {}))
     assert pretraining == Path("pretrain_joint") and first == Path("retrieval/fine_tuned/none")
-    all_rows = ("tome", "tome_by_time", "fewer_frames", "fewer_frames_by_time")
+    all_rows = ("tome", "tome_by_time", "fewer_frames", "fewer_frames_by_time", "as_told")
     expected = {Path("retrieval/off_the_shelf") / name for name in all_rows}
-    assert set(others) == expected | {Path("retrieval/fine_tuned/tome_by_time")} and len(others) == 5
+    trained = {Path("retrieval/fine_tuned") / name for name in ("tome_by_time", "as_told")}
+    assert set(others) == expected | trained and len(others) == 7
 
     finding = "findings=[{claim: no, better: fewer frames, worse: none, stage: fine_tuned}]"
     for override, said in (
