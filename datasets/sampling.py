@@ -9,9 +9,11 @@ All randomness of the data path comes from `generator`, never from a worker or f
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
+
+from configs.sampling import EvalSampling, Sampling
 
 # What numbers are drawn for. Apart, so that an epoch's order and its first item, say, do not share their draws.
 STREAMS = {
@@ -248,14 +250,7 @@ SAMPLERS: dict[str, Sampler] = {
 TIMED_SAMPLERS: dict[str, Callable[[int, np.ndarray, np.random.Generator], np.ndarray]] = {"per_second": per_second}
 """More of them, which get the times (N,) of the frames in seconds."""
 
-RANDOM_SAMPLERS = (
-    "headtail",
-    "random",
-    "interval_random",
-    "interval_random_padded",
-    "interval_random_reference",
-    "interval_random_part",
-)
+RANDOM_SAMPLERS = tuple(name for name in get_args(Sampling) if name not in get_args(EvalSampling))
 """Those that take other frames in every epoch."""
 
 
