@@ -22,8 +22,8 @@ from models.testa.video_encoder import VideoEncoder
 
 FRAMES = (32, 96, 256, 512, 1024, 2048, 3600)
 REFERENCE = "the reference's way"
-REFERENCE_FRAMES = (32, 96, 256, 512)
-"""At most 4 GiB; what more frames need follows from these."""
+REFERENCE_FRAMES = (32, 96, 256, 512, 1024, 1280)
+"""Up to some 18 GiB. What more frames need follows from these: fewer say too little of the attention maps."""
 MACHINE_BYTES = 24 * 2**30
 
 

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import ChildError
-from benchmarks.reducers.cost import Measured, add_peaks, times
+from benchmarks.reducers.cost import add_peaks, read_measured, times
 from benchmarks.reducers.figures import draw_quality, draw_sweep, draw_tradeoff, write
 from benchmarks.reducers.front_rows import exported
 from benchmarks.reducers.report import rows_of, sweep_rows, table, verdict
 from benchmarks.reducers.runs import Run, Seed, matched_reducers, run_all, swept
 from benchmarks.reducers.settings import REFERENCE, TASKS, Comparison, Task, load_comparison, retrieval_of
-from engine.checkpoint_folder import read_json, replacing_file, write_json
+from engine.checkpoint_folder import replacing_file, write_json
 from engine.command_line import exit_status
 from engine.folder_lock import only_writer
 from engine.logging import start_logging
@@ -91,8 +91,7 @@ class ReducerComparison:
         if not finished["retrieval"]:
             return [f"{self.out}: retrieval is not finished for any seed yet, so there is nothing to report"]
 
-        measured: Measured = read_json(self.measured) if self.measured.exists() else {}
-        rows = rows_of(self.comparison, finished, self.reducers, measured)
+        rows = rows_of(self.comparison, finished, self.reducers, read_measured(self.measured))
         sweep = sweep_rows(finished["retrieval"], self.schedules)
         findings = [verdict(finding, rows) for finding in self.comparison.findings]
 

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.child import Work
 from benchmarks.measure import Child, Variant, peak_bytes, take_turns
-from benchmarks.reducers.schedules import Matched
+from benchmarks.reducers.schedules import Matched, without_defaults
 from benchmarks.settings import Settings
 from configs.load import from_dict, to_dict
 from configs.schema import RetrievalConfig
@@ -37,8 +37,15 @@ Measured = dict[str, dict[str, Any]]
 
 
 def key_of(matched: Matched) -> str:
-    """What tells a schedule from all others of the same encoder: its settings."""
-    return " ".join(matched.overrides)
+    """What tells a schedule from all others of the same encoder: its settings, but for those at their defaults."""
+    return " ".join(without_defaults(matched.overrides))
+
+
+def read_measured(path: Path) -> Measured:
+    """What a folder has measured so far, by today's keys; nothing where there is no file."""
+    if not path.exists():
+        return {}
+    return {" ".join(without_defaults(key.split(" "))): own for key, own in read_json(path).items()}
 
 
 def times(schedules: Sequence[Matched], config: RetrievalConfig, path: Path, settings: Settings = SETTINGS) -> Measured:
@@ -46,7 +53,7 @@ def times(schedules: Sequence[Matched], config: RetrievalConfig, path: Path, set
 
     The first schedule takes nothing away. `config` is that of retrieval without a reducer.
     """
-    known: Measured = read_json(path) if path.exists() else {}
+    known = read_measured(path)
     by_key = {key_of(matched): matched for matched in schedules}
     missing = [key for key in by_key if key not in known]
     if not missing:
@@ -73,7 +80,7 @@ def seconds_of(encoders: list[dict[str, Any]], settings: Settings = SETTINGS) ->
 
 def add_peaks(schedules: Sequence[Matched], config: RetrievalConfig, path: Path, settings: Settings = SETTINGS) -> None:
     """Measure the memory of schedules that `path` has the seconds of, each in a process of its own."""
-    known: Measured = read_json(path)
+    known = read_measured(path)
     for matched in progress_bar(schedules, "memory"):
         own = known[key_of(matched)]
         if "peak_bytes" not in own:

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.reducers.cost import key_of, times
 from benchmarks.reducers.in_turn import DONE, write_done
-from benchmarks.reducers.schedules import Matched, around, match, priced
+from benchmarks.reducers.schedules import Matched, around, match, priced, without_defaults
 from benchmarks.reducers.settings import (
     REFERENCE,
     STAGES,
@@ -48,7 +48,7 @@ class Run:
         path = self.folder / DONE
         if not path.exists():
             return False
-        if read_json(path)["words"] != list(self.words):
+        if without_defaults(read_json(path)["words"]) != without_defaults(self.words):
             raise ValueError(f"{self.folder}: holds a run with other settings; name a new --out, or delete that folder")
         return True
 

@@ -1,6 +1,6 @@
 """Schedules that cost what is asked for: the nearest that one knob of the reducer can reach."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -59,6 +59,23 @@ def _written(value: Any) -> str:
     if value is None:
         return "null"
     return f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
+
+
+def written_defaults() -> set[str]:
+    """A reducer's settings at their defaults, as a command line has them; not which reducer it is."""
+    default = AggregationConfig()
+    names = [field.name for field in fields(AggregationConfig) if field.name != "reducer"]
+    return {f"aggregation.{name}={_written(getattr(default, name))}" for name in names}
+
+
+def without_defaults(words: Iterable[str]) -> list[str]:
+    """A command's words less a reducer's settings at their defaults.
+
+    A setting that the project did not have when a folder was written is at its default there: what was run and measured
+    before counts on.
+    """
+    defaults = written_defaults()
+    return [word for word in words if word not in defaults]
 
 
 def priced(name: str, model: ModelConfig, video: VideoConfig, aggregation: AggregationConfig) -> Matched:

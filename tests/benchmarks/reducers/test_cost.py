@@ -8,7 +8,16 @@ import pytest
 from benchmarks import child
 from benchmarks.measure import Call, Variant
 from benchmarks.reducers import cost
-from benchmarks.reducers.cost import SETTINGS, VIDEOS, add_peaks, key_of, times, variant_of, videos_of
+from benchmarks.reducers.cost import (
+    SETTINGS,
+    VIDEOS,
+    add_peaks,
+    key_of,
+    read_measured,
+    times,
+    variant_of,
+    videos_of,
+)
 from benchmarks.reducers.schedules import priced
 from benchmarks.settings import Settings
 from configs.load import from_dict
@@ -76,6 +85,20 @@ def test_what_is_there_is_kept_and_the_rest_held_against_the_first(
     monkeypatch.setattr(cost, "take_turns", lambda variants, settings: [[Call(1.0, 5), Call(1.0, 6)]])
     add_peaks([whole, part], CONFIG, path)
     assert [own["peak_bytes"] for own in read_json(path).values()] == [7, 6]
+
+
+def test_times_from_before_a_setting_was_there_count(tmp_path: Path) -> None:
+    merging = AggregationConfig(reducer="geometry", frames_per_block=1)
+    matched = priced("merging", MODEL, VideoConfig(num_frames=8, image_size=32), merging)
+    assert any(word.startswith("aggregation.frames_per_block=") for word in matched.overrides)
+    for defaults in ((), ("aggregation.train_keep=null", "aggregation.threshold=0.1")):
+        path = tmp_path / "measured.json"
+        write_json(path, {" ".join((*matched.overrides, *defaults)): {"seconds": 3.0}})
+        assert read_measured(path)[key_of(matched)] == {"seconds": 3.0}
+
+    other = " ".join((*matched.overrides, "aggregation.threshold=0.2"))
+    write_json(tmp_path / "measured.json", {other: {"seconds": 3.0}})
+    assert key_of(matched) not in read_measured(tmp_path / "measured.json")
 
 
 def test_large_videos_are_measured_alone() -> None:

@@ -116,3 +116,12 @@ def test_runs_of_one_process_are_each_recorded(tmp_path: Path, monkeypatch: pyte
     assert given == [["good"], ["bad"]]
     assert read_json(tmp_path / "good" / "done.json")["words"] == ["good"]
     assert not (tmp_path / "bad" / "done.json").exists()
+
+
+def test_a_run_from_before_a_setting_was_there_counts(tmp_path: Path) -> None:
+    words = ("train_retrieval.py", "aggregation.reducer=run_length", "aggregation.keep=0.5")
+    in_turn.write_done(tmp_path, words, 1.0)
+    assert runs.Run(tmp_path, (*words, "aggregation.train_keep=null")).is_done
+    for other in (words[:2], (*words[:2], "aggregation.keep=0.4"), (*words, "aggregation.train_keep=[0.1,1.0]")):
+        with pytest.raises(ValueError, match="holds a run with other settings"):
+            _ = runs.Run(tmp_path, other).is_done
