@@ -19,6 +19,9 @@ class EvaluationConfig:
     `rerank_batch_size` texts at a time, and rarely with more than twice `rerank` in all; a rule whose name ends in
     `_by_query` matches all candidates of a query in one call, as STOA-VLP's published weights need.
 
+    With `rerank_tokens` below 1 each text is matched with that share of a video's tokens alone: those most like the
+    text, by cosine in the shared space. That takes less time and changes scores; see docs/REDUCERS.md.
+
     `same_captions` is for captions that several videos share word for word: `apart` makes each a query for its own
     video; `together` makes them one query that may find any of these videos (Something-Something V2's protocol).
     `predictions` is how many of the best videos of each text predictions.jsonl lists; 0 writes none.
@@ -35,6 +38,7 @@ class EvaluationConfig:
     rerank: int = 128
     rerank_rule: str = "logit_plus_cosine"
     rerank_batch_size: int = 256
+    rerank_tokens: float = 1.0
     same_captions: SameCaptions = "apart"
     dual_softmax: bool = False
     dual_softmax_temperature: float = 0.01
@@ -49,7 +53,9 @@ class EvaluationConfig:
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise ValueError(f"evaluation.{name}: {getattr(self, name)} is less than {least}")
-        for name in ("rerank_batch_size", "rerank_rule"):
+        if not 0 < self.rerank_tokens <= 1:
+            raise ValueError(f"evaluation.rerank_tokens: {self.rerank_tokens} is not a share in (0, 1]")
+        for name in ("rerank_batch_size", "rerank_rule", "rerank_tokens"):
             if not self.rerank and getattr(self, name) != getattr(type(self), name):
                 raise ValueError(f"evaluation.{name}: has no effect with evaluation.rerank 0")
         self._check_dual_softmax()

@@ -208,6 +208,10 @@ class RetrievalConfig(RunConfig):
                 f"{', '.join(self.objective.losses)}; set it to 0"
             )
         self.evaluation.check_rule(self.objective.name, self.objective.matches_by_query)
+        if self.evaluation.rerank_tokens < 1 and not self.model.matches_some_tokens:
+            raise ValueError(
+                f"evaluation.rerank_tokens: {self.model.name} matches a text with a whole video; leave it out"
+            )
         if self.evaluation.windows > 1 and self.data.objects is not None:
             raise ValueError("evaluation.windows: boxes are of the frames of one clip; set it to 1 with data.objects")
         if self.evaluation.windows > 1:

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.protocols import Matcher, ReadsTexts, StateMatcher
+from models.protocols import DualEncoder, Matcher, ReadsTexts, StateMatcher
 from tasks.base import progress_bar
+from tasks.chosen_tokens import TokenChoice, match_once
 from tasks.tokenized_texts import TEXTS_AT_ONCE, TokenizedTexts
 
 TOKENS_AT_ONCE = 2**18
@@ -29,6 +30,8 @@ class PairMatcher:
         value: turns the logits (P, 2) of pairs into one value each.
         texts: all texts.
         batch_size: texts that are matched with a video at a time.
+        share: of a video's tokens, those most like a text, that the text attends to.
+        embeddings: those of all texts (T, E), which a share below 1 needs.
     """
 
     def __init__(
@@ -38,9 +41,12 @@ class PairMatcher:
         texts: TokenizedTexts,
         device: torch.device,
         batch_size: int,
+        share: float = 1.0,
+        embeddings: NDArray | None = None,
     ) -> None:
         self.model, self.value, self.texts = model, value, texts
         self.device, self.batch_size = device, batch_size
+        self.share, self.embeddings = share, embeddings
 
     def match_all(self, stored: StoredTokens, texts_of: Callable[[int], NDArray]) -> list[NDArray]:
         """The values of the pairs of each stored video, in the order of `texts_of` the video."""
@@ -70,18 +76,30 @@ class PairMatcher:
         memory = None if states is None else self.model.project(tokens_1ND)
 
         order = self.texts.by_length(chosen)
+        places = self._chosen_tokens(tokens_1ND, order)
         values = []
         for first in range(0, len(order), self.batch_size):
-            part = order[first : first + self.batch_size]
+            batch = slice(first, first + self.batch_size)
+            part, of_part = order[batch], None if places is None else places[batch]
             ids, mask = self.texts.batch(part, self.device)
             if states is None or memory is None:
-                logits = self.model.match(tokens_1ND, ids, mask)
+                logits = match_once(self.model, tokens_1ND, ids, mask, of_part)
             else:
                 assert isinstance(self.model, StateMatcher)
-                logits = self.model.match_states([(len(part), memory)], states.batch(part, mask), mask)
+                videos = memory if of_part is None else memory.chosen(of_part)
+                logits = self.model.match_states([(len(part), videos)], states.batch(part, mask), mask)
             values.append(self.value(logits))
 
         return torch.cat(values).cpu().numpy()[np.argsort(order)]
+
+    def _chosen_tokens(self, tokens_1ND: Tensor, texts: NDArray) -> Tensor | None:
+        """The places (P, M) of the tokens that each text attends to; None if it attends to all."""
+        if self.share == 1:
+            return None
+        assert self.embeddings is not None, "a share of the tokens is chosen by the texts' embeddings"
+        assert isinstance(self.model, DualEncoder)
+        embeddings = torch.from_numpy(self.embeddings[texts]).to(self.device)
+        return TokenChoice(self.model, tokens_1ND, self.share).places(embeddings)
 
 
 class TextStates:

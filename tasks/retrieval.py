@@ -96,6 +96,8 @@ class RetrievalTask(PairTask):
             description = self.described(final, len(videos.positions), len(captions), failed)
             if windows is not None:
                 description["windows"] = windows._asdict()
+            if self.evaluation.rerank_tokens < 1:
+                description["rerank_tokens"] = self.evaluation.rerank_tokens
 
             texts = TokenizedTexts(captions, self.tokenize, self.tokenizer.pad_id)
             directions = both_directions(self._embed_texts(texts), videos.embeddings, truth)
@@ -197,7 +199,10 @@ class RetrievalTask(PairTask):
             return self._scores(directions, lists.chosen, by_query)
 
         # Match the pairs of this process's videos.
-        matcher = PairMatcher(self.model, self.rule.value, texts, self.device, self.evaluation.rerank_batch_size)
+        matcher = PairMatcher(
+            self.model, self.rule.value, texts, self.device, self.evaluation.rerank_batch_size,
+            share=self.evaluation.rerank_tokens, embeddings=directions[0].queries,
+        )  # fmt: skip
         stored = {video: partial(tokens.read, videos.positions[video]) for video in videos.of_process(rank())}
         matched = [np.zeros(0, np.float32), *matcher.match_all(stored, lists.texts_of)]
 

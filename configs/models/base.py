@@ -59,6 +59,11 @@ class ModelConfig:
         return False
 
     @property
+    def matches_some_tokens(self) -> bool:
+        """Whether a text can be matched with some tokens of a video alone, chosen for it."""
+        return False
+
+    @property
     def reads_objects(self) -> bool:
         """Whether clips are encoded with the objects on them."""
         return self.boxes_per_frame is not None

@@ -94,6 +94,11 @@ class TestaConfig(ModelConfig):
             )
 
     @property
+    def matches_some_tokens(self) -> bool:
+        """Texts attend to a video's tokens, so they can attend to some of them."""
+        return True
+
+    @property
     def reducers(self) -> Mapping[str, tuple[Axis, ...]]:
         """The reducers for this attention, and the axes that each can shorten."""
         return ATTENTION_REDUCERS[self.attention]

@@ -112,6 +112,11 @@ class UMTConfig(ModelConfig):
             raise ValueError("model.pooling: frames has no meaning once tokens stand for several frames; set it to all")
 
     @property
+    def matches_some_tokens(self) -> bool:
+        """Texts attend to a video's tokens, so they can attend to some of them."""
+        return True
+
+    @property
     def reducers(self) -> Mapping[str, tuple[Axis, ...]]:
         """The reducers that the encoder can do, and the axis that each shortens."""
         return REDUCERS

@@ -15,6 +15,8 @@ from configs.schema import TextConfig
 from models.parts.dropped_attention import DroppedAttention
 
 NORM_EPS = 1e-12
+CHOSEN_AT_ONCE = {"cpu": 2**11, "cuda": 2**16}
+"""Where each text attends to tokens of its own choice, so many of them are copied together for a few texts."""
 
 
 class KeysValues(NamedTuple):
@@ -35,26 +37,36 @@ class Memory:
     Args:
         layers: a list, or an iterator that makes each layer when it is reached and can be used once.
         mask: (V, N) bool, False for padding of videos that keep fewer tokens than others; None if there is none.
+        places_PM: the tokens of its video that each text attends to; None for all of them.
     """
 
-    def __init__(self, layers: Iterable[KeysValues], mask: Tensor | None = None) -> None:
-        self.layers, self.mask = layers, mask
+    def __init__(
+        self, layers: Iterable[KeysValues], mask: Tensor | None = None, places_PM: Tensor | None = None
+    ) -> None:
+        self.layers, self.mask, self.places_PM = layers, mask, places_PM
 
     def rows(self, about_P: Tensor) -> "Memory":
         """The memory of the videos `about_P`; a layer is copied when it is reached."""
+        assert self.places_PM is None, "take the rows first, then choose"
         mask = None if self.mask is None else self.mask.index_select(0, about_P)
         return Memory((layer.rows(about_P) for layer in self.layers), mask)
+
+    def chosen(self, places_PM: Tensor) -> "Memory":
+        """The same videos, of which text p attends to the M tokens `places_PM[p]` alone."""
+        return Memory(self.layers, self.mask, places_PM)
 
 
 class Share(NamedTuple):
     """What `texts` consecutive texts attend to: each row of `of` serves the same number of them, in order.
 
-    `mask` is bool, True where a key may be seen, of a shape that broadcasts to (V, H, texts / V * S, N).
+    `mask` is bool, True where a key may be seen, of a shape that broadcasts to (V, H, texts / V * S, N). `places_PM`
+    are the M keys of its row that each text attends to, None for all of them; the mask is then (V, 1, 1, N).
     """
 
     texts: int
     of: KeysValues
     mask: Tensor | None = None
+    places_PM: Tensor | None = None
 
 
 def shares_of(groups: Sequence[tuple[int, Memory]]) -> Iterator[list[Share]]:
@@ -62,7 +74,8 @@ def shares_of(groups: Sequence[tuple[int, Memory]]) -> Iterator[list[Share]]:
     masks = [None if memory.mask is None else memory.mask[:, None, None, :] for _, memory in groups]
     for of_layer in zip(*(memory.layers for _, memory in groups), strict=True):
         yield [
-            Share(texts, projected, mask) for (texts, _), projected, mask in zip(groups, of_layer, masks, strict=True)
+            Share(texts, projected, mask, memory.places_PM)
+            for (texts, memory), projected, mask in zip(groups, of_layer, masks, strict=True)
         ]
 
 
@@ -148,7 +161,8 @@ class TextAttention(nn.Module):
         query = self.self.query(hidden)
 
         # Attention needs to know which token belongs to which text, so it takes padded texts, unless all share one row.
-        apart = packing is not None and not (len(shares) == 1 and len(shares[0].of.keys) == 1)
+        together = len(shares) == 1 and len(shares[0].of.keys) == 1 and shares[0].places_PM is None
+        apart = packing is not None and not together
         if packing is not None and apart:
             query = packing.pad(query)
 
@@ -167,6 +181,8 @@ class TextAttention(nn.Module):
         """Join the texts of a row into one long text, so that its keys and values are neither copied nor read twice."""
         keys, values = share.of
         assert share.texts % len(keys) == 0, f"{len(keys)} contexts do not share {share.texts} texts evenly"
+        if share.places_PM is not None:
+            return self._attend_to_chosen(query, share, share.places_PM)
         dropout = self.dropout if self.training else 0.0
         long = self._heads(query.reshape(len(keys), -1, query.shape[-1]))
 
@@ -181,6 +197,24 @@ class TextAttention(nn.Module):
                 attended = F.scaled_dot_product_attention(long, keys, values, attn_mask=share.mask, dropout_p=dropout)
 
         return attended.transpose(1, 2).reshape(query.shape)
+
+    def _attend_to_chosen(self, query_PSD: Tensor, share: Share, places_PM: Tensor) -> Tensor:
+        """Copy the keys and values that each text chose, for a few texts at a time, and let it attend to them alone."""
+        num_videos, num_tokens = share.of.keys.shape[0], share.of.keys.shape[2]
+        videos_P = torch.arange(num_videos, device=places_PM.device).repeat_interleave(share.texts // num_videos)
+        places_PM = places_PM + num_tokens * videos_P.unsqueeze(1)
+
+        # All heads of a token lie together, so that a token is one row to copy.
+        rows = [projected.transpose(1, 2).flatten(0, 1).flatten(1) for projected in share.of]
+        mask = None if share.mask is None else share.mask.flatten()
+
+        at_once = max(1, CHOSEN_AT_ONCE[query_PSD.device.type] // max(1, places_PM.shape[1]))
+        attended = []
+        for query, places in zip(query_PSD.split(at_once), places_PM.split(at_once), strict=True):
+            of = [self._heads(row.index_select(0, places.flatten()).unflatten(0, places.shape)) for row in rows]
+            seen = None if mask is None else mask[places][:, None, None, :]
+            attended.append(self._attend(query, Share(len(query), KeysValues(*of), seen)))
+        return torch.cat(attended)
 
     def _heads(self, projected: Tensor) -> Tensor:
         return projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)

@@ -114,8 +114,8 @@ FULL: dict[str, RunConfig] = {
             vtc_keys="local", negatives="same_rank",
         ),
         evaluation=EvaluationConfig(
-            batch_size=3, rerank=7, rerank_rule="logit", rerank_batch_size=2, same_captions="together",
-            best_metric="v2t_r5_cosine",
+            batch_size=3, rerank=7, rerank_rule="logit", rerank_batch_size=2, rerank_tokens=0.5,
+            same_captions="together", best_metric="v2t_r5_cosine",
         ),
         output_dir="~", seed=0,
     ),

@@ -253,6 +253,8 @@ def test_a_rule_matches_as_the_model_was_trained_to(data: Path) -> None:
     with pytest.raises(ValueError, match=r"evaluation\.rerank_rule: .*take scaled_probability,"):
         rule = {"rerank": 3, "rerank_rule": "scaled_probability_by_query"}
         small(data, "retrieval", evaluation=rule)
+    with pytest.raises(ValueError, match=r"evaluation\.rerank_tokens: stoa matches a text with a whole video; leave"):
+        small(data, "retrieval", evaluation={**EVALUATIONS["retrieval"], "rerank_tokens": 0.5})
 
 
 @pytest.mark.parametrize("reference_form", [False, True])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.parts.bert_attention import Packing, Share, TextAttention
+from models.parts.bert_attention import CHOSEN_AT_ONCE, Memory, Packing, Share, TextAttention, shares_of
 from models.parts.dropped_attention import DroppedAttention
 from tests.models.tiny import TEXT, randomise, texts
 
@@ -46,6 +46,39 @@ def test_sharing_equals_repeating(case: str, packed: bool) -> None:
     projected = layer.project(contexts)
     shares = [Share(count, projected.rows(torch.tensor(of))) for count, of in parts]
     packing = Packing.of(mask) if packed else None
+    found = layer(hidden if packing is None else packing.pack(hidden), shares, packing)
+    found = found if packed else found[mask.bool()]
+    torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-5)
+    for ours, theirs in zip(gradients_of(found, inputs), gradients_of(plain, inputs), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("contexts", [1, 2])
+def test_chosen_tokens_equal_a_loop_over_texts(
+    contexts: int, packed: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CHOSEN_AT_ONCE, "cpu", at_once)
+    layer, mask = attention(), texts((9, 4, 2, 9, 7, 3))[1]
+    hidden = torch.randn(*mask.shape, TEXT.width, requires_grad=True)
+    context = torch.randn(contexts, TOKENS, CONTEXT_WIDTH, requires_grad=True)
+    places = torch.stack([torch.randperm(TOKENS)[:3] for _ in range(6)])
+    seen = torch.rand(contexts, TOKENS) < 0.6
+    for text, chosen in enumerate(places):
+        seen[text * contexts // 6, chosen[0]] = True  # each text sees something
+    inputs = [hidden, context, *layer.parameters()]
+
+    rows = []
+    for text, chosen in enumerate(places):
+        row = text * contexts // 6
+        alone = context[row, chosen[seen[row, chosen]]].unsqueeze(0)
+        rows.append(layer(hidden[text, None, : int(mask[text].sum())], [Share(1, layer.project(alone))])[0])
+    plain = torch.cat(rows)
+
+    memory = Memory([layer.project(context)], seen).chosen(places)
+    packing = Packing.of(mask) if packed else None
+    (shares,) = shares_of([(6, memory)])
     found = layer(hidden if packing is None else packing.pack(hidden), shares, packing)
     found = found if packed else found[mask.bool()]
     torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,146 @@
+"""Reranking with a share of each video's tokens, chosen by the text, against choosing and matching pair by pair."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from configs.model import AggregationConfig
+from engine.loop import evaluate
+from tasks.chosen_tokens import TokenChoice, match_with_share
+from tasks.data import video_text
+from tasks.pair_matching import PairMatcher
+from tasks.reranking_rules import logit_of
+from tasks.retrieval import RetrievalTask
+from tasks.tokenized_texts import TokenizedTexts
+from tests.gloo import run_ranks
+from tests.models import tiny
+from tests.models.runs import BY_THRESHOLD, clips_of_runs
+from tests.models.test_ragged_models import model_of
+from tests.models.tiny import randomise
+from tests.tiny_runs import caption, config, write_data
+
+CPU = torch.device("cpu")
+CAPTIONS = [1, 2, 1, 3, 1]
+LENGTHS = (9, 4, 6, 2, 9, 5)
+SHARE = 0.25
+MERGED = AggregationConfig(reducer="tome", tokens_per_block=3)
+CASES = {
+    "testa, divided, ragged": ("testa divided", BY_THRESHOLD),
+    "testa, joint, ragged": ("testa joint", BY_THRESHOLD),
+    "testa, joint, merged": ("testa joint", MERGED),
+    "umt, ragged": ("umt", BY_THRESHOLD),
+    "umt, merged": ("umt", MERGED),
+}
+
+
+def matched_by_hand(model: Any, tokens_1ND: Tensor, ids: Tensor, mask: Tensor, share: float) -> float:
+    """The logit of one pair, of a video that has the chosen tokens and no others."""
+    text = model.encode_text(ids, mask).embedding[0].tolist()
+    cosines = []
+    for token in tokens_1ND[0]:
+        projected = model.project_tokens(token).tolist()
+        cosines.append(sum(one * other for one, other in zip(projected, text, strict=True)))
+    order = sorted(range(len(cosines)), key=lambda place: (-cosines[place], place))
+    kept = sorted(order[: max(1, round(share * len(order)))])
+    return float(model.match(tokens_1ND[:, kept], ids, mask)[0, 1])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", CASES)
+def test_a_share_is_what_a_video_of_the_chosen_tokens_alone_gives(case: str) -> None:
+    model, video = model_of(*CASES[case]), clips_of_runs()
+    ids, mask = tiny.texts(LENGTHS)
+    texts = TokenizedTexts(["a text"] * len(ids), lambda part: (ids, mask), 0)
+    embeddings = model.encode_text(ids, mask).embedding.double().numpy()
+    stored = model.encode_video(video).tokens
+    alone = [model.encode_video(one.unsqueeze(0)).tokens for one in video]
+    if "ragged" in case:
+        assert len({tokens.shape[1] for tokens in alone}) > 1
+
+    everyone = np.arange(len(ids))
+    reads = {row: stored[row].unsqueeze(0).clone for row in range(len(video))}
+    for share in (0.01, SHARE, 0.7):
+        rows = [(ids[text : text + 1], mask[text : text + 1]) for text in range(len(ids))]
+        expected = [[matched_by_hand(model, tokens, *row, share) for row in rows] for tokens in alone]
+        for batch_size in (1, 4, 256):
+            matcher = PairMatcher(model, logit_of, texts, CPU, batch_size, share, embeddings)
+            found = matcher.match_all(reads, lambda _: everyone)
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("system", ["testa joint", "umt"])
+def test_a_choice_of_all_tokens_is_no_choice(system: str) -> None:
+    model = model_of(system, BY_THRESHOLD)
+    tokens = model.encode_video(clips_of_runs()).tokens
+    ids, mask = tiny.texts(LENGTHS)
+    for row in tokens:
+        nearly_all = match_with_share(model, row[None], ids, mask, 0.9999)
+        torch.testing.assert_close(nearly_all, model.match(row[None], ids, mask), atol=1e-5, rtol=1e-5)
+        assert torch.equal(match_with_share(model, row[None], ids, mask, 1.0), model.match(row[None], ids, mask))
+
+
+def test_ties_go_to_the_first_tokens_and_padding_is_never_chosen() -> None:
+    class Projects(nn.Module):
+        def project_tokens(self, tokens: Tensor) -> Tensor:
+            return tokens
+
+    tokens = torch.tensor([[0.0, 0], [1, 0], [0, 1], [1, 0], [0, 1], [1, 0], [0, 0], [0, 0]])
+    choice = TokenChoice(Projects(), tokens[None], 0.4)  # type: ignore[arg-type]
+    places = choice.places(torch.tensor([[2.0, 0.0], [0.0, 0.5], [-1.0, -1.0], [-1.0, 0.0]]))
+    assert places.tolist() == [[1, 3], [2, 4], [1, 2], [2, 4]]
+
+
+def build(root: Path, output_dir: Path, **evaluation: Any) -> RetrievalTask:
+    sections = {"rerank": 3, "rerank_tokens": SHARE, "predictions": 3, **evaluation}
+    task = RetrievalTask(config("retrieval", root, evaluation=sections, output_dir=str(output_dir)), CPU)
+    torch.manual_seed(1)
+    randomise(task.model)
+    return task
+
+
+def evaluated(root: Path, output_dir: Path, batch_size: int) -> tuple[Any, list[dict[str, Any]]]:
+    """The results and the best videos of each text; runs in a rank, too."""
+    task = build(root, output_dir, batch_size=batch_size, rerank_batch_size=batch_size)
+    result = evaluate(task, task.config, CPU, final=True)
+    path = output_dir / f"predictions_{batch_size}.jsonl"
+    result["files"]["predictions.jsonl"](path)
+    return {**result, "files": None}, [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_an_evaluation_in_any_batches_and_processes(tmp_path: Path) -> None:
+    root = write_data(tmp_path / "data", CAPTIONS)
+    result, rows = evaluated(root, tmp_path, 256)
+    assert result["rerank_tokens"] == SHARE
+
+    # Each pair by itself, with the embedding of its own text.
+    task, scores = build(root, tmp_path).eval(), {}
+    samples = video_text(task.config, task.split("eval").present, training=False)
+    texts = [caption(video, n) for video in range(len(CAPTIONS)) for n in range(CAPTIONS[video])]
+    with torch.no_grad():
+        for (position,), clip in task.each_clip(samples, 1, []):
+            video = task.model.encode_video(clip.pixels)
+            for text in texts:
+                ids, mask = task.tokenize([text])
+                cosine = float(video.embedding[0] @ task.model.encode_text(ids, mask).embedding[0])
+                logit = float(match_with_share(task.model, video.tokens, ids, mask, SHARE)[0, 1])
+                assert abs(logit - float(task.model.match(video.tokens, ids, mask)[0, 1])) > 1e-4
+                scores[text, f"{position}.mp4"] = cosine + logit
+    check(rows, scores)
+
+    for found, found_rows in run_ranks(2, evaluated, root, tmp_path, 2):
+        assert found == result
+        check(found_rows, scores)
+
+
+def check(rows: list[dict[str, Any]], scores: dict[tuple[str, str], float]) -> None:
+    """Each text's best videos have the scores of their pairs."""
+    assert len(rows) == sum(CAPTIONS)
+    for row in rows:
+        expected = [scores[row["text"], Path(video).name] for video in row["videos"]]
+        np.testing.assert_allclose(row["scores"], expected, atol=1e-5)
