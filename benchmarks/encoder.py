@@ -64,7 +64,8 @@ def described(aggregation: AggregationConfig) -> str:
     if aggregation.reducer == "none":
         return "no aggregation"
     if aggregation.keep is not None:
-        return f"{aggregation.reducer} keep {aggregation.keep}"
+        inside = "" if aggregation.inside == "none" else f", then {aggregation.inside} R {aggregation.tokens_per_block}"
+        return f"{aggregation.reducer} keep {aggregation.keep}{inside}"
     if aggregation.reducer == "tome":
         return f"tome R {aggregation.tokens_per_block}"
     return f"{aggregation.reducer} R_T {aggregation.frames_per_block} R_S {aggregation.patches_per_block}"

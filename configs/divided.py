@@ -7,6 +7,7 @@ from typing import Any
 
 from configs.model import AggregationConfig, Axis
 from configs.reducers import why_not
+from configs.run_length import refuse_inside
 from configs.schedule import (
     blocks_from_amount,
     blocks_from_keep,
@@ -41,6 +42,7 @@ def divided_schedules(
             f"aggregation.reducer: {settings.reducer!r} does not go with divided attention, which takes "
             f"{', '.join(REDUCERS)}{why_not(settings.reducer, 'divided')}"
         )
+    refuse_inside(settings)
     if settings.tokens_per_block != 0:
         raise ValueError("aggregation.tokens_per_block: has no effect with divided attention; leave it out")
 

@@ -10,10 +10,13 @@ from configs.reducers import (
     AMOUNTS as AMOUNTS,
     BEFORE_BLOCKS,
     INSTEAD_OF_KEEP,
+    OF_INSIDE,
     OF_SOME_REDUCERS,
     REDUCER_SETTINGS as REDUCER_SETTINGS,
     UNSIZED,
     WEIGHED,
+    WITHOUT,
+    InsideName,
     ReducerName,
     remedy_for_reducer,
 )
@@ -46,7 +49,8 @@ class AggregationConfig:
     `run_length` drops patches before the first block that do not change over time. They stay if they change by more
     than `threshold` standard deviations, so each video keeps as many as it needs; with `keep` the share that changes
     most stays instead. `weigh_lengths`, which is ours, lets a patch count as often as its run is long, in attention and
-    in the pooled feature.
+    in the pooled feature. In encoders with joint attention, `inside` lets ToMe or saliency merge `tokens_per_block` of
+    the patches that `keep` leaves; that both go together is ours, too.
 
     With `train_keep: [lowest, highest]`, which is ours, each training step draws the share that run-length tokens keep,
     uniformly from that range, so that one checkpoint serves any budget. Evaluation keeps `keep`.
@@ -78,6 +82,7 @@ class AggregationConfig:
     threshold: float = 0.1
     weigh_lengths: bool = False
     train_keep: tuple[float, float] | None = None
+    inside: InsideName = "none"
     join_blocks: tuple[int, ...] = ()
     join_frames: tuple[int, ...] = ()
     across_frames: float = 0.3
@@ -98,33 +103,41 @@ class AggregationConfig:
                     f"{remedy_for_reducer(self.reducer, name)}"
                 )
 
+        if self.reducer == "run_length":
+            self._check_inside()
         for name in AMOUNTS:
             amount = getattr(self, name)
             amounts = (amount,) if isinstance(amount, int | float) else (*amount, 0)
             if min(amounts) < 0:
                 raise ValueError(f"aggregation.{name}: {amount} is negative; 0 leaves that axis alone")
-            if self.reducer != "saliency" and any(isinstance(one, float) for one in amounts):
-                raise ValueError(f"aggregation.{name}: {amount} is no whole number; shares are for reducer 'saliency'")
+            if self.in_blocks != "saliency" and any(isinstance(one, float) for one in amounts):
+                raise ValueError(f"aggregation.{name}: {amount} is no whole number; shares are for saliency")
 
         if self.keep is not None:
             if not 0 < self.keep <= 1:
                 raise ValueError(f"aggregation.keep: {self.keep} is not a share in (0, 1]")
-            if any(getattr(self, name) != 0 for name in AMOUNTS):
+            if self.reducer != "run_length" and any(getattr(self, name) != 0 for name in AMOUNTS):
                 raise ValueError("aggregation.keep: give either keep or the numbers per block, not both")
 
         self._check_run_length()
-        if self.reducer in UNSIZED and (self.proportional_attention or self.weighted_pooling):
-            name = "proportional_attention" if self.proportional_attention else "weighted_pooling"
-            remedy = "; set weigh_lengths" if self.reducer == "run_length" else ""
-            raise ValueError(
-                f"aggregation.{name}: has no effect with reducer {self.reducer!r}: every size stays 1{remedy}"
-            )
-        if self.reducer in WEIGHED and self.proportional_attention:
-            raise ValueError(
-                f"aggregation.proportional_attention: leave it out; reducer {self.reducer!r} always has it"
-            )
+        self._check_sizes()
         self._check_joining()
         self._check_squares()
+
+    def _check_sizes(self) -> None:
+        """Refuse settings for the sizes of tokens where all are 1, or where attention or pooling weighs them anyway."""
+        for name in ("proportional_attention", "weighted_pooling"):
+            if not getattr(self, name):
+                continue
+            if self.weigh_lengths:
+                raise ValueError(f"aggregation.{name}: leave it out; weigh_lengths includes it")
+            if self.in_blocks in UNSIZED:
+                remedy = "; set weigh_lengths or inside" if self.reducer == "run_length" else ""
+                raise ValueError(
+                    f"aggregation.{name}: has no effect with reducer {self.reducer!r}: every size stays 1{remedy}"
+                )
+        if self.in_blocks in WEIGHED and self.proportional_attention:
+            raise ValueError(f"aggregation.proportional_attention: leave it out; {self.in_blocks!r} always has it")
 
     def _check_joining(self) -> None:
         """Refuse blocks and numbers of groups that do not belong together, and shares that are none."""
@@ -150,6 +163,16 @@ class AggregationConfig:
             raise ValueError("aggregation.threshold: give either the threshold or keep, not both")
         check_train_keep(self.train_keep, self.keep)
 
+    def _check_inside(self) -> None:
+        """Refuse settings for merging inside the blocks where nothing merges there, or not in a way that has them."""
+        for name, ways in OF_INSIDE.items():
+            value = getattr(self, name)
+            if value != getattr(type(self), name) and self.inside not in ways:
+                raise ValueError(
+                    f"aggregation.{name}: {value} has no effect on run-length tokens with aggregation.inside "
+                    f"{self.inside!r}; set that to {' or '.join(ways)}"
+                )
+
     def _check_squares(self) -> None:
         """Refuse cosines that are none, thresholds beside a share, and levels above the coarsest."""
         for name in ("spatial_threshold", "temporal_threshold"):
@@ -160,6 +183,11 @@ class AggregationConfig:
                 raise ValueError(f"aggregation.{name}: has no effect beside keep, from which thresholds follow")
         if self.root_level < 0:
             raise ValueError(f"aggregation.root_level: {self.root_level} is negative; 0 is the coarsest level")
+
+    @property
+    def in_blocks(self) -> ReducerName:
+        """What takes tokens away inside the blocks, beside what leaves before them."""
+        return self.inside if self.reducer == "run_length" else self.reducer
 
     @property
     def is_ragged(self) -> bool:
@@ -176,20 +204,29 @@ class AggregationConfig:
         """The settings of a lower layer that survive a higher layer (a file over its base, an override).
 
         A new reducer drops the inherited settings that it does not use, so `aggregation.reducer=none` alone switches
-        off a checkpoint's aggregation. `keep` and the amounts per block, or the threshold, drop each other. What goes
-        instead of `keep` drops `train_keep` too.
+        off a checkpoint's aggregation. `keep` and the amounts per block, or the threshold, drop each other, except that
+        run-length tokens have amounts of what merges inside. Those go with another reducer, and with `inside=none`.
+        What goes instead of `keep` drops `train_keep` too.
         """
         kept = dict(lower)
-        reducer = higher.get("reducer", lower.get("reducer", "none"))
-        if reducer != lower.get("reducer", "none"):
+        before = lower.get("reducer", "none")
+        reducer = higher.get("reducer", before)
+        if reducer != before:
             own = (*REDUCER_SETTINGS.get(reducer, ()), "reducer")
             own += () if reducer in UNSIZED else ("weighted_pooling",)
             own += () if reducer in (*UNSIZED, *WEIGHED) else ("proportional_attention",)
-            kept = {name: value for name, value in kept.items() if name in own}
+            gone = tuple(OF_INSIDE) if "run_length" in (before, reducer) else ()
+            kept = {name: value for name, value in kept.items() if name in own and name not in gone}
+
+        # What merges inside the blocks may change alone; its amounts go together with `keep`.
+        gone = WITHOUT.get(higher.get("inside"), ()) if reducer == "run_length" else ()
+        kept = {name: value for name, value in kept.items() if name not in gone}
+        merges_inside = reducer == "run_length" and higher.get("inside", kept.get("inside", "none")) != "none"
+        replaced = set(INSTEAD_OF_KEEP) - ({"tokens_per_block"} if merges_inside else set())
 
         if higher.get("keep") is not None:
-            kept = {name: value for name, value in kept.items() if name not in INSTEAD_OF_KEEP}
-        if any(name in higher for name in INSTEAD_OF_KEEP):
+            kept = {name: value for name, value in kept.items() if name not in replaced}
+        if any(name in higher for name in replaced):
             kept.pop("keep", None)
             kept.pop("train_keep", None)
 

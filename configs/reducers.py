@@ -3,6 +3,8 @@
 from typing import Literal
 
 ReducerName = Literal["none", "geometry", "importance", "prune", "tome", "saliency", "run_length", "tempme", "quadtree"]
+InsideName = Literal["none", "tome", "saliency"]
+"""What may merge inside the blocks, among the tokens that run-length tokens leave."""
 AMOUNTS = ("frames_per_block", "patches_per_block", "tokens_per_block")
 OF_SQUARES = ("spatial_threshold", "temporal_threshold", "root_level")
 JOINING = ("join_blocks", "join_frames", "across_frames", "within_groups")
@@ -15,18 +17,25 @@ REDUCER_SETTINGS: dict[str, tuple[str, ...]] = {
     "prune": ("frames_per_block", "patches_per_block", "tokens_per_block", "keep"),
     "tome": ("tokens_per_block", "keep", "merge_weight"),
     "saliency": ("patches_per_block", "tokens_per_block", "keep"),
-    "run_length": ("threshold", "keep", "weigh_lengths", "train_keep"),
+    "run_length": ("threshold", "keep", "weigh_lengths", "train_keep", "inside", "tokens_per_block", "merge_weight"),
     "tempme": ("patches_per_block", "keep", "join_blocks", "join_frames", "across_frames", "within_groups"),
     "quadtree": ("spatial_threshold", "temporal_threshold", "root_level", "keep"),
 }
 UNSIZED = ("none", "prune", "run_length")
-"""Reducers whose tokens all have size 1, unless lengths are weighed."""
+"""Reducers whose tokens all have size 1, unless lengths are weighed or tokens merge inside the blocks."""
 BEFORE_BLOCKS = ("run_length", "quadtree")
 """Reducers that look at a video before the first block, and at nothing later."""
 WEIGHED = ("saliency", "tempme")
 """Reducers whose attention always adds log(size)."""
-OF_RUN_LENGTH = ("threshold", "weigh_lengths", "train_keep")
+OF_RUN_LENGTH = ("threshold", "weigh_lengths", "train_keep", "inside")
 OF_SOME_REDUCERS = ("frame_match", "order", "merge_weight", *OF_RUN_LENGTH, *JOINING, *OF_SQUARES)
+OF_INSIDE = {"tokens_per_block": ("tome", "saliency"), "merge_weight": ("tome",)}
+"""Of run-length tokens, the settings for what merges inside the blocks, and which ways of merging use them."""
+WITHOUT: dict[object, tuple[str, ...]] = {
+    "none": (*OF_INSIDE, "proportional_attention", "weighted_pooling"),
+    "saliency": ("merge_weight", "proportional_attention"),
+}
+"""By what `inside` is set to, the settings of something else inside that it has no use for."""
 INSTEAD_OF_KEEP = (*AMOUNTS, "threshold", "across_frames", "within_groups", "spatial_threshold", "temporal_threshold")
 
 

@@ -124,8 +124,9 @@ def _recall(metrics: dict[str, float]) -> float:
 def described(matched: Matched) -> str:
     """The schedule in a few words."""
     aggregation = matched.aggregation
-    if aggregation.keep is not None:
-        return f"{aggregation.keep:g} of the tokens kept"
+    kept = "" if aggregation.keep is None else f"{aggregation.keep:g} of the tokens kept"
+    if kept and not aggregation.tokens_per_block:
+        return kept
 
     amounts = {
         "frames": aggregation.frames_per_block,
@@ -139,7 +140,7 @@ def described(matched: Matched) -> str:
         elif amount:
             leaving.append(f"{amount} {axis}")
     if leaving:
-        return f"{' and '.join(leaving)} a block"
+        return f"{kept}{', then ' if kept else ''}{' and '.join(leaving)} a block"
     return f"{matched.video.num_frames} frames of {matched.video.image_size} px"
 
 

@@ -1,5 +1,6 @@
 """Schedules that cost what is asked for: the nearest that one knob of the reducer can reach."""
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -9,6 +10,8 @@ from typing import Any
 from benchmarks.reducers.settings import AXES, Attention, Reducer
 from configs.model import AMOUNTS, REDUCER_SETTINGS
 from configs.models.base import ModelConfig
+from configs.reducers import OF_INSIDE
+from configs.schedule import kept_of_share
 from configs.schema import AggregationConfig, VideoConfig
 from models.parts.cost import Cost
 from models.systems import count
@@ -40,7 +43,11 @@ class Matched:
         # `keep` and the numbers per block replace each other. Axes that this encoder does not have are 0 here,
         # and are written too: a recipe's own numbers would survive, and be refused.
         reducer = self.aggregation.reducer
-        idle = ("keep",) if self.aggregation.keep is None else AMOUNTS
+        idle = ["keep"] if self.aggregation.keep is None else list(AMOUNTS)
+        if reducer == "run_length" and self.aggregation.inside == "none":
+            idle += ["inside", *OF_INSIDE]
+        elif reducer == "run_length" and self.aggregation.keep is not None:
+            idle.remove("tokens_per_block")  # which goes together with `keep`
         names = [name for name in REDUCER_SETTINGS[reducer] if name not in idle]
         if self.aggregation.reducer not in ("none", "prune"):
             names += ["proportional_attention", "weighted_pooling"]
@@ -114,9 +121,12 @@ def schedules_of(reducer: Reducer, model: ModelConfig, video: VideoConfig) -> Ca
                 raise ValueError(f"video.image_size: there is no smaller one than {sizes[-1].image_size}")
             return priced(name, model, sizes[amount], given)
         if knob == "keep":
-            return priced(name, model, video, replace(given, keep=round(1 - amount / KEEP_STEPS, 3)))
+            share = round(1 - amount / KEEP_STEPS, 3)
+            kept = replace(given, keep=share) if given.inside == "none" else in_two_ways(given, share, model, video)
+            return priced(name, model, video, kept)
         if knob == "early":
-            return priced(name, model, video, replace(given, tokens_per_block=early(amount, model, video)))
+            tokens = video.num_frames * patches_of(model, video)
+            return priced(name, model, video, replace(given, tokens_per_block=early(amount, model, tokens)))
         assert knob is None or knob in AXES
         return priced(name, model, video, model.at_price(given, video, reducer.axes(model), amount, reducer.blocks))
 
@@ -124,13 +134,34 @@ def schedules_of(reducer: Reducer, model: ModelConfig, video: VideoConfig) -> Ca
     return at
 
 
-def early(amount: int, model: ModelConfig, video: VideoConfig) -> tuple[int, ...]:
-    """How many joint tokens leave each block so that `amount` leave as early as they can; ValueError for too many."""
+def in_two_ways(given: AggregationConfig, share: float, model: ModelConfig, video: VideoConfig) -> AggregationConfig:
+    """Run-length tokens and what merges inside the blocks, each of which keeps the root of `share` of the patches."""
+    frames, patches = video.num_frames, patches_of(model, video)
+    keep = round(math.sqrt(share), 3)
+    held = kept_of_share(keep, frames, patches)
+    leaving = max(0, held - round(share * frames * patches))
+    return replace(given, keep=keep, tokens_per_block=early(leaving, model, held))
+
+
+def patches_of(model: ModelConfig, video: VideoConfig) -> int:
+    """How many patches a frame has."""
+    return (video.image_size // size_of(model, "patch_size")) ** 2
+
+
+def size_of(model: ModelConfig, name: str) -> int:
+    """A size that the `model` sections of all systems have."""
+    size: int = getattr(model, name)
+    return size
+
+
+def early(amount: int, model: ModelConfig, held: int) -> tuple[int, ...]:
+    """How many of the joint tokens `held` leave each block so that `amount` leave as early as they can.
+
+    ValueError for too many.
+    """
     # Parity sets differ by system: one less than half can leave any of them.
-    sizes = {field.name: getattr(model, field.name) for field in fields(model)}
-    held = video.num_frames * (video.image_size // sizes["patch_size"]) ** 2
     schedule = []
-    for _ in range(sizes["depth"]):
+    for _ in range(size_of(model, "depth")):
         leaving = max(0, min(amount, (held - 1) // 2))
         schedule.append(leaving)
         amount, held = amount - leaving, held - leaving

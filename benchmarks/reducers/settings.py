@@ -50,7 +50,8 @@ class Reducer:
     `matched_by` is the knob that is turned until the reducer costs the target: how many frames are read (`num_frames`),
     how large they are (`image_size`), the share of all tokens that is kept at the end (`keep`), or how many frames,
     patches, both or joint tokens leave a block; by default, what leaves is what the reducer can shorten here. With
-    `early` joint tokens leave as early as they can: half in the first block, then half of what is left.
+    `early` joint tokens leave as early as they can: half in the first block, then half of what is left. With merging
+    `inside` after run-length tokens, `keep` turns both: each keeps the root of that share, and merging is early.
     `aggregation` says all else. With `blocks`, tokens leave in the first blocks alone. Two knobs do not look at the
     target: `nothing` takes nothing away, and `given` takes the schedule in `aggregation` as it is.
 
@@ -88,6 +89,12 @@ class Reducer:
             raise ValueError("target: has no effect on a given schedule; leave it out")
         if self.blocks is not None and knob is not None and knob not in AXES:
             raise ValueError(f"blocks: has no effect when matched_by is {knob}; leave it out")
+
+        if self.aggregation.inside != "none" and knob not in ("keep", "given"):
+            raise ValueError(
+                f"matched_by: {knob or 'left out'} does not go with inside, whose two schedules follow from one share; "
+                "set it to keep, or to given"
+            )
 
         has_schedule = self.aggregation.keep is not None or any(getattr(self.aggregation, name) for name in AMOUNTS)
         if has_schedule != (knob == "given"):

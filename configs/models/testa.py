@@ -8,14 +8,15 @@ from configs import divided
 from configs.model import AggregationConfig, Axis, TextConfig, VideoConfig, check_positive, refuse_long_video
 from configs.models.base import ModelConfig
 from configs.reducers import BEFORE_BLOCKS, why_not
+from configs.run_length import inside_schedule, refuse_inside
 from configs.schedule import (
     blocks_from_amount,
     blocks_from_keep,
     blocks_from_tokens,
     check_capacity,
-    check_first_frame,
     held_schedule,
     keep_per_axis,
+    kept_of_share,
     share_without,
 )
 from configs.squares import check_squares
@@ -130,9 +131,7 @@ def block_schedules(
 ) -> dict[str, tuple[int, ...]]:
     """How many frames, patches (divided attention) and tokens (joint) leave in each block; 0 where nothing does."""
     if aggregation.reducer == "run_length":
-        # All that leaves does so before the first block.
-        check_first_frame(aggregation.keep, video.num_frames)
-        return dict.fromkeys(("frames", "patches", "tokens"), (0,) * model.depth)
+        return _run_length_schedules(model, video, aggregation)
     if aggregation.reducer == "quadtree":
         side = video.image_size // model.patch_size
         check_squares(aggregation, video.num_frames, side, side)
@@ -170,6 +169,18 @@ def block_schedules(
             check_capacity(schedules[axis], held, protected, name, axis)
 
     return schedules
+
+
+def _run_length_schedules(
+    model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig
+) -> dict[str, tuple[int, ...]]:
+    """What merges inside the blocks after run-length tokens, with joint attention; nothing else leaves there."""
+    if model.attention == "divided":
+        refuse_inside(aggregation)
+    patches, nothing = (video.image_size // model.patch_size) ** 2, (0,) * model.depth
+    tokens = inside_schedule(aggregation, model.depth, video.num_frames, patches)
+    held = kept_of_share(aggregation.keep or 1.0, video.num_frames, patches)
+    return {"frames": nothing, "patches": nothing, "tokens": held_schedule(tokens, held, 0)}
 
 
 def as_testa(model: ModelConfig) -> TestaConfig:

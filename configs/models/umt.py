@@ -7,11 +7,11 @@ from typing import Literal
 from configs.model import AggregationConfig, Axis, TextConfig, VideoConfig, check_positive, refuse_long_video
 from configs.models.base import ModelConfig
 from configs.reducers import BEFORE_BLOCKS, why_not
+from configs.run_length import inside_schedule
 from configs.schedule import (
     blocks_from_keep,
     blocks_from_tokens,
     check_capacity,
-    check_first_frame,
     in_first_blocks,
     share_without,
 )
@@ -145,10 +145,10 @@ class UMTConfig(ModelConfig):
 
 def token_schedule(model: UMTConfig, video: VideoConfig, aggregation: AggregationConfig) -> tuple[int | float, ...]:
     """What leaves in each block: a number of tokens, or a share of the tokens that reach it."""
-    num_tokens = video.num_frames * (video.image_size // model.patch_size) ** 2
+    num_patches = (video.image_size // model.patch_size) ** 2
+    num_tokens = video.num_frames * num_patches
     if aggregation.reducer == "run_length":
-        # All that leaves does so before the first block.
-        check_first_frame(aggregation.keep, video.num_frames)
+        return inside_schedule(aggregation, model.depth, video.num_frames, num_patches)
     if aggregation.reducer == "quadtree":
         side = video.image_size // model.patch_size
         check_squares(aggregation, video.num_frames, side, side)

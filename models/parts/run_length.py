@@ -132,6 +132,13 @@ class RunLength:
         return kept if few_lengths else kept._replace(counts=tuple(counts))
 
 
+def num_tokens_in_blocks(before_blocks: object, num_frames: int, num_patches: int) -> int:
+    """How many tokens of a video enter the first block; all if its content decides."""
+    if isinstance(before_blocks, RunLength) and before_blocks.keep is not None:
+        return kept_of_share(before_blocks.keep, num_frames, num_patches)
+    return num_frames * num_patches
+
+
 @runtime_checkable
 class LooksBeforeBlocks(Protocol):
     """An encoder that looks at a video before its first block, if `before_blocks` is not None."""

@@ -14,6 +14,7 @@ from configs.reducers import BEFORE_BLOCKS
 from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from configs.squares import products_of_parts, squares_of_share
 from models.parts.cost import Cost, check_countable
+from models.parts.run_length import num_tokens_in_blocks
 from models.parts.squares import Squares
 from models.testa.blocks import DividedBlock, JointBlock
 from models.testa.video_encoder import VideoEncoder
@@ -75,8 +76,8 @@ def _class_token_matches(encoder: VideoEncoder, num_frames: int) -> int:
     merge.
     """
     macs = 0
-    patches = tokens = encoder.grid[0] * encoder.grid[1]
-    tokens *= num_frames
+    patches = encoder.grid[0] * encoder.grid[1]
+    tokens = num_tokens_in_blocks(encoder.before_blocks, num_frames, patches)
 
     # Follow the schedule block by block, since later blocks see fewer tokens.
     for block in encoder.blocks:

@@ -23,13 +23,8 @@ def through_kept(
     weigh_lengths: bool,
     *,
     recompute: bool,
-    packs: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Class token and tokens after all blocks.
-
-    Joint attention works on packed rows where `packs` allows it and the host knows how many patches stay.
-    """
-    sizes = kept.sizes(weigh_lengths)
+    """Class token and tokens after all blocks; joint attention works on packed rows, whose lengths the host knows."""
     if isinstance(blocks[0], DividedBlock):
         assert isinstance(kept, KeptPatches), "squares are for joint attention"
         grid = KeptGrid.of(kept, weigh_lengths)
@@ -41,19 +36,12 @@ def through_kept(
                 cls_B1D, tokens_BMD = over_kept(block, cls_B1D, tokens_BMD, grid)
         return cls_B1D, tokens_BMD
 
-    if packs and kept.counts is not None:
-        together = torch.cat([cls_B1D, tokens_BMD], dim=1)
-        rows = PackedRows.of(tuple(1 + count for count in kept.counts), together.shape[1], together.device)
-        size = F.pad(sizes, (1, 0), value=1.0)
-        together = through_packed(blocks, together, size, rows, weigh_lengths, recompute)
-        return together[:, :1], together[:, 1:]
-
-    for block in blocks:
-        if recompute:
-            cls_B1D, tokens_BMD, *_ = checkpoint(block, cls_B1D, tokens_BMD, sizes, None, use_reentrant=False)
-        else:
-            cls_B1D, tokens_BMD, *_ = block(cls_B1D, tokens_BMD, sizes, None)
-    return cls_B1D, tokens_BMD
+    assert kept.counts is not None, "rows of one length need no packing"
+    together = torch.cat([cls_B1D, tokens_BMD], dim=1)
+    rows = PackedRows.of(tuple(1 + count for count in kept.counts), together.shape[1], together.device)
+    size = F.pad(kept.sizes(weigh_lengths), (1, 0), value=1.0)
+    together = through_packed(blocks, together, size, rows, weigh_lengths, recompute)
+    return together[:, :1], together[:, 1:]
 
 
 def over_kept(block: DividedBlock, cls_B1D: Tensor, tokens_BMD: Tensor, grid: KeptGrid) -> tuple[Tensor, Tensor]:

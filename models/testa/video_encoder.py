@@ -21,7 +21,7 @@ from models.parts.chunks import Assembled, Chunks, chunks_within, spans
 from models.parts.features import EncodedVideo
 from models.parts.pixels import normalise_pixels
 from models.parts.ragged import without_padding
-from models.parts.run_length import KeptPatches, RunLength
+from models.parts.run_length import KeptPatches, RunLength, num_tokens_in_blocks
 from models.parts.squares import Quadtree, Squares, plan_patches
 from models.testa.blocks import NORM_EPS, DividedBlock, JointBlock
 from models.testa.embedding import EmbedsVideos
@@ -95,15 +95,15 @@ class VideoEncoder(EmbedsVideos):
         self, model: TestaConfig, video: VideoConfig, aggregation: AggregationConfig, index: int, drop_path: float
     ) -> nn.Module:
         # Where nothing merges, every size is 1 and its logarithm 0, so no bias is needed.
-        weighs = aggregation.proportional_attention or aggregation.reducer == "saliency"
+        weighs = aggregation.proportional_attention or aggregation.in_blocks == "saliency"
         proportional = weighs and any(map(any, self.schedules.values()))
         if self.before_blocks is not None:
-            proportional = self.before_blocks.has_sizes
+            proportional = proportional or self.before_blocks.has_sizes
 
         # Only divided attention has two axes to reduce.
         if model.attention != "divided":
             aggregator = TokenAggregator(
-                aggregation.reducer, "joint", self.schedules["tokens"][index], merge_weight=aggregation.merge_weight
+                aggregation.in_blocks, "joint", self.schedules["tokens"][index], merge_weight=aggregation.merge_weight
             )
             return JointBlock(model.width, model.heads, model.mlp_ratio, drop_path, aggregator, proportional)
 
@@ -255,18 +255,21 @@ class VideoEncoder(EmbedsVideos):
         """Encode what stays of all tokens (B, N, D); `cells` (T, L) says which token each patch is."""
         assert self.before_blocks is not None
         weighs, recomputes = self.before_blocks.weigh_lengths, self.recompute and self.training
-        cls, tokens = through_kept(
-            self.blocks, cls, kept.select(tokens_BND), kept, weighs, recompute=recomputes, packs=self.packs_rows
-        )
+        selected, size, origins = kept.select(tokens_BND), kept.sizes(weighs), kept.origins if return_origins else None
+        if self.attention == "divided" or (self.packs_rows and kept.counts is not None):
+            cls, tokens = through_kept(self.blocks, cls, selected, kept, weighs, recompute=recomputes)
+            if steps is not None:
+                steps += [[] for _ in self.blocks]  # these blocks take nothing away
+        else:
+            cls, tokens, size, origins = self._through_blocks(cls, selected, size, origins, steps)
 
-        # The blocks take nothing away: the only step is the one before them.
+        # The first step is the one before all blocks.
         if steps is not None:
-            steps += [[] for _ in self.blocks]
-            steps[0].append(AggregationStep("joint", tokens_BND, kept.as_plan(cells), kept.origins))
+            steps[0].insert(0, AggregationStep("joint", tokens_BND, kept.as_plan(cells), kept.origins))
 
         # Squares have their areas, whether attention knew them or not.
-        size = kept.areas.float() if isinstance(kept, Squares) else kept.sizes(weighs)
-        return self._finish(cls, tokens, size, kept.origins if return_origins else None, kept.mask)
+        size = kept.areas.float() if isinstance(kept, Squares) else size
+        return self._finish(cls, tokens, size, origins, kept.mask)
 
     def _chunks(self, video_BTCHW: Tensor) -> Chunks | None:
         """How to divide a long video, so that each step fits into the working memory; None where the whole does."""
@@ -322,7 +325,8 @@ class VideoEncoder(EmbedsVideos):
 
     def capped(self, num_frames: int, num_patches: int) -> list[str]:
         """Where a video of this size cannot hold the schedule, one line per axis; empty if it fits."""
-        held_by = {"frames": (num_frames, 1), "patches": (num_patches, 0), "tokens": (num_frames * num_patches, 0)}
+        tokens = num_tokens_in_blocks(self.before_blocks, num_frames, num_patches)
+        held_by = {"frames": (num_frames, 1), "patches": (num_patches, 0), "tokens": (tokens, 0)}
         lines = []
         for axis, schedule in self.schedules.items():
             held = held_schedule(schedule, *held_by[axis])

@@ -19,18 +19,18 @@ def count(model: UMTConfig, video: VideoConfig, aggregation: AggregationConfig) 
     """The cost of encoding one video of the configured size."""
     model.check(video, aggregation)
     check_countable(aggregation)
-    width, norm, reducer = model.width, MACS_PER_NORM_ELEMENT * model.width, aggregation.reducer
+    width, norm = model.width, MACS_PER_NORM_ELEMENT * model.width
     patches = (video.image_size // model.patch_size) ** 2
     tokens = video.num_frames * patches
-    compared = width if reducer == "saliency" else width // model.heads
+    compared = width if aggregation.in_blocks == "saliency" else width // model.heads
 
     matching = 0
     macs = tokens * CHANNELS * model.patch_size**2 * width
-    if reducer == "run_length":
+    if aggregation.reducer == "run_length":
         # All patches are embedded, and those that stay enter the first block.
         assert aggregation.keep is not None
         tokens = kept_of_share(aggregation.keep, video.num_frames, patches)
-    if reducer == "quadtree":
+    if aggregation.reducer == "quadtree":
         # Patches are embedded once more: which of them merge is decided before the encoder sees them.
         assert aggregation.keep is not None
         macs *= 2
@@ -42,7 +42,7 @@ def count(model: UMTConfig, video: VideoConfig, aggregation: AggregationConfig) 
         macs += tokens * norm + 4 * tokens * width**2 + 2 * tokens**2 * width
         leaving = num_leaving(amount, tokens, protected=0)
         if leaving:
-            matching += _pairs(reducer, tokens, leaving) * compared
+            matching += _pairs(aggregation.in_blocks, tokens, leaving) * compared
             tokens -= leaving
         # Norm and MLP of the tokens that are left.
         macs += tokens * norm + int(2 * model.mlp_ratio * tokens * width**2)

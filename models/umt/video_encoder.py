@@ -82,7 +82,7 @@ class Trunk(nn.Module):
                 model.mlp_ratio,
                 drop_path[index],
                 TokenAggregator(
-                    aggregation.reducer,
+                    aggregation.in_blocks,
                     "joint",
                     schedule[index],
                     after_class_token=False,

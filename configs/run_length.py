@@ -1,0 +1,36 @@
+"""Schedules of what merges inside the blocks, among the patches that run-length tokens leave."""
+
+from configs.model import AggregationConfig
+from configs.schedule import blocks_from_tokens, check_capacity, check_first_frame, kept_of_share
+
+
+def inside_schedule(
+    settings: AggregationConfig, depth: int, num_frames: int, num_patches: int
+) -> tuple[int | float, ...]:
+    """How many tokens of run-length leave in each block, or what share of those that reach it; 0 without `inside`.
+
+    A ValueError that begins with the key refuses a share below the first frame, rows that differ in length, and an
+    amount that the patches which are left cannot hold.
+    """
+    check_first_frame(settings.keep, num_frames)
+    if settings.inside == "none":
+        return (0,) * depth  # all that leaves does so before the first block
+    if settings.keep is None:
+        raise ValueError(
+            f"aggregation.inside: {settings.inside} needs videos of the same number of tokens, but with a threshold "
+            "each keeps its own; set aggregation.keep, or inside to none"
+        )
+
+    name = "aggregation.tokens_per_block"
+    schedule = blocks_from_tokens(settings.tokens_per_block, depth, name)
+    check_capacity(schedule, kept_of_share(settings.keep, num_frames, num_patches), 0, name, "tokens")
+    return schedule
+
+
+def refuse_inside(settings: AggregationConfig) -> None:
+    """Refuse merging after run-length tokens where attention is divided: patches that are left are no rectangle."""
+    if settings.inside != "none":
+        raise ValueError(
+            f"aggregation.inside: {settings.inside} merges tokens of all frames, which divided attention never sees "
+            "together; leave inside out, or take an encoder with joint attention"
+        )
