@@ -1,6 +1,7 @@
 """Layers and errors of the configuration loader; error texts are compared whole."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -235,3 +236,41 @@ def test_a_new_reducer_or_amount_replaces_what_a_lower_layer_says(tmp_path: Path
 
     path = write(tmp_path, "base: low.yaml\naggregation: {patches_per_block: 12}")
     assert load(RetrievalConfig, path, ["aggregation.keep=0.9"]).aggregation.patches_per_block == 0
+
+
+@pytest.mark.parametrize(
+    ("lower", "override", "left"),
+    [
+        ("tome, weighted_pooling: true", "reducer=tome", {"reducer": "tome", "keep": 0.5, "weighted_pooling": True}),
+        ("tome, merge_weight: saliency", "reducer=none", {}),
+        (
+            "tome, merge_weight: saliency, proportional_attention: true, weighted_pooling: true",
+            "inside=none",
+            {"reducer": "run_length", "keep": 0.5},
+        ),
+        (
+            "tome, merge_weight: saliency, proportional_attention: true, weighted_pooling: true",
+            "inside=saliency",
+            {"inside": "saliency", "keep": 0.5, "tokens_per_block": (9, 3), "weighted_pooling": True},
+        ),
+        ("tome", "keep=0.75", {"inside": "tome", "keep": 0.75, "tokens_per_block": (9, 3)}),
+        ("tome", "tokens_per_block=4", {"inside": "tome", "keep": 0.5, "tokens_per_block": 4}),
+    ],
+)
+def test_what_merges_inside_goes_with_run_length_tokens(
+    tmp_path: Path, lower: str, override: str, left: dict[str, Any]
+) -> None:
+    section = f"aggregation: {{reducer: run_length, keep: 0.5, tokens_per_block: [9, 3], inside: {lower}}}"
+    path = write(tmp_path, f"{MINIMAL}model: {{attention: joint}}\n{section}")
+    expected = AggregationConfig(**({"reducer": "run_length", **left} if left else {}))
+    assert load(RetrievalConfig, path, [f"aggregation.{override}"]).aggregation == expected
+
+
+def test_amounts_of_another_reducer_do_not_become_those_inside(tmp_path: Path) -> None:
+    section = "aggregation: {reducer: tome, tokens_per_block: 20, merge_weight: saliency}"
+    path = write(tmp_path, f"{MINIMAL}model: {{attention: joint}}\n{section}")
+    found = load(
+        RetrievalConfig, path, ["aggregation.reducer=run_length", "aggregation.inside=tome", "aggregation.keep=0.5"]
+    )
+    assert found.aggregation == AggregationConfig(reducer="run_length", keep=0.5, inside="tome")
+    assert load(RetrievalConfig, path, ["aggregation.inside=none"]).aggregation.tokens_per_block == 20

@@ -181,6 +181,13 @@ FULL: dict[str, RunConfig] = {
         ),
         evaluation=ChoosingConfig(batch_size=3, matching=0.25),
     ),
+    "captioning of run-length tokens that merge": CaptionConfig(
+        data=DataConfig(root="/d"), optim=OPTIM, train=TRAIN, model=TestaConfig(attention="joint"),
+        aggregation=AggregationConfig(
+            reducer="run_length", keep=0.5, inside="tome", tokens_per_block=(9, 3), merge_weight="saliency",
+            weighted_pooling=True,
+        ),
+    ),
     "captioning by sampling": CaptionConfig(
         data=DataConfig(root="/d", dataset="msrvtt"),
         optim=OPTIM, train=TRAIN, model=MODEL, video=VIDEO,

@@ -34,6 +34,18 @@ def test_half_of_eight_frames_costs_what_four_frames_do(name: str) -> None:
     assert found.tokens == 4 * patches + (name == "testa joint")
 
 
+@pytest.mark.parametrize("name", ["testa joint", "umt"])
+def test_merging_inside_costs_what_it_does_in_a_video_of_as_many_patches(name: str) -> None:
+    model, patches = MODELS[name], (224 // 16) ** 2
+    embedding = 4 * patches * 768 * 768 / 1e9
+    inside = AggregationConfig(reducer="run_length", keep=0.5, inside="tome", tokens_per_block=(300, 100))
+    alone = AggregationConfig(reducer="tome", tokens_per_block=(300, 100))
+    expected = count(model, VideoConfig(num_frames=4), alone)
+    found = count(model, VIDEO, inside)
+    assert found.gmacs == pytest.approx(expected.gmacs + embedding, abs=0.002)
+    assert found.tokens == expected.tokens == 4 * patches - 400 + (name == "testa joint")
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_videos_cost_what_their_content_says(name: str) -> None:
     model = MODELS[name]

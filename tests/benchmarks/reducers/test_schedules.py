@@ -139,6 +139,69 @@ def test_schedules_of_first_blocks_of_a_share_and_given_ones() -> None:
         assert given.aggregation is own and given.cost == count(UMT, VIDEO, own)
 
 
+@pytest.mark.parametrize("model", [SYSTEMS["testa joint"], UMT], ids=["testa", "umt"])
+def test_run_length_and_merging_after_it_share_one_knob(model: ModelConfig) -> None:
+    """No other share is nearer (of TESTA, whose costs take long to count, those beside it); each keeps its root."""
+    given = AggregationConfig(reducer="run_length", inside="tome")
+    reducer = Reducer(name="both", matched_by="keep", aggregation=given)
+    half = 0.5 * count(model, VIDEO, AggregationConfig()).gmacs
+    matched = match(reducer, model, VIDEO, half)
+
+    settings = []
+    for thousandths in range(100, 1000):
+        keep = round((thousandths / 1000) ** 0.5, 3)
+        held, amounts = round(keep * 108), []
+        if held < 9:
+            continue
+        left = max(0, held - round(thousandths / 1000 * 108))
+        for _ in range(3 if model is UMT else 2):
+            amounts.append(min(left, (held - 1) // 2))
+            left, held = left - amounts[-1], held - amounts[-1]
+        if not left:
+            settings.append(replace(given, keep=keep, tokens_per_block=tuple(amounts)))
+    settings = list(dict.fromkeys(settings))
+    place = settings.index(matched.aggregation)
+    others = settings if model is UMT else settings[place - 2 : place + 3]
+    distances = [abs(count(model, VIDEO, own).gmacs - half) for own in others]
+    assert abs(matched.cost.gmacs - half) == min(distances) and len(distances) >= 5
+
+    amounts = matched.aggregation.tokens_per_block
+    assert isinstance(amounts, tuple) and amounts[0] > 0
+    written = ",".join(map(str, amounts))
+    attention = () if model is UMT else ("model.attention=joint",)
+    assert matched.overrides == (
+        *attention, "video.num_frames=12", "video.image_size=48", "aggregation.reducer=run_length",
+        "aggregation.threshold=0.1", f"aggregation.keep={matched.aggregation.keep}", "aggregation.weigh_lengths=False",
+        "aggregation.inside=tome", f"aggregation.tokens_per_block=[{written}]", "aggregation.merge_weight=size",
+        "aggregation.proportional_attention=False", "aggregation.weighted_pooling=False",
+    )  # fmt: skip
+    said = f"{matched.aggregation.keep:g} of the tokens kept, then {written.replace(',', ', ')} tokens a block"
+    assert described(matched) == said
+
+
+def test_rows_without_merging_inside_keep_their_overrides() -> None:
+    """By which a comparison that was begun earlier resumes."""
+    given = AggregationConfig(reducer="run_length", weigh_lengths=True)
+    for keep in (0.25, None):
+        kept = [f"aggregation.keep={keep}"] if keep else []
+        row = Matched("row", UMT, VIDEO, replace(given, keep=keep), count(UMT, VIDEO, AggregationConfig()))
+        assert row.overrides == (
+            "video.num_frames=12", "video.image_size=48", "aggregation.reducer=run_length", "aggregation.threshold=0.1",
+            *kept, "aggregation.weigh_lengths=True", "aggregation.proportional_attention=False",
+            "aggregation.weighted_pooling=False",
+        )  # fmt: skip
+
+
+def test_merging_inside_has_no_other_knob() -> None:
+    inside: Any = AggregationConfig(reducer="run_length", inside="tome")
+    for knob in (None, "early", "tokens"):
+        with pytest.raises(ValueError, match=f"matched_by: {knob or 'left out'} does not go with inside"):
+            Reducer(name="both", matched_by=knob, aggregation=inside)  # type: ignore[arg-type]
+    own = replace(inside, keep=0.5, tokens_per_block=(9, 3, 0))
+    given = match(Reducer(name="given", matched_by="given", aggregation=own), UMT, VIDEO, 1.0)
+    assert given.cost == count(UMT, VIDEO, own)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

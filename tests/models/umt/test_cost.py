@@ -77,6 +77,16 @@ def test_the_formula_counts_other_reducers(reducer: str, compares: bool) -> None
     assert (cost.gmacs > cost.gmacs_without_matching) == compares and cost.tokens == 392 - 141
 
 
+@pytest.mark.parametrize(("inside", "amounts"), [("tome", (101, 40)), ("saliency", (0, 0.25))])
+def test_the_formula_counts_what_merges_after_run_length_tokens(inside: Any, amounts: tuple[int | float, ...]) -> None:
+    model = UMTConfig(depth=2, width=192, heads=3, patch_size=16, pooling="all")
+    video = VideoConfig(num_frames=4, image_size=224)
+    aggregation = AggregationConfig(reducer="run_length", keep=0.5, inside=inside, tokens_per_block=amounts)
+    cost = count(model, video, aggregation)
+    assert cost.gmacs == pytest.approx(counted(model, video, aggregation), abs=6e-4)
+    assert cost.gmacs_without_matching < cost.gmacs and cost.tokens == 392 - (141 if inside == "tome" else 98)
+
+
 @pytest.mark.parametrize("pooling", ["frames", "all"])
 @pytest.mark.parametrize("amounts", [(), (301,), (0, 0.25)])
 def test_the_formula_counts_what_is_executed(amounts: tuple[int | float, ...], pooling: str) -> None:
