@@ -10,7 +10,7 @@ def inside_schedule(
     """How many tokens of run-length leave in each block, or what share of those that reach it; 0 without `inside`.
 
     A ValueError that begins with the key refuses a share below the first frame, rows that differ in length, and an
-    amount that the patches which are left cannot hold.
+    amount that the patches which are left cannot hold, at the smallest budget that training draws.
     """
     check_first_frame(settings.keep, num_frames)
     if settings.inside == "none":
@@ -24,6 +24,11 @@ def inside_schedule(
     name = "aggregation.tokens_per_block"
     schedule = blocks_from_tokens(settings.tokens_per_block, depth, name)
     check_capacity(schedule, kept_of_share(settings.keep, num_frames, num_patches), 0, name, "tokens")
+    if settings.train_keep is not None:
+        # Numbers of tokens are the same at every budget, so the smallest has to hold them, too.
+        fewest = kept_of_share(settings.train_keep[0], num_frames, num_patches)
+        at_least = f"{name} with train_keep {list(settings.train_keep)}"
+        check_capacity(schedule, fewest, 0, at_least, "tokens")
     return schedule
 
 

@@ -45,7 +45,7 @@ class Matched:
         reducer = self.aggregation.reducer
         idle = ["keep"] if self.aggregation.keep is None else list(AMOUNTS)
         if reducer == "run_length" and self.aggregation.inside == "none":
-            idle += ["inside", *OF_INSIDE]
+            idle += OF_INSIDE
         elif reducer == "run_length" and self.aggregation.keep is not None:
             idle.remove("tokens_per_block")  # which goes together with `keep`
         names = [name for name in REDUCER_SETTINGS[reducer] if name not in idle]

@@ -179,6 +179,11 @@ def _run_length_schedules(
         refuse_inside(aggregation)
     patches, nothing = (video.image_size // model.patch_size) ** 2, (0,) * model.depth
     tokens = inside_schedule(aggregation, model.depth, video.num_frames, patches)
+    if aggregation.train_keep is not None and any(isinstance(amount, float) for amount in tokens):
+        raise ValueError(
+            "aggregation.tokens_per_block: a share is another number at each budget that train_keep draws, and blocks "
+            "here have one number each; give numbers of tokens, or leave train_keep out"
+        )
     held = kept_of_share(aggregation.keep or 1.0, video.num_frames, patches)
     return {"frames": nothing, "patches": nothing, "tokens": held_schedule(tokens, held, 0)}
 

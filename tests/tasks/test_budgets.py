@@ -155,6 +155,23 @@ def test_a_step_is_that_of_a_run_with_the_drawn_budget(data: Path, system: str, 
     assert not torch.equal(found["vtc"], configured["vtc"])
 
 
+@pytest.mark.parametrize("system", ["testa joint", "umt"])
+def test_what_merges_inside_does_so_at_every_budget(data: Path, system: str) -> None:
+    """As many tokens at each, or, in UMT, as large a share of those that the budget leaves."""
+    amounts = [0.3, 2] if system == "umt" else [5, 2]
+    ways: list[dict[str, Any]] = [
+        {"inside": "tome", "tokens_per_block": [5, 2]},
+        {"inside": "saliency", "tokens_per_block": amounts},
+    ]
+    for inside in ways:
+        drawn = section(system, data, run_length(train_keep=[LOWEST, HIGHEST], **inside))
+        found = losses_and_gradients(drawn, 3, [batch_of_rows()])
+        expected = losses_and_gradients(section(system, data, run_length(drawn_at(3), **inside)), 3, [batch_of_rows()])
+        alone = losses_and_gradients(section(system, data, run_length(drawn_at(3))), 3, [batch_of_rows()])
+        assert_alike(found, expected)
+        assert not torch.equal(found["vtc"], alone["vtc"])
+
+
 def step_of_rank(root: Path) -> dict[str, Tensor]:
     """One step, each process with its rows."""
     share = ROWS // world_size()
@@ -249,6 +266,16 @@ def test_classes_are_trained_at_drawn_budgets(data: Path, monkeypatch: pytest.Mo
         ({**DRAWN, "reducer": "tome"}, {}, "aggregation.train_keep: .* no effect with reducer 'tome'"),
         ({**DRAWN, "reducer": "quadtree"}, {}, "aggregation.train_keep: .* no effect with reducer 'quadtree'"),
         (DRAWN, {"train": {"compile": True}}, "aggregation.train_keep: .* set train.compile=false"),
+        (
+            {**DRAWN, "inside": "saliency", "tokens_per_block": [0.3]},
+            {},
+            "aggregation.tokens_per_block: a share is another number at each budget",
+        ),
+        (
+            {**DRAWN, "inside": "tome", "tokens_per_block": [12]},
+            {},
+            r"tokens_per_block with train_keep \[0.3, 1.0\]: block 0 is to lose 12 of the 19 tokens .* at most 9",
+        ),
     ],
 )
 def test_what_is_refused(data: Path, aggregation: dict[str, Any], more: dict[str, Any], said: str) -> None:

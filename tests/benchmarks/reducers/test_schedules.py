@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from benchmarks.reducers.report import described
-from benchmarks.reducers.schedules import Matched, match
+from benchmarks.reducers.schedules import Matched, match, without_defaults
 from benchmarks.reducers.settings import Reducer
 from configs.divided import balanced_patches
 from configs.model import REDUCER_SETTINGS
@@ -172,24 +172,26 @@ def test_run_length_and_merging_after_it_share_one_knob(model: ModelConfig) -> N
     assert matched.overrides == (
         *attention, "video.num_frames=12", "video.image_size=48", "aggregation.reducer=run_length",
         "aggregation.threshold=0.1", f"aggregation.keep={matched.aggregation.keep}", "aggregation.weigh_lengths=False",
-        "aggregation.inside=tome", f"aggregation.tokens_per_block=[{written}]", "aggregation.merge_weight=size",
-        "aggregation.proportional_attention=False", "aggregation.weighted_pooling=False",
+        "aggregation.train_keep=null", "aggregation.inside=tome", f"aggregation.tokens_per_block=[{written}]",
+        "aggregation.merge_weight=size", "aggregation.proportional_attention=False",
+        "aggregation.weighted_pooling=False",
     )  # fmt: skip
     said = f"{matched.aggregation.keep:g} of the tokens kept, then {written.replace(',', ', ')} tokens a block"
     assert described(matched) == said
 
 
-def test_rows_without_merging_inside_keep_their_overrides() -> None:
-    """By which a comparison that was begun earlier resumes."""
+def test_rows_without_merging_inside_say_so() -> None:
+    """What they are evaluated on may have merged inside; that is the default, so earlier comparisons resume."""
     given = AggregationConfig(reducer="run_length", weigh_lengths=True)
     for keep in (0.25, None):
         kept = [f"aggregation.keep={keep}"] if keep else []
         row = Matched("row", UMT, VIDEO, replace(given, keep=keep), count(UMT, VIDEO, AggregationConfig()))
         assert row.overrides == (
             "video.num_frames=12", "video.image_size=48", "aggregation.reducer=run_length", "aggregation.threshold=0.1",
-            *kept, "aggregation.weigh_lengths=True", "aggregation.proportional_attention=False",
-            "aggregation.weighted_pooling=False",
+            *kept, "aggregation.weigh_lengths=True", "aggregation.train_keep=null", "aggregation.inside=none",
+            "aggregation.proportional_attention=False", "aggregation.weighted_pooling=False",
         )  # fmt: skip
+        assert not any("inside" in word for word in without_defaults(row.overrides))
 
 
 def test_merging_inside_has_no_other_knob() -> None:
