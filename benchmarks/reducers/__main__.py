@@ -27,9 +27,10 @@ from benchmarks.measure import ChildError
 from benchmarks.reducers.cost import add_peaks, read_measured, times
 from benchmarks.reducers.figures import draw_quality, draw_sweep, draw_tradeoff, write
 from benchmarks.reducers.front_rows import exported
+from benchmarks.reducers.recipes import retrieval_of
 from benchmarks.reducers.report import rows_of, sweep_rows, table, verdict
 from benchmarks.reducers.runs import Run, Seed, matched_reducers, run_all, swept
-from benchmarks.reducers.settings import REFERENCE, TASKS, Comparison, Task, load_comparison, retrieval_of
+from benchmarks.reducers.settings import REFERENCE, TASKS, Comparison, Task, load_comparison
 from engine.checkpoint_folder import replacing_file, write_json
 from engine.command_line import exit_status
 from engine.folder_lock import only_writer

@@ -37,8 +37,12 @@ Measured = dict[str, dict[str, Any]]
 
 
 def key_of(matched: Matched) -> str:
-    """What tells a schedule from all others of the same encoder: its settings, but for those at their defaults."""
-    return " ".join(without_defaults(matched.overrides))
+    """What tells a schedule from all others of the same encoder: its settings.
+
+    Those at their defaults are left out, and what training alone draws.
+    """
+    settings = without_defaults(matched.overrides)
+    return " ".join(one for one in settings if not one.startswith("aggregation.train_keep="))
 
 
 def read_measured(path: Path) -> Measured:

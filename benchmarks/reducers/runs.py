@@ -10,19 +10,9 @@ from typing import Any
 
 from benchmarks.reducers.cost import key_of, times
 from benchmarks.reducers.in_turn import DONE, write_done
+from benchmarks.reducers.recipes import encoder_of, layered, overrides_of, retrieval_of
 from benchmarks.reducers.schedules import Matched, around, match, priced, without_defaults
-from benchmarks.reducers.settings import (
-    REFERENCE,
-    STAGES,
-    Comparison,
-    Recipe,
-    Stage,
-    Task,
-    encoder_of,
-    layered,
-    overrides_of,
-    retrieval_of,
-)
+from benchmarks.reducers.settings import REFERENCE, STAGES, Comparison, Recipe, Stage, Task
 from configs.schema import AggregationConfig
 from datasets.stories import story_set
 from engine.checkpoint_folder import read_json, write_json
@@ -134,15 +124,19 @@ class Seed:
     def fine_tuned(self, task: Task, name: str) -> Run:
         """Fine-tuning for a task with a reducer, from the pre-trained weights if there are any.
 
-        Of given weights it is their evaluation as they are.
+        Of given weights it is their evaluation as they are, and of another row's weights the evaluation of these.
         """
         matched = self.reducers[name]
         if self.comparison.weights is not None:
             return self._evaluation(task, name, self.folder / task / "given" / folder_name(name), matched)
+        folder, trained = self.folder / task / "fine_tuned" / folder_name(name), self.comparison.named(name).weights_of
+        if trained is not None:
+            return self._evaluation(task, trained, folder, matched)
+
         start: tuple[str, ...] = ()
         if self.comparison.pretrain.config is not None:
             start = (f"checkpoint={self.pretraining(matched.attention).folder / LAST}",)
-        return self._training(task, self.folder / task / "fine_tuned" / folder_name(name), (*start, *matched.overrides))
+        return self._training(task, folder, (*start, *matched.overrides))
 
     def off_the_shelf(self, task: Task, name: str) -> Run:
         """The weights that were fine-tuned without a reducer, evaluated with one."""
@@ -171,13 +165,19 @@ class Seed:
         if self.comparison.pretrain.config is not None:
             runs += [self.pretraining(attention) for attention in attentions]
 
-        ordered = sorted(self.reducers, key=lambda name: name != self._weights_of(name))
+        ordered = sorted(self.reducers, key=self._turn)
         for stage in reversed(STAGES):
             wanted = (name for name in ordered if self.comparison.has(stage, self.comparison.named(name)))
             runs += [self.at(task, stage, name) for name in wanted]
         if task == "retrieval":
             runs += self.swept(schedules).values()
         return list(dict.fromkeys(runs))  # where nothing is taken away both stages are one run
+
+    def _turn(self, name: str) -> int:
+        """Whose turn comes first: what takes nothing away, then what is trained, then what takes its weights."""
+        if name == self._weights_of(name):
+            return 0
+        return 1 if self.comparison.named(name).weights_of is None else 2
 
     def _weights_of(self, name: str) -> str:
         """Whose weights a reducer reduces off the shelf."""

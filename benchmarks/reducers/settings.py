@@ -4,7 +4,6 @@ The recipes name the system. Which reducers its encoder can do, and how a price 
 says (`configs.models.base.ModelConfig`).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -12,7 +11,7 @@ from typing import Literal, get_args
 from configs.load import load
 from configs.model import AMOUNTS, Axis
 from configs.models.base import ModelConfig
-from configs.schema import AggregationConfig, PretrainConfig, RetrievalConfig, RunConfig, VideoConfig, VqaConfig
+from configs.schema import AggregationConfig
 from datasets.stories.story_set import StorySet
 
 Task = Literal["retrieval", "vqa"]
@@ -23,11 +22,6 @@ Price = Literal["gmacs", "milliseconds"]
 TASKS: tuple[Task, ...] = get_args(Task)
 STAGES: tuple[Stage, ...] = get_args(Stage)
 PRICES: tuple[Price, ...] = get_args(Price)
-CONFIG_CLASSES: dict[str, type[RunConfig]] = {
-    "pretrain": PretrainConfig,
-    "retrieval": RetrievalConfig,
-    "vqa": VqaConfig,
-}
 REFERENCE = "none"
 """The reducer of whose price the target is a share."""
 BY_TIME = "by time"
@@ -59,6 +53,9 @@ class Reducer:
     default the recipes'. Reducers of one attention and number of frames are a group, which has one that takes nothing
     away: off the shelf, the others reduce its weights. `target` is the comparison's unless given; `price` says what it
     is a share of.
+
+    With `weights_of`, nothing is trained for the row: it has the weights that another one, whose schedule is given, was
+    fine-tuned to. So one training serves several budgets, which its `aggregation.train_keep` may have drawn.
     """
 
     name: str
@@ -69,6 +66,7 @@ class Reducer:
     blocks: int | None = None
     attention: Attention | None = None
     aggregation: AggregationConfig = AggregationConfig()
+    weights_of: str | None = None
 
     @property
     def group(self) -> tuple[Attention, int | None]:
@@ -94,6 +92,13 @@ class Reducer:
             raise ValueError(
                 f"matched_by: {knob or 'left out'} does not go with inside, whose two schedules follow from one share; "
                 "set it to keep, or to given"
+            )
+
+        if self.weights_of is not None and knob == "nothing":
+            raise ValueError("weights_of: does not go with matched_by nothing, whose weights are its own; leave it out")
+        if self.weights_of is not None and self.aggregation.train_keep is not None:
+            raise ValueError(
+                "aggregation.train_keep: has no effect on a row with weights_of, which is not trained; leave it out"
             )
 
         has_schedule = self.aggregation.keep is not None or any(getattr(self.aggregation, name) for name in AMOUNTS)
@@ -168,7 +173,7 @@ class Comparison:
     `overrides` are of all recipes. Fine-tuning starts from what `pretrain` has trained, or without it from what its
     recipe says. The seeds draw the videos as well as the weights, so that what differs over them is more than the luck
     of one test set. Of the `stages` one may be left out. What takes nothing away is always trained; which others are,
-    `fine_tuned` says.
+    `fine_tuned` says. Rows with `weights_of` belong to that stage alone, as rows that draw budgets do.
 
     With `own_data` the recipes name their data, such as a public dataset, and no stories are drawn. With `weights`,
     trained ones at a path or an address, nothing is trained at all: the recipes say how these are evaluated.
@@ -223,6 +228,7 @@ class Comparison:
             if sum(self.named(name).matched_by == "nothing" for name in same) != 1:
                 raise ValueError(f"reducers: of {', '.join(same)} exactly one must be matched_by nothing")
             self.costed_by(reducer)
+            self._check_weights(reducer)
 
         unknown = set(self.fine_tuned.reducers or ()) - set(names)
         if unknown:
@@ -239,6 +245,8 @@ class Comparison:
                     raise ValueError(f"findings: {name} is none of the reducers {', '.join(names)}")
                 if finding.stage == "fine_tuned" and not self._is_fine_tuned(self.named(name)):
                     raise ValueError(f"findings: {finding.claim}: {name} is not fine-tuned; add it to fine_tuned")
+                if finding.stage == "off_the_shelf" and not self.has("off_the_shelf", self.named(name)):
+                    raise ValueError(f"findings: {finding.claim}: {name} has no row off the shelf; name another")
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -251,8 +259,10 @@ class Comparison:
             return True
         if stage not in self.stages:
             return False
+        if reducer.weights_of is not None:
+            return stage == "fine_tuned" and self.has(stage, self.named(reducer.weights_of))
         if stage == "off_the_shelf":
-            return True
+            return reducer.aggregation.train_keep is None  # else the same as without: nothing draws in an evaluation
 
         # A given schedule is matched by no price.
         at_its_price = reducer.matched_by == "given" or reducer.price in self.fine_tuned.prices
@@ -262,9 +272,33 @@ class Comparison:
         """Whether the reducer is fine-tuned at any price."""
         if reducer.matched_by == "nothing":
             return True
+        if reducer.weights_of is not None:
+            return self._is_fine_tuned(self.named(reducer.weights_of))
         chosen = self.fine_tuned.reducers
         has_price = reducer.matched_by == "given" or bool(set(self.prices) & set(self.fine_tuned.prices))
         return has_price and (chosen is None or reducer.name.removesuffix(f" {BY_TIME}") in chosen)
+
+    def _check_weights(self, reducer: Reducer) -> None:
+        """Refuse weights of a row that has none of its own, and drawn budgets that nothing is trained with."""
+        if reducer.aggregation.train_keep is not None and not self.has("fine_tuned", reducer):
+            raise ValueError(
+                f"reducers: {reducer.name}: train_keep has no effect off the shelf; have it fine_tuned, or leave it out"
+            )
+        if reducer.weights_of is None:
+            return
+
+        others = {
+            other.name: other
+            for other in self.reducers
+            if other.matched_by == "given" and other.weights_of is None and other.group == reducer.group
+        }
+        source = others.get(reducer.weights_of)
+        if source is None or not self.has("fine_tuned", source):
+            able = ", ".join(name for name, other in others.items() if self.has("fine_tuned", other))
+            raise ValueError(
+                f"reducers: {reducer.name}: weights_of {reducer.weights_of}: no row that is fine-tuned with a given "
+                f"schedule, the same attention and frames; there is {able or 'none'}"
+            )
 
     def target_of(self, reducer: Reducer) -> float:
         """The share of the price that a reducer is given."""
@@ -302,45 +336,3 @@ def load_comparison(path: Path, overrides: list[str]) -> Comparison:
             name = reducer.name if price == "gmacs" else f"{reducer.name} {BY_TIME}"
             priced.append(replace(reducer, name=name, price=price))
     return replace(comparison, reducers=tuple(priced))
-
-
-def overrides_of(comparison: Comparison, task: str) -> tuple[str, ...]:
-    """One recipe's overrides, over the overrides of all."""
-    recipe: Recipe = getattr(comparison, task)
-    return layered(comparison.overrides, recipe.overrides)
-
-
-def layered(*layers: Sequence[str]) -> tuple[str, ...]:
-    """Overrides `a.b=c` of which a later layer replaces what an earlier one says of the same key."""
-    by_key = {override.partition("=")[0]: override for layer in layers for override in layer}
-    return tuple(by_key.values())
-
-
-def retrieval_of(comparison: Comparison) -> RetrievalConfig:
-    """The configuration that retrieval is trained with; its encoder is the one of all recipes.
-
-    Pre-training may show it fewer frames. ValueError if the recipes do not agree, or begin with a reducer.
-    """
-    configs = {}
-    for task, config_class in CONFIG_CLASSES.items():
-        recipe: Recipe = getattr(comparison, task)
-        if recipe.config is None:
-            continue
-        configs[task] = load(config_class, Path(recipe.config), list(overrides_of(comparison, task)))
-        if configs[task].aggregation.reducer != "none":
-            raise ValueError(f"overrides: add aggregation.reducer=none; {task} is to begin without a reducer")
-
-    if len({config.model for config in configs.values()}) > 1:
-        raise ValueError(f"overrides: {', '.join(configs)} have to agree on the model; set it for all")
-    if "vqa" in configs and configs["retrieval"].video != configs["vqa"].video:
-        raise ValueError("overrides: retrieval and vqa have to agree on video; set it for both")
-
-    retrieval = configs["retrieval"]
-    assert isinstance(retrieval, RetrievalConfig)
-    return retrieval
-
-
-def encoder_of(comparison: Comparison) -> tuple[ModelConfig, VideoConfig]:
-    """The video encoder that all recipes train, and what retrieval and vqa show it; ValueError as `retrieval_of`."""
-    config = retrieval_of(comparison)
-    return config.model, config.video

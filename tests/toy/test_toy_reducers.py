@@ -10,7 +10,8 @@ from benchmarks import child
 from benchmarks.measure import Variant
 from benchmarks.reducers import __main__ as compare_reducers, in_turn
 from benchmarks.reducers.cost import SETTINGS, variant_of
-from benchmarks.reducers.settings import load_comparison, retrieval_of
+from benchmarks.reducers.recipes import retrieval_of
+from benchmarks.reducers.settings import load_comparison
 from models import systems
 from tests.integration.runs import start
 from tests.toy.test_toy_system import in_the_tables  # noqa: F401  # the toy's lines in the tables

@@ -183,6 +183,53 @@ def test_trained_weights_are_compared_on_data_of_ones_own(
         assert mean == pytest.approx(row.recall[0] - rows[2].recall[0]) and low <= mean <= high
 
 
+def test_one_training_serves_several_budgets(
+    tmp_path: Path, commands: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a row that is trained at its own budget, and evaluated off the shelf."""
+    small = YAML(typ="safe", pure=True).load(CONFIG)
+    kept: dict[str, Any] = {name: small[name] for name in ("data", "target", "retrieval")}
+    shared = [*small["overrides"], "model.attention=joint"]
+    drawn = {"reducer": "run_length", "keep": 0.5, "train_keep": [0.2, 1.0]}
+    reducers: list[dict[str, Any]] = [{"name": "none", "matched_by": "nothing"}]
+    for keep in (1.0, 0.25):
+        reducers.append({"name": f"drawn {keep}", "weights_of": "drawn", "aggregation": {"keep": keep}})
+    reducers += [{"name": "drawn", "aggregation": drawn}, {"name": "low", "aggregation": {"keep": 0.25}}]
+    for reducer in reducers[1:]:
+        reducer |= {"matched_by": "given", "aggregation": {"reducer": "run_length", **reducer["aggregation"]}}
+    config = {**kept, "overrides": shared, "reducers": reducers, "seeds": [3]}
+    monkeypatch.setitem(globals(), "CONFIG", json.dumps(config))
+    assert compare(tmp_path) == 0
+
+    seed = tmp_path / "out" / "seed3" / "retrieval"
+    folders = [next(word.partition("=")[2] for word in words if word.startswith("output_dir=")) for words in commands]
+    assert folders == [str(seed / name) for name in (
+        "fine_tuned/none", "fine_tuned/drawn", "fine_tuned/low", "fine_tuned/drawn_1.0", "fine_tuned/drawn_0.25",
+        "off_the_shelf/low",
+    )]  # fmt: skip
+    assert ["--evaluate" in words for words in commands] == [False] * 3 + [True] * 3
+
+    # What was drawn for in training, and at which budget whose weights were evaluated.
+    results = {path: json.loads((Path(path) / "results.json").read_text()) for path in folders}
+    sections = [results[path]["config"]["aggregation"] for path in folders]
+    assert [section.get("train_keep") for section in sections] == [None, [0.2, 1.0], None, None, None, None]
+    assert [section.get("keep") for section in sections] == [None, 0.5, 0.25, 1.0, 0.25, 0.25]
+    weights = {path: str(seed / "fine_tuned" / name / "checkpoint_best") for path, name in zip(
+        folders[3:], ("drawn", "drawn", "none"), strict=True
+    )}  # fmt: skip
+    assert {path: results[path]["checkpoint"] for path in weights} == weights
+
+    rows = read_rows(tmp_path / "out" / "rows.json")
+    assert [(row.reducer, row.stage, row.schedule[:4]) for row in rows] == [
+        ("low", "off_the_shelf", "0.25"), ("none", "fine_tuned", "16 f"), ("drawn 1.0", "fine_tuned", "1 of"),
+        ("drawn 0.25", "fine_tuned", "0.25"), ("drawn", "fine_tuned", "0.5 "), ("low", "fine_tuned", "0.25"),
+    ]  # fmt: skip
+    del commands[:]
+    (seed / "fine_tuned" / "drawn_0.25" / "done.json").unlink()
+    assert compare(tmp_path) == 0 and len(commands) == 1
+    assert f"output_dir={seed / 'fine_tuned' / 'drawn_0.25'}" in commands[0]
+
+
 def fake_times(schedules: list[Matched], config: object, path: Path) -> dict[str, Any]:
     measured = {cost.key_of(matched): {"seconds": matched.cost.gmacs} for matched in schedules}
     path.parent.mkdir(parents=True, exist_ok=True)

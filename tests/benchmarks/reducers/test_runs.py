@@ -7,8 +7,9 @@ import pytest
 
 from benchmarks.reducers import in_turn, runs
 from benchmarks.reducers.cost import key_of
+from benchmarks.reducers.recipes import layered, overrides_of
 from benchmarks.reducers.runs import Seed, matched_reducers
-from benchmarks.reducers.settings import FineTuned, layered, load_comparison, overrides_of
+from benchmarks.reducers.settings import Comparison, FineTuned, load_comparison
 from configs.load import load
 from configs.schema import RetrievalConfig
 from engine.checkpoint_folder import read_json
@@ -84,6 +85,78 @@ def test_only_the_chosen_reducers_are_fine_tuned(tmp_path: Path, monkeypatch: py
     ):
         with pytest.raises(ValueError, match=said):
             load_comparison(FLASHES, list(layered([*settings, chosen], [override])))
+
+
+BUDGETS = FLASHES.with_name("flashes_budgets.yaml")
+DRAWN = "{name: drawn, matched_by: given, aggregation: {reducer: run_length, keep: 0.5, train_keep: [0.1, 1.0]}}"
+LOW = "{name: low, matched_by: given, weights_of: drawn, aggregation: {reducer: run_length, keep: 0.2}}"
+
+
+def budgets(*rows: str, more: tuple[str, ...] = ()) -> Comparison:
+    none = "{name: none, matched_by: nothing}"
+    own = [f"reducers=[{', '.join((none, *rows))}]", "fine_tuned.reducers=[drawn]", "findings=[]"]
+    return load_comparison(BUDGETS, list(layered(own, more)))
+
+
+def test_budgets_are_compared_by_the_recipe_of_all_reducers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what is trained for one comparison serves the other, and every budget has both ways to be trained."""
+    monkeypatch.chdir(ROOT)
+    comparison, other = load_comparison(BUDGETS, []), load_comparison(FLASHES, [])
+    for name in ("data", "overrides", "pretrain", "retrieval", "seeds", "encoder"):
+        assert getattr(comparison, name) == getattr(other, name)
+    keeps = [one.aggregation.keep for one in comparison.reducers if one.name.startswith("drawn")]
+    assert sorted(map(float, filter(None, keeps))) == [0.1, 0.2, 0.35, 0.527, 0.75, 1.0]
+    assert all(one.name.endswith(f" {one.aggregation.keep}") for one in comparison.reducers if one.name != "none")
+
+
+def test_weights_are_trained_before_the_rows_that_take_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whatever order rows come. Off the shelf they would be what others are there, and are left out."""
+    monkeypatch.chdir(ROOT)
+    fixed = "{name: fixed, matched_by: given, aggregation: {reducer: run_length, keep: 0.5}}"
+    by_knob = "{name: any, matched_by: keep, weights_of: drawn, aggregation: {reducer: run_length}}"
+    for rows in ((LOW, DRAWN, fixed, by_knob), (fixed, by_knob, DRAWN, LOW)):
+        comparison = budgets(*rows, more=("prices=[gmacs]",))
+        seed = Seed(comparison, tmp_path, 0, matched_reducers(comparison))
+        all_runs = seed.runs_of("retrieval", {})
+        names = [str(run.folder.relative_to(seed.folder)).removeprefix("retrieval/") for run in all_runs]
+        assert names[:3] == ["pretrain_joint", "fine_tuned/none", "fine_tuned/drawn"]
+        assert sorted(names[3:]) == ["fine_tuned/any", "fine_tuned/low", "off_the_shelf/fixed"]
+        words = all_runs[names.index("fine_tuned/low")].words
+        assert words[:2] == ("train_retrieval.py", "--evaluate") and "aggregation.train_keep=null" in words
+        assert f"checkpoint={seed.folder / 'retrieval/fine_tuned/drawn/checkpoint_best'}" in words
+        trained, low = (seed.reducers[name] for name in ("drawn", "low"))
+        assert "aggregation.train_keep=[0.1,1.0]" in trained.overrides
+        assert key_of(trained) == key_of(low).replace("keep=0.2", "keep=0.5")
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "said"),
+    [
+        ([LOW], "fine_tuned.reducers=null", "weights_of drawn: no row that is fine-tuned .*; there is none"),
+        ([LOW.replace("of: drawn", "of: none"), DRAWN], "", "weights_of none: no row .*; there is drawn"),
+        ([LOW, DRAWN, LOW.replace("low", "x").replace("drawn", "low")], "", "weights_of low: no row .* there is drawn"),
+        (
+            [LOW, DRAWN.replace(", train_keep: [0.1, 1.0]", "")],
+            "fine_tuned.reducers=[none]",
+            "weights_of drawn: no row",
+        ),
+        ([DRAWN], "fine_tuned.reducers=[none]", "drawn: train_keep has no effect off the shelf; have it fine_tuned"),
+        ([LOW.replace("0.2", "0.2, train_keep: [0.1, 1.0]"), DRAWN], "", "no effect on a row with weights_of"),
+        (
+            ["{name: again, matched_by: nothing, weights_of: none}"],
+            "",
+            "weights_of: does not go with matched_by nothing",
+        ),
+        (
+            [LOW, DRAWN],
+            "findings=[{claim: no, better: low, worse: none, stage: off_the_shelf}]",
+            "low has no row off the shelf",
+        ),
+    ],
+)
+def test_weights_of_no_training_are_refused(rows: list[str], more: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        budgets(*rows, more=(more,) if more else ())
 
 
 def test_a_recipes_own_schedule_does_not_survive_beside_a_matched_one(monkeypatch: pytest.MonkeyPatch) -> None:

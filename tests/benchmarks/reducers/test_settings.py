@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.reducers.recipes import encoder_of
 from benchmarks.reducers.schedules import priced
-from benchmarks.reducers.settings import encoder_of, load_comparison
+from benchmarks.reducers.settings import load_comparison
 
 ROOT = Path(__file__).resolve().parents[3]
 FILES = sorted((ROOT / "configs" / "comparison").glob("*.yaml"))
