@@ -68,7 +68,7 @@ def make_pairs(settings: Settings, num_tokens: int, num_texts: int) -> Pairs:
     """Random weights, tokens and texts: the same in every process."""
     torch.manual_seed(0)
     config = sections(settings)[0]
-    model = _make_model(config).eval()
+    model = make_testa(config).eval()
     # What the tokens of a video have in common is what its texts see of it: the mean of independent ones is next to 0.
     tokens = torch.randn(1, num_tokens, config.width) + torch.randn(1, 1, config.width)
     ids = torch.randint(1, model.dec_token_id, (num_texts, min(TEXT_TOKENS, config.text.max_positions)))
@@ -76,7 +76,7 @@ def make_pairs(settings: Settings, num_tokens: int, num_texts: int) -> Pairs:
     return Pairs(model.to(device), tokens.to(device), ids.to(device), torch.ones_like(ids).to(device))
 
 
-def _make_model(config: TestaConfig) -> VisionLanguageModel:
+def make_testa(config: TestaConfig) -> VisionLanguageModel:
     """A model whose video encoder, which has nothing to do here, is as small as one can be."""
     return VisionLanguageModel(
         replace(config, depth=1),
@@ -120,7 +120,7 @@ def executed_products(settings: Settings, num_tokens: int, num_texts: int) -> Pr
     config = sections(settings)[0]
     with torch.device("meta"):
         # In training the mask's values are not looked at, of which there are none on the meta device.
-        model = _make_model(replace(config, text=replace(config.text, dropout=0.0))).train()
+        model = make_testa(replace(config, text=replace(config.text, dropout=0.0))).train()
         tokens = torch.empty(1, num_tokens, config.width)
         ids = torch.empty(num_texts, min(TEXT_TOKENS, config.text.max_positions), dtype=torch.int64)
         return record(_Matching(model), tokens, ids, torch.ones_like(ids))

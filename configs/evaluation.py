@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 SameCaptions = Literal["apart", "together"]
+TokenChoice = Literal["spread", "text"]
 BY_QUERY = "_by_query"
 """The end of the names of rules that match all candidates of a query in one call."""
 HIGHER_IS_BETTER = ("r1", "r5", "r10", "r50", "mean_recall", "geometric_mean")
@@ -19,8 +20,9 @@ class EvaluationConfig:
     `rerank_batch_size` texts at a time, and rarely with more than twice `rerank` in all; a rule whose name ends in
     `_by_query` matches all candidates of a query in one call, as STOA-VLP's published weights need.
 
-    With `rerank_tokens` below 1 each text is matched with that share of a video's tokens alone: those most like the
-    text, by cosine in the shared space. That takes less time and changes scores; see docs/REDUCERS.md.
+    With `rerank_tokens` below 1 texts are matched with that share of a video's tokens alone, which takes less time and
+    changes scores. By `rerank_choice` they are `spread` over the video, the same for all texts, or those most like each
+    `text`, by cosine in the shared space; docs/REDUCERS.md tells what either loses.
 
     `same_captions` is for captions that several videos share word for word: `apart` makes each a query for its own
     video; `together` makes them one query that may find any of these videos (Something-Something V2's protocol).
@@ -39,6 +41,7 @@ class EvaluationConfig:
     rerank_rule: str = "logit_plus_cosine"
     rerank_batch_size: int = 256
     rerank_tokens: float = 1.0
+    rerank_choice: TokenChoice = "spread"
     same_captions: SameCaptions = "apart"
     dual_softmax: bool = False
     dual_softmax_temperature: float = 0.01
@@ -58,6 +61,8 @@ class EvaluationConfig:
         for name in ("rerank_batch_size", "rerank_rule", "rerank_tokens"):
             if not self.rerank and getattr(self, name) != getattr(type(self), name):
                 raise ValueError(f"evaluation.{name}: has no effect with evaluation.rerank 0")
+        if self.rerank_tokens == 1 and self.rerank_choice != type(self).rerank_choice:
+            raise ValueError("evaluation.rerank_choice: has no effect with all tokens; set evaluation.rerank_tokens")
         self._check_dual_softmax()
         self._check_windows()
 

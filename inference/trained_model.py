@@ -30,7 +30,7 @@ from models.parts.features import VideoFeatures
 from models.parts.ragged import joined_rows
 from tasks.base import VideoTextTask
 from tasks.caption import CaptionTask
-from tasks.chosen_tokens import match_with_share
+from tasks.chosen_tokens import TokenShare, match_share
 from tasks.clips import clip_tokens, encode_clip
 from tasks.data import clean_up, video_text
 from tasks.tokenized_texts import TEXTS_AT_ONCE
@@ -187,14 +187,14 @@ class TrainedModel:
     def match_logits(self, encoded: EncodedTokens | Tensor, texts: str | Sequence[str]) -> Tensor:
         """The logits (P, 2) of no match and match of each text with an encoded video, float32, on the CPU.
 
-        The video may be its tokens (N, D). Texts attend to the share of them that evaluation reranks with.
+        The video may be its tokens (N, D). Texts get the share of them that evaluation reranks with.
         """
         self._require("match")
         tokens_ND = encoded.tokens if isinstance(encoded, EncodedTokens) else encoded
         tokens = tokens_ND.unsqueeze(0).to(self.device)
-        share = getattr(self.config.evaluation, "rerank_tokens", 1.0)
+        some = TokenShare.of(self.config.evaluation)
         with self.computing():
-            logits = [match_with_share(self.model, tokens, *part, share) for part in self._tokenized(texts)]
+            logits = [match_share(self.model, tokens, *part, some) for part in self._tokenized(texts)]
             return torch.cat(logits).float().cpu()
 
     def answer(

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from models.protocols import DualEncoder, Matcher, ReadsTexts, StateMatcher
 from tasks.base import progress_bar
-from tasks.chosen_tokens import TokenChoice, match_once
+from tasks.chosen_tokens import TokenShare, match_once
 from tasks.tokenized_texts import TEXTS_AT_ONCE, TokenizedTexts
 
 TOKENS_AT_ONCE = 2**18
 """How many tokens' states exist at a time: 1 GiB of 1024 floats each."""
+ALL_TOKENS = TokenShare()
 StoredTokens = Mapping[int, Callable[[], Tensor]]
 """What reads the tokens (1, N, D) of each of a process's videos."""
 
@@ -30,8 +31,8 @@ class PairMatcher:
         value: turns the logits (P, 2) of pairs into one value each.
         texts: all texts.
         batch_size: texts that are matched with a video at a time.
-        share: of a video's tokens, those most like a text, that the text attends to.
-        embeddings: those of all texts (T, E), which a share below 1 needs.
+        some: the share of a video's tokens that texts attend to.
+        embeddings: those of all texts (T, E), which a share that is chosen by the text needs.
     """
 
     def __init__(
@@ -41,12 +42,12 @@ class PairMatcher:
         texts: TokenizedTexts,
         device: torch.device,
         batch_size: int,
-        share: float = 1.0,
+        some: TokenShare = ALL_TOKENS,
         embeddings: NDArray | None = None,
     ) -> None:
         self.model, self.value, self.texts = model, value, texts
         self.device, self.batch_size = device, batch_size
-        self.share, self.embeddings = share, embeddings
+        self.some, self.embeddings = some, embeddings
 
     def match_all(self, stored: StoredTokens, texts_of: Callable[[int], NDArray]) -> list[NDArray]:
         """The values of the pairs of each stored video, in the order of `texts_of` the video."""
@@ -72,11 +73,11 @@ class PairMatcher:
 
         With `states` of these texts, they are fused with the video and not read again.
         """
-        tokens_1ND = tokens_1ND.to(self.device)
+        tokens_1ND = self.some.of_video(tokens_1ND.to(self.device))
         memory = None if states is None else self.model.project(tokens_1ND)
 
         order = self.texts.by_length(chosen)
-        places = self._chosen_tokens(tokens_1ND, order)
+        places = self.chosen_tokens(tokens_1ND, order)
         values = []
         for first in range(0, len(order), self.batch_size):
             batch = slice(first, first + self.batch_size)
@@ -92,14 +93,14 @@ class PairMatcher:
 
         return torch.cat(values).cpu().numpy()[np.argsort(order)]
 
-    def _chosen_tokens(self, tokens_1ND: Tensor, texts: NDArray) -> Tensor | None:
-        """The places (P, M) of the tokens that each text attends to; None if it attends to all."""
-        if self.share == 1:
+    def chosen_tokens(self, tokens_1ND: Tensor, texts: NDArray) -> Tensor | None:
+        """The places (P, M) of the tokens that each text has chosen; None if all attend to the same."""
+        if not self.some.is_by_text:
             return None
         assert self.embeddings is not None, "a share of the tokens is chosen by the texts' embeddings"
         assert isinstance(self.model, DualEncoder)
         embeddings = torch.from_numpy(self.embeddings[texts]).to(self.device)
-        return TokenChoice(self.model, tokens_1ND, self.share).places(embeddings)
+        return self.some.of_texts(self.model, tokens_1ND, embeddings)
 
 
 class TextStates:

@@ -19,6 +19,7 @@ from engine.checkpoint_folder import write_lines
 from engine.distributed import gather_objects, rank
 from tasks.annotations import Split, setting_of
 from tasks.base import PairTask
+from tasks.chosen_tokens import TokenShare
 from tasks.clips import encode_clip
 from tasks.data import video_text
 from tasks.dual_softmax import LOOKS_AT_ALL, SUFFIX, WITHOUT_IT, dual_softmax
@@ -97,7 +98,7 @@ class RetrievalTask(PairTask):
             if windows is not None:
                 description["windows"] = windows._asdict()
             if self.evaluation.rerank_tokens < 1:
-                description["rerank_tokens"] = self.evaluation.rerank_tokens
+                description["rerank_tokens"] = TokenShare.of(self.evaluation)._asdict()
 
             texts = TokenizedTexts(captions, self.tokenize, self.tokenizer.pad_id)
             directions = both_directions(self._embed_texts(texts), videos.embeddings, truth)
@@ -201,7 +202,7 @@ class RetrievalTask(PairTask):
         # Match the pairs of this process's videos.
         matcher = PairMatcher(
             self.model, self.rule.value, texts, self.device, self.evaluation.rerank_batch_size,
-            share=self.evaluation.rerank_tokens, embeddings=directions[0].queries,
+            some=TokenShare.of(self.evaluation), embeddings=directions[0].queries,
         )  # fmt: skip
         stored = {video: partial(tokens.read, videos.positions[video]) for video in videos.of_process(rank())}
         matched = [np.zeros(0, np.float32), *matcher.match_all(stored, lists.texts_of)]

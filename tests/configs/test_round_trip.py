@@ -115,7 +115,7 @@ FULL: dict[str, RunConfig] = {
         ),
         evaluation=EvaluationConfig(
             batch_size=3, rerank=7, rerank_rule="logit", rerank_batch_size=2, rerank_tokens=0.5,
-            same_captions="together", best_metric="v2t_r5_cosine",
+            rerank_choice="text", same_captions="together", best_metric="v2t_r5_cosine",
         ),
         output_dir="~", seed=0,
     ),

@@ -164,6 +164,7 @@ def test_every_task_refuses(section: str, values: dict[str, Any], message: str) 
         ({"evaluation": {"rerank": 0, "rerank_batch_size": 8}}, "evaluation.rerank_batch_size: has no effect with"),
         ({"evaluation": {"rerank": 0, "rerank_tokens": 0.5}}, "evaluation.rerank_tokens: has no effect with"),
         ({"evaluation": {"rerank_tokens": 0.0}}, "evaluation.rerank_tokens: 0.0 is not a share in"),
+        ({"evaluation": {"rerank_choice": "text"}}, "evaluation.rerank_choice: has no effect with all tokens"),
         ({"evaluation": {"rerank_tokens": 1.5}}, "evaluation.rerank_tokens: 1.5 is not a share in"),
         ({"evaluation": {"best_metric": "t2v_median_rank"}}, "evaluation.best_metric: 't2v_median_rank' is none of"),
         ({"evaluation": {"best_metric": "r1"}}, "evaluation.best_metric: 'r1' is none of t2v_r1, t2v_r5"),
