@@ -50,8 +50,13 @@ def gradients(model: nn.Module, video: Tensor) -> dict[str, Tensor]:
     return found
 
 
-def check(build: Callable[[float], nn.Module], video: Tensor, tokens_at_once: int, width: int) -> None:
-    """Compare an encoder that takes the video whole with one that takes so many tokens at a time."""
+def check(
+    build: Callable[[float], nn.Module], video: Tensor, tokens_at_once: int, width: int, tolerance: float = 1e-5
+) -> None:
+    """Compare an encoder that takes the video whole with one that takes so many tokens at a time.
+
+    `tolerance` is a share of the largest number of the output, and of each gradient.
+    """
     results = []
     for working_memory in (1000.0, memory_for(tokens_at_once, width)):
         model = build(working_memory)
@@ -63,11 +68,12 @@ def check(build: Callable[[float], nn.Module], video: Tensor, tokens_at_once: in
     (expected, size, origins, expected_gradients), (found, found_size, found_origins, found_gradients) = results
     assert torch.equal(found_origins, origins)
     assert_close(found_size, size)
-    assert_close(found, expected, rtol=0, atol=1e-5 * max(1.0, float(expected.abs().max())))
+    assert_close(found, expected, rtol=0, atol=tolerance * max(1.0, float(expected.abs().max())))
     assert found_gradients.keys() == expected_gradients.keys()
     for name, gradient in expected_gradients.items():
-        scale = float(gradient.abs().max())
-        assert_close(found_gradients[name], gradient, rtol=0, atol=1e-5 * scale + 1e-9, msg=name)
+        limit = tolerance * float(gradient.abs().max()) + 1e-4 * tolerance
+        off = float((found_gradients[name] - gradient).abs().max())
+        assert off <= limit, f"{name}: {off} apart, where {limit} is allowed"
 
 
 @pytest.mark.parametrize("merging", MERGING)
@@ -106,16 +112,28 @@ def full_size(system: str, merging: dict, working_memory: float, depth: int) -> 
 @pytest.mark.parametrize("merging", MERGING)
 @pytest.mark.parametrize("system", ["testa", "tvts"])
 def test_256_frames_of_full_size(system: str, merging: str) -> None:
-    """Up to half an hour, and 8 GiB: recomputation keeps only what goes into each block.
+    """In float64, output and gradient of two blocks: seven minutes of one thread, and 8 GiB.
 
-    Of hundreds of thousands of choices what merges with what, some are closer than float32 rounds, and each changes all
-    that follows. In float64 none is. It takes longer, so that two blocks have to do.
+    float32 could not tell a fault from rounding here. Of hundreds of thousands of choices what merges with what, some
+    are closer than it rounds, and each changes all that follows; and its gradients are sums over 50,000 tokens, as far
+    from float64's without chunks as with them.
     """
     settings = scaled_down(MERGING[merging])
-    depth, dtype = (2, torch.float64) if merging == "merging" else (12, torch.float32)
-    video = clips(1, FRAMES, IMAGE, IMAGE).to(dtype)
+    video = clips(1, FRAMES, IMAGE, IMAGE).double()
     # 57 frames, of which the last chunk has 28; 43 places, of which it has 24.
-    check(lambda memory: full_size(system, settings, memory, depth).to(dtype), video, 57 * 196, 768)
+    check(lambda memory: full_size(system, settings, memory, 2).double(), video, 57 * 196, 768, tolerance=1e-9)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("system", ["testa", "tvts"])
+def test_float32_output_of_full_size(system: str) -> None:
+    """All twelve blocks, without merging: some ten minutes of one thread."""
+    video = clips(1, FRAMES, IMAGE, IMAGE)
+    with torch.no_grad():
+        expected, found = (
+            full_size(system, {}, memory, depth=12)(video).tokens for memory in (1000.0, memory_for(57 * 196, 768))
+        )
+    assert_close(found, expected, rtol=0, atol=1e-5 * max(1.0, float(expected.abs().max())))
 
 
 def scaled_down(merging: dict) -> dict:
