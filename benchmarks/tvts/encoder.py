@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.limit import MachineLimit, record
+from benchmarks.limit import MachineLimit, Products, record
 from benchmarks.measure import Case, Variant
 from benchmarks.settings import Settings
 from benchmarks.tvts.naive_encoder import NaiveTower
@@ -64,14 +64,14 @@ def case_of(work: Work) -> Case:
 
 def ours(settings: Settings, work: dict[str, Any]) -> Callable[[], None]:
     """Our tower, prepared for inference."""
-    tower = _tower(settings, Work(**work)).fold_for_inference()
+    tower = tower_of(settings, Work(**work)).fold_for_inference()
     keep_freed_memory()  # not before: what building has freed would hide part of the peak
-    return _forward(tower, _pixels(settings, Work(**work)))
+    return _forward(tower, pixels_of(settings, Work(**work)))
 
 
 def naive(settings: Settings, work: dict[str, Any]) -> Callable[[], None]:
     """The released code's way, with our weights."""
-    return _forward(NaiveTower(_tower(settings, Work(**work))), _pixels(settings, Work(**work)))
+    return _forward(NaiveTower(tower_of(settings, Work(**work))), pixels_of(settings, Work(**work)))
 
 
 def peer(settings: Settings, work: dict[str, Any]) -> Callable[[], None]:
@@ -91,20 +91,24 @@ def peer(settings: Settings, work: dict[str, Any]) -> Callable[[], None]:
     )
     torch.manual_seed(0)
     model = CLIPVisionModelWithProjection(config).eval().to(settings.device, DTYPES[sizes.dtype])
-    return _forward(model, _pixels(settings, sizes).flatten(0, 1))
+    return _forward(model, pixels_of(settings, sizes).flatten(0, 1))
 
 
 def limit(settings: Settings, work: dict[str, Any]) -> MachineLimit:
     """What the machine could do of the products that we execute."""
     keep_freed_memory()
     sizes = Work(**work)
+    return MachineLimit(products_of(sizes), torch.device(settings.device), DTYPES[sizes.dtype])
+
+
+def products_of(work: Work) -> Products:
+    """The matrix products of our tower."""
     with torch.device("meta"):
-        tower = VideoTower(sizes.sizes, sizes.frames, raw_patches=False).eval().fold_for_inference()
-        pixels = torch.empty(1, sizes.frames, 3, sizes.image_size, sizes.image_size)
-    return MachineLimit(record(tower, pixels), torch.device(settings.device), DTYPES[sizes.dtype])
+        tower = VideoTower(work.sizes, work.frames, raw_patches=False).eval().fold_for_inference()
+        return record(tower, torch.empty(1, work.frames, 3, work.image_size, work.image_size))
 
 
-def _tower(settings: Settings, work: Work) -> VideoTower:
+def tower_of(settings: Settings, work: Work) -> VideoTower:
     """A tower whose attention over time is not that of a fresh one, which adds nothing."""
     torch.manual_seed(0)
     tower = VideoTower(work.sizes, work.frames, raw_patches=False).eval()
@@ -114,7 +118,8 @@ def _tower(settings: Settings, work: Work) -> VideoTower:
     return tower.to(settings.device, DTYPES[work.dtype])
 
 
-def _pixels(settings: Settings, work: Work) -> Tensor:
+def pixels_of(settings: Settings, work: Work) -> Tensor:
+    """A clip of noise."""
     shape = (1, work.frames, 3, work.image_size, work.image_size)
     pixels = torch.empty(shape, device=settings.device, dtype=DTYPES[work.dtype])
     return pixels.normal_(generator=torch.Generator(settings.device).manual_seed(0))

@@ -10,8 +10,9 @@ from benchmarks import __main__ as command
 from benchmarks.child import build
 from benchmarks.settings import Settings
 from benchmarks.tvts import encoder as benchmark
-from benchmarks.tvts.encoder import Work, case_of
+from benchmarks.tvts.encoder import Work, case_of, pixels_of, products_of, tower_of
 from benchmarks.tvts.naive_encoder import NaiveTower
+from benchmarks.tvts.products import measure, recorded, without_activation
 from tests.models.tvts.tiny import make_tower, make_video
 
 SETTINGS = Settings(None, (), "cpu", 1, 1)
@@ -34,6 +35,28 @@ def test_every_variant_is_built_and_runs(dtype: str) -> None:
     for variant in (case.ours, case.naive, case.peer):
         assert variant is not None and build(variant, SETTINGS)() is None
     assert case.limit is not None and build(case.limit, SETTINGS)() > 0
+
+
+@torch.no_grad()
+def test_layers_in_order_are_the_executed_ones_and_end_as_the_block_does() -> None:
+    work = Work("fp32", **SMALL)
+    tower, pixels = tower_of(SETTINGS, work).fold_for_inference(), pixels_of(SETTINGS, work)
+    blocks = recorded(tower, pixels)
+    macs = sum(shape.numel() * len(layer.bias) for _, _, calls in blocks for layer, shape in calls)
+
+    # Patches and the embedding are projected before and after the blocks.
+    patches, embedding = 4 * 16 * 3 * 8**2 * 32, 32 * 16
+    assert macs == products_of(work).linear_macs - patches - embedding
+
+    first, second = blocks[0][2][-2:]
+    assert (first[0].activation, without_activation(first[0]).activation) == ("swish", "none")
+    tokens = torch.randn(first[1])
+    torch.testing.assert_close(second[0](first[0](tokens)), tower.blocks[0].mlp(tokens), atol=0, rtol=0)
+
+
+def test_seconds_of_layers_and_blocks_are_positive() -> None:
+    seconds = measure(SETTINGS, Work("fp32", **SMALL))
+    assert len(seconds) == 4 and 0 < min(seconds.values()) < max(seconds.values()) < 1
 
 
 def test_the_command_names_the_system_and_the_ratios(
