@@ -50,30 +50,6 @@ def attend_in_short(
         attend(query_BNGHK[row], keys, values, bias, out_BNGHK[row])
 
 
-def attend_with_class(
-    cls_query_BHK: Tensor,
-    query_BNGHK: Tensor,
-    key_parts: tuple[Tensor, Tensor],
-    value_parts: tuple[Tensor, Tensor],
-    key_bias_BGM: Tensor | None,
-    out_BNGHK: Tensor,
-) -> Tensor:
-    """As `attend_in_short`; returns the context (B, H, K) of a class token, which sees the keys of all groups.
-
-    The first part is the class token's own key, the same in every group, which it sees once. Its scores and sums come
-    with those of each group, so that it does not read all keys and values again. Only if there are more keys in a group
-    than `MOST_KEYS_IN_BATCH`.
-    """
-    contexts = []
-    for row in range(len(query_BNGHK)):
-        keys, values = (tuple(part[row] for part in parts) for parts in (key_parts, value_parts))
-        bias = None if key_bias_BGM is None else key_bias_BGM[row].float()
-        cls = _ClassToken(cls_query_BHK[row], query_BNGHK.shape[2])
-        _attend_by_sequence(query_BNGHK[row], keys, values, bias, out_BNGHK[row], cls)
-        contexts.append(cls.context())
-    return torch.stack(contexts)
-
-
 def attend_from_one(query_BHK: Tensor, key_BMHK: Tensor, value_BMHK: Tensor, key_bias_BM: Tensor | None) -> Tensor:
     """Context (B, H, K) of one query per sequence, such as a class token's: it reads all keys once."""
     scaled = query_BHK.float() * query_BHK.shape[-1] ** -0.5
@@ -84,30 +60,6 @@ def attend_from_one(query_BHK: Tensor, key_BMHK: Tensor, value_BMHK: Tensor, key
     # With keys last, threads share the heads of a softmax; with keys in between they would not.
     weights = scores.transpose(1, 2).contiguous().softmax(dim=-1).to(value_BMHK.dtype)
     return torch.einsum("bhm,bmhk->bhk", weights, value_BMHK)
-
-
-class _ClassToken:
-    """One more query, beside those of each group, that sees all groups; collects what it sees in each of them."""
-
-    def __init__(self, query_HK: Tensor, groups: int) -> None:
-        self.query_HK = query_HK
-        self._log_totals = query_HK.new_empty(groups, len(query_HK), dtype=torch.float32)
-        self._contexts = query_HK.new_empty(groups, *query_HK.shape, dtype=torch.float32)
-
-    def see_scores(self, group: int, scores_HM: Tensor) -> None:
-        """Take note of its scores in a group, the class token's own key first, which is hidden in all but one group."""
-        if group > 0:
-            scores_HM[:, 0] = -torch.inf
-        torch.logsumexp(scores_HM, -1, out=self._log_totals[group])
-
-    def see_context(self, group: int, context_HK: Tensor) -> None:
-        """Take note of the weighted sum of a group's values."""
-        self._contexts[group] = context_HK
-
-    def context(self) -> Tensor:
-        """Context (H, K): each group weighs as much as its scores add up to, as in one softmax over all of them."""
-        weights = self._log_totals.softmax(dim=0).unsqueeze(-1)
-        return (weights * self._contexts).sum(dim=0)
 
 
 def _attend_in_batch(
@@ -140,11 +92,10 @@ def _attend_by_sequence(
     value_parts: tuple[Tensor, ...],
     bias_GM: Tensor | None,
     out_NGHK: Tensor,
-    cls: _ClassToken | None = None,
 ) -> None:
-    """All heads of one group at once; a class token goes along with the first queries of each group."""
-    keys = _stacked(key_parts, torch.float32, scale=query_NGHK.shape[-1] ** -0.5)
-    values = _stacked(value_parts, query_NGHK.dtype)
+    """All heads of one group at once."""
+    keys, values = _stacked(key_parts, torch.float32), _stacked(value_parts, query_NGHK.dtype)
+    keys.mul_(query_NGHK.shape[-1] ** -0.5)
     groups, heads, padded = keys.shape[:3]
 
     # Keys that were added to fill up weigh nothing.
@@ -154,35 +105,21 @@ def _attend_by_sequence(
 
     queries_at_once = max(1, SCORES_AT_ONCE // (heads * padded))
     for group in range(groups):
-        along = cls
         tiles = zip(query_NGHK[:, group].split(queries_at_once), out_NGHK[:, group].split(queries_at_once), strict=True)
         for query, context in tiles:
-            if along is not None:
-                query = torch.cat([along.query_HK.unsqueeze(0), query])
             scores = _scores(query.float(), keys[group], bias[group])
-            if along is not None:
-                along.see_scores(group, scores[0])
             weights = torch.softmax(scores, dim=-1, out=scores)
-            sums = _weighted_sums(weights.to(values.dtype), values[group])
-            if along is not None:
-                along.see_context(group, sums[0])
-                sums, along = sums[1:], None
-            context.copy_(sums)
+            context.copy_(_weighted_sums(weights.to(values.dtype), values[group]))
 
 
-def _stacked(parts: tuple[Tensor, ...], dtype: torch.dtype, scale: float | None = None) -> Tensor:
-    """Parts (M, G, H, K), times `scale`, one after the other as (G, H, M, K), with zeros up to whole vectors."""
+def _stacked(parts: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
+    """Parts (M, G, H, K) one after the other as (G, H, M, K), with zeros up to a multiple of `KEYS_ALIGNED`."""
     num_keys, (groups, heads, width) = sum(len(part) for part in parts), parts[0].shape[1:]
     padded = num_keys + -num_keys % KEYS_ALIGNED
     stacked = parts[0].new_empty(groups, heads, padded, width, dtype=dtype)
-
     first = 0
     for part in parts:
-        place, moved = stacked[:, :, first : first + len(part)], part.permute(1, 2, 0, 3)
-        if scale is None:
-            place.copy_(moved)
-        else:  # not by a number, with which a bfloat16 product would be rounded before it is written
-            torch.mul(moved, place.new_full((1,), scale), out=place)
+        stacked[:, :, first : first + len(part)] = part.permute(1, 2, 0, 3)
         first += len(part)
     stacked[:, :, first:] = 0
     return stacked

@@ -15,13 +15,7 @@ from models.parts.attention import MOST_TOKENS_BY_HEAD, Attended, Needs
 from models.parts.kept_grid import KeptGrid
 from models.parts.packed import can_pack, packed, packed_parts
 from models.parts.sharpness import sharpness
-from models.parts.short_attention import (
-    MOST_KEYS_IN_BATCH,
-    attend_from_one,
-    attend_in_short,
-    attend_with_class,
-    suits_short,
-)
+from models.parts.short_attention import attend_from_one, attend_in_short, suits_short
 from models.parts.tiled_attention import attend_in_tiles, suits_tiles
 
 Axis = Literal["time", "space"]
@@ -179,6 +173,8 @@ class ClipwiseAttention(nn.Module):
     ) -> Tensor:
         """Context (B, N, D) of all tokens, without gradient; nothing is put together and cut apart on the way."""
         context = torch.empty_like(query)
+        cls_bias = None if bias_BTL is None else F.pad(bias_BTL.flatten(1), (1, 0))
+        context[:, 0] = attend_from_one(query[:, 0], key, value, cls_bias)
 
         # Tokens that see each other come first, then their groups.
         by_group = "B (T L) H K -> B T L H K" if self.axis == "time" else "B (T L) H K -> B L T H K"
@@ -190,14 +186,7 @@ class ClipwiseAttention(nn.Module):
         bias = None
         if bias_BTL is not None:
             bias = F.pad(bias_BTL.transpose(1, 2) if self.axis == "time" else bias_BTL, (1, 0))
-        if 1 + len(queries[0]) > MOST_KEYS_IN_BATCH:
-            context[:, 0] = attend_with_class(
-                query[:, 0], queries, (cls_keys, keys), (cls_values, values), bias, contexts
-            )
-        else:
-            cls_bias = None if bias_BTL is None else F.pad(bias_BTL.flatten(1), (1, 0))
-            context[:, 0] = attend_from_one(query[:, 0], key, value, cls_bias)
-            attend_in_short(queries, (cls_keys, keys), (cls_values, values), bias, contexts)
+        attend_in_short(queries, (cls_keys, keys), (cls_values, values), bias, contexts)
         return context.flatten(2)
 
     def _observed(self, query: Tensor, key: Tensor, num_frames: int, needs: Needs) -> Attended:

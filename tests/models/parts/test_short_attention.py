@@ -6,13 +6,7 @@ from torch import Tensor
 
 from models.parts import short_attention
 from models.parts.packed import can_pack
-from models.parts.short_attention import (
-    MOST_KEYS_IN_BATCH,
-    attend_from_one,
-    attend_in_short,
-    attend_with_class,
-    suits_short,
-)
+from models.parts.short_attention import attend_from_one, attend_in_short, suits_short
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.zeros(1)), reason="this torch lacks oneDNN's products")
 
@@ -76,35 +70,6 @@ def test_one_query_equals_the_formula(biased: bool) -> None:
     context = attend_from_one(query[:, 0, 0], key[:, :, 0], value[:, :, 0], bias[:, 0] if biased else None)
     expected = formula(query, key, value, bias if biased else None)[:, 0, 0]
     torch.testing.assert_close(context.double(), expected, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("at_once", [2**20, 500])
-@pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize(("dtype", "apart"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
-@torch.no_grad()
-def test_class_token_sees_all_groups_and_its_own_key_once(
-    at_once: int, biased: bool, dtype: torch.dtype, apart: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(short_attention, "SCORES_AT_ONCE", at_once)
-    query, key, value, bias = tensors(20, 21, 3, dtype)
-    assert key.shape[1] > MOST_KEYS_IN_BATCH
-    keys, values = ((part[:, :1, :1].expand(-1, 1, 3, -1, -1), part[:, 1:]) for part in (key, value))
-    bias[..., 0] = 0
-    out, cls_query = torch.full_like(query, torch.nan), query[:, 3, 0] * 2
-    cls_context = attend_with_class(cls_query, query, keys, values, bias if biased else None, out)
-
-    grouped = [torch.cat(parts, dim=1) for parts in (keys, values)]
-    expected = formula(query, grouped[0], grouped[1], bias if biased else None)
-    torch.testing.assert_close(out.double(), expected, atol=apart, rtol=apart)
-
-    # All groups as one, which the class token's key starts.
-    all_keys, all_values = (
-        torch.cat([cls[:, :, :1], patches.transpose(1, 2).flatten(1, 2).unsqueeze(2)], dim=1)
-        for cls, patches in (keys, values)
-    )
-    all_bias = torch.cat([bias[:, :1, :1], bias[:, :, 1:].flatten(1).unsqueeze(1)], dim=2)
-    seen = formula(cls_query[:, None, None], all_keys, all_values, all_bias if biased else None)[:, 0, 0]
-    torch.testing.assert_close(cls_context.double(), seen, atol=apart, rtol=apart)
 
 
 def test_gradients_and_other_lengths_use_torchs_kernel() -> None:
