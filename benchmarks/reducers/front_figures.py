@@ -10,7 +10,7 @@ from benchmarks.reducers.front_rows import FrontRow
 
 ROOM_FOR_NAMES = 0.2
 """Of the width, beyond the last point."""
-HOLLOW = "hollow: schedule chosen by its milliseconds instead of its GMACs"
+MARKS = "triangles: fine-tuned with it; hollow: schedule chosen by its milliseconds, not its GMACs"
 
 
 def draw_encoder(encoder: str, rows: Sequence[FrontRow], front: Sequence[FrontRow]) -> Figure:
@@ -28,7 +28,7 @@ def draw_encoder(encoder: str, rows: Sequence[FrontRow], front: Sequence[FrontRo
     num_seeds = max((len(row.seeds) for row in rows), default=0)
     panel.set_title(f"{encoder}: what each way to take tokens away costs and keeps", loc="left")
     seeds = f"{num_seeds} seed{'s' * (num_seeds != 1)}"
-    _axes(panel, f"{seeds}; bars: 95 % interval of the change against none; {HOLLOW}")
+    _axes(panel, f"{seeds}; bars: 95 % interval of the change against none;\n{MARKS}")
     return figure
 
 
@@ -50,7 +50,7 @@ def draw_all(by_encoder: Mapping[str, Sequence[FrontRow]], front: Sequence[Front
     _step(panel, front, "0.3", "the front over all")
     _name_points(panel, named)
     panel.set_title("All encoders: recall for the time of encoding one video", loc="left")
-    _axes(panel, f"stars: nothing taken away; {HOLLOW}")
+    _axes(panel, f"stars: nothing taken away; {MARKS}")
     return figure
 
 

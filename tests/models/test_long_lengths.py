@@ -112,7 +112,7 @@ def full_size(system: str, merging: dict, working_memory: float, depth: int) -> 
 @pytest.mark.parametrize("merging", MERGING)
 @pytest.mark.parametrize("system", ["testa", "tvts"])
 def test_256_frames_of_full_size(system: str, merging: str) -> None:
-    """In float64, output and gradient of two blocks: seven minutes of one thread, and 8 GiB.
+    """In float64, output and gradient of two blocks: some ten minutes of one thread, and 13 GiB.
 
     float32 could not tell a fault from rounding here. Of hundreds of thousands of choices what merges with what, some
     are closer than it rounds, and each changes all that follows; and its gradients are sums over 50,000 tokens, as far
