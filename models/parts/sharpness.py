@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from models.parts.precision import at_least_float32, at_least_float32_type
 from models.parts.tiled_attention import attend_in_tiles_with_sharpness, suits_tiles
 
 TILE_BYTES = {"cpu": 2**24, "other": 2**26}
@@ -22,7 +23,7 @@ SMALLEST_SPREAD = 1e-6
 def sharpness(query_BNHK: Tensor, key_BNHK: Tensor) -> Tensor:
     """Negative entropy (B, N) of each query's attention, averaged over heads first; 0 where it looks at one key."""
     queries, keys = _by_head(query_BNHK), key_BNHK.permute(0, 2, 3, 1).contiguous()
-    result = query_BNHK.new_empty(query_BNHK.shape[:2], dtype=_at_least_float32(query_BNHK))
+    result = query_BNHK.new_empty(query_BNHK.shape[:2], dtype=at_least_float32_type(query_BNHK))
     for rows, tile in _tiles(query_BNHK):
         result[rows, tile] = negative_entropy(_probabilities(queries[rows, :, tile], keys[rows]))
     return result
@@ -48,7 +49,7 @@ def attend_with_sharpness(
     values = values.contiguous()
 
     context = torch.empty_like(query_BNHK, memory_format=torch.contiguous_format)
-    sharp = query_BNHK.new_empty(query_BNHK.shape[:2], dtype=_at_least_float32(query_BNHK))
+    sharp = query_BNHK.new_empty(query_BNHK.shape[:2], dtype=at_least_float32_type(query_BNHK))
     for rows, tile in _tiles(query_BNHK):
         probabilities = _probabilities(queries[rows, :, tile], keys[rows])
         sharp[rows, tile] = negative_entropy(probabilities)
@@ -78,10 +79,6 @@ def _by_head(tokens_BNHK: Tensor) -> Tensor:
     return tokens_BNHK.transpose(1, 2)
 
 
-def _at_least_float32(tensor: Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float32)
-
-
 def _tiles(query_BNHK: Tensor) -> Iterator[tuple[slice, slice]]:
     """Yield slices of the batch and of queries whose scores fit in a tile; several rows only if they fit whole."""
     batch, num_tokens, heads, _ = query_BNHK.shape
@@ -99,7 +96,7 @@ def _tiles(query_BNHK: Tensor) -> Iterator[tuple[slice, slice]]:
 def _probabilities(query_BHQK: Tensor, key_BHKN: Tensor) -> Tensor:
     """Attention (B, H, Q, N), at least float32."""
     scores = (query_BHQK * query_BHQK.shape[-1] ** -0.5) @ key_BHKN
-    scores = scores.to(_at_least_float32(scores))
+    scores = at_least_float32(scores)
     return torch.softmax(scores, dim=-1, out=scores)
 
 

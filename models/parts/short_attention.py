@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models.parts.packed import can_pack
+from models.parts.precision import at_least_float32
 
 MOST_KEYS_IN_BATCH = 16
 """Up to so many keys one batch of all sequences is fastest."""
@@ -52,7 +53,7 @@ def attend_in_short(
 
 def attend_from_one(query_BHK: Tensor, key_BMHK: Tensor, value_BMHK: Tensor, key_bias_BM: Tensor | None) -> Tensor:
     """Context (B, H, K) of one query per sequence, such as a class token's: it reads all keys once."""
-    scaled = query_BHK.float() * query_BHK.shape[-1] ** -0.5
+    scaled = at_least_float32(query_BHK) * query_BHK.shape[-1] ** -0.5
     scores = (key_BMHK * scaled.unsqueeze(1)).sum(dim=-1)
     if key_bias_BM is not None:
         scores = scores + key_bias_BM.unsqueeze(-1)

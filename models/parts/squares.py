@@ -17,6 +17,7 @@ from configs.model import AggregationConfig
 from configs.squares import squares_of_share
 from models.parts.losses import without_autocast
 from models.parts.merging import MergePlan
+from models.parts.precision import at_least_float32
 from models.parts.quadtree import (
     Trees,
     joined_by_count,
@@ -58,7 +59,7 @@ class Squares(NamedTuple):
         """The mean (B, M, D) of each token's patches, in their order of the encoder; zero for padding."""
         batch, longest = self.areas.shape
         row = longest * torch.arange(batch, device=self.slots.device)[:, None]
-        values = tokens_BND.to(torch.promote_types(tokens_BND.dtype, torch.float32)).flatten(0, 1)
+        values = at_least_float32(tokens_BND).flatten(0, 1)
         sums = values.new_zeros(batch * longest, values.shape[-1]).index_add(0, (row + self.slots).flatten(), values)
         means = sums.view(batch, longest, -1) / self.areas.clamp(min=1).unsqueeze(-1)
         return means.to(tokens_BND.dtype)

@@ -25,6 +25,7 @@ from models.parts.chunks import (
     run_step,
     spans,
 )
+from models.parts.precision import at_least_float32
 from models.testa.blocks import BlockState, DividedBlock, by_frame
 
 
@@ -125,7 +126,7 @@ def _attend_within_frames(
         update = block.attn.proj(attended.context).squeeze(2).unflatten(0, (-1, tokens.shape[1]))
 
         read = by_frame(attended.of_tokens(1), tokens.shape[1])
-        cls_update = update[:, :, :1].float().sum(dim=1)
+        cls_update = at_least_float32(update[:, :, :1]).sum(dim=1)
         tokens = add_residual(tokens, update[:, :, 1:], scale)
         return tokens, cls_update, read.key, read.importance, read.sharpness
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from models.parts.attention import MOST_TOKENS_BY_HEAD, Attended, Needs
 from models.parts.kept_grid import KeptGrid
 from models.parts.packed import can_pack, packed, packed_parts
+from models.parts.precision import at_least_float32, at_least_float32_type
 from models.parts.sharpness import sharpness
 from models.parts.short_attention import attend_from_one, attend_in_short, suits_short
 from models.parts.tiled_attention import attend_in_tiles, suits_tiles
@@ -25,8 +26,8 @@ class ClassShare(NamedTuple):
     """What the class token sees in some of the tokens.
 
     Attributes:
-        context: (B, H, K) float32, mean of their values by its attention to them alone.
-        log_total: (B, H) float32, log of the sum of their exponentiated scores.
+        context: (B, H, K), float32 or better, mean of their values by its attention to them alone.
+        log_total: (B, H), alike, log of the sum of their exponentiated scores.
     """
 
     context: Tensor
@@ -35,11 +36,11 @@ class ClassShare(NamedTuple):
 
 def class_share(query_B1HK: Tensor, key_BNHK: Tensor, value_BNHK: Tensor, bias: Tensor | None) -> ClassShare:
     """What the class token's query sees in some keys, with `bias` (B, ...) of N numbers added to their scores."""
-    scaled = query_B1HK[:, 0].float() * query_B1HK.shape[-1] ** -0.5
-    scores = torch.einsum("bhk,bnhk->bhn", scaled, key_BNHK.float())
+    scaled = at_least_float32(query_B1HK[:, 0]) * query_B1HK.shape[-1] ** -0.5
+    scores = torch.einsum("bhk,bnhk->bhn", scaled, at_least_float32(key_BNHK))
     if bias is not None:
-        scores = scores + bias.flatten(1).unsqueeze(1).float()
-    context = torch.einsum("bhn,bnhk->bhk", scores.softmax(dim=-1), value_BNHK.float())
+        scores = scores + bias.flatten(1).unsqueeze(1)
+    context = torch.einsum("bhn,bnhk->bhk", scores.softmax(dim=-1), at_least_float32(value_BNHK))
     return ClassShare(context, scores.logsumexp(dim=-1))
 
 
@@ -250,7 +251,7 @@ class ClipwiseAttention(nn.Module):
         # Contiguous, or equal tokens would not tie: products round by how the matrices lie in memory.
         queries, keys, values = (self._grouped(part).contiguous() for part in (queries, keys, values))
         scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
-        probabilities = (scores if bias is None else scores + bias).softmax(dim=-1, dtype=torch.float32)
+        probabilities = (scores if bias is None else scores + bias).softmax(dim=-1, dtype=at_least_float32_type(scores))
 
         given = probabilities.detach()[..., 1:]  # to patches, not to the class token
         if self.axis == "time":

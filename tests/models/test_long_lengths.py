@@ -20,6 +20,7 @@ from tests.models.tiny import PATCH, WIDTH, clips, encoder
 from tests.models.tvts.tiny import make_tower, with_time
 
 HOUR, SMALL_IMAGE, SMALL_PATCHES = 3600, 2 * PATCH, 4
+FRAMES, IMAGE = 256, 224
 MERGING: dict[str, dict] = {
     "no merging": {},
     "merging": {"reducer": "geometry", "frames_per_block": HOUR // 16, "patches_per_block": 1},
@@ -86,24 +87,35 @@ def test_an_hour_in_ragged_chunks(system: str, width: int, merging: str) -> None
     check(lambda memory: tiny(system, MERGING[merging], memory), video, tokens_at_once, width)
 
 
-FRAMES, IMAGE = 256, 224
+@pytest.mark.parametrize("merging", MERGING)
+@pytest.mark.parametrize("system", ["testa", "tvts"])
+def test_float64_is_not_rounded_to_float32(system: str, merging: str) -> None:
+    """In either way of encoding: what is summed in float32 for bfloat16's sake stays in float64 here."""
+    settings = {**MERGING[merging], **({"frames_per_block": 1} if merging == "merging" else {})}
+
+    def build(working_memory: float) -> nn.Module:
+        return full_size(system, settings, working_memory, 2, frames=12, image=32).double()
+
+    check(build, clips(1, 12, 32, 32).double(), 6 * 4, 768, tolerance=1e-12)
 
 
-def full_size(system: str, merging: dict, working_memory: float, depth: int) -> nn.Module:
+def full_size(
+    system: str, merging: dict, working_memory: float, depth: int, frames: int = FRAMES, image: int = IMAGE
+) -> nn.Module:
     """Blocks of ViT-B/16, in training mode, with weights of which all have an effect."""
     torch.manual_seed(0)
     if system == "testa":
         model = TestaConfig(depth=depth, drop_path=0.0)
-        video = VideoConfig(num_frames=FRAMES, image_size=IMAGE, working_memory=working_memory)
+        video = VideoConfig(num_frames=frames, image_size=image, working_memory=working_memory)
         built: nn.Module = VideoEncoder(model, video, AggregationConfig(**merging), "recompute")
         for name, parameter in built.named_parameters():
             if name.endswith("temporal_fc.weight"):
                 nn.init.trunc_normal_(parameter, std=0.02)
         return built.train()
 
-    image = ImageTowerSizes(width=768, depth=depth, heads=12, patch_size=16, image_size=IMAGE, embed_dim=512)
-    schedules = ClipSchedules.of(AggregationConfig(**merging), image, FRAMES) if merging else None
-    tower = with_time(VideoTower(image, 12, False, schedules, working_memory=working_memory))
+    sizes = ImageTowerSizes(width=768, depth=depth, heads=12, patch_size=16, image_size=image, embed_dim=512)
+    schedules = ClipSchedules.of(AggregationConfig(**merging), sizes, frames) if merging else None
+    tower = with_time(VideoTower(sizes, 12, False, schedules, working_memory=working_memory))
     tower.recompute = True
     return tower.train()
 
