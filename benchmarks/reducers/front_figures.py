@@ -98,7 +98,7 @@ def _reference_lines(panel: Axes, rows: Sequence[FrontRow]) -> None:
 
 
 def _name_points(panel: Axes, named: Sequence[tuple[FrontRow, str, str]]) -> None:
-    """Write each name beside its point, names of near points below each other."""
+    """Write names beside their points, those of near points below each other, with a line to a point further off."""
     panel.margins(0.1)
     (left, right), (bottom, top) = panel.get_xlim(), panel.get_ylim()
     right += ROOM_FOR_NAMES * (right - left)
@@ -106,14 +106,19 @@ def _name_points(panel: Axes, named: Sequence[tuple[FrontRow, str, str]]) -> Non
     panel.set_ylim(bottom, top)
 
     taken: list[tuple[float, float]] = []
+    known: list[tuple[str, float, float]] = []
     for row, name, colour in sorted(named, key=lambda one: -mean(one[0].recall)):
         x = ((row.milliseconds or 0.0) - left) / (right - left)
         y = (mean(row.recall) - bottom) / (top - bottom)
+        # Points of one reducer have one colour: close to each other, one name serves them.
+        if any(name == other and abs(x - at) < 0.15 and abs(y - height) < 0.15 for other, at, height in known):
+            continue
+
         height = y
         while any(abs(x - other_x) < 0.17 and abs(height - other_y) < 0.035 for other_x, other_y in taken):
             height -= 0.012
-
         taken.append((x, height))
+        known.append((name, x, y))
         panel.annotate(
             name,
             (x, y),
@@ -123,6 +128,7 @@ def _name_points(panel: Axes, named: Sequence[tuple[FrontRow, str, str]]) -> Non
             fontsize=8,
             color=colour,
             va="center",
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6} if y - height > 0.03 else None,
         )
 
 
