@@ -27,6 +27,8 @@ def aggregation(size: Size, reducer: str, attention: str = "divided", **settings
     # Tokens of all frames merge in joint attention alone, frames and patches in divided attention alone.
     for name in ("frames_per_block", "patches_per_block") if attention == "joint" else ("tokens_per_block",):
         amounts.pop(name, None)
+    if reducer == "run_length" and settings.get("inside", "none") == "none":
+        amounts = {}  # tokens leave before the first block, and none inside
     return AggregationConfig(reducer=reducer, **amounts, **settings)  # type: ignore[arg-type]
 
 

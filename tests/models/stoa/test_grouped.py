@@ -247,7 +247,7 @@ def test_pictures_show_what_merged() -> None:
         ({"patches_per_block": 7}, "patches_per_block: block 1 is to lose 7 of the 9 patches"),
         ({"across_frames": 0.7}, "across_frames: 0.7 is not from 0 to 0.5"),
         ({"keep": 0.5, "across_frames": 0.2}, "across_frames: has no effect beside keep"),
-        ({"proportional_attention": True}, "reducer 'tempme' always has it"),
+        ({"proportional_attention": True}, "proportional_attention: leave it out; 'tempme' always has it"),
         ({"weighted_pooling": True}, "weighted_pooling: has no effect here"),
     ],
 )
