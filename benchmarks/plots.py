@@ -191,9 +191,18 @@ def _logarithmic(axis: Axis, ticks: Sequence[int] | None = None) -> None:
     if ticks is None:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     else:
-        axis.set_ticks(ticks)
+        axis.set_ticks(_legible(ticks))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _legible(ticks: Sequence[int]) -> list[int]:
+    """Of ascending ticks those whose numbers do not run into the one before."""
+    kept: list[int] = []
+    for tick in ticks:
+        if not kept or tick >= 1.3 * kept[-1]:
+            kept.append(tick)
+    return kept
 
 
 def _finish(panel: Axes, from_zero: bool = False) -> None:
