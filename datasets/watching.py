@@ -170,6 +170,8 @@ class WatchedLoader:
 
     def _end_workers(self) -> None:
         """Drop the iterator: torch then ends its workers, waiting some seconds for what they are reading."""
+        if self._iterator is not None:
+            _free_end_of_work(self._iterator)
         self._iterator = self._loader = None
 
     def _begin_anew(self) -> None:
@@ -243,3 +245,16 @@ class WatchedLoader:
     def _give_up(self, path: str, reason: str) -> None:
         if self.data.exclude({path: reason}):
             logger.error("%s: %s; it is left out from now on", path, reason)
+
+
+def _free_end_of_work(iterator: Any) -> None:
+    """Take the lock of the event that tells workers to end from a worker that was killed while it looked at it.
+
+    Nobody else would ever free it, and torch would wait for it without end.
+    """
+    event, workers = getattr(iterator, "_workers_done_event", None), getattr(iterator, "_workers", ())
+    if event is None or all(worker.is_alive() for worker in workers):
+        return
+    lock = event._cond._lock
+    lock.acquire(timeout=POLL_SECONDS)
+    lock.release()
