@@ -233,20 +233,6 @@ def test_workers_do_not_have_the_signals_of_the_trainer(tmp_path: Path) -> None:
             signal.signal(number, handler)
 
 
-def test_workers_end_though_one_died_with_the_lock_of_the_end(tmp_path: Path) -> None:
-    """As one does that is killed while it looks whether it is to end."""
-    train = loader(dataset(images(tmp_path, 16)))
-    next(train.epoch(0))
-    iterator = train._loader._iterator
-    iterator._workers_done_event._cond._lock.acquire()
-    kill(processes(train), signal.SIGKILL)
-    for worker in iterator._workers:
-        worker.join()
-    del iterator
-    train._loader._end_workers()
-    assert train._loader._iterator is None
-
-
 def mixture(folder: Path) -> Mixture:
     """Batches of one source each, of other sizes; of the second the last five rows do not fill one."""
     first, second = images(folder / "first", 10), images(folder / "second", 6, "once")
