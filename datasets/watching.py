@@ -19,6 +19,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from datasets.ending import without_locked_events
 from datasets.reading import Board, OwnLine, Reading, Told, Watched, begin_work
 
 logger = logging.getLogger(__name__)
@@ -164,14 +165,13 @@ class WatchedLoader:
             pin_memory=torch.cuda.is_available(),
             timeout=min(POLL_SECONDS, self.sample_timeout) if self.workers else 0,
             worker_init_fn=partial(begin_work, self._board),
+            multiprocessing_context=without_locked_events() if self.workers else None,
             # Its own generator: starting an epoch, or restarting it, must not draw from torch's global one.
             generator=torch.Generator(),
         )
 
     def _end_workers(self) -> None:
         """Drop the iterator: torch then ends its workers, waiting some seconds for what they are reading."""
-        if self._iterator is not None:
-            _free_end_of_work(self._iterator)
         self._iterator = self._loader = None
 
     def _begin_anew(self) -> None:
@@ -245,16 +245,3 @@ class WatchedLoader:
     def _give_up(self, path: str, reason: str) -> None:
         if self.data.exclude({path: reason}):
             logger.error("%s: %s; it is left out from now on", path, reason)
-
-
-def _free_end_of_work(iterator: Any) -> None:
-    """Take the lock of the event that tells workers to end from a worker that was killed while it looked at it.
-
-    Nobody else would ever free it, and torch would wait for it without end.
-    """
-    event, workers = getattr(iterator, "_workers_done_event", None), getattr(iterator, "_workers", ())
-    if event is None or all(worker.is_alive() for worker in workers):
-        return
-    lock = event._cond._lock
-    lock.acquire(timeout=POLL_SECONDS)
-    lock.release()
