@@ -106,19 +106,20 @@ def _name_points(panel: Axes, named: Sequence[tuple[FrontRow, str, str]]) -> Non
     panel.set_ylim(bottom, top)
 
     taken: list[tuple[float, float]] = []
-    known: list[tuple[str, float, float]] = []
+    known: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for row, name, colour in sorted(named, key=lambda one: -mean(one[0].recall)):
         x = ((row.milliseconds or 0.0) - left) / (right - left)
         y = (mean(row.recall) - bottom) / (top - bottom)
         # Points of one reducer have one colour: close to each other, one name serves them.
-        if any(name == other and abs(x - at) < 0.15 and abs(y - height) < 0.15 for other, at, height in known):
+        same = known.setdefault((name, colour), [])
+        if any(abs(x - other_x) < 0.15 and abs(y - other_y) < 0.15 for other_x, other_y in same):
             continue
+        same.append((x, y))
 
         height = y
         while any(abs(x - other_x) < 0.17 and abs(height - other_y) < 0.035 for other_x, other_y in taken):
             height -= 0.012
         taken.append((x, height))
-        known.append((name, x, y))
         panel.annotate(
             name,
             (x, y),

@@ -68,11 +68,12 @@ def _written(value: Any) -> str:
     return f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
 
 
-def written_defaults() -> set[str]:
+@cache
+def written_defaults() -> frozenset[str]:
     """A reducer's settings at their defaults, as a command line has them; not which reducer it is."""
     default = AggregationConfig()
     names = [field.name for field in fields(AggregationConfig) if field.name != "reducer"]
-    return {f"aggregation.{name}={_written(getattr(default, name))}" for name in names}
+    return frozenset(f"aggregation.{name}={_written(getattr(default, name))}" for name in names)
 
 
 def without_defaults(words: Iterable[str]) -> list[str]:
@@ -114,12 +115,15 @@ def schedules_of(reducer: Reducer, model: ModelConfig, video: VideoConfig) -> Ca
 
     @cache
     def at(amount: int) -> Matched:
+        # What the encoder is shown.
         if knob == "num_frames":
             return priced(name, model, replace(video, num_frames=video.num_frames - amount), given)
         if knob == "image_size":
             if amount >= len(sizes):
                 raise ValueError(f"video.image_size: there is no smaller one than {sizes[-1].image_size}")
             return priced(name, model, sizes[amount], given)
+
+        # What it takes away.
         if knob == "keep":
             share = round(1 - amount / KEEP_STEPS, 3)
             kept = replace(given, keep=share) if given.inside == "none" else in_two_ways(given, share, model, video)
@@ -127,6 +131,7 @@ def schedules_of(reducer: Reducer, model: ModelConfig, video: VideoConfig) -> Ca
         if knob == "early":
             tokens = video.num_frames * patches_of(model, video)
             return priced(name, model, video, replace(given, tokens_per_block=early(amount, model, tokens)))
+
         assert knob is None or knob in AXES
         return priced(name, model, video, model.at_price(given, video, reducer.axes(model), amount, reducer.blocks))
 

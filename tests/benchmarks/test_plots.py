@@ -77,6 +77,14 @@ def test_time_and_memory_against_frames() -> None:
         assert [text.get_text() for text in figure.axes[panel].get_xticklabels()] == ["8", "16"]
 
 
+def test_numbers_of_near_frames_do_not_run_into_each_other() -> None:
+    frames = (512, 1024, 1280, 2048)
+    rows = [{"aggregation": "none", "frames": count, "seconds": 1.0, "peak_bytes": 2**30} for count in frames]
+    figure = plots.draw_frames(rows)
+    assert [count for count, _ in drawn(figure, 0, "none")] == [512, 1024, 1280, 2048]
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["512", "1,024", "2,048"]
+
+
 def test_memory_that_is_not_known_is_left_out() -> None:
     rows = [{"aggregation": "none", "frames": 8, "seconds": 2.0, "peak_bytes": None}]
     figure = plots.draw_frames(rows)

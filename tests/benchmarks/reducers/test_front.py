@@ -87,6 +87,17 @@ def test_the_figures_name_every_point_where_it_lies() -> None:
     assert sorted(text.get_text() for text in panel.texts) == ["none", "quick", "tome"]
 
 
+def test_one_name_serves_points_of_a_reducer_that_lie_close() -> None:
+    rows = [FrontRow(**one) for one in (*ROWS, row("tome", 6.1, 57.5), row("quick", 8.5, 45.0))]
+    (panel,) = draw_encoder("ours", rows, []).axes
+    assert sorted(text.get_text() for text in panel.texts) == ["none", "quick", "quick", "slow", "tome"]
+
+    # Not those of two encoders, which differ in colour.
+    by_encoder = {name: [FrontRow(**{**one, "encoder": name}) for one in ROWS] for name in ("ours", "theirs")}
+    (panel,) = draw_all(by_encoder, []).axes
+    assert [text.get_text() for text in panel.texts] == ["none", "none"]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
