@@ -1,6 +1,7 @@
 """Budgets that training draws: `aggregation.train_keep`, from which share to which the tokens of a step are kept."""
 
-from configs.model import AggregationConfig, VideoConfig
+from configs.aggregation import AggregationConfig
+from configs.model import VideoConfig
 from configs.schedule import check_first_frame
 from configs.training import TrainConfig
 

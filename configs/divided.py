@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from configs.model import AggregationConfig, Axis
-from configs.reducers import why_not
+from configs.aggregation import AggregationConfig
+from configs.reducers import Axis, why_not
 from configs.run_length import refuse_inside
 from configs.schedule import (
     blocks_from_amount,

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from configs.model import AggregationConfig
+from configs.aggregation import AggregationConfig
 from configs.schedule import blocks_from_amount, blocks_from_keep, capacity, check_capacity
 
 

@@ -3,6 +3,8 @@
 from typing import Literal
 
 ReducerName = Literal["none", "geometry", "importance", "prune", "tome", "saliency", "run_length", "tempme", "quadtree"]
+Axis = Literal["frames", "patches", "tokens"]
+"""What a reducer shortens: the frames of a video, the patches of each frame, or the patches of all frames at once."""
 InsideName = Literal["none", "tome", "saliency"]
 """What may merge inside the blocks, among the tokens that run-length tokens leave."""
 AMOUNTS = ("frames_per_block", "patches_per_block", "tokens_per_block")

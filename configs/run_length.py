@@ -1,6 +1,6 @@
 """Schedules of what merges inside the blocks, among the patches that run-length tokens leave."""
 
-from configs.model import AggregationConfig
+from configs.aggregation import AggregationConfig
 from configs.schedule import blocks_from_tokens, check_capacity, check_first_frame, kept_of_share
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple
 
 # Some are only re-exported, so that importers need not know which file holds a section.
+from configs.aggregation import AggregationConfig
 from configs.budgets import check_budgets
 from configs.data import (
     CHOICE_DATASETS,
@@ -33,7 +34,7 @@ from configs.evaluation import (
     SortingEvaluationConfig,
 )
 from configs.fusion import FusionObjectiveConfig
-from configs.model import AggregationConfig, TextConfig as TextConfig, VideoConfig
+from configs.model import TextConfig as TextConfig, VideoConfig
 from configs.models.base import ModelConfig
 from configs.models.stoa import StoaConfig
 from configs.models.testa import TestaConfig

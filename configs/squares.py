@@ -2,7 +2,7 @@
 
 import math
 
-from configs.model import AggregationConfig
+from configs.aggregation import AggregationConfig
 from configs.schedule import keep_per_axis
 
 COARSEST = 2

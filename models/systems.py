@@ -7,7 +7,8 @@ alone. Adding a system adds a line here, its section to `configs.schema.MODELS`,
 import pkgutil
 from typing import Any, NamedTuple
 
-from configs.model import AggregationConfig, VideoConfig
+from configs.aggregation import AggregationConfig
+from configs.model import VideoConfig
 from configs.models.base import ModelConfig
 from models.parts.cost import Cost
 from models.parts.published import Published

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 from configs.load import load_any
-from configs.model import AMOUNTS
+from configs.reducers import AMOUNTS
 from configs.schema import CONFIG_CLASSES, AggregationConfig, TestaConfig, VideoConfig
 from models.systems import count
 from scripts.parts.arguments import at_least

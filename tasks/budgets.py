@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from configs.model import AggregationConfig
+from configs.aggregation import AggregationConfig
 from datasets.sampling import generator
 from models.parts.run_length import set_keep
 

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from benchmarks.rerank import TEXT_TOKENS, make_testa
-from configs.model import AggregationConfig, VideoConfig
+from configs.aggregation import AggregationConfig
+from configs.model import VideoConfig
 from configs.models.testa import TestaConfig
 from configs.models.umt import UMTConfig
 from engine.host_memory import keep_freed_memory

@@ -8,9 +8,8 @@ from functools import cache
 from typing import Any
 
 from benchmarks.reducers.settings import AXES, Attention, Reducer
-from configs.model import AMOUNTS, REDUCER_SETTINGS
 from configs.models.base import ModelConfig
-from configs.reducers import OF_INSIDE
+from configs.reducers import AMOUNTS, OF_INSIDE, REDUCER_SETTINGS
 from configs.schedule import kept_of_share
 from configs.schema import AggregationConfig, VideoConfig
 from models.parts.cost import Cost

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from configs.load import load
-from configs.model import AMOUNTS, Axis
 from configs.models.base import ModelConfig
+from configs.reducers import AMOUNTS, Axis
 from configs.schema import AggregationConfig
 from datasets.stories.story_set import StorySet
 

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from configs.model import AggregationConfig, Axis, TextTowerConfig, VideoConfig
+from configs.aggregation import AggregationConfig
+from configs.model import TextTowerConfig, VideoConfig
+from configs.reducers import Axis
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from configs.aggregation import AggregationConfig
 from configs.frame_merging import steps_of
-from configs.model import AggregationConfig, Axis, VideoConfig, check_positive, refuse_long_video
+from configs.model import VideoConfig, check_positive, refuse_long_video
 from configs.models.base import ModelConfig
 from configs.models.clip import ClipTowerConfig
+from configs.reducers import Axis
 
 TRAJECTORIES_PER_OBJECT = 2
 """A clip has twice as many trajectories as a frame has objects, as files of objects do."""

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from configs import divided
-from configs.model import AggregationConfig, Axis, VideoConfig, check_positive
+from configs.aggregation import AggregationConfig
+from configs.model import VideoConfig, check_positive
 from configs.models.base import ModelConfig
 from configs.models.clip import ClipTowerConfig
+from configs.reducers import Axis
 
 
 @dataclass(frozen=True, kw_only=True)

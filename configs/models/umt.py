@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from configs.model import AggregationConfig, Axis, TextConfig, VideoConfig, check_positive, refuse_long_video
+from configs.aggregation import AggregationConfig
+from configs.model import TextConfig, VideoConfig, check_positive, refuse_long_video
 from configs.models.base import ModelConfig
-from configs.reducers import BEFORE_BLOCKS, why_not
+from configs.reducers import BEFORE_BLOCKS, Axis, why_not
 from configs.run_length import inside_schedule
 from configs.schedule import (
     blocks_from_keep,

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from configs.model import AggregationConfig
+from configs.aggregation import AggregationConfig
 
 
 class Cost(NamedTuple):

@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from configs.model import AggregationConfig
+from configs.aggregation import AggregationConfig
 from configs.schedule import kept_of_share
 from models.parts.merging import MergePlan, take
 from models.parts.pixels import normalise_pixels

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from configs.model import AggregationConfig
+from configs.aggregation import AggregationConfig
 from configs.squares import squares_of_share
 from models.parts.losses import without_autocast
 from models.parts.merging import MergePlan

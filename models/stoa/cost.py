@@ -6,8 +6,9 @@ are not counted. Every box is taken to be real.
 
 from typing import NamedTuple
 
+from configs.aggregation import AggregationConfig
 from configs.frame_merging import GroupStep
-from configs.model import AggregationConfig, VideoConfig
+from configs.model import VideoConfig
 from configs.models.stoa import StoaConfig
 from models.parts.cost import Cost
 from models.stoa.sizes import StoaSizes, sizes_of

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from configs.aggregation import AggregationConfig
 from configs.frame_merging import GroupStep, steps_of
-from configs.model import AggregationConfig, VideoConfig
+from configs.model import VideoConfig
 from configs.models.stoa import StoaConfig
 from models.parts.clip.sizes import ImageTowerSizes, TextTowerSizes
 

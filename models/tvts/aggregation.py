@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from configs.aggregation import AggregationConfig
 from configs.divided import divided_schedules
-from configs.model import AggregationConfig
 from models.parts.aggregation import TokenAggregator
 from models.parts.clip.sizes import ImageTowerSizes
 

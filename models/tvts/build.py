@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from configs.model import AggregationConfig, VideoConfig
+from configs.aggregation import AggregationConfig
+from configs.model import VideoConfig
 from configs.models.tvts import TvtsConfig
 from configs.schema import ObjectiveConfig, SortingObjectiveConfig, TaskConfig
 from models.parts.clip.sizes import ImageTowerSizes, TextTowerSizes

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from configs.model import AggregationConfig, VideoConfig
+from configs.aggregation import AggregationConfig
+from configs.model import VideoConfig
 from configs.models.tvts import TvtsConfig
 from models.parts.cost import Cost, check_countable
 from models.tvts.build import schedules_of, sizes_of

@@ -5,7 +5,8 @@ as one, a LayerNorm as five per element; softmax, GELU, sorting, gathers and sum
 tokens are part of `gmacs`; the released code computes them but its printed number lacks them.
 """
 
-from configs.model import AggregationConfig, VideoConfig
+from configs.aggregation import AggregationConfig
+from configs.model import VideoConfig
 from configs.models.umt import UMTConfig, token_schedule
 from configs.schedule import kept_of_share, num_leaving
 from configs.squares import products_of_parts, squares_of_share

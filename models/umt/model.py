@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from configs.model import AggregationConfig, VideoConfig
+from configs.aggregation import AggregationConfig
+from configs.model import VideoConfig
 from configs.models.umt import UMTConfig
 from models.parts.bert import Predictions, initialise
 from models.parts.bert_attention import KeysValues, Share

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from configs.model import AggregationConfig, VideoConfig
+from configs.aggregation import AggregationConfig
+from configs.model import VideoConfig
 from configs.models.umt import UMTConfig, token_schedule
 from models.parts.aggregation import AggregationStep, TokenAggregator
 from models.parts.packed_rows import PackedRows, through_packed

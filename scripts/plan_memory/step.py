@@ -19,8 +19,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from configs.aggregation import AggregationConfig
 from configs.evaluation import CaptioningConfig
-from configs.model import AggregationConfig
 from configs.recognition import RecognitionEvaluationConfig
 from configs.schema import TASKS, CaptionConfig, PretrainConfig, RecognitionConfig, RunConfig, VqaConfig
 from datasets.annotations.timed_words import NUM_CLIPS

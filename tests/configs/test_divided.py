@@ -2,8 +2,8 @@
 
 import pytest
 
+from configs.aggregation import AggregationConfig
 from configs.divided import divided_schedules
-from configs.model import AggregationConfig
 
 
 @pytest.mark.parametrize(

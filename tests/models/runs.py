@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from configs.model import AggregationConfig, VideoConfig
+from configs.aggregation import AggregationConfig
+from configs.model import VideoConfig
 from tests.models import tiny
 
 FRAMES, PATCHES = 6, tiny.NUM_PATCHES

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from configs.model import AggregationConfig
+from configs.aggregation import AggregationConfig
 from configs.models.umt import UMTConfig
 from models.umt.video_encoder import VideoEncoder as UMTEncoder
 from tests.models import tiny

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from configs.model import AggregationConfig
+from configs.aggregation import AggregationConfig
 from configs.models.umt import SplitTextConfig, UMTConfig
 from inference.features.extract import arrays_of
 from inference.pictures.trace import trace_video

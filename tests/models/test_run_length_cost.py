@@ -2,7 +2,8 @@
 
 import pytest
 
-from configs.model import AggregationConfig, VideoConfig
+from configs.aggregation import AggregationConfig
+from configs.model import VideoConfig
 from configs.models.base import ModelConfig
 from configs.models.testa import TestaConfig
 from configs.models.tvts import TvtsConfig

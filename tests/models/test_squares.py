@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from configs.model import AggregationConfig, VideoConfig
+from configs.aggregation import AggregationConfig
+from configs.model import VideoConfig
 from configs.models.base import ModelConfig
 from configs.models.testa import TestaConfig
 from configs.models.tvts import TvtsConfig

@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from configs.model import AggregationConfig, VideoConfig
+from configs.aggregation import AggregationConfig
+from configs.model import VideoConfig
 from configs.models.umt import SplitTextConfig, UMTConfig
 from models.umt.model import UMT
 from models.umt.video_encoder import VideoEncoder

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from configs.aggregation import AggregationConfig
 from configs.load import dump
-from configs.model import AggregationConfig
 from scripts.plan_memory import __main__ as plan_memory
 from scripts.plan_memory.__main__ import (
     GIB,

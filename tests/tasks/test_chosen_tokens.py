@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from configs.aggregation import AggregationConfig
 from configs.evaluation import TokenChoice
-from configs.model import AggregationConfig
 from engine.loop import evaluate
 from tasks.chosen_tokens import TokenShare, match_share, spread_places
 from tasks.data import video_text

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from configs.model import AggregationConfig, Axis, TextTowerConfig, VideoConfig, check_positive
+from configs.aggregation import AggregationConfig
+from configs.model import TextTowerConfig, VideoConfig, check_positive
 from configs.models.base import ModelConfig
+from configs.reducers import Axis
 from configs.schedule import blocks_from_amount, blocks_from_keep, check_capacity, in_first_blocks
 from configs.training import PairObjectiveConfig, TrainConfig
 

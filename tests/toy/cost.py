@@ -1,6 +1,7 @@
 """What the toy's encoder costs."""
 
-from configs.model import AggregationConfig, VideoConfig
+from configs.aggregation import AggregationConfig
+from configs.model import VideoConfig
 from models.parts.cost import Cost
 from tests.toy.config import ToyConfig, token_schedule
 

@@ -7,10 +7,10 @@ from benchmarks.reducers.report import described
 from benchmarks.reducers.schedules import Matched, match, without_defaults
 from benchmarks.reducers.settings import Reducer
 from configs.divided import balanced_patches
-from configs.model import REDUCER_SETTINGS
 from configs.models.base import ModelConfig
 from configs.models.tvts import TvtsConfig
 from configs.models.umt import UMTConfig
+from configs.reducers import REDUCER_SETTINGS
 from configs.schema import AggregationConfig, TestaConfig, VideoConfig
 from models.systems import count
 

@@ -6,8 +6,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from configs.model import REDUCER_SETTINGS, AggregationConfig
+from configs.aggregation import AggregationConfig
 from configs.optim import OptimConfig
+from configs.reducers import REDUCER_SETTINGS
 from configs.training import ObjectiveConfig
 from datasets.samples import Clip
 from engine.optim import build_optimizer

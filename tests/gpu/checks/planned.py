@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from configs.model import AggregationConfig
+from configs.aggregation import AggregationConfig
 from configs.optim import OptimConfig
 from configs.schema import DataConfig, PretrainConfig, RunConfig
 from configs.training import TrainConfig

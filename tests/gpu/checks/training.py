@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from configs.model import AggregationConfig
+from configs.aggregation import AggregationConfig
 from engine.precision import resolve_precision
 from tests.gpu.checks.models import LOSSES, Checkpointing, PretrainingStep, aggregation, build_model, clips
 from tests.gpu.checks.outcome import CannotRun, Finding, Reading, worst

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.model import AggregationConfig
+from configs.aggregation import AggregationConfig
 from models.parts.aggregation import BACKGROUND, MergePlan, merge, plan_by_importance
 from tests.models.parts.test_origins import record_plans
 from tests.models.tiny import HEADS, PAIRS, clips, encoder

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from configs.aggregation import AggregationConfig
 from configs.frame_merging import steps_of
-from configs.model import AggregationConfig, VideoConfig
+from configs.model import VideoConfig
 from configs.models.base import ModelConfig
 from configs.models.stoa import StoaConfig
 from configs.models.testa import TestaConfig

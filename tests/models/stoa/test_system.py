@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from configs.aggregation import AggregationConfig
 from configs.load import from_dict, load
-from configs.model import AggregationConfig, VideoConfig
+from configs.model import VideoConfig
 from configs.models.stoa import StoaConfig
 from configs.schema import PretrainConfig
 from engine.bert_adam import BertAdam

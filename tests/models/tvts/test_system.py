@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from configs.aggregation import AggregationConfig
 from configs.load import from_dict
-from configs.model import AggregationConfig, VideoConfig
+from configs.model import VideoConfig
 from configs.models.tvts import ClipTextConfig, TvtsConfig
 from configs.schema import RetrievalConfig
 from models.checkpoints.load import load_into

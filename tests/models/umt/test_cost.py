@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from configs.model import AggregationConfig, VideoConfig
+from configs.aggregation import AggregationConfig
+from configs.model import VideoConfig
 from configs.models.umt import UMTConfig
 from models.umt.cost import Cost, count
 from models.umt.video_encoder import VideoEncoder

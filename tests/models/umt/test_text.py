@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertModel
 
-from configs.model import AggregationConfig, VideoConfig
+from configs.aggregation import AggregationConfig
+from configs.model import VideoConfig
 from configs.models.umt import SplitTextConfig, UMTConfig
 from models.parts.bert_attention import KeysValues, Share
 from models.umt.model import UMT

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from configs.model import AggregationConfig, VideoConfig
+from configs.aggregation import AggregationConfig
+from configs.model import VideoConfig
 from configs.models.umt import SplitTextConfig, UMTConfig
 from models.umt.blocks import JointSpaceTimeBlock
 from models.umt.video_encoder import EncodedVideo, VideoEncoder

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.model import AggregationConfig, VideoConfig
+from configs.aggregation import AggregationConfig
+from configs.model import VideoConfig
 from configs.models.umt import UMTConfig
 from models.umt.model import UMT
 from models.umt.weights import config_of, fit, kind_of, load, read, to_published

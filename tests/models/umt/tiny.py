@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from configs.model import AggregationConfig, VideoConfig
+from configs.aggregation import AggregationConfig
+from configs.model import VideoConfig
 from configs.models.umt import UMTConfig
 from models.umt.video_encoder import VideoEncoder
 
