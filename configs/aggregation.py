@@ -37,9 +37,10 @@ class AggregationConfig:
 
     `run_length` drops patches before the first block that do not change over time. They stay if they change by more
     than `threshold` standard deviations, so each video keeps as many as it needs; with `keep` the share that changes
-    most stays instead. `weigh_lengths`, which is ours, lets a patch count as often as its run is long, in attention and
-    in the pooled feature. In encoders with joint attention, `inside` lets ToMe or saliency merge `tokens_per_block` of
-    the patches that `keep` leaves; that both go together is ours, too.
+    most stays instead. `kept_by: random` is the control for that: a share that is drawn blindly, the same patches in
+    every video, besides the whole first frame. `weigh_lengths`, which is ours, lets a patch count as often as its run
+    is long, in attention and in the pooled feature. In encoders with joint attention, `inside` lets ToMe or saliency
+    merge `tokens_per_block` of the patches that `keep` leaves; that both go together is ours, too.
 
     With `train_keep: [lowest, highest]`, which is ours, each training step draws the share that run-length tokens keep,
     uniformly from that range, so that one checkpoint serves any budget. Evaluation keeps `keep`.
@@ -69,6 +70,7 @@ class AggregationConfig:
     order: Literal["reference", "sorted"] = "reference"
     merge_weight: Literal["size", "saliency"] = "size"
     threshold: float = 0.1
+    kept_by: Literal["change", "random"] = "change"
     weigh_lengths: bool = False
     train_keep: tuple[float, float] | None = None
     inside: InsideName = "none"
@@ -195,7 +197,7 @@ class AggregationConfig:
         A new reducer drops the inherited settings that it does not use, so `aggregation.reducer=none` alone switches
         off a checkpoint's aggregation. `keep` and the amounts per block, or the threshold, drop each other, except that
         run-length tokens have amounts of what merges inside. Those go with another reducer, and with `inside=none`.
-        What goes instead of `keep` drops `train_keep` too.
+        What goes instead of `keep` drops `train_keep` and `kept_by` too.
         """
         kept = dict(lower)
         before = lower.get("reducer", "none")
@@ -218,5 +220,6 @@ class AggregationConfig:
         if any(name in higher for name in replaced):
             kept.pop("keep", None)
             kept.pop("train_keep", None)
+            kept.pop("kept_by", None)
 
         return kept

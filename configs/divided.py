@@ -7,12 +7,11 @@ from typing import Any
 
 from configs.aggregation import AggregationConfig
 from configs.reducers import Axis, why_not
-from configs.run_length import refuse_inside
+from configs.run_length import check_run_length, refuse_inside
 from configs.schedule import (
     blocks_from_amount,
     blocks_from_keep,
     check_capacity,
-    check_first_frame,
     in_first_blocks,
     keep_per_axis,
     share_without,
@@ -48,7 +47,7 @@ def divided_schedules(
 
     if settings.reducer == "run_length":
         # All that leaves does so before the first block.
-        check_first_frame(settings.keep, num_frames)
+        check_run_length(settings, num_frames)
         return {"frames": (0,) * depth, "patches": (0,) * depth}
 
     # Axis, what it holds at first, and how many of them are never counted as free to leave.

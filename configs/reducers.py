@@ -19,7 +19,10 @@ REDUCER_SETTINGS: dict[str, tuple[str, ...]] = {
     "prune": ("frames_per_block", "patches_per_block", "tokens_per_block", "keep"),
     "tome": ("tokens_per_block", "keep", "merge_weight"),
     "saliency": ("patches_per_block", "tokens_per_block", "keep"),
-    "run_length": ("threshold", "keep", "weigh_lengths", "train_keep", "inside", "tokens_per_block", "merge_weight"),
+    "run_length": (
+        *("threshold", "keep", "kept_by", "weigh_lengths", "train_keep"),
+        *("inside", "tokens_per_block", "merge_weight"),
+    ),
     "tempme": ("patches_per_block", "keep", "join_blocks", "join_frames", "across_frames", "within_groups"),
     "quadtree": ("spatial_threshold", "temporal_threshold", "root_level", "keep"),
 }
@@ -29,7 +32,7 @@ BEFORE_BLOCKS = ("run_length", "quadtree")
 """Reducers that look at a video before the first block, and at nothing later."""
 WEIGHED = ("saliency", "tempme")
 """Reducers whose attention always adds log(size)."""
-OF_RUN_LENGTH = ("threshold", "weigh_lengths", "train_keep", "inside")
+OF_RUN_LENGTH = ("threshold", "kept_by", "weigh_lengths", "train_keep", "inside")
 OF_SOME_REDUCERS = ("frame_match", "order", "merge_weight", *OF_RUN_LENGTH, *JOINING, *OF_SQUARES)
 OF_INSIDE = {"tokens_per_block": ("tome", "saliency"), "merge_weight": ("tome",)}
 """Of run-length tokens, the settings for what merges inside the blocks, and which ways of merging use them."""

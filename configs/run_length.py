@@ -1,7 +1,14 @@
-"""Schedules of what merges inside the blocks, among the patches that run-length tokens leave."""
+"""Which run-length tokens an encoder takes, and schedules of what merges inside the blocks among those that stay."""
 
 from configs.aggregation import AggregationConfig
 from configs.schedule import blocks_from_tokens, check_capacity, check_first_frame, kept_of_share
+
+
+def check_run_length(settings: AggregationConfig, num_frames: int) -> None:
+    """Refuse a share below the first frame, and patches that are drawn blindly without a share."""
+    check_first_frame(settings.keep, num_frames)
+    if settings.keep is None and settings.kept_by != "change":
+        raise ValueError(f"aggregation.kept_by: {settings.kept_by} says which share stays; set aggregation.keep")
 
 
 def inside_schedule(
@@ -9,10 +16,10 @@ def inside_schedule(
 ) -> tuple[int | float, ...]:
     """How many tokens of run-length leave in each block, or what share of those that reach it; 0 without `inside`.
 
-    A ValueError that begins with the key refuses a share below the first frame, rows that differ in length, and an
+    A ValueError that begins with the key refuses what `check_run_length` does, rows that differ in length, and an
     amount that the patches which are left cannot hold, at the smallest budget that training draws.
     """
-    check_first_frame(settings.keep, num_frames)
+    check_run_length(settings, num_frames)
     if settings.inside == "none":
         return (0,) * depth  # all that leaves does so before the first block
     if settings.keep is None:

@@ -8,7 +8,7 @@ Shapes: B videos, T frames, C channels, H W pixels, L patches a frame, M tokens 
 """
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from einops import rearrange
@@ -71,6 +71,7 @@ class RunLength:
     Attributes:
         threshold: in standard deviations of the pixels; a change that equals it is none.
         keep: None for the threshold.
+        kept_by: `random` for a share that is drawn without a look at the video.
         weigh_lengths: whether a token counts as often as its run is long, in attention and in the pooled mean.
         pixel_mean, pixel_std: of uint8 frames, on a scale from 0 to 1.
         patch_major: whether the encoder's tokens go patch by patch, not frame by frame.
@@ -78,6 +79,7 @@ class RunLength:
 
     threshold: float
     keep: float | None
+    kept_by: Literal["change", "random"]
     weigh_lengths: bool
     patch_size: int
     pixel_mean: tuple[float, float, float]
@@ -96,8 +98,8 @@ class RunLength:
         """What a configuration says; None for another reducer."""
         if aggregation.reducer != "run_length":
             return None
-        how_many = aggregation.threshold, aggregation.keep, aggregation.weigh_lengths
-        return cls(*how_many, patch_size, pixel_mean, pixel_std, patch_major)
+        which = aggregation.threshold, aggregation.keep, aggregation.kept_by
+        return cls(*which, aggregation.weigh_lengths, patch_size, pixel_mean, pixel_std, patch_major)
 
     @property
     def has_sizes(self) -> bool:
@@ -115,8 +117,12 @@ class RunLength:
 
         `few_lengths` rounds the length of rows up, for an encoder that compiles a graph for each.
         """
-        changes = [change_over_time(video, self.patch_size, self.pixel_mean, self.pixel_std) for video in video_BTCHW]
-        change_BTL = torch.stack(changes)
+        if self.kept_by == "random":
+            change_BTL = random_changes(video_BTCHW, self.patch_size)
+        else:
+            change_BTL = torch.stack(
+                [change_over_time(video, self.patch_size, self.pixel_mean, self.pixel_std) for video in video_BTCHW]
+            )
 
         num_patches = change_BTL[0].numel()
         if self.keep is not None:
@@ -186,6 +192,18 @@ def change_over_time(
         # Summed up in float64, so that the order of summation decides nothing.
         changes.append(cells.mean(dim=-1, dtype=torch.float64).float())
     return torch.cat(changes)
+
+
+def random_changes(video_BTCHW: Tensor, patch_size: int) -> Tensor:
+    """Numbers in place of changes, (B, T, L): the same for videos of the same size, infinite in the first frame.
+
+    Each share is part of every larger one. Neither the batch nor the device has a say.
+    """
+    batch, num_frames, _, height, width = video_BTCHW.shape
+    num_patches = (height // patch_size) * (width // patch_size)
+    drawn = torch.rand(num_frames, num_patches, generator=torch.Generator().manual_seed(0))
+    drawn[0] = torch.inf
+    return drawn.to(video_BTCHW.device).expand(batch, -1, -1)
 
 
 def most_changed(change_BTL: Tensor, count: int) -> Tensor:

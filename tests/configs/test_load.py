@@ -226,9 +226,15 @@ def test_a_new_reducer_or_amount_replaces_what_a_lower_layer_says(tmp_path: Path
     assert "frame_match: mean has no effect" in error_of(
         path, "aggregation.reducer=importance", "aggregation.frame_match=mean"
     )
-    write(tmp_path, MINIMAL + "aggregation: {reducer: run_length, keep: 0.5, train_keep: [0.1, 1.0]}", "drawn.yaml")
+    write(
+        tmp_path,
+        MINIMAL + "aggregation: {reducer: run_length, keep: 0.5, kept_by: random, train_keep: [0.1, 1.0]}",
+        "drawn.yaml",
+    )
     path = write(tmp_path, "base: drawn.yaml")
-    assert load(RetrievalConfig, path, ["aggregation.keep=0.2"]).aggregation.train_keep == (0.1, 1.0)
+    assert load(RetrievalConfig, path, ["aggregation.keep=0.2"]).aggregation == AggregationConfig(
+        reducer="run_length", keep=0.2, kept_by="random", train_keep=(0.1, 1.0)
+    )
     assert load(RetrievalConfig, path, ["aggregation.reducer=none"]).aggregation == AggregationConfig()
     assert load(RetrievalConfig, path, ["aggregation.threshold=0.2"]).aggregation == AggregationConfig(
         reducer="run_length", threshold=0.2

@@ -231,7 +231,7 @@ FULL: dict[str, RunConfig] = {
     ),
     "drawn budgets": RetrievalConfig(
         data=DataConfig(root="/d"), optim=OPTIM, train=TRAIN,
-        aggregation=AggregationConfig(reducer="run_length", keep=0.5, train_keep=(0.1, 1.0)),
+        aggregation=AggregationConfig(reducer="run_length", keep=0.5, kept_by="random", train_keep=(0.1, 1.0)),
     ),
 }  # fmt: skip
 

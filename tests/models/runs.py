@@ -12,6 +12,7 @@ VIDEO = VideoConfig(num_frames=FRAMES, image_size=tiny.IMAGE)
 BY_THRESHOLD = AggregationConfig(reducer="run_length")
 WEIGHED = AggregationConfig(reducer="run_length", weigh_lengths=True)
 BY_SHARE = AggregationConfig(reducer="run_length", keep=0.5)
+RANDOM = AggregationConfig(reducer="run_length", keep=0.5, kept_by="random")
 
 
 def clips_of_runs(batch: int = 3, frames: int = FRAMES, seed: int = 0) -> Tensor:

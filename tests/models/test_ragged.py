@@ -8,7 +8,7 @@ from configs.aggregation import AggregationConfig
 from configs.models.umt import UMTConfig
 from models.umt.video_encoder import VideoEncoder as UMTEncoder
 from tests.models import tiny
-from tests.models.runs import BY_SHARE, BY_THRESHOLD, FRAMES, PATCHES, VIDEO, WEIGHED, clips_of_runs
+from tests.models.runs import BY_SHARE, BY_THRESHOLD, FRAMES, PATCHES, RANDOM, VIDEO, WEIGHED, clips_of_runs
 
 ENCODERS = ("testa joint", "testa divided", "umt")
 JOINT = ("testa joint", "umt")
@@ -61,7 +61,9 @@ def assert_equals_videos_alone(model: nn.Module, video: Tensor) -> None:
         torch.testing.assert_close(model(video).tokens, together.tokens.detach(), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("aggregation", [BY_THRESHOLD, WEIGHED, BY_SHARE], ids=["threshold", "weighed", "share"])
+@pytest.mark.parametrize(
+    "aggregation", [BY_THRESHOLD, WEIGHED, BY_SHARE, RANDOM], ids=["threshold", "weighed", "share", "random"]
+)
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_batch_equals_its_videos_alone(name: str, aggregation: AggregationConfig) -> None:
     model, video = encoder_of(name, aggregation), clips_of_runs().requires_grad_()

@@ -64,6 +64,12 @@ def test_a_share_below_one_frame_is_refused(model: ModelConfig) -> None:
         model.check(VIDEO, by_share(0.1))
 
 
+@pytest.mark.parametrize("model", MODELS.values(), ids=list(MODELS))
+def test_random_patches_need_a_share(model: ModelConfig) -> None:
+    with pytest.raises(ValueError, match="kept_by: random says which share stays; set aggregation.keep"):
+        model.check(VIDEO, AggregationConfig(reducer="run_length", kept_by="random"))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -171,10 +171,10 @@ def test_run_length_and_merging_after_it_share_one_knob(model: ModelConfig) -> N
     attention = () if model is UMT else ("model.attention=joint",)
     assert matched.overrides == (
         *attention, "video.num_frames=12", "video.image_size=48", "aggregation.reducer=run_length",
-        "aggregation.threshold=0.1", f"aggregation.keep={matched.aggregation.keep}", "aggregation.weigh_lengths=False",
-        "aggregation.train_keep=null", "aggregation.inside=tome", f"aggregation.tokens_per_block=[{written}]",
-        "aggregation.merge_weight=size", "aggregation.proportional_attention=False",
-        "aggregation.weighted_pooling=False",
+        "aggregation.threshold=0.1", f"aggregation.keep={matched.aggregation.keep}", "aggregation.kept_by=change",
+        "aggregation.weigh_lengths=False", "aggregation.train_keep=null", "aggregation.inside=tome",
+        f"aggregation.tokens_per_block=[{written}]", "aggregation.merge_weight=size",
+        "aggregation.proportional_attention=False", "aggregation.weighted_pooling=False",
     )  # fmt: skip
     said = f"{matched.aggregation.keep:g} of the tokens kept, then {written.replace(',', ', ')} tokens a block"
     assert described(matched) == said
@@ -188,8 +188,8 @@ def test_rows_without_merging_inside_say_so() -> None:
         row = Matched("row", UMT, VIDEO, replace(given, keep=keep), count(UMT, VIDEO, AggregationConfig()))
         assert row.overrides == (
             "video.num_frames=12", "video.image_size=48", "aggregation.reducer=run_length", "aggregation.threshold=0.1",
-            *kept, "aggregation.weigh_lengths=True", "aggregation.train_keep=null", "aggregation.inside=none",
-            "aggregation.proportional_attention=False", "aggregation.weighted_pooling=False",
+            *kept, "aggregation.kept_by=change", "aggregation.weigh_lengths=True", "aggregation.train_keep=null",
+            "aggregation.inside=none", "aggregation.proportional_attention=False", "aggregation.weighted_pooling=False",
         )  # fmt: skip
         assert not any("inside" in word for word in without_defaults(row.overrides))
 

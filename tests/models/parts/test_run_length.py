@@ -1,6 +1,7 @@
 """Run-length tokens: the reference's numbers, and a plain loop over videos and cells."""
 
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from models.parts.merging import follow
 from models.parts.run_length import RunLength, change_over_time, flat_indices, most_changed, runs
 
 
-def run_length(threshold: float, keep: float | None, weigh_lengths: bool = False) -> RunLength:
-    return RunLength(threshold, keep, weigh_lengths, 4, (0.5, 0.4, 0.3), (0.2, 0.3, 0.25), patch_major=False)
+def run_length(
+    threshold: float, keep: float | None, weigh_lengths: bool = False, kept_by: Literal["change", "random"] = "change"
+) -> RunLength:
+    return RunLength(threshold, keep, kept_by, weigh_lengths, 4, (0.5, 0.4, 0.3), (0.2, 0.3, 0.25), patch_major=False)
 
 
 def golden_videos() -> Tensor:
@@ -141,6 +144,28 @@ def test_plans_of_a_batch_are_those_of_each_video(uint8: bool) -> None:
             assert torch.equal(alone.keep[0], together.keep[row, : counts[row]])
             assert torch.equal(alone.lengths[0], together.lengths[row, : counts[row]])
             assert torch.equal(alone.origins[0], together.origins[row])
+
+
+def test_random_patches_are_those_of_every_video_and_of_every_larger_share() -> None:
+    videos = torch.randn(3, 6, 3, 8, 20, generator=torch.Generator().manual_seed(2))
+    before = torch.get_rng_state()
+    kept = [run_length(0.1, share, kept_by="random").plan(videos) for share in (0.25, 0.5, 0.75)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [one.keep.shape[1] for one in kept] == [15, 30, 45]
+
+    patches = [set(one.keep[0].tolist()) for one in kept]
+    assert set(range(10)) < patches[0] < patches[1] < patches[2]  # the first frame, then ever more
+    later = patches[1] - set(range(10))
+    assert later != set(range(10, 30))
+    assert {index // 10 for index in later} == {1, 2, 3, 4, 5}
+
+    # Neither content nor company matters, and nothing is drawn anew.
+    alone = run_length(0.1, 0.5, kept_by="random").plan(torch.zeros(1, 6, 3, 8, 20, dtype=torch.uint8))
+    for row in range(3):
+        assert torch.equal(kept[1].keep[row], alone.keep[0])
+        assert torch.equal(kept[1].lengths[row], alone.lengths[0])
+        assert torch.equal(kept[1].origins[row], alone.origins[0])
+    assert int(alone.lengths.sum()) == 60
 
 
 def test_a_share_is_exact_and_of_ties_the_first_stay() -> None:

@@ -11,6 +11,7 @@ from tests.models.runs import FRAMES, PATCHES, clips_of_runs
 from tests.models.tvts.tiny import make_tower
 
 WAYS = {"threshold": {}, "weighed": {"weigh_lengths": True}, "share": {"keep": 0.5}}
+WAYS["random"] = {"keep": 0.5, "kept_by": "random"}
 
 
 def tower(way: str) -> VideoTower:
@@ -21,7 +22,7 @@ def tower(way: str) -> VideoTower:
 def test_a_batch_equals_its_clips_alone(way: str) -> None:
     model, video = tower(way), clips_of_runs().requires_grad_()
     together = model(video, return_origins=True)
-    assert (together.mask is None) == (way == "share")
+    assert (together.mask is None) == ("keep" in WAYS[way])
     found = torch.autograd.grad(together.tokens.sin().sum() + together.embedding.sum(), [video, *model.parameters()])
     expected: list[Tensor] = []
     for row in range(len(video)):
