@@ -37,7 +37,8 @@ class TvtsConfig(ModelConfig):
     without effect.
 
     `temporal_std` is that of a fresh temporal embedding, by default width^-0.5; from scratch, sorting is learned sooner
-    with more.
+    with more. `time_init` says what is 0 in fresh attention over time, so that it adds nothing: queries, keys and
+    values, as the reference has them, whose queries and keys then never learn; or, which is ours, the projection.
     """
 
     name: Literal["tvts"] = "tvts"
@@ -51,6 +52,7 @@ class TvtsConfig(ModelConfig):
     sort_heads: int = 8
     num_transcripts: int = 4
     temporal_std: float | None = None
+    time_init: Literal["zero_qkv", "zero_proj"] = "zero_qkv"
     motion: bool = False
     embed_dim: int = 512
     text: ClipTextConfig = field(default_factory=ClipTextConfig)

@@ -10,6 +10,7 @@ from configs.models.tvts import TvtsConfig
 from configs.schema import ObjectiveConfig, SortingObjectiveConfig, TaskConfig
 from models.parts.clip.sizes import ImageTowerSizes, TextTowerSizes
 from models.tvts.aggregation import ClipSchedules
+from models.tvts.initialisation import start_from_projections
 from models.tvts.model import Tvts
 from models.tvts.sizes import TvtsSizes
 
@@ -90,6 +91,8 @@ def build_model(config: TaskConfig, tokenizer: Any) -> Tvts:
 
     if config.model.temporal_std is not None:
         nn.init.normal_(model.video_model.temporal_embedding, std=config.model.temporal_std)
+    if config.model.time_init == "zero_proj":
+        start_from_projections(model.video_model.blocks)
     if config.train.activation_checkpointing == "offload":
         raise ValueError("train.activation_checkpointing: offload is not to be had with tvts; use recompute")
     recompute = config.train.activation_checkpointing == "recompute"

@@ -13,7 +13,7 @@ from configs.model import WORKING_MEMORY, TimeTable
 from configs.schedule import held_schedule
 from models.parts.aggregation import AggregationStep
 from models.parts.chunks import Assembled, Chunks, chunks_within, residual_dtype, run_step, spans
-from models.parts.clip.blocks import NORM_EPS, ClipMlp, initialise
+from models.parts.clip.blocks import NORM_EPS
 from models.parts.clip.image_tower import cut_patches, embed_patches, resize_positions
 from models.parts.clip.sizes import ImageTowerSizes
 from models.parts.kept_grid import KeptGrid
@@ -24,6 +24,7 @@ from models.parts.run_length import KeptPatches, RunLength, flat_indices
 from models.parts.time_table import stretch_times
 from models.tvts.aggregation import ClipSchedules
 from models.tvts.blocks import ClipState, EncodedClip, TvtsBlock
+from models.tvts.initialisation import initialise_blocks
 from models.tvts.long_clip import LongClip, recompute_block, run_block
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -100,7 +101,7 @@ class VideoTower(nn.Module):
         self.proj = nn.Parameter(torch.empty(image.width, image.embed_dim))
         for parameter in (self.class_embedding, self.positional_embedding, self.temporal_embedding, self.proj):
             nn.init.normal_(parameter, std=scale)
-        self._initialise_blocks()
+        initialise_blocks(self.blocks)
         self.recompute = False
 
     @property
@@ -331,18 +332,3 @@ class VideoTower(nn.Module):
         # Nothing follows the last frame of a clip.
         moved = F.pad(moved, (0, 0) * 3 + (0, video_BTCHW.shape[1] - moved.shape[1]))
         return patches + embed_patches(moved, self.conv1_motion.weight, keep_BL)
-
-    def _initialise_blocks(self) -> None:
-        """Use CLIP's scales in space. Attention over time adds 0, so the model starts as CLIP applied to each frame."""
-        for block in self.blocks:
-            assert isinstance(block, TvtsBlock)
-            in_space, in_time, mlp = block.attn, block.timeattn, block.mlp
-            assert isinstance(in_space.qkv, nn.Linear) and isinstance(in_space.proj, nn.Linear)
-            assert isinstance(in_time.qkv, nn.Linear) and isinstance(in_time.proj, nn.Linear)
-            assert isinstance(mlp, ClipMlp)
-
-            initialise((in_space.qkv.weight, in_space.qkv.bias), in_space.proj, mlp, len(self.blocks))
-            for zeroed in (in_time.qkv.weight, in_time.qkv.bias, in_time.proj.bias):
-                nn.init.zeros_(zeroed)
-            # Zero queries, keys and values already give 0. If this were zero too, no gradient would flow.
-            nn.init.ones_(in_time.proj.weight)
