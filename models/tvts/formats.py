@@ -99,6 +99,7 @@ class TvtsFormats:
             _fit_places(fitted, own)
             _fit_times(fitted, own, self.time_table)
             _fit_motion(fitted, found, own)
+            _note_averaging(fitted)
         return fitted
 
     def remedy(self, name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
@@ -158,3 +159,14 @@ def _fit_motion(fitted: FittedTower, found: Mapping[str, Tensor], own: Mapping[s
     if weights.MOTION in own and weights.MOTION not in found:
         fitted.weights[weights.MOTION] = torch.zeros_like(own[weights.MOTION])
         fitted.notes.append(f"{weights.MOTION} is 0: differences between frames have no effect at first")
+
+
+def _note_averaging(fitted: FittedTower) -> None:
+    """Say so if attention over time has no queries and keys, and never gets any: see `models.tvts.initialisation`."""
+    projections = [tensor for name, tensor in fitted.weights.items() if weights.is_in_time(name)]
+    queries_and_keys = [tensor[: len(tensor) * 2 // 3] for tensor in projections]
+    if queries_and_keys and not any(tensor.any() for tensor in queries_and_keys):
+        fitted.notes.append(
+            "queries and keys of attention over time are 0, and stay 0 in training: it averages the frames, and "
+            "reducers that compare frames find them all alike (fresh models learn them with model.time_init=zero_proj)"
+        )

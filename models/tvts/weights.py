@@ -91,6 +91,11 @@ def is_of_time(name: str) -> bool:
     return re.fullmatch(FRESH_PARTS, name) is not None
 
 
+def is_in_time(name: str) -> bool:
+    """Whether a tensor of the video tower makes queries, keys and values of attention over time."""
+    return re.fullmatch(r"transformer\.resblocks\.\d+\.timeattn\.qkv\.(weight|bias)", name) is not None
+
+
 def clip_to_video(name: str) -> str:
     """Our name of a tensor of CLIP's image tower, both without prefix."""
     return name.replace("attn.in_proj_", "attn.qkv.").replace("attn.out_proj.", "attn.proj.")

@@ -124,6 +124,21 @@ def test_models_start_from_clip(names: str) -> None:
     assert torch.equal(model.text_model.text_projection, weights["text_projection"])
 
 
+def test_attention_over_time_without_queries_and_keys_is_noted() -> None:
+    """A model that was trained from the published start: of its attention over time values alone have changed."""
+    source = make_model()
+    for block in source.video_model.blocks:
+        for tensor in (block.timeattn.qkv.weight, block.timeattn.qkv.bias):
+            torch.nn.init.zeros_(tensor[: len(tensor) * 2 // 3])
+    published = {f"module.{name}": tensor for name, tensor in to_published(source.state_dict()).items()}
+    (note,) = load_into(Tvts(SIZES), published, "f", formats=FORMATS).notes
+    assert "it averages the frames" in note
+
+    last = next(name for name in published if name.endswith("2.timeattn.qkv.bias"))
+    published[last][0] = 1e-3
+    assert load_into(Tvts(SIZES), published, "f", formats=FORMATS).notes == []
+
+
 def test_models_start_from_published_files_of_other_frames_and_pixels() -> None:
     source = make_model()
     published = {f"module.{name}": tensor for name, tensor in to_published(source.state_dict()).items()}
