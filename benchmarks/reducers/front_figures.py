@@ -10,6 +10,7 @@ from benchmarks.reducers.front_rows import FrontRow
 
 ROOM_FOR_NAMES = 0.2
 """Of the width, beyond the last point."""
+COLOURS = (*(f"C{index}" for index in range(10)), "navy", "maroon", "darkgreen", "black", "indigo", "teal")
 MARKS = "triangles: fine-tuned with it; hollow: schedule chosen by its milliseconds, not its GMACs"
 
 
@@ -18,7 +19,8 @@ def draw_encoder(encoder: str, rows: Sequence[FrontRow], front: Sequence[FrontRo
     figure = Figure(figsize=(8.5, 5.6), layout="constrained")
     panel = figure.subplots()
     timed = _distinct(rows)
-    colours = {name: f"C{index % 10}" for index, name in enumerate(dict.fromkeys(row.reducer for row in timed))}
+    names = dict.fromkeys(row.reducer for row in timed)
+    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
     for row in timed:
         _point(panel, row, colours[row.reducer])
     _step(panel, front, "0.3", "the front: most recall for the time")
@@ -41,7 +43,7 @@ def draw_all(by_encoder: Mapping[str, Sequence[FrontRow]], front: Sequence[Front
 
     for index, (encoder, rows) in enumerate(by_encoder.items()):
         timed = _distinct(rows)
-        colour = f"C{index % 10}"
+        colour = COLOURS[index % len(COLOURS)]
         for row in timed:
             _point(panel, row, colour, bars=False)
         panel.plot([], [], "o", color=colour, label=encoder)
