@@ -238,20 +238,26 @@ def fake_times(schedules: list[Matched], config: object, path: Path) -> dict[str
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("name", ["stoa", "testa_divided", "testa_joint", "tvts", "umt"])
+@pytest.mark.parametrize("name", ["stoa", "testa_divided", "testa_joint", "tvts", "tvts_looking", "umt"])
 def test_every_encoder_is_compared_on_flashes(
     name: str, tmp_path: Path, commands: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The files as they are, but for fewer and shorter runs."""
     folder, yaml = ROOT / "configs" / "comparison", YAML(typ="safe", pure=True)
-    config = {**yaml.load(folder / "base_flashes.yaml"), **yaml.load(folder / f"flashes_{name}.yaml")}
-    del config["base"]
+    own = yaml.load(folder / f"flashes_{name}.yaml")
+    bases = own.pop("base")
+    config = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        config |= yaml.load(folder / base)
+    config |= own
     config |= {"data": {**config["data"], "train": 12, "test": 6}, "prices": ["gmacs"], "seeds": [0]}
     short = {"optim.warmup_steps": 1, "train.batch_size": 4, "train.max_epochs": 1}
-    for task in ("pretrain", "retrieval"):
+    for task in ("pretrain", "retrieval", "vqa"):
+        if task not in config:
+            continue
         kept = [one for one in config[task]["overrides"] if one.partition("=")[0] not in (*short, "train.eval_every")]
         config[task]["overrides"] = [*kept, *(f"{key}={value}" for key, value in short.items())]
-        if task == "retrieval":
+        if task != "pretrain":
             config[task]["overrides"].append("train.eval_every=1")
 
     monkeypatch.setitem(globals(), "CONFIG", json.dumps(config))
