@@ -10,8 +10,12 @@ from models.tvts.video_tower import VideoTower
 from tests.models.runs import FRAMES, PATCHES, clips_of_runs
 from tests.models.tvts.tiny import make_tower
 
-WAYS = {"threshold": {}, "weighed": {"weigh_lengths": True}, "share": {"keep": 0.5}}
-WAYS["random"] = {"keep": 0.5, "kept_by": "random"}
+WAYS = {
+    "threshold": {},
+    "weighed": {"weigh_lengths": True},
+    "share": {"keep": 0.5},
+    "random": {"keep": 0.5, "kept_by": "random"},
+}
 
 
 def tower(way: str) -> VideoTower:
