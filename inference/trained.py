@@ -14,6 +14,7 @@ from datasets.annotations.manifest import check_times
 from datasets.decode import DecodeError, duration
 from datasets.records import VideoTextRecord, is_image
 from datasets.remote.addresses import resolve
+from datasets.text import check_text, has_words
 from engine.checkpoint_folder import CONFIG, WEIGHTS
 from engine.hub import Checkpoint
 from tasks.base import VideoTextTask
@@ -121,3 +122,13 @@ def _each(times: Seconds, count: int) -> Sequence[float | None]:
     if len(times) != count:
         raise ValueError(f"start and end: {len(times)} times for {count} videos; give one for each, or one for all")
     return times
+
+
+def check_texts(texts: Sequence[str], name: str) -> None:
+    """Refuse texts as a manifest would: a ValueError if there are none, or if one has no words or is unusable."""
+    if not texts:
+        raise ValueError(f"no {name}s are given; give at least one")
+    for position, text in enumerate(texts):
+        if not isinstance(text, str) or not has_words(text):
+            raise ValueError(f"{name} {position} is {text!r}, which has no words; write at least one")
+        check_text(text, f"{name} {position}")

@@ -18,20 +18,19 @@ from datasets.progress import FileProgress
 from datasets.reading import OwnLine
 from datasets.samples import Clip, collate
 from datasets.sampling import Windows as SlidingWindows
-from datasets.text import check_text, has_words
 from engine.distributed import is_main
 from engine.hub import Checkpoint
 from engine.precision import Precision, autocast
 from inference.classifying import FoundClass, best, classifier, evaluation_of
 from inference.features.windows import Windows, ends_read
 from inference.outputs import EncodedTokens, Match, PixelFeatures, VideoWindows
-from inference.trained import CAN_DO, Seconds, Video, abilities_of, duration_of, records_of
+from inference.trained import CAN_DO, Seconds, Video, abilities_of, check_texts, duration_of, records_of
 from models.parts.features import VideoFeatures
 from models.parts.ragged import joined_rows
 from tasks.base import VideoTextTask
 from tasks.caption import CaptionTask
 from tasks.chosen_tokens import TokenShare, match_share
-from tasks.clips import clip_tokens, encode_clip
+from tasks.clips import clip_tokens, embed_clip, encode_clip
 from tasks.data import clean_up, video_text
 from tasks.tokenized_texts import TEXTS_AT_ONCE
 from tasks.views import embed_clips, in_order, windows_of
@@ -79,11 +78,13 @@ class TrainedModel:
         self._require("encode_video")
         embeddings, tokens = [], []
         for _, clips in self._clips(videos, start, end):
+            if not return_tokens:
+                embeddings.append(self.embeddings_of(clips).cpu())
+                continue
             features = self.encode_clips(clips)
             assert features.embedding is not None
             embeddings.append(features.embedding.cpu())
-            if return_tokens:
-                tokens.append(features.tokens.cpu())
+            tokens.append(features.tokens.cpu())
 
         first = 0 if isinstance(videos, Video) else slice(None)
         embedding = torch.cat(embeddings)[first]
@@ -258,6 +259,11 @@ class TrainedModel:
             features = encode_clip(self.model, clips)
             return PixelFeatures(features.tokens, features.embedding)
 
+    def embeddings_of(self, clips: Clip) -> Tensor:
+        """The embeddings (B, E) alone of clips, which some models make in less time; they stay on the device."""
+        with self.computing():
+            return embed_clip(self.model, clips.to(self.device, non_blocking=True))
+
     def read_video(self, video: Video, start: float | None = None, end: float | None = None) -> Tensor:
         """The frames (T, 3, H, W), uint8, that the encoder gets from a video, an image, or a part of a video."""
         return self._read(video, start, end).pixels[0]
@@ -335,13 +341,3 @@ class TrainedModel:
                 f"{self.source}: a checkpoint of {self.config.task} cannot {ability}, only "
                 f"{', '.join(self.abilities)}; load {CAN_DO[ability]}"
             )
-
-
-def check_texts(texts: Sequence[str], name: str) -> None:
-    """Refuse texts as a manifest would: a ValueError if there are none, or if one has no words or is unusable."""
-    if not texts:
-        raise ValueError(f"no {name}s are given; give at least one")
-    for position, text in enumerate(texts):
-        if not isinstance(text, str) or not has_words(text):
-            raise ValueError(f"{name} {position} is {text!r}, which has no words; write at least one")
-        check_text(text, f"{name} {position}")

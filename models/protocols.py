@@ -123,6 +123,15 @@ class DualEncoder(Protocol):
 
 
 @runtime_checkable
+class EmbedsAlone(Protocol):
+    """A dual encoder that makes embeddings faster where nobody asks for tokens."""
+
+    def embed_video(self, video_BTCHW: Tensor) -> Tensor:
+        """The embeddings (B, E) of `encode_video`, to 1e-5."""
+        ...
+
+
+@runtime_checkable
 class AveragesWindows(Protocol):
     """A dual encoder whose sliding windows are averaged before the mean becomes an embedding.
 

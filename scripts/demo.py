@@ -26,7 +26,7 @@ from datasets.records import VideoTextRecord
 from engine.checkpoint_folder import write_json
 from engine.children import run_child
 from models.systems import count
-from tasks.clips import encode_clip
+from tasks.clips import embed_clip
 from tasks.data import video_text
 from tasks.retrieval import RetrievalTask
 
@@ -129,7 +129,7 @@ def order_accuracy(task: RetrievalTask, stories: Path) -> float:
     ]
     data = video_text(task.config, records, training=False)
     loader = evaluation_loader(data, batch_size=32, rank=0, world_size=1, workers=0)
-    videos = torch.cat([encode_clip(task.model, batch["clip"]).embedding for batch in loader])
+    videos = torch.cat([embed_clip(task.model, batch["clip"]) for batch in loader])
     texts = task.model.encode_text(*task.tokenize(data.captions)).embedding.unflatten(0, (-1, 2))
     right, reordered = torch.einsum("v e, v t e -> t v", videos, texts)
     return 100 * (right > reordered).float().mean().item()

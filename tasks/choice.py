@@ -24,7 +24,7 @@ from models.choosing import Chooser
 from models.protocols import Matcher
 from tasks.annotations import Split, setting_of
 from tasks.base import PairTask
-from tasks.clips import encode_clip
+from tasks.clips import embed_clip, encode_clip
 from tasks.data import clean_up, video_text, videos_alone
 from tasks.metrics.answers import percent
 from tasks.outcomes import clip_outcomes, with_intervals
@@ -121,18 +121,20 @@ class ChoiceTask(PairTask):
             return own
 
         weight = self.evaluation.matching
-        features = encode_clip(self.model, clips)
+        # Matching alone needs tokens.
+        features = encode_clip(self.model, clips) if weight else None
+        embeddings = embed_clip(self.model, clips) if features is None else features.embedding
         scored = []
         for place, (ids, mask) in enumerate(texts):
             # What has no share is not computed, and zeros stand for it.
             logits, similarity = torch.zeros(len(ids), 2, device=ids.device), torch.zeros(len(ids), device=ids.device)
             parts: dict[str, Tensor] = {}
-            if weight:
+            if features is not None:
                 memory = self.model.project(features.tokens[place : place + 1])
                 logits = self.model.match_groups([(len(ids), memory)], ids, mask)
                 parts["matching"] = logits.float().softmax(dim=-1)[:, 1]
             if weight < 1:
-                cosines = self.model.encode_text(ids, mask).embedding @ features.embedding[place]
+                cosines = self.model.encode_text(ids, mask).embedding @ embeddings[place]
                 similarity = cosines * self.model.similarity_scale
                 parts["similarity"] = similarity.softmax(dim=0)
 

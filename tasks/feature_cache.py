@@ -22,7 +22,7 @@ from datasets.video_text import VideoTextDataset
 from engine.distributed import barrier, gather_objects, rank
 from tasks.annotations import Split, digest_of
 from tasks.base import VideoTextTask
-from tasks.clips import encode_clip
+from tasks.clips import embed_clip
 
 ROWS_A_FILE = 256
 
@@ -94,7 +94,7 @@ def cached_embeddings(
     if missing:
         data = make_data([split.present[position] for position in missing])
         for places, clip in task.each_clip(data, batch_size, failed):
-            rows = encode_clip(task.model, clip).embedding.float().cpu().numpy()
+            rows = embed_clip(task.model, clip).float().cpu().numpy()
             cache.add([missing[place] for place in places], rows)
         cache.flush()
         barrier()

@@ -20,7 +20,7 @@ from engine.distributed import gather_objects, rank
 from tasks.annotations import Split, setting_of
 from tasks.base import PairTask
 from tasks.chosen_tokens import TokenShare
-from tasks.clips import encode_clip
+from tasks.clips import embed_clip, encode_clip
 from tasks.data import video_text
 from tasks.dual_softmax import LOOKS_AT_ALL, SUFFIX, WITHOUT_IT, dual_softmax
 from tasks.matching_by_query import match_by_query, tokens_of_all
@@ -143,10 +143,13 @@ class RetrievalTask(PairTask):
                 rows += [encode_windows(self.model, part).cpu().numpy() for part in parts]
                 continue
 
+            if self.evaluation.rerank == 0:
+                rows.append(embed_clip(self.model, clips).cpu().numpy())
+                continue
+
             encoded = encode_clip(self.model, clips)
             rows.append(encoded.embedding.cpu().numpy())
-            if self.evaluation.rerank > 0:
-                tokens.add(positions, encoded.tokens)
+            tokens.add(positions, encoded.tokens)
 
         own_rows = np.concatenate(rows)
         if data.windows is not None:

@@ -16,7 +16,7 @@ from datasets.sampling import Windows
 from datasets.video_text import VideoTextDataset
 from engine.distributed import gather_objects
 from tasks.base import VideoTextTask
-from tasks.clips import encode_clip
+from tasks.clips import embed_clip
 from tasks.metrics.ranks import average_windows
 from tasks.metrics.recognition import unit
 
@@ -82,7 +82,7 @@ def embed_clips(
         part = slice(first, first + evaluation.batch_size)
         clip = clips if len(positions) <= evaluation.batch_size else Clip.of_pixels(clips.pixels[part])
         for shown in (clip, mirrored(clip)) if evaluation.mirror else (clip,):
-            rows = encode_clip(task.model, shown).embedding.float().cpu().numpy()
+            rows = embed_clip(task.model, shown).float().cpu().numpy()
             found += zip(positions[part], rows, strict=True)
     return found
 

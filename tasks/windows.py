@@ -6,8 +6,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from configs.evaluation import EvaluationConfig
+from datasets.samples import Clip
 from datasets.sampling import Windows
 from models.protocols import AveragesWindows, DualEncoder
+from tasks.clips import embed_clip
 from tasks.metrics.ranks import average_windows
 
 
@@ -20,7 +22,7 @@ def encode_windows(model: DualEncoder, video_BTCHW: Tensor) -> Tensor:
     """What of each window (B, E) is averaged: the model's choice, or else its embeddings."""
     if isinstance(model, AveragesWindows):
         return model.encode_windows(video_BTCHW)
-    return model.encode_video(video_BTCHW).embedding
+    return embed_clip(model, Clip.of_pixels(video_BTCHW))
 
 
 def embed_videos(model: DualEncoder, windows_WE: NDArray, positions: list[int]) -> tuple[list[int], NDArray]:

@@ -1,7 +1,7 @@
 """TVTSv2's video tower for inference: ours, the released code's way, transformers' CLIP, and the machine's limit.
 
-B/16, one clip of 12 frames of 224 pixels. transformers' CLIP sees the same frames as images, without attention over
-time: it does less.
+B/16, one clip of 12 frames of 224 pixels: all tokens, or the embedding alone, whose limit counts the products left in
+the last block. transformers' CLIP sees the same frames as images, without attention over time: it does less.
 """
 
 from collections.abc import Callable
@@ -28,6 +28,7 @@ class Work:
     """One tower and its input; JSON-able."""
 
     dtype: str
+    embedding_only: bool = False
     frames: int = 12
     width: int = 768
     depth: int = 12
@@ -39,7 +40,7 @@ class Work:
     @property
     def name(self) -> str:
         """What the table calls it."""
-        return f"encoder {self.dtype}, {self.frames} frames"
+        return f"{'embedding alone' if self.embedding_only else 'encoder'} {self.dtype}, {self.frames} frames"
 
     @property
     def sizes(self) -> ImageTowerSizes:
@@ -51,7 +52,7 @@ def cases(settings: Settings) -> list[Case]:
     """Both formats against their limit, the released code's way and transformers' CLIP."""
     if settings.config is not None or settings.overrides:
         raise ValueError("--system tvts: the encoder is measured at fixed sizes; leave out --config and settings")
-    return [case_of(Work(dtype)) for dtype in DTYPES]
+    return [case_of(Work(dtype, embedding_only)) for embedding_only in (False, True) for dtype in DTYPES]
 
 
 def case_of(work: Work) -> Case:
@@ -64,7 +65,7 @@ def case_of(work: Work) -> Case:
 
 def ours(settings: Settings, work: dict[str, Any]) -> Callable[[], None]:
     """Our tower, prepared for inference."""
-    tower = tower_of(settings, Work(**work)).fold_for_inference()
+    tower = _Ours(Work(**work), tower_of(settings, Work(**work)).fold_for_inference())
     keep_freed_memory()  # not before: what building has freed would hide part of the peak
     return _forward(tower, pixels_of(settings, Work(**work)))
 
@@ -105,7 +106,7 @@ def products_of(work: Work) -> Products:
     """The matrix products of our tower."""
     with torch.device("meta"):
         tower = VideoTower(work.sizes, work.frames, raw_patches=False).eval().fold_for_inference()
-        return record(tower, torch.empty(1, work.frames, 3, work.image_size, work.image_size))
+        return record(_Ours(work, tower), torch.empty(1, work.frames, 3, work.image_size, work.image_size))
 
 
 def tower_of(settings: Settings, work: Work) -> VideoTower:
@@ -123,6 +124,17 @@ def pixels_of(settings: Settings, work: Work) -> Tensor:
     shape = (1, work.frames, 3, work.image_size, work.image_size)
     pixels = torch.empty(shape, device=settings.device, dtype=DTYPES[work.dtype])
     return pixels.normal_(generator=torch.Generator(settings.device).manual_seed(0))
+
+
+class _Ours(nn.Module):
+    """Our tower with all tokens, or for the embedding alone."""
+
+    def __init__(self, work: Work, tower: VideoTower) -> None:
+        super().__init__()
+        self.embedding_only, self.tower = work.embedding_only, tower
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.tower(pixels, embedding_only=self.embedding_only).embedding
 
 
 def _forward(encoder: nn.Module, pixels: Tensor) -> Callable[[], None]:

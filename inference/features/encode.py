@@ -40,11 +40,15 @@ def encode(model: TrainedModel, arrays: Iterable[str], clips: Pixels, rows: int)
     for first in range(0, num_clips, rows):
         # The last clip fills up a batch that is too short.
         positions = torch.arange(first, first + rows).clamp(max=num_clips - 1)
-        features = model.encode_clips(_select(clips, positions))
-        own = min(rows, num_clips - first)
+        selected, own = _select(clips, positions), min(rows, num_clips - first)
+        if list(found) == ["embeddings"]:
+            features: dict[str, torch.Tensor | None] = {"embeddings": model.embeddings_of(selected)}
+        else:
+            encoded = model.encode_clips(selected)
+            features = {"embeddings": encoded.embedding, "tokens": encoded.tokens}
 
         for name, parts in found.items():
-            feature = features.tokens if name == "tokens" else features.embedding
+            feature = features[name]
             assert feature is not None, "arrays are those that the model has"
             parts.append(feature[:own].float().cpu().numpy())
 

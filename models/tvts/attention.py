@@ -110,6 +110,12 @@ class ClipwiseAttention(nn.Module):
         update = self.proj(torch.cat([cls_context, grid.collect(context)], dim=1))
         return update, attended._replace(context=update)
 
+    def from_class(self, tokens_BND: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Update (B, 1, D) of the class token alone, with `bias` (B, ...) of N - 1 numbers added to patches' scores."""
+        query, key, value = self._project(tokens_BND, class_asks=True)
+        bias = None if bias is None else bias.to(query.dtype)
+        return self.proj(self._attend_from_cls(query[:, :1], key, value, bias))
+
     def attend_part(
         self, tokens_BND: Tensor, num_frames: int, size_BTL: Tensor | None = None, needs: Needs = "nothing"
     ) -> tuple[Tensor, ClassShare, Attended]:
@@ -125,6 +131,12 @@ class ClipwiseAttention(nn.Module):
         context, attended = self._attend_in_groups(query, key, value, num_frames, bias_BTL, needs)
         return self.proj(context), share, attended
 
+    def class_share_of_part(self, tokens_BND: Tensor, size_BTL: Tensor | None = None) -> ClassShare:
+        """The share that `attend_part` returns, without the rest."""
+        query, key, value = self._project(tokens_BND, class_asks=True)
+        bias_BTL = None if size_BTL is None else size_BTL.log().detach().to(query.dtype)
+        return class_share(query[:, :1], key[:, 1:], value[:, 1:], bias_BTL)
+
     def class_update(self, cls_B1D: Tensor, shares: list[ClassShare]) -> Tensor:
         """Update (B, 1, D) of the class token, which sees itself and all the parts of `attend_part`."""
         query, key, value = self._project(cls_B1D)
@@ -135,10 +147,18 @@ class ClipwiseAttention(nn.Module):
         context = (weights * torch.stack([share.context for share in shares])).sum(dim=0)
         return self.proj(context.flatten(1).unsqueeze(1).to(query.dtype))
 
-    def _project(self, tokens_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (B, N, H, K)."""
+    def _project(self, tokens_BND: Tensor, class_asks: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, N, H, K); the class token's query alone, (B, 1, H, K), if only it asks."""
+        asking = tokens_BND[:, :1] if class_asks else tokens_BND
         if isinstance(self.qkv, nn.ModuleList):  # packed for inference
-            parts = tuple(part(tokens_BND) for part in self.qkv)
+            parts = tuple(part(tokens) for part, tokens in zip(self.qkv, (asking, tokens_BND, tokens_BND), strict=True))
+        elif class_asks:
+            assert isinstance(self.qkv, nn.Linear)
+            weights, biases = (part.split([asking.shape[-1]] * 3) for part in (self.qkv.weight, self.qkv.bias))
+            parts = tuple(
+                F.linear(tokens, weight, bias)
+                for tokens, weight, bias in zip((asking, tokens_BND, tokens_BND), weights, biases, strict=True)
+            )
         else:
             parts = self.qkv(tokens_BND).chunk(3, dim=-1)
         query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in parts)

@@ -20,7 +20,8 @@ class ClipState(NamedTuple):
     """A clip between two blocks.
 
     Attributes:
-        tokens: (B, N, D) class token, then frame by frame the patches.
+        tokens: (B, N, D) class token, then frame by frame the patches; (B, 1, D) after a block that was asked for the
+            class token alone, which leaves the other fields as they went in.
         size: (B, T, L) float32, how many original cells each patch token holds.
         origins: (B, T0, L0) for every original cell the flat index of the patch token that holds it, not counting the
             class token, -1 if it was dropped; None when nobody asks.
@@ -39,6 +40,7 @@ class EncodedClip(NamedTuple):
     Attributes:
         embedding: (B, E) projected class token, not normalised.
         tokens: (B, 1 + N, D) what leaves the last block: class token, then frame by frame the patches that are left.
+            Where the embedding alone was asked for, (B, 1, D) the class token, with sizes as before the last block.
         size: (B, T, L) float32, how many original cells each patch token holds; (B, N), 0 for padding, if patches left
             before the first block.
         origins: (B, T0, L0) int64, for every original cell the index in `tokens` of the token that holds it, -1 if the
@@ -79,8 +81,15 @@ class TvtsBlock(nn.Module):
         self.merge_frames, self.merge_patches = merge_frames, merge_patches
         self.proportional_attention = proportional_attention
 
-    def forward(self, state: ClipState, steps: list[AggregationStep] | None = None) -> ClipState:
-        """The next state, of fewer frames and patches after merging; `steps` is given what merges."""
+    def forward(
+        self, state: ClipState, steps: list[AggregationStep] | None = None, class_only: bool = False
+    ) -> ClipState:
+        """The next state, of fewer frames and patches after merging; `steps` is given what merges.
+
+        With `class_only`, what only patches need is left out: most queries, attention within frames, and the MLP.
+        """
+        if class_only:
+            return state._replace(tokens=self._class_token(state))
         x, size, origins, grid = state
         if grid is not None:  # nothing else merges
             u = x + self.timeattn(self.ln_3(x), size.shape[1], grid=grid)[0]
@@ -109,6 +118,20 @@ class TvtsBlock(nn.Module):
             note_step(steps, self.merge_patches, compared, plan, origins)
 
         return ClipState(plus_update(y, self.mlp(self.ln_2(y))), size, origins)
+
+    def _class_token(self, state: ClipState) -> Tensor:
+        """The class token (B, 1, D) that `forward` makes: it sees what patches see over time, but nothing later."""
+        x, size, _, grid = state
+        bias_size = self._bias_size(size) if grid is None else None
+        update, attended = self.timeattn(self.ln_3(x), size.shape[1], bias_size, self.merge_frames.needs, grid)
+        u = plus_update(x, update)
+        plan = self.merge_frames.plan(attended, size.shape[1]) if grid is None else None
+        if plan is not None:
+            u, size = _merge(u, size, plan)
+
+        bias = size.log().detach() if self.proportional_attention else None
+        y = x[:, :1] + self.attn.from_class(self.ln_1(u), bias if grid is None else grid.row_bias)
+        return y + self.mlp(self.ln_2(y))
 
     def fold_for_inference(self, dtype: torch.dtype) -> None:
         """See `VideoTower.fold_for_inference`."""

@@ -6,6 +6,7 @@ Shapes: B batch, T frames, L patches a frame, D width.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -41,6 +42,22 @@ def run_block(block: TvtsBlock, clip: LongClip, chunks: Chunks, steps: list[Aggr
     plan = _attend_within_frames(block, clip, seen_cls, seen, chunks, steps)
     del seen
     _merge_and_transform(block, clip, chunks, plan)
+
+
+def class_token(block: TvtsBlock, clip: LongClip, chunks: Chunks) -> Tensor:
+    """The class token (B, 1, D) after a block, without what only patches need; the clip is used up."""
+    seen_cls, seen = _look_over_time(block, clip, chunks, None)
+
+    def step(cls: Tensor, part: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor]:
+        share = block.attn.class_share_of_part(block.ln_1(torch.cat([cls, part.flatten(1, 2)], dim=1)), size)
+        return share.context, share.log_total
+
+    shares = []
+    for frames in spans(clip.patches.shape[1], chunks.frames):
+        size = clip.size[:, frames] if block.proportional_attention else None
+        shares.append(ClassShare(*run_step(step, seen_cls, seen[:, frames], size)))
+    cls = clip.cls + block.attn.class_update(block.ln_1(seen_cls), shares).to(clip.cls.dtype)
+    return _transformed(block, cls)
 
 
 def recompute_block(block: TvtsBlock, clip: LongClip, chunks: Chunks) -> LongClip:
@@ -149,9 +166,10 @@ def _attend_within_frames(
 
 def _merge_and_transform(block: TvtsBlock, clip: LongClip, chunks: Chunks, plan: MergePlan | None) -> None:
     """Merging of patches and the MLP, a few frames at a time."""
-
-    def transform(tokens: Tensor) -> Tensor:
-        return (tokens + block.mlp(block.ln_2(tokens))).to(tokens.dtype)
-
+    transform = partial(_transformed, block)
     clip.patches, clip.size = merge_and_transform(clip.patches, clip.size, plan, chunks.frames, transform)
     clip.cls = transform(clip.cls)
+
+
+def _transformed(block: TvtsBlock, tokens: Tensor) -> Tensor:
+    return (tokens + block.mlp(block.ln_2(tokens))).to(tokens.dtype)

@@ -25,7 +25,7 @@ from models.parts.time_table import stretch_times
 from models.tvts.aggregation import ClipSchedules
 from models.tvts.blocks import ClipState, EncodedClip, TvtsBlock
 from models.tvts.initialisation import initialise_blocks
-from models.tvts.long_clip import LongClip, recompute_block, run_block
+from models.tvts.long_clip import LongClip, class_token, recompute_block, run_block
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -116,6 +116,7 @@ class VideoTower(nn.Module):
         return_origins: bool = False,
         steps: list[list[AggregationStep]] | None = None,
         kept: KeptPatches | None = None,
+        embedding_only: bool = False,
     ) -> EncodedClip:
         """Encode clips, or images (B, 3, H, W) as clips of one frame; uint8 pixels are normalised first.
 
@@ -124,7 +125,10 @@ class VideoTower(nn.Module):
             return_origins: whether to track the token that holds each original cell.
             steps: a list, filled with one list per block of what merges; implies `return_origins`.
             kept: from `kept_patches`, by default found here; a compiled tower has to be given them.
+            embedding_only: whether the last block may leave out what only patches need, a twentieth of the work;
+                neither with origins nor with `steps`.
         """
+        assert not (embedding_only and (return_origins or steps is not None)), "these are of all tokens"
         if video_BTCHW.ndim == 4:
             video_BTCHW = video_BTCHW.unsqueeze(1)
         kept = self.kept_patches(video_BTCHW) if kept is None else kept
@@ -135,7 +139,7 @@ class VideoTower(nn.Module):
                 "model.mask_ratio=0, raise video.working_memory, or take another reducer"
             )
         if chunks is not None:
-            return self._encode_in_chunks(video_BTCHW, keep_BL, chunks, return_origins, steps)
+            return self._encode_in_chunks(video_BTCHW, keep_BL, chunks, return_origins, steps, embedding_only)
         if video_BTCHW.dtype == torch.uint8:
             video_BTCHW = normalise_pixels(video_BTCHW, self.pixel_mean, self.pixel_std, self.proj.dtype)
 
@@ -149,8 +153,8 @@ class VideoTower(nn.Module):
             origins = cells.expand(batch, -1, -1)
 
         if kept is not None:
-            return self._encode_kept(tokens, kept, return_origins, steps)
-        state = self._through_blocks(ClipState(tokens, size, origins), steps)
+            return self._encode_kept(tokens, kept, return_origins, steps, embedding_only)
+        state = self._through_blocks(ClipState(tokens, size, origins), steps, embedding_only)
 
         # The class token is number 0 in the output, so origins move up by one; -1 still means dropped.
         origins = None if state.origins is None else torch.where(state.origins < 0, -1, state.origins + 1)
@@ -165,18 +169,23 @@ class VideoTower(nn.Module):
         return self.before_blocks.plan(clips, few_lengths=self._compiled_call_impl is not None)
 
     def _encode_kept(
-        self, tokens: Tensor, kept: KeptPatches, return_origins: bool, steps: list[list[AggregationStep]] | None
+        self,
+        tokens: Tensor,
+        kept: KeptPatches,
+        return_origins: bool,
+        steps: list[list[AggregationStep]] | None,
+        embedding_only: bool,
     ) -> EncodedClip:
         """The rest of `forward` for the patches that stay, of all tokens (B, 1 + T L, D)."""
         assert self.before_blocks is not None
         weighs, cells = self.before_blocks.weigh_lengths, flat_indices(*kept.origins.shape[1:], device=tokens.device)
         grid = KeptGrid.of(kept, weighs)
         row = torch.cat([tokens[:, :1], kept.select(tokens[:, 1:])], dim=1)
-        state = self._through_blocks(ClipState(row, grid.size, None, grid), steps)
+        state = self._through_blocks(ClipState(row, grid.size, None, grid), steps, embedding_only)
         if steps is not None:
             steps[0].append(AggregationStep("joint", tokens[:, 1:], kept.as_plan(cells), kept.origins))
 
-        mask = None if kept.mask is None else F.pad(kept.mask, (1, 0), value=True)
+        mask = None if kept.mask is None or embedding_only else F.pad(kept.mask, (1, 0), value=True)
         origins = kept.origins + 1 if return_origins or steps is not None else None
         embedding = self.ln_post(state.tokens[:, 0]) @ self.proj
         return EncodedClip(embedding, without_padding(state.tokens, mask), kept.sizes(weighs), origins, mask)
@@ -235,15 +244,18 @@ class VideoTower(nn.Module):
             return self.temporal_embedding[:num_frames]
         return stretch_times(self.temporal_embedding[None], num_frames, self.time_table)[0]
 
-    def _through_blocks(self, state: ClipState, steps: list[list[AggregationStep]] | None) -> ClipState:
-        for block in self.blocks:
+    def _through_blocks(
+        self, state: ClipState, steps: list[list[AggregationStep]] | None, embedding_only: bool
+    ) -> ClipState:
+        for index, block in enumerate(self.blocks):
+            class_only = embedding_only and index == len(self.blocks) - 1
             if steps is not None:
                 steps.append([])
                 state = block(state, steps[-1])
             elif self.recompute and self.training:
-                state = checkpoint(block, state, use_reentrant=False)
+                state = checkpoint(block, state, None, class_only, use_reentrant=False)
             else:
-                state = block(state)
+                state = block(state, class_only=class_only)
         return state
 
     def _chunks(self, video_BTCHW: Tensor, keep_BL: Tensor | None) -> Chunks | None:
@@ -261,11 +273,15 @@ class VideoTower(nn.Module):
         chunks: Chunks,
         return_origins: bool,
         steps: list[list[AggregationStep]] | None,
+        embedding_only: bool,
     ) -> EncodedClip:
         """Like `forward`, to 1e-5. Under autocast, tokens stay in its dtype between blocks."""
         clip = self._embed_in_chunks(video_BTCHW, keep_BL, chunks, return_origins or steps is not None)
-        for block in self.blocks:
+        for index, block in enumerate(self.blocks):
             assert isinstance(block, TvtsBlock)
+            if embedding_only and index == len(self.blocks) - 1:
+                cls = class_token(block, clip, chunks)
+                return EncodedClip(self.ln_post(cls[:, 0]) @ self.proj, cls, clip.size, None)
             if steps is not None:
                 steps.append([])
             if self.recompute and self.training:

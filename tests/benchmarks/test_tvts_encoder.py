@@ -29,12 +29,21 @@ def test_the_naive_tower_equals_ours(frames: int) -> None:
     torch.testing.assert_close(naive, ours.sequence(encoded), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("embedding_only", [False, True])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_every_variant_is_built_and_runs(dtype: str) -> None:
-    case = case_of(Work(dtype, **SMALL))
+def test_every_variant_is_built_and_runs(dtype: str, embedding_only: bool) -> None:
+    case = case_of(Work(dtype, embedding_only, **SMALL))
     for variant in (case.ours, case.naive, case.peer):
         assert variant is not None and build(variant, SETTINGS)() is None
     assert case.limit is not None and build(case.limit, SETTINGS)() > 0
+
+
+def test_the_limit_of_the_embedding_alone_counts_what_is_left_of_the_last_block() -> None:
+    patches, width = 4 * 16, 32
+    whole, alone = products_of(Work("fp32", **SMALL)), products_of(Work("fp32", embedding_only=True, **SMALL))
+    # Queries, the projection, and an MLP of four times the width.
+    assert whole.linear_macs - alone.linear_macs == patches * (1 + 1 + 4 + 4) * width**2
+    assert whole.other_macs - alone.other_macs == 2 * patches * (1 + 16) * width  # each patch's frame and class token
 
 
 @torch.no_grad()
@@ -72,6 +81,9 @@ def test_the_command_names_the_system_and_the_ratios(
 
 
 def test_cases_are_both_formats_at_fixed_sizes() -> None:
-    assert [case.name for case in benchmark.cases(SETTINGS)] == ["encoder fp32, 12 frames", "encoder bf16, 12 frames"]
+    assert [case.name for case in benchmark.cases(SETTINGS)] == [
+        "encoder fp32, 12 frames", "encoder bf16, 12 frames",
+        "embedding alone fp32, 12 frames", "embedding alone bf16, 12 frames",
+    ]  # fmt: skip
     with pytest.raises(ValueError, match="--system tvts"):
         benchmark.cases(Settings(None, ("video.num_frames=4",), "cpu", 1, 1))

@@ -71,7 +71,9 @@ def test_the_api_classifies_as_evaluation_does(run: Path, root: Path, tmp_path: 
         assert [each.name for each in classes] == of_video[str(video)]
         order = [sorted(COLOURS).index(each.name) for each in classes]
         assert [each.probability for each in classes] == pytest.approx(row[order].tolist())
-    assert model.classify(videos[0], most=1) == found[0][:1]
+    # Alone, a video's products have another shape than in a batch, and on some processors other last bits.
+    (alone,) = model.classify(videos[0], most=1)
+    assert (alone.name, alone.probability) == (found[0][0].name, pytest.approx(found[0][0].probability))
     with pytest.raises(ValueError, match="its head knows its own classes; leave out classes"):
         model.classify(videos[0], ["red", "green"])
     with pytest.raises(ValueError, match="most: 0 asks for no class"):

@@ -53,14 +53,22 @@ def expected(root: Path, checkpoint: Path) -> torch.Tensor:
 def encoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How many videos each batch held that was encoded."""
     sizes: list[int] = []
-    encode = TrainedModel.encode_clips
-
-    def counted(model: TrainedModel, clips: Clip) -> Any:
-        sizes.append(len(clips.pixels))
-        return encode(model, clips)
-
-    monkeypatch.setattr(TrainedModel, "encode_clips", counted)
+    count_encoded(monkeypatch, sizes)
     yield sizes
+
+
+def count_encoded(monkeypatch: pytest.MonkeyPatch, sizes: list[int]) -> None:
+    """Add to `sizes` how many videos each batch holds from now on, whether its tokens are asked for or not."""
+
+    def counting(encode: Any) -> Any:
+        def counted(model: TrainedModel, clips: Clip) -> Any:
+            sizes.append(len(clips.pixels))
+            return encode(model, clips)
+
+        return counted
+
+    for name in ("encode_clips", "embeddings_of"):
+        monkeypatch.setattr(TrainedModel, name, counting(getattr(TrainedModel, name)))
 
 
 def extract(source: Path, checkpoint: Path, out: Path, *more: object) -> int:
@@ -229,14 +237,8 @@ def test_nothing_that_can_be_read_is_an_error(
 def one_of_two(videos: Path, checkpoint: Path, out: Path) -> tuple[int, int, str]:
     """What each of two processes does: how many videos it encodes, its exit status, and what it prints."""
     sizes: list[int] = []
-    encode = TrainedModel.encode_clips
-
-    def counted(model: TrainedModel, clips: Clip) -> Any:
-        sizes.append(len(clips.pixels))
-        return encode(model, clips)
-
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
-        patch.setattr(TrainedModel, "encode_clips", counted)
+        count_encoded(patch, sizes)
         with pytest.raises(SystemExit) as stop:
             main([str(videos), "--checkpoint", str(checkpoint), "--out", str(out), "--workers", "0", "--json"])
     return sum(sizes), int(stop.value.code or 0), printed.getvalue()

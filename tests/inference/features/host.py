@@ -15,20 +15,20 @@ SECONDS_A_CLIP = float(os.environ.get("SECONDS_A_CLIP", "0"))
 
 
 def patch() -> None:
-    read, encode_clips = VideoTextDataset._read, TrainedModel.encode_clips
+    read, embeddings_of = VideoTextDataset._read, TrainedModel.embeddings_of
 
     def deadly_read(data: VideoTextDataset, video: int, epoch: int, draw: int) -> Any:
         if Path(data.table.path(video)).stem == "deadly":
             os.kill(os.getpid(), signal.SIGKILL)
         return read(data, video, epoch, draw)
 
-    def slow_encode(model: TrainedModel, clips: Any) -> Any:
+    def slowly(model: TrainedModel, clips: Any) -> Any:
         time.sleep(SECONDS_A_CLIP * len(clips.pixels))
-        return encode_clips(model, clips)
+        return embeddings_of(model, clips)
 
     folder.PART_SECONDS = 0.2
     setattr(VideoTextDataset, "_read", deadly_read)  # noqa: B010  # mypy takes no other assignment to a method
-    setattr(TrainedModel, "encode_clips", slow_encode)  # noqa: B010
+    setattr(TrainedModel, "embeddings_of", slowly)  # noqa: B010
 
 
 if __name__ == "__main__":
