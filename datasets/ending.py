@@ -1,11 +1,18 @@
-"""How the processes of a DataLoader learn that they are to end: by a byte in shared memory, without a lock.
+"""What the processes of a DataLoader would wait for without end, and what they get in its place.
 
-torch tells them by an `Event` of `multiprocessing`, whose lock is taken by everybody who looks. A worker that is killed
-meanwhile never gives it back, and the trainer and the other workers would wait for it without end.
+torch tells them that they are to end by an `Event` of `multiprocessing`, whose lock is taken by everybody who looks. A
+worker that is killed meanwhile never gives it back, and the trainer and the other workers would wait for it. Here it is
+a byte in shared memory, without a lock.
+
+A forked worker inherits what the trainer has thrown away and not collected yet. If this holds threads, as a decoder
+does, then whoever frees it waits for them, and in the worker they do not exist.
 """
 
 import copy
+import gc
 import multiprocessing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 
 
@@ -29,3 +36,13 @@ def without_locked_events() -> BaseContext:
     context = copy.copy(multiprocessing.get_context(multiprocessing.get_start_method()))
     context.Event = lambda: EndFlag(context)  # type: ignore[assignment, method-assign, return-value]
     return context
+
+
+@contextmanager
+def without_inherited_garbage() -> Iterator[None]:
+    """Start processes that never collect what was thrown away before; this process does so again afterwards."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from datasets.ending import without_locked_events
+from datasets.ending import without_inherited_garbage, without_locked_events
 from datasets.reading import Board, OwnLine, Reading, Told, Watched, begin_work
 
 logger = logging.getLogger(__name__)
@@ -140,7 +140,8 @@ class WatchedLoader:
         try:
             if self._loader is None:
                 self._loader = self._new_loader()
-            self._iterator = iter(self._loader)
+            with without_inherited_garbage():
+                self._iterator = iter(self._loader)
         except RuntimeError as error:
             if not self.workers:
                 raise

@@ -1,14 +1,18 @@
-"""Workers end, whatever has become of one of them: no lock of a dead one is waited for."""
+"""Workers end, and work: no lock of a dead one is waited for, and no thread that a fork does not have."""
 
+import gc
 import multiprocessing
+import os
 import signal
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from datasets.ending import EndFlag, without_locked_events
-from tests.datasets.test_watching import dataset, images, kill, loader, processes
+from tests.datasets.test_watching import Troubled, dataset, images, kill, loader, processes
 
 
 def answer(flag: EndFlag, pipe: Connection) -> None:
@@ -44,3 +48,41 @@ def test_loaders_tell_their_workers_by_it(tmp_path: Path) -> None:
     kill(processes(train), signal.SIGKILL)
     train._loader._end_workers()
     assert train._loader._iterator is None
+
+
+class Decoder:
+    """Garbage as soon as it is made, for it holds itself; to free it in another process than its own takes for ever."""
+
+    freed: list[int] = []
+
+    def __init__(self) -> None:
+        self.process, self.itself = os.getpid(), self
+
+    def __del__(self) -> None:
+        if os.getpid() != self.process:
+            time.sleep(3600)
+        self.freed.append(self.process)
+
+
+class Tidy(Troubled):
+    """Collects garbage whenever it reads."""
+
+    def _read(self, video: int, epoch: int, draw: int) -> Any:
+        gc.collect()
+        return super()._read(video, epoch, draw)
+
+
+def test_workers_do_not_free_what_the_trainer_threw_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = dataset(images(tmp_path, 8))
+    monkeypatch.setattr(data, "__class__", Tidy)
+    monkeypatch.setattr(Decoder, "freed", [])
+    gc.disable()
+    try:
+        Decoder()
+        batches = list(loader(data, sample_timeout=5.0).epoch(0))
+        assert not Decoder.freed
+        gc.collect()  # what was thrown away is collected where it belongs
+        assert Decoder.freed == [os.getpid()]
+    finally:
+        gc.enable()
+    assert len(batches) == 4 and not any(batch["failed"] for batch in batches)
