@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 MOST_NUMBERS = 30
@@ -16,6 +15,8 @@ MOST_NAMES = 120
 
 def draw_confusion(counts_CC: NDArray, classes: Sequence[str], title: str, path: Path) -> None:
     """Write a PNG; colours are shares of each row, numbers are counts of videos."""
+    from matplotlib.figure import Figure  # which takes most of a second to import, and evaluation starts without it
+
     num_classes = len(classes)
     shares = counts_CC / np.maximum(counts_CC.sum(axis=1, keepdims=True), 1)
     side = min(max(4.5, 0.32 * num_classes), 24)

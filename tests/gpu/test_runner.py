@@ -186,6 +186,7 @@ def test_the_chosen_checks_end_with_their_table() -> None:
     assert rows[4] == "3 passed, 1 skipped"
 
 
+@pytest.mark.soak
 def test_all_but_the_compiled_checks_pass_on_a_cpu(capfd: pytest.CaptureFixture[str]) -> None:
     """What only a GPU can do is skipped; the compiler has tests of its own."""
     names = [name for name in CHECKS if not name.startswith("compile/")]

@@ -16,6 +16,14 @@ from engine.checkpoint_folder import read_json
 
 ROOT = Path(__file__).resolve().parents[3]
 FLASHES = ROOT / "configs" / "comparison" / "flashes_testa_joint.yaml"
+FEW = [
+    "reducers=[{name: none, matched_by: nothing}, {name: fewer frames, matched_by: num_frames}, "
+    "{name: lower resolution, matched_by: image_size}, "
+    "{name: tome, matched_by: early, aggregation: {reducer: tome}}]",
+    "fine_tuned.reducers=[tome]",
+    "findings=[]",
+]
+"""The file's first reducers: to match all of them takes a while."""
 
 
 def test_the_schedule_of_the_nearest_time_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +35,7 @@ def test_the_schedule_of_the_nearest_time_is_taken(tmp_path: Path, monkeypatch: 
         return {key_of(matched): {"seconds": 0.02 + matched.cost.gmacs} for matched in schedules}
 
     monkeypatch.setattr(runs, "times", times)
-    found = matched_reducers(load_comparison(FLASHES, []), tmp_path)
+    found = matched_reducers(load_comparison(FLASHES, FEW), tmp_path)
     whole = found["none"].cost.gmacs
     by_cost, by_time = found["fewer frames"], found["fewer frames by time"]
     assert by_time.cost.gmacs < by_cost.cost.gmacs and abs(by_cost.cost.gmacs / whole - 0.5) < 0.03
@@ -45,7 +53,7 @@ def test_given_weights_are_evaluated_and_nothing_is_trained(tmp_path: Path, monk
     with pytest.raises(ValueError, match="own_data: leave out data"):
         load_comparison(FLASHES, overrides)
 
-    comparison = load_comparison(FLASHES, ["prices=[gmacs]", "seeds=[0]", "pretrain.config=null", "findings=[]"])
+    comparison = load_comparison(FLASHES, [*FEW, "prices=[gmacs]", "seeds=[0]", "pretrain.config=null"])
     comparison = replace(comparison, weights="published.pth", stages=("off_the_shelf",), fine_tuned=FineTuned())
     seed = Seed(comparison, tmp_path, 0, matched_reducers(comparison))
     all_runs = seed.runs_of("retrieval", {})
