@@ -26,6 +26,7 @@ from scripts.parts.arguments import at_least
 REPEATS = 3
 """So often a layer alone is timed in each round."""
 WHOLE = "whole blocks"
+FOR_EMBEDDING = "the same for the embedding alone"
 ALONE = "linear layers, each alone"
 
 
@@ -65,13 +66,15 @@ def measure(settings: Settings, work: Work) -> dict[str, float]:
 def _ways(tower: nn.Module, pixels: Tensor) -> list[dict[str, Callable[[], float]]]:
     """What is timed of each block, by name."""
     ways_of_blocks: list[dict[str, Callable[[], float]]] = []
-    for block, inputs, calls in recorded(tower, pixels):
+    blocks = recorded(tower, pixels)
+    for index, (block, inputs, calls) in enumerate(blocks):
         plain = [(without_activation(layer), shape) for layer, shape in calls]
         newest = {shape: torch.randn(shape) for _, shape in calls}
         alone: dict[tuple[int, torch.Size], float] = {}
         ways_of_blocks.append(
             {
                 WHOLE: partial(_timed, partial(block, *inputs)),
+                FOR_EMBEDDING: partial(_timed, partial(block, *inputs, class_only=index == len(blocks) - 1)),
                 "linear layers in order": partial(_timed, partial(_in_order, calls, newest)),
                 "the same without activations": partial(_timed, partial(_in_order, plain, newest)),
                 ALONE: partial(_each_alone, plain, newest, alone),

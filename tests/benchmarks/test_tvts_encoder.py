@@ -65,7 +65,7 @@ def test_layers_in_order_are_the_executed_ones_and_end_as_the_block_does() -> No
 
 def test_seconds_of_layers_and_blocks_are_positive() -> None:
     seconds = measure(SETTINGS, Work("fp32", **SMALL))
-    assert len(seconds) == 4 and 0 < min(seconds.values()) < max(seconds.values()) < 1
+    assert len(seconds) == 5 and 0 < min(seconds.values()) < max(seconds.values()) < 1
 
 
 def test_the_command_names_the_system_and_the_ratios(
