@@ -95,6 +95,7 @@ def test_the_table_names_the_machine_and_has_spreads_and_notes(
     assert note == "2 rows"
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("quick")
 def test_a_way_that_fails_is_told_and_the_others_are_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -52,7 +52,7 @@ def test_seconds_are_those_of_a_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load._seconds_a_clip(iter([torch.zeros(4, 1), torch.zeros(2, 1)]), "cpu") == 1.0
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_the_limit_decodes_every_clip(paths: list[str], workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     before = set(multiprocessing.active_children())
     decoders = load.RawDecoders(workers)
@@ -80,6 +80,7 @@ def test_the_limit_decodes_every_clip(paths: list[str], workers: int, monkeypatc
         assert process.exitcode == 0
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("in_this_process")
 def test_cases(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "CLIPS", 8)

@@ -217,6 +217,7 @@ def test_the_step_whose_memory_is_measured_runs() -> None:
     assert broken(finding) == set() and finding.note == "8 frames, batch 3, fp32"
 
 
+@pytest.mark.soak
 def test_compiled_is_compared_with_eager_for_each_size_and_the_limit_of_graphs_counts() -> None:
     one_block = replace(TINY, model=replace(TINY.model, depth=1))
     finding = compiled.against_eager(CPU, one_block, shapes=2, backend="aot_eager")

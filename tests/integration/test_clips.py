@@ -159,6 +159,7 @@ def test_questions_about_real_clips_are_answered(real_data: Path, tmp_path: Path
     assert (written["answers"], written["metrics"]["accuracy"]) == ("generated", 100.0)
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("without_java")
 def test_real_clips_are_described(real_data: Path, tmp_path: Path) -> None:
     """Nearly word by word."""
