@@ -40,7 +40,11 @@ def without_locked_events() -> BaseContext:
 
 @contextmanager
 def without_inherited_garbage() -> Iterator[None]:
-    """Start processes that never collect what was thrown away before; this process does so again afterwards."""
+    """Processes forked inside never collect garbage that they inherit; this one collects as usual afterwards.
+
+    Whoever else has frozen objects finds them unfrozen.
+    """
+    gc.collect()  # or garbage would count as old, and stay here for long
     gc.freeze()
     try:
         yield

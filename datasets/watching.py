@@ -13,6 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sized
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -140,7 +141,7 @@ class WatchedLoader:
         try:
             if self._loader is None:
                 self._loader = self._new_loader()
-            with without_inherited_garbage():
+            with without_inherited_garbage() if self.workers else nullcontext():
                 self._iterator = iter(self._loader)
         except RuntimeError as error:
             if not self.workers:

@@ -261,6 +261,7 @@ class TrainedModel:
 
     def embeddings_of(self, clips: Clip) -> Tensor:
         """The embeddings (B, E) alone of clips, which some models make in less time; they stay on the device."""
+        self._require("encode_video")
         with self.computing():
             return embed_clip(self.model, clips.to(self.device, non_blocking=True))
 

@@ -127,7 +127,7 @@ class EmbedsAlone(Protocol):
     """A dual encoder that makes embeddings faster where nobody asks for tokens."""
 
     def embed_video(self, video_BTCHW: Tensor) -> Tensor:
-        """The embeddings (B, E) of `encode_video`, to 1e-5."""
+        """The embeddings (B, E) of `encode_video`, to 1e-5 in float32."""
         ...
 
 

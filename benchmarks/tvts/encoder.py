@@ -1,7 +1,8 @@
 """TVTSv2's video tower for inference: ours, the released code's way, transformers' CLIP, and the machine's limit.
 
 B/16, one clip of 12 frames of 224 pixels: all tokens, or the embedding alone, whose limit counts the products left in
-the last block. transformers' CLIP sees the same frames as images, without attention over time: it does less.
+the last block, while the other ways make all tokens. transformers' CLIP sees the same frames as images, without
+attention over time: it does less.
 """
 
 from collections.abc import Callable

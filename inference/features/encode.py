@@ -2,7 +2,7 @@
 
 Matrix products of another shape may add up in another order, and so end in other last bits. So all batches of an
 extraction have one shape. Then engines may share the clips out as they like, and a run that was killed and started
-again gives the same bits.
+again gives the same bits. Asked for without tokens, embeddings of some models have other last bits.
 """
 
 from collections.abc import Iterable

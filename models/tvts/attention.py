@@ -112,7 +112,7 @@ class ClipwiseAttention(nn.Module):
 
     def from_class(self, tokens_BND: Tensor, bias: Tensor | None = None) -> Tensor:
         """Update (B, 1, D) of the class token alone, with `bias` (B, ...) of N - 1 numbers added to patches' scores."""
-        query, key, value = self._project(tokens_BND, class_asks=True)
+        query, key, value = self._project(tokens_BND, class_query_only=True)
         bias = None if bias is None else bias.to(query.dtype)
         return self.proj(self._attend_from_cls(query[:, :1], key, value, bias))
 
@@ -133,7 +133,7 @@ class ClipwiseAttention(nn.Module):
 
     def class_share_of_part(self, tokens_BND: Tensor, size_BTL: Tensor | None = None) -> ClassShare:
         """The share that `attend_part` returns, without the rest."""
-        query, key, value = self._project(tokens_BND, class_asks=True)
+        query, key, value = self._project(tokens_BND, class_query_only=True)
         bias_BTL = None if size_BTL is None else size_BTL.log().detach().to(query.dtype)
         return class_share(query[:, :1], key[:, 1:], value[:, 1:], bias_BTL)
 
@@ -147,17 +147,17 @@ class ClipwiseAttention(nn.Module):
         context = (weights * torch.stack([share.context for share in shares])).sum(dim=0)
         return self.proj(context.flatten(1).unsqueeze(1).to(query.dtype))
 
-    def _project(self, tokens_BND: Tensor, class_asks: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, tokens_BND: Tensor, class_query_only: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, N, H, K); the class token's query alone, (B, 1, H, K), if only it asks."""
-        asking = tokens_BND[:, :1] if class_asks else tokens_BND
+        queried = tokens_BND[:, :1] if class_query_only else tokens_BND
+        inputs = (queried, tokens_BND, tokens_BND)
         if isinstance(self.qkv, nn.ModuleList):  # packed for inference
-            parts = tuple(part(tokens) for part, tokens in zip(self.qkv, (asking, tokens_BND, tokens_BND), strict=True))
-        elif class_asks:
+            parts = tuple(part(tokens) for part, tokens in zip(self.qkv, inputs, strict=True))
+        elif class_query_only:
             assert isinstance(self.qkv, nn.Linear)
-            weights, biases = (part.split([asking.shape[-1]] * 3) for part in (self.qkv.weight, self.qkv.bias))
+            weights, biases = (part.split([queried.shape[-1]] * 3) for part in (self.qkv.weight, self.qkv.bias))
             parts = tuple(
-                F.linear(tokens, weight, bias)
-                for tokens, weight, bias in zip((asking, tokens_BND, tokens_BND), weights, biases, strict=True)
+                F.linear(tokens, weight, bias) for tokens, weight, bias in zip(inputs, weights, biases, strict=True)
             )
         else:
             parts = self.qkv(tokens_BND).chunk(3, dim=-1)

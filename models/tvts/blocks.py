@@ -40,7 +40,7 @@ class EncodedClip(NamedTuple):
     Attributes:
         embedding: (B, E) projected class token, not normalised.
         tokens: (B, 1 + N, D) what leaves the last block: class token, then frame by frame the patches that are left.
-            Where the embedding alone was asked for, (B, 1, D) the class token, with sizes as before the last block.
+            Where the embedding alone was asked for, (B, 1, D) the class token; sizes then say nothing.
         size: (B, T, L) float32, how many original cells each patch token holds; (B, N), 0 for padding, if patches left
             before the first block.
         origins: (B, T0, L0) int64, for every original cell the index in `tokens` of the token that holds it, -1 if the
@@ -120,7 +120,10 @@ class TvtsBlock(nn.Module):
         return ClipState(plus_update(y, self.mlp(self.ln_2(y))), size, origins)
 
     def _class_token(self, state: ClipState) -> Tensor:
-        """The class token (B, 1, D) that `forward` makes: it sees what patches see over time, but nothing later."""
+        """The class token (B, 1, D) that `forward` makes.
+
+        It reads patches as attention over time leaves them, so neither their attention within frames nor their MLP.
+        """
         x, size, _, grid = state
         bias_size = self._bias_size(size) if grid is None else None
         update, attended = self.timeattn(self.ln_3(x), size.shape[1], bias_size, self.merge_frames.needs, grid)

@@ -20,7 +20,7 @@ def count(model: TvtsConfig, video: VideoConfig, aggregation: AggregationConfig)
 
     By the conventions of TESTA's paper: one multiply-accumulate counted as one, a LayerNorm as five per element;
     softmax, activations, sorting, gathers and sums are not counted. No other count was published for this tower, so
-    what is executed is the same.
+    what is executed is the same. It is that of all tokens; an embedding alone costs less (`embedding_only`).
     """
     check_countable(aggregation)
     sizes = sizes_of(model, video)

@@ -100,7 +100,7 @@ class Tvts(nn.Module):
         return VideoFeatures(encoded.tokens, self.embed_mean(encoded.embedding.float()), encoded.mask)
 
     def embed_video(self, video_BTCHW: Tensor) -> Tensor:
-        """The embeddings of `encode_video` alone, to 1e-5, in less time."""
+        """The embeddings of `encode_video` alone, to 1e-5 in float32, in less time."""
         return self.embed_mean(self.encode_windows(video_BTCHW))
 
     def encode_windows(self, video_BTCHW: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ from scripts.plan_memory.on_gpu import AsOnGpu
 from scripts.plan_memory.recognition import PlannedRecognition, trains_in_steps
 from tasks.base import PairTask
 from tasks.caption import CaptionTask
-from tasks.clips import encode_clip
+from tasks.clips import embed_clip
 from tasks.pretrain import PretrainTask
 from tasks.retrieval import RetrievalTask
 from tasks.vqa import VqaTask, question_tokens
@@ -125,7 +125,7 @@ def _count_encoding(task: Any, config: RunConfig, rows: int, text_tokens: int, b
 
         live.kind = "activations"
         with torch.no_grad(), autocast(CPU, resolve_precision(config.train.precision, CPU)):
-            encode_clip(task.eval().model, batch["clip"])
+            embed_clip(task.eval().model, batch["clip"])
     return Need({kind: size for kind, size in live.at_peak.items() if size}, between, buckets=0)
 
 

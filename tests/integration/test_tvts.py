@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from models.parts.clip.image_tower import ImageTower
 from models.parts.clip.sizes import ImageTowerSizes, TextTowerSizes
 from models.parts.clip.text_tower import TextTower
+from models.tvts.model import Tvts
 from models.tvts.weights import to_published
 from tests.integration.runs import results_of, start
 from tests.models.parts.clip.copies import write_torchscript
@@ -75,6 +76,17 @@ def test_its_own_checkpoint_and_a_published_file_of_the_same_weights_give_the_sa
     arguments = ("--config", config, f"checkpoint={root / 'TVTSv2.pth'}", f"output_dir={root / 'published'}")
     assert start("train_retrieval", "--evaluate", *arguments) == 0
     assert results_of(root / "published")["metrics"] == own
+
+
+def test_evaluation_without_tokens_asks_for_embeddings_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = root / "run" / "checkpoint_last"
+    expected = evaluate(root, folder, "whole")
+
+    def encode_all(*_: object) -> None:
+        raise AssertionError("tokens are not asked for")
+
+    monkeypatch.setattr(Tvts, "encode_video", encode_all)
+    assert evaluate(root, folder, "alone") == expected
 
 
 def test_any_checkpoint_is_evaluated_with_tokens_merged(root: Path) -> None:

@@ -50,6 +50,23 @@ def test_the_embedding_stays(name: str, memory: float | None, folded: bool) -> N
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_embedding_stays_under_autocast(dtype: torch.dtype) -> None:
+    with torch.autocast("cpu", dtype=dtype):
+        expected, found = both(make_tower(), make_video())
+    assert found.dtype == dtype
+    assert (found - expected).float().norm() < 0.01 * expected.float().norm()
+
+
+@torch.no_grad()
+def test_the_embedding_stays_in_one_graph() -> None:
+    tower = make_tower(**AGGREGATIONS["geometry"])
+    expected = both(tower, make_video())
+    tower.compile(fullgraph=True, dynamic=False, backend="eager")
+    assert_close(both(tower, make_video()), expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("way", RUN_LENGTH)
 def test_the_embedding_of_patches_that_change_stays(way: str, folded: bool) -> None:
@@ -105,7 +122,7 @@ def test_the_last_block_computes_no_patch(memory: float | None) -> None:
 
 
 @torch.no_grad()
-def test_tasks_ask_for_embeddings_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clips_are_embedded_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     model, video = make_model().eval(), make_video()
     assert isinstance(model, EmbedsAlone)
     expected = model.encode_video(video).embedding
