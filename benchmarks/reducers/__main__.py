@@ -28,7 +28,7 @@ from benchmarks.reducers.cost import add_peaks, read_measured, times
 from benchmarks.reducers.figures import draw_quality, draw_sweep, draw_tradeoff, write
 from benchmarks.reducers.front_rows import exported
 from benchmarks.reducers.recipes import retrieval_of
-from benchmarks.reducers.report import rows_of, sweep_rows, table, verdict
+from benchmarks.reducers.report import Row, rows_of, sweep_rows, table, verdict
 from benchmarks.reducers.runs import Run, Seed, matched_reducers, run_all, swept
 from benchmarks.reducers.settings import REFERENCE, TASKS, Comparison, Task, load_comparison
 from engine.checkpoint_folder import replacing_file, write_json
@@ -87,20 +87,14 @@ class ReducerComparison:
         add_peaks(schedules, config, self.measured)
 
     def report(self) -> list[str]:
-        """Write table, figures and all numbers of the seeds that each task has finished; the table's lines."""
+        """Write all numbers of the seeds that each task has finished, and figures of recall; the lines of the table."""
         finished, done = self._finished()
-        if not finished["retrieval"]:
-            return [f"{self.out}: retrieval is not finished for any seed yet, so there is nothing to report"]
+        if not any(finished.values()):
+            return [f"{self.out}: no task is finished for any seed yet, so there is nothing to report"]
 
         rows = rows_of(self.comparison, finished, self.reducers, read_measured(self.measured))
         sweep = sweep_rows(finished["retrieval"], self.schedules)
         findings = [verdict(finding, rows) for finding in self.comparison.findings]
-
-        reference = next(row for row in rows if row.reducer == REFERENCE)
-        figures = {"quality": draw_quality(rows), "tradeoff": draw_tradeoff(rows)}
-        if sweep:
-            figures["sweep"] = draw_sweep(sweep, reference)
-        write(figures, self.out)
 
         numbers: dict[Task, list[int]] = {}
         for task, seeds in finished.items():
@@ -117,9 +111,17 @@ class ReducerComparison:
             "sweep": sweep,
         }
         write_json(self.out / REPORT, {**report, "findings": findings})
-        write_json(self.out / ROWS, exported(rows, self.encoder, numbers["retrieval"]))
-
+        if finished["retrieval"]:
+            write_json(self.out / ROWS, exported(rows, self.encoder, numbers["retrieval"]))
+            self._draw(rows, sweep)
         return lines
+
+    def _draw(self, rows: list[Row], sweep: list[dict[str, Any]]) -> None:
+        figures = {"quality": draw_quality(rows), "tradeoff": draw_tradeoff(rows)}
+        if sweep:
+            reference = next(row for row in rows if row.reducer == REFERENCE)
+            figures["sweep"] = draw_sweep(sweep, reference)
+        write(figures, self.out)
 
     @property
     def encoder(self) -> str:

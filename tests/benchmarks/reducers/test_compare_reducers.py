@@ -68,7 +68,7 @@ def metrics(folder: Path) -> dict[str, float]:
 def test_runs_reports_and_goes_on(
     tmp_path: Path, commands: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert compare(tmp_path, "--plot-only") == 0 and "not finished for any seed" in capsys.readouterr().out
+    assert compare(tmp_path, "--plot-only") == 0 and "no task is finished for any seed" in capsys.readouterr().out
     out = tmp_path / "out"
     seed = out / "seed3"
     assert compare(tmp_path, "--seeds", "3", "--tasks", "retrieval") == 0 and not (seed / "vqa").exists()
@@ -120,6 +120,11 @@ def test_runs_reports_and_goes_on(
     first, *_ = read_rows(out / "rows.json")
     assert (first.encoder, first.reducer, first.milliseconds) == ("testa divided", "frames only", 500.0)
     assert first.seeds == [3] and set(first.changes) == {"recall", "answers"} and first.mebibytes == 1.0
+
+    # Answers are reported without retrieval, too.
+    (seed / "retrieval/off_the_shelf/frames_only/done.json").unlink()
+    assert compare(tmp_path, "--plot-only") == 0
+    assert "retrieval of seeds none; vqa of seeds 3." in (out / "comparison.md").read_text()
 
 
 def test_mistakes_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
