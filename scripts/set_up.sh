@@ -71,8 +71,7 @@ set_up() {
   touch "$begun"
   find .venv -mindepth 1 ! -path "$begun" -delete
   "$python" -m venv .venv
-  # Modules are compiled when they are first imported: most never are, and all of them would take a minute.
-  .venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -r requirements.txt
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
   touch "$finished"
   rm "$begun"
 }
