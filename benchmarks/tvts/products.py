@@ -71,10 +71,13 @@ def _ways(tower: nn.Module, pixels: Tensor) -> list[dict[str, Callable[[], float
         plain = [(without_activation(layer), shape) for layer, shape in calls]
         newest = {shape: torch.randn(shape) for _, shape in calls}
         alone: dict[tuple[int, torch.Size], float] = {}
+
+        # The embedding needs the class token alone of the last block.
+        class_only = index == len(blocks) - 1
         ways_of_blocks.append(
             {
                 WHOLE: partial(_timed, partial(block, *inputs)),
-                FOR_EMBEDDING: partial(_timed, partial(block, *inputs, class_only=index == len(blocks) - 1)),
+                FOR_EMBEDDING: partial(_timed, partial(block, *inputs, class_only=class_only)),
                 "linear layers in order": partial(_timed, partial(_in_order, calls, newest)),
                 "the same without activations": partial(_timed, partial(_in_order, plain, newest)),
                 ALONE: partial(_each_alone, plain, newest, alone),
