@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.parts.precision import without_autocast
+
 
 class ClassHead(nn.Module):
     """Standardise an embedding, drop some of its entries, and multiply it by a matrix.
@@ -44,6 +46,6 @@ class ClassHead(nn.Module):
 
     def forward(self, embedding_BE: Tensor) -> Tensor:
         """Logits (B, C), float32 whatever the precision around it."""
-        with torch.autocast(embedding_BE.device.type, enabled=False):
+        with without_autocast(embedding_BE.device):
             standard = (embedding_BE.float() - self.mean) / self.std
             return self.linear(F.dropout(standard, self.dropout, self.training))

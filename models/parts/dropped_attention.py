@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.parts.losses import without_autocast
+from models.parts.precision import without_autocast
 
 
 class DroppedAttention(torch.autograd.Function):

@@ -3,23 +3,17 @@
 Shapes: B rows of this process, G rows of all processes, Q entries of the queue, K = keys (G + Q, or B + Q).
 """
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from models.parts.precision import without_autocast
 
 
 def similarities(queries: Tensor, keys: Tensor) -> Tensor:
     """Products (B, K) of embeddings (B, E) and (K, E), in float32 whatever autocast says: bfloat16 knows no 0.001."""
     with without_autocast(queries.device):
         return queries.float() @ keys.float().T
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager:
-    """Compute in the tensors' own formats; also on devices that know no autocast, such as meta."""
-    known = torch.amp.is_autocast_available(device.type)
-    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 def contrastive(similarity: Tensor, momentum_similarity: Tensor, positives: Tensor, alpha: float) -> Tensor:

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from configs.aggregation import AggregationConfig
 from configs.squares import squares_of_share
-from models.parts.losses import without_autocast
 from models.parts.merging import MergePlan
-from models.parts.precision import at_least_float32
+from models.parts.precision import at_least_float32, without_autocast
 from models.parts.quadtree import (
     Trees,
     joined_by_count,

@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from models.parts.losses import without_autocast
+from models.parts.precision import without_autocast
 from models.parts.processes import Summed
 
 UNMATCHED = -1

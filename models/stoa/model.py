@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.parts.clip.text_tower import TextTower, states_at
-from models.parts.losses import similarities, without_autocast
+from models.parts.losses import similarities
 from models.parts.pixels import normalise_pixels
+from models.parts.precision import without_autocast
 from models.stoa.fusion import ClipMemory, FusionEncoder
 from models.stoa.objects import ActionEncoder, ClipObjects, TrajectoryEncoder
 from models.stoa.reach import reached

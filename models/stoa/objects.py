@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
-from models.parts.losses import without_autocast
+from models.parts.precision import without_autocast
 from models.stoa.blocks import SequenceEncoder, blocks_of, read, seen_of
 
 NO_BOX = -1.0
