@@ -1,12 +1,12 @@
 """TVTSv2's video tower for inference: ours, the released code's way, transformers' CLIP, and the machine's limit.
 
-B/16, one clip of 12 frames of 224 pixels: all tokens, or the embedding alone, whose limit counts the products left in
-the last block, while the other ways make all tokens. transformers' CLIP sees the same frames as images, without
-attention over time: it does less.
+B/16, one clip of 12 frames of 224 pixels: all tokens, or the embedding alone, as retrieval, recognition and features
+need it. The embedding is held against the limit of the products left, and against that of the whole tower's, which the
+other ways compute for it. transformers' CLIP sees the same frames as images, without attention over time: it does less.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from models.tvts.video_tower import VideoTower
 
 MODULE = "benchmarks.tvts.encoder"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+WHOLE = " (limit of the whole tower's products)"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,17 @@ def cases(settings: Settings) -> list[Case]:
     """Both formats against their limit, the released code's way and transformers' CLIP."""
     if settings.config is not None or settings.overrides:
         raise ValueError("--system tvts: the encoder is measured at fixed sizes; leave out --config and settings")
-    return [case_of(Work(dtype, embedding_only)) for embedding_only in (False, True) for dtype in DTYPES]
+    works = [Work(dtype, embedding_only) for embedding_only in (False, True) for dtype in DTYPES]
+    return [case for work in works for case in cases_of(work)]
+
+
+def cases_of(work: Work) -> list[Case]:
+    """One work; the embedding alone against both limits."""
+    case = case_of(work)
+    if not work.embedding_only:
+        return [case]
+    whole = Variant(f"{MODULE}:limit", {"work": replace(work, embedding_only=False).__dict__})
+    return [case, Case(f"{work.name}{WHOLE}", case.ours, limit=whole)]
 
 
 def case_of(work: Work) -> Case:
@@ -97,7 +108,7 @@ def peer(settings: Settings, work: dict[str, Any]) -> Callable[[], None]:
 
 
 def limit(settings: Settings, work: dict[str, Any]) -> MachineLimit:
-    """What the machine could do of the products that we execute."""
+    """What the machine could do of the products that we execute for this work."""
     keep_freed_memory()
     sizes = Work(**work)
     return MachineLimit(products_of(sizes), torch.device(settings.device), DTYPES[sizes.dtype])

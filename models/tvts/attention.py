@@ -4,7 +4,7 @@ Shapes: B batch, T frames, L patches a frame, N = 1 + T L tokens with the class 
 K = D / H head width.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -14,34 +14,13 @@ from torch.nn import functional as F
 from models.parts.attention import MOST_TOKENS_BY_HEAD, Attended, Needs
 from models.parts.kept_grid import KeptGrid
 from models.parts.packed import can_pack, packed, packed_parts
-from models.parts.precision import at_least_float32, at_least_float32_type
+from models.parts.precision import at_least_float32_type
 from models.parts.sharpness import sharpness
 from models.parts.short_attention import attend_from_one, attend_in_short, suits_short
 from models.parts.tiled_attention import attend_in_tiles, suits_tiles
+from models.tvts.class_share import ClassShare, Projection, class_share, class_share_of_tokens, joined_shares
 
 Axis = Literal["time", "space"]
-
-
-class ClassShare(NamedTuple):
-    """What the class token sees in some of the tokens.
-
-    Attributes:
-        context: (B, H, K), float32 or better, mean of their values by its attention to them alone.
-        log_total: (B, H), alike, log of the sum of their exponentiated scores.
-    """
-
-    context: Tensor
-    log_total: Tensor
-
-
-def class_share(query_B1HK: Tensor, key_BNHK: Tensor, value_BNHK: Tensor, bias: Tensor | None) -> ClassShare:
-    """What the class token's query sees in some keys, with `bias` (B, ...) of N numbers added to their scores."""
-    scaled = at_least_float32(query_B1HK[:, 0]) * query_B1HK.shape[-1] ** -0.5
-    scores = torch.einsum("bhk,bnhk->bhn", scaled, at_least_float32(key_BNHK))
-    if bias is not None:
-        scores = scores + bias.flatten(1).unsqueeze(1)
-    context = torch.einsum("bhn,bnhk->bhk", scores.softmax(dim=-1), at_least_float32(value_BNHK))
-    return ClassShare(context, scores.logsumexp(dim=-1))
 
 
 class ClipwiseAttention(nn.Module):
@@ -56,11 +35,14 @@ class ClipwiseAttention(nn.Module):
         self.heads, self.axis = heads, axis
         self.qkv: nn.Module = nn.Linear(width, 3 * width)
         self.proj: nn.Module = nn.Linear(width, width)
+        self._before_packing: Projection | None = None
 
-    def fold_for_inference(self, dtype: torch.dtype) -> None:
-        """See `VideoTower.fold_for_inference`."""
+    def fold_for_inference(self, dtype: torch.dtype, class_alone: bool = False) -> None:
+        """See `VideoTower.fold_for_inference`; packed weights serve `from_class` only with `class_alone`."""
         if isinstance(self.qkv, nn.Linear) and can_pack(self.qkv.weight):
             assert isinstance(self.proj, nn.Linear)
+            if class_alone:
+                self._before_packing = Projection(self.qkv.weight.detach(), self.qkv.bias.detach())
             self.qkv, self.proj = packed_parts(self.qkv, 3, dtype), packed(self.proj, dtype)
 
     def forward(
@@ -112,9 +94,9 @@ class ClipwiseAttention(nn.Module):
 
     def from_class(self, tokens_BND: Tensor, bias: Tensor | None = None) -> Tensor:
         """Update (B, 1, D) of the class token alone, with `bias` (B, ...) of N - 1 numbers added to patches' scores."""
-        query, key, value = self._project(tokens_BND, class_query_only=True)
-        bias = None if bias is None else bias.to(query.dtype)
-        return self.proj(self._attend_from_cls(query[:, :1], key, value, bias))
+        row_bias = None if bias is None else F.pad(bias.flatten(1), (1, 0))
+        context = self._class_share(tokens_BND[:, :1], tokens_BND, row_bias).context
+        return self.proj(context.flatten(1).unsqueeze(1).to(tokens_BND.dtype))
 
     def attend_part(
         self, tokens_BND: Tensor, num_frames: int, size_BTL: Tensor | None = None, needs: Needs = "nothing"
@@ -133,36 +115,34 @@ class ClipwiseAttention(nn.Module):
 
     def class_share_of_part(self, tokens_BND: Tensor, size_BTL: Tensor | None = None) -> ClassShare:
         """The share that `attend_part` returns, without the rest."""
-        query, key, value = self._project(tokens_BND, class_query_only=True)
-        bias_BTL = None if size_BTL is None else size_BTL.log().detach().to(query.dtype)
-        return class_share(query[:, :1], key[:, 1:], value[:, 1:], bias_BTL)
+        bias_BTL = None if size_BTL is None else size_BTL.log().detach()
+        return self._class_share(tokens_BND[:, :1], tokens_BND[:, 1:], bias_BTL)
 
     def class_update(self, cls_B1D: Tensor, shares: list[ClassShare]) -> Tensor:
         """Update (B, 1, D) of the class token, which sees itself and all the parts of `attend_part`."""
         query, key, value = self._project(cls_B1D)
-        shares = [class_share(query, key, value, None), *shares]
-
-        # A part weighs as much as its scores add up to, as in one softmax over all of them.
-        weights = torch.stack([share.log_total for share in shares]).softmax(dim=0).unsqueeze(-1)
-        context = (weights * torch.stack([share.context for share in shares])).sum(dim=0)
+        context = joined_shares([class_share(query, key, value, None), *shares])
         return self.proj(context.flatten(1).unsqueeze(1).to(query.dtype))
 
-    def _project(self, tokens_BND: Tensor, class_query_only: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (B, N, H, K); the class token's query alone, (B, 1, H, K), if only it asks."""
-        queried = tokens_BND[:, :1] if class_query_only else tokens_BND
-        inputs = (queried, tokens_BND, tokens_BND)
+    def _project(self, tokens_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, N, H, K)."""
         if isinstance(self.qkv, nn.ModuleList):  # packed for inference
-            parts = tuple(part(tokens) for part, tokens in zip(self.qkv, inputs, strict=True))
-        elif class_query_only:
-            assert isinstance(self.qkv, nn.Linear)
-            weights, biases = (part.split([queried.shape[-1]] * 3) for part in (self.qkv.weight, self.qkv.bias))
-            parts = tuple(
-                F.linear(tokens, weight, bias) for tokens, weight, bias in zip(inputs, weights, biases, strict=True)
-            )
+            parts = tuple(part(tokens_BND) for part in self.qkv)
         else:
             parts = self.qkv(tokens_BND).chunk(3, dim=-1)
         query, key, value = (part.unflatten(-1, (self.heads, -1)) for part in parts)
         return query, key, value
+
+    def _class_share(self, cls_B1D: Tensor, tokens_BND: Tensor, bias: Tensor | None) -> ClassShare:
+        """What the class token sees in tokens, whose own queries, keys and values are not computed."""
+        if isinstance(self.qkv, nn.Linear):
+            plain = Projection(self.qkv.weight, self.qkv.bias)
+        else:
+            assert self._before_packing is not None, "packed without `class_alone`"
+            plain = self._before_packing
+        asking, keys, values = (Projection(*part) for part in zip(*(both.chunk(3) for both in plain), strict=True))
+        query_B1HK = F.linear(cls_B1D, *asking).unflatten(-1, (self.heads, -1))
+        return class_share_of_tokens(query_B1HK, tokens_BND, keys, values, bias)
 
     def _attend_in_groups(
         self, query: Tensor, key: Tensor, value: Tensor, num_frames: int, bias_BTL: Tensor | None, needs: Needs

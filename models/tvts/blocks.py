@@ -136,10 +136,10 @@ class TvtsBlock(nn.Module):
         y = x[:, :1] + self.attn.from_class(self.ln_1(u), bias if grid is None else grid.row_bias)
         return y + self.mlp(self.ln_2(y))
 
-    def fold_for_inference(self, dtype: torch.dtype) -> None:
-        """See `VideoTower.fold_for_inference`."""
+    def fold_for_inference(self, dtype: torch.dtype, class_alone: bool) -> None:
+        """See `VideoTower.fold_for_inference`; `class_alone`: whether it may be asked for the class token alone."""
         self.timeattn.fold_for_inference(dtype)
-        self.attn.fold_for_inference(dtype)
+        self.attn.fold_for_inference(dtype, class_alone)
         if isinstance(self.mlp, ClipMlp):
             self.mlp = self.mlp.folded(dtype)
 

@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from models.parts.aggregation import AggregationStep, MergePlan, follow, merge, note_step
 from models.parts.attention import Attended
 from models.parts.chunks import Assembled, Chunks, joined, merge_and_transform, run_step, spans
-from models.tvts.attention import ClassShare
 from models.tvts.blocks import TvtsBlock
+from models.tvts.class_share import ClassShare
 
 
 @dataclass

@@ -205,9 +205,9 @@ class VideoTower(nn.Module):
         On a CPU the weights are packed to compute in `dtype`, by default their own. Outputs stay equal to 1e-5 in
         float32. The folded tower can no longer be trained, and can neither load nor make checkpoints.
         """
-        for block in self.blocks:
+        for index, block in enumerate(self.blocks):
             assert isinstance(block, TvtsBlock)
-            block.fold_for_inference(dtype or self.proj.dtype)
+            block.fold_for_inference(dtype or self.proj.dtype, class_alone=index == len(self.blocks) - 1)
         if isinstance(self.conv1, nn.Conv2d) and can_pack(self.conv1.weight):
             kernel = self.conv1.weight.flatten(1).to(dtype or self.proj.dtype)
             self.conv1 = PackedLinear(kernel, kernel.new_zeros(len(kernel)))

@@ -8,9 +8,10 @@ import torch
 
 from benchmarks import __main__ as command
 from benchmarks.child import build
+from benchmarks.limit import MachineLimit
 from benchmarks.settings import Settings
 from benchmarks.tvts import encoder as benchmark
-from benchmarks.tvts.encoder import Work, case_of, pixels_of, products_of, tower_of
+from benchmarks.tvts.encoder import WHOLE, Work, case_of, cases_of, pixels_of, products_of, tower_of
 from benchmarks.tvts.naive_encoder import NaiveTower
 from benchmarks.tvts.products import measure, recorded, without_activation
 from tests.models.tvts.tiny import make_tower, make_video
@@ -32,18 +33,25 @@ def test_the_naive_tower_equals_ours(frames: int) -> None:
 @pytest.mark.parametrize("embedding_only", [False, True])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_every_variant_is_built_and_runs(dtype: str, embedding_only: bool) -> None:
-    case = case_of(Work(dtype, embedding_only, **SMALL))
+    case, *against_whole = cases_of(Work(dtype, embedding_only, **SMALL))
     for variant in (case.ours, case.naive, case.peer):
         assert variant is not None and build(variant, SETTINGS)() is None
-    assert case.limit is not None and build(case.limit, SETTINGS)() > 0
+
+    limits = [build(one.limit, SETTINGS) for one in (case, *against_whole) if one.limit is not None]
+    assert all(limit() > 0 for limit in limits) and len(limits) == (2 if embedding_only else 1)
+    own, *others = (limit.products for limit in limits if isinstance(limit, MachineLimit))
+    assert all(other == products_of(Work(dtype, **SMALL)) != own for other in others)
 
 
 def test_the_limit_of_the_embedding_alone_counts_what_is_left_of_the_last_block() -> None:
     patches, width = 4 * 16, 32
     whole, alone = products_of(Work("fp32", **SMALL)), products_of(Work("fp32", embedding_only=True, **SMALL))
-    # Queries, the projection, and an MLP of four times the width.
-    assert whole.linear_macs - alone.linear_macs == patches * (1 + 1 + 4 + 4) * width**2
-    assert whole.other_macs - alone.other_macs == 2 * patches * (1 + 16) * width  # each patch's frame and class token
+    # Queries, keys, values, the projection and an MLP of four times the width; the class token's own keys and values.
+    assert whole.linear_macs - alone.linear_macs == (patches * (3 + 1 + 4 + 4) + 2) * width**2
+    # The class token asks all tokens once a head, and projects one query and one mean.
+    heads, within_frames = 2, 2 * patches * (1 + 16) * width
+    from_class = 2 * (1 + patches) * width * (heads - 1) + 2 * width**2
+    assert alone.other_macs - whole.other_macs == from_class - within_frames
 
 
 @torch.no_grad()
@@ -83,7 +91,8 @@ def test_the_command_names_the_system_and_the_ratios(
 def test_cases_are_both_formats_at_fixed_sizes() -> None:
     assert [case.name for case in benchmark.cases(SETTINGS)] == [
         "encoder fp32, 12 frames", "encoder bf16, 12 frames",
-        "embedding alone fp32, 12 frames", "embedding alone bf16, 12 frames",
+        "embedding alone fp32, 12 frames", f"embedding alone fp32, 12 frames{WHOLE}",
+        "embedding alone bf16, 12 frames", f"embedding alone bf16, 12 frames{WHOLE}",
     ]  # fmt: skip
     with pytest.raises(ValueError, match="--system tvts"):
         benchmark.cases(Settings(None, ("video.num_frames=4",), "cpu", 1, 1))

@@ -25,6 +25,7 @@ RUN_LENGTH: dict[str, dict] = {
     "threshold": {"reducer": "run_length", "weigh_lengths": True},
     "share": {"reducer": "run_length", "keep": 0.5},
 }
+PROJECTED = ("queries", "keys", "values")
 FIVE_FRAMES = 5 * 16 * WIDTHS_PER_TOKEN * BYTES_PER_NUMBER * IMAGE.width / GIB
 
 
@@ -112,13 +113,14 @@ def test_the_last_block_computes_no_patch(memory: float | None) -> None:
 
     for name, block in (("first", tower.blocks[0]), ("last", tower.blocks[-1])):
         count(f"{name} MLP", block.mlp)
-        count(f"{name} queries", block.attn.qkv[0])
+        for part, layer in zip(PROJECTED, block.attn.qkv, strict=True):
+            count(f"{name} {part}", layer)
         count(f"{name} projection", block.attn.proj)
     tower(make_video(batch=1), embedding_only=True)
-    assert all(rows[f"first {part}"] > 90 for part in ("MLP", "queries", "projection"))
-    # In chunks, each of the two brings the class token along to ask.
-    queries = 1 if memory is None else 3
-    assert rows["last MLP"] == 1 and rows["last projection"] == 1 and rows["last queries"] == queries
+    assert all(rows[f"first {part}"] > 90 for part in ("MLP", "projection", *PROJECTED))
+    assert rows["last MLP"] == 1 and rows["last projection"] == 1
+    # The class token's own key and value are projected where chunks are put together.
+    assert all(rows[f"last {part}"] == (0 if memory is None else 1) for part in PROJECTED)
 
 
 @torch.no_grad()
