@@ -140,7 +140,7 @@ class ClipwiseAttention(nn.Module):
         else:
             assert self._before_packing is not None, "packed without `class_alone`"
             plain = self._before_packing
-        asking, keys, values = (Projection(*part) for part in zip(*(both.chunk(3) for both in plain), strict=True))
+        asking, keys, values = map(Projection, plain.weight.chunk(3), plain.bias.chunk(3))
         query_B1HK = F.linear(cls_B1D, *asking).unflatten(-1, (self.heads, -1))
         return class_share_of_tokens(query_B1HK, tokens_BND, keys, values, bias)
 
